@@ -165,7 +165,9 @@ class FieldGroup:
 class ReceptiveField:
     """The receptive fields of one layer, for one input size.
 
-    `grid` and `input` are (height, width). Groups cover all channels, in order.
+    `grid` and `input` are (height, width). Groups cover all channels, in order. `whole_input` says that something
+    computed from the whole picture at once takes part (a gate, attention); then `local` says that the groups hold
+    the fields with that held constant, instead of the full ones.
     """
 
     layer: str
@@ -174,6 +176,7 @@ class ReceptiveField:
     input: tuple[int, int]
     status: FieldStatus
     groups: tuple[FieldGroup, ...]
+    local: bool = False
 
     def group(self, channel: int) -> FieldGroup:
         for group in self.groups:
@@ -186,6 +189,13 @@ class ReceptiveField:
         whole = self.group(channel).whole(position)
         return whole.intersect(Box(0, 0, self.input[1], self.input[0])).area / max(whole.area, 1)
 
+    def inside(self, group: FieldGroup) -> float:
+        """The share of positions whose receptive field lies wholly inside the input."""
+        height, width = self.grid
+        frame = Box(0, 0, self.input[1], self.input[0])
+        cells = [Position(y, x) for y in range(height) for x in range(width)]
+        return sum(frame.contains(group.whole(cell)) for cell in cells) / len(cells)
+
     def as_dict(self) -> dict[str, Any]:
         """One entry of `layers` in the JSON of `patchmine rf`."""
         return {
@@ -193,6 +203,7 @@ class ReceptiveField:
             "channels": self.channels,
             "grid": list(self.grid),
             "status": self.status,
+            "local": self.local,
             "groups": [
                 {
                     "channels": list(group.channels),
@@ -214,6 +225,7 @@ class ReceptiveField:
             grid=(int(data["grid"][0]), int(data["grid"][1])),
             input=input_size,
             status=data["status"],
+            local=bool(data.get("local", False)),
             groups=tuple(
                 FieldGroup(
                     channels=(int(group["channels"][0]), int(group["channels"][1])),

@@ -134,27 +134,57 @@ class Layout:
                 return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
 
-def layout_of(layer: str, module: nn.Module, output: Tensor) -> Layout:
-    """Tell from a layer and one output of it how its outputs are to be read.
+# Class and register tokens: no published network has more of them.
+MOST_PREFIX_TOKENS = 16
 
-    Raises ModelError when the output is neither feature maps, nor tokens on a square grid, nor a vector.
+
+def layout_of(
+    layer: str, module: nn.Module, output: Tensor, input_size: tuple[int, int] | None = None
+) -> Layout:
+    """Tell from a layer and one output of it how its outputs are to be read, for an input of (height, width).
+
+    Four dims are read with the channels last where the layer works on the last dim, or where the dims before it
+    are in the proportions of the input and those after the second are not. Tokens are read as the grid that the
+    input gives at some whole stride, with the fewest tokens left over in front. Without `input_size` the input
+    is taken to be square. `receptive_fields` checks what comes out against where the outputs really look.
+
+    Raises ModelError when the output is neither feature maps, nor tokens on a grid, nor a vector.
     """
+    height, width = input_size or (1, 1)
     if output.ndim == 4:
+        _, first, second, third = output.shape
         # A Linear, and a LayerNorm that is not timm's or torchvision's 2d variant, act on the last dimension.
         last = isinstance(module, nn.Linear) or (
-            type(module) is nn.LayerNorm and tuple(module.normalized_shape) == tuple(output.shape[-1:])
+            type(module) is nn.LayerNorm and tuple(module.normalized_shape) == (third,)
         )
-        if last:
-            return Layout("nhwc", output.shape[3], (output.shape[1], output.shape[2]))
-        return Layout("nchw", output.shape[1], (output.shape[2], output.shape[3]))
+        if last or _skew(first, second, height, width) < _skew(second, third, height, width):
+            return Layout("nhwc", third, (first, second))
+        return Layout("nchw", first, (second, third))
     if output.ndim == 2:
         return Layout("vector", output.shape[1], (1, 1))
     if output.ndim == 3:
-        side = isqrt(output.shape[1])
-        return Layout("tokens", output.shape[2], (side, side), output.shape[1] - side * side)
+        tokens = output.shape[1]
+        grid = _token_grid(tokens, height, width) if input_size else (isqrt(tokens), isqrt(tokens))
+        if grid is not None and tokens - grid[0] * grid[1] <= MOST_PREFIX_TOKENS:
+            return Layout("tokens", output.shape[2], grid, tokens - grid[0] * grid[1])
     raise ModelError(
         f"the output of layer {layer!r} has shape {tuple(output.shape)}: neither maps, nor tokens, nor a vector"
     )
+
+
+def _skew(grid_height: int, grid_width: int, height: int, width: int) -> float:
+    """How far a grid is from the input's proportions; 0 where rounding to whole cells explains the rest."""
+    least = (grid_height - 1) / (grid_width + 1) * width / height
+    most = (grid_height + 1) / max(grid_width - 1, 0.5) * width / height
+    return max(0.0, least - 1, 1 - most)
+
+
+def _token_grid(tokens: int, height: int, width: int) -> tuple[int, int] | None:
+    """The largest grid of whole strides over the input, rounded down or up, that so many tokens can hold."""
+    strides = range(1, max(height, width) + 1)
+    grids = [(height // s, width // s) for s in strides] + [(-(-height // s), -(-width // s)) for s in strides]
+    fitting = [(rows, cols) for rows, cols in grids if 0 < rows * cols <= tokens]
+    return max(fitting, key=lambda grid: grid[0] * grid[1], default=None)
 
 
 @dataclass(frozen=True)
@@ -178,7 +208,7 @@ def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap
     def tap(layer: str) -> Callable[[Tensor], None]:
         def see(output: Tensor) -> None:
             layouts.pop(layer, None)
-            layouts[layer] = layout_of(layer, modules[layer], output)
+            layouts[layer] = layout_of(layer, modules[layer], output, (blank.shape[-2], blank.shape[-1]))
             calls[layer] += 1
 
         return see

@@ -69,9 +69,7 @@ class Box:
     def intersect(self, other: Box) -> Box:
         """What both hold; of area 0 where they do not meet."""
         left, top = max(self.left, other.left), max(self.top, other.top)
-        return Box(
-            left, top, max(left, min(self.right, other.right)), max(top, min(self.bottom, other.bottom))
-        )
+        return Box(left, top, max(left, min(self.right, other.right)), max(top, min(self.bottom, other.bottom)))
 
     def contains(self, other: Box) -> bool:
         return (

@@ -1,0 +1,5 @@
+"""`python -m patchmine` is `patchmine`."""
+
+from patchmine.cli import main
+
+main()

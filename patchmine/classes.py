@@ -1,0 +1,31 @@
+"""The 1,000 ImageNet classes by index, WordNet id and label: facts that the package carries."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def _rows() -> tuple[tuple[str, str], ...]:
+    """(WordNet id, label) in the order of the class index."""
+    text = (files("patchmine") / "data" / "imagenet_classes.tsv").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    header, *rows = (line.split("\t") for line in lines)
+    wnid, label = header.index("wnid"), header.index("label")
+    return tuple((row[wnid], row[label]) for row in rows)
+
+
+@cache
+def _labels_by_wnid() -> dict[str, str]:
+    return dict(_rows())
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """The label of each class, in the order of a network's outputs."""
+    return tuple(label for _, label in _rows())
+
+
+def class_label(name: str) -> str:
+    """`goldfish` for `n01443537`; any other class name is its own label."""
+    return _labels_by_wnid().get(name, name)

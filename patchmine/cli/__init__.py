@@ -1,0 +1,53 @@
+"""The command line: each command parses, calls one function and prints. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import typer
+
+from patchmine.cli import demo, errors, index, info, layers, top, units
+
+app = typer.Typer(
+    name="patchmine",
+    help="Find the patches of real photographs that drive a unit of a vision network hardest.",
+    epilog="Start with: patchmine index PHOTOGRAPHS/ && patchmine top --unit blocks.6:33 -o sheet.png",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+for command in (index.index, top.top, units.units, info.info, layers.layers, layers.rf, demo.demo):
+    app.command()(errors.guarded(command))
+
+
+@app.callback()
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    errors.show_traceback = debug
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"patchmine {installed('patchmine')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The console script `patchmine`."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `patchmine top | head` ends quietly
+    # Threads that spin at a barrier while another process wants the core cost up to nine tenths of the speed. torch's
+    # OpenMP reads this when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = sys.argv[1:]
+    # People add --debug at the end of the line that failed; it belongs to every command.
+    if "--debug" in arguments:
+        arguments = ["--debug", *(word for word in arguments if word != "--debug")]
+    if arguments == ["--version"]:
+        arguments += ["info"]  # the callback ends the program before the command runs
+    app(arguments)

@@ -1,0 +1,5 @@
+"""`patchmine demo`."""
+
+
+def demo() -> None:
+    """x"""

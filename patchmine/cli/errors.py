@@ -1,0 +1,43 @@
+"""The one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from patchmine.errors import PatchmineError
+
+show_traceback = False
+
+
+def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with its errors printed as one line: exit 1 for an error, 130 for Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            _say(f"interrupted{': ' if str(interrupt) else ''}{interrupt}")
+            raise typer.Exit(130) from None
+        except PatchmineError as error:
+            if show_traceback:
+                raise
+            _say(str(error))
+            raise typer.Exit(1) from None
+        except OSError as error:  # a full disk, a folder that cannot be written
+            if show_traceback or (error.filename is None and error.strerror is None):
+                raise
+            _say(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _say(text: str) -> None:
+    line = " ".join(text.split())
+    print(f"patchmine: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

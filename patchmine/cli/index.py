@@ -1,0 +1,103 @@
+"""`patchmine index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchmine.cli import options
+from patchmine.request import Run, Wanted
+
+WANTED, RUN = Wanted(), Run()
+DIR = "DIR"
+
+
+def index(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder of photographs, or shapes:N for drawn ones.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar=DIR,
+            help="The index. Default: SOURCE-NAME.patchmine here.",
+            show_default=False,
+        ),
+    ] = None,
+    model: options.Model = WANTED.model,
+    weights: options.Weights = WANTED.weights,
+    layer_patterns: options.Layers = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="FILE", help="A CSV of PATH,CLASS.", show_default=False),
+    ] = WANTED.labels,
+    keep: Annotated[int, typer.Option("--keep", help="Patches of each unit kept with their vectors.")] = WANTED.keep,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="Only the first N photographs.", show_default=False),
+    ] = WANTED.limit,
+    shard_size: Annotated[
+        int, typer.Option("--shard-size", metavar="N", help="Photographs between two commits to disk.")
+    ] = WANTED.shard_size,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N")] = WANTED.batch_size,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Threads that decode.")] = RUN.workers,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="D", help="cpu or cuda. Default: cuda where there is one.", show_default=False
+        ),
+    ] = WANTED.device,
+    precision: Annotated[str, typer.Option("--precision", metavar="P", help="fp32, bf16 or fp16.")] = WANTED.precision,
+    executor: Annotated[str, typer.Option("--executor", help="What computes a batch: torch.")] = WANTED.executor,
+    engine: Annotated[str, typer.Option("--engine", help="Where shards are computed: local.")] = RUN.engine,
+    no_table: Annotated[
+        bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
+    ] = not WANTED.table,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever is there.")] = RUN.fresh,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A photograph that cannot be read is an error.")
+    ] = RUN.strict,
+    json: options.Json = False,
+) -> None:
+    """Index the photographs of SOURCE: where each unit fires hardest in each of them, and how hard.
+
+    Killed at any moment, the same command goes on where it was.
+
+    Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
+    """
+    from patchmine.cli import progress
+    from patchmine.mining import build_index, kept
+    from patchmine.sources import open_source
+
+    wanted = Wanted(
+        model,
+        weights,
+        tuple(layer_patterns or ()),
+        labels,
+        keep,
+        limit,
+        shard_size,
+        batch_size,
+        device,
+        precision,
+        executor,
+        not no_table,
+    )
+    directory = out or Path(f"{open_source(source).name}.patchmine")
+    try:
+        with progress.shown() as display:
+            report = build_index(source, directory, wanted, Run(engine, workers, fresh, strict), display)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(kept(directory)) from None
+
+    from patchmine.cli.output import print_json
+    from patchmine.cli.summary import print_report
+
+    if json:
+        print_json(report.as_dict())
+    else:
+        print_report(report)

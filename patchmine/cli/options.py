@@ -1,0 +1,47 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+IndexDir = Annotated[
+    Path | None,
+    typer.Option(
+        "-i",
+        "--index",
+        metavar="DIR",
+        help="The index. Default: the environment's PATCHMINE_INDEX, else the only *.patchmine here.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV instead of text.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="efficientnet_lite0, shapes, torchvision:NAME[@WEIGHTS], timm:NAME, or path/to/file.py:function.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="A state dict or safetensors file.", show_default=False),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers",
+        metavar="PATTERN",
+        help="A dotted name or shell pattern; may be repeated. Default: the outputs of the network's stages.",
+        show_default=False,
+    ),
+]
+Layer = Annotated[str | None, typer.Option("--layer", metavar="L", help="Only this layer.", show_default=False)]
+Moved = Annotated[
+    str | None,
+    typer.Option("--source", metavar="FOLDER", help="Where the photographs are now, if moved.", show_default=False),
+]

@@ -1,0 +1,60 @@
+"""What `index` and `info` say of an index, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from patchmine.cli.output import print_table
+
+if TYPE_CHECKING:
+    from patchmine.mining import Report
+
+
+def print_report(report: Report) -> None:
+    manifest = report.manifest
+    if report.mined:
+        rate = f"{report.images_per_second:.0f} images/s"
+        print(
+            f"{report.mined} photographs in {report.seconds:.1f} s, {rate}" + (" (resumed)" if report.resumed else "")
+        )
+    else:
+        print("this index was finished before; nothing had to be done")
+    print_layers(manifest)
+    first = manifest["layers"][-1]["layer"]
+    print(f"{report.directory}: {manifest['images']} photographs")
+    print(f"ask it: patchmine top -i {report.directory} --unit {first}:0")
+
+
+def print_layers(manifest: Mapping[str, Any]) -> None:
+    """The layers, what makes their rankings doubtful, and the photographs that were left out."""
+    print_table(
+        [
+            (
+                layer["layer"],
+                layer["units"],
+                "x".join(map(str, layer["grid"])),
+                _saturation(layer),
+                layer["non_finite"] or "",
+            )
+            for layer in manifest["layers"]
+        ],
+        ["layer", "units", "grid", "saturated", "not finite"],
+    )
+    saturated = [layer for layer in manifest["layers"] if layer["saturated"]]
+    if saturated:
+        print(
+            "saturated: units whose maximum is held by more than 25 photographs, so that their top 25 is arbitrary; "
+            "index the layer before the bounded activation instead"
+        )
+    skipped = manifest["skipped_files"]
+    if skipped:
+        print(f"{len(skipped)} photographs were skipped:")
+        for entry in skipped[:20]:
+            print(f"  {entry['image']}: {entry['reason']}".encode("utf-8", "backslashreplace").decode())
+        if len(skipped) > 20:
+            print(f"  ... and {len(skipped) - 20} more: patchmine info --json")
+
+
+def _saturation(layer: Mapping[str, Any]) -> str:
+    return f"{layer['saturated']} ({layer['saturated'] / layer['units']:.0%})" if layer["saturated"] else ""

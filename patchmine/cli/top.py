@@ -1,0 +1,100 @@
+"""`patchmine top`: the answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from patchmine import request
+from patchmine.cli import options
+
+if TYPE_CHECKING:
+    from patchmine.units import Patch
+
+
+def top(
+    unit: Annotated[
+        str,
+        typer.Option("--unit", metavar="U", help="LAYER:CHANNEL, LAYER_CHANNEL or a name such as unit_412."),
+    ],
+    k: Annotated[int, typer.Option("-k", metavar="K", help="How many patches.")] = request.K,
+    pick: Annotated[str, typer.Option("--pick", help=f"{', '.join(request.PICKS)}.")] = request.PICKS[0],
+    layer: options.Layer = None,
+    crop: Annotated[
+        str, typer.Option("--crop", help="rf: the receptive field; image: all that the network saw.")
+    ] = request.CROPS[0],
+    seed: Annotated[int, typer.Option("--seed", help="For --pick random.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="SHEET", help="A contact sheet: .png, .pdf or .svg.", show_default=False),
+    ] = None,
+    index: options.IndexDir = None,
+    source: options.Moved = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+) -> None:
+    """The patches of real photographs that drive a unit hardest.
+
+    Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
+    """
+    from patchmine.errors import RequestError
+    from patchmine.index import open_index
+
+    if json and csv:
+        raise RequestError("--json and --csv exclude each other: give one of them")
+    if out is not None:
+        from patchmine.sheets import check_target
+
+        check_target(out)
+    opened = open_index(index, source)
+    found = opened.unit(unit, layer)
+    patches = found.top(k, pick, crop, seed)  # type: ignore[arg-type]
+    if out is not None:
+        from patchmine.sheets import draw_sheet
+
+        draw_sheet(found, patches, out, pick=pick, crop=crop)
+
+    from patchmine.cli.output import print_csv, print_json, print_table
+
+    if json:
+        print_json(
+            {
+                "index": opened.name,
+                "pick": pick,
+                "crop": crop,
+                "unit": found.as_dict(),
+                "patches": [patch.as_dict() for patch in patches],
+            }
+        )
+    elif csv:
+        rows = [{**found.as_dict(), **_flat(patch)} for patch in patches]
+        print_csv(rows, [*found.as_dict(), *(_flat(patches[0]) if patches else ())])
+    else:
+        print(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
+        print_table(
+            [
+                (
+                    p.rank,
+                    f"{p.value:.4g}",
+                    p.class_name,
+                    f"{p.position.y},{p.position.x}",
+                    f"{p.visible:.0%}",
+                    ",".join(map(str, p.box.as_tuple())),
+                    p.image,
+                )
+                for p in patches
+            ],
+            ["rank", "value", "class", "y,x", "visible", "box", "image"],
+        )
+        if out is not None:
+            print(out)
+
+
+def _flat(patch: Patch) -> dict[str, Any]:
+    """The JSON of a patch with its nested parts as columns of their own."""
+    row: dict[str, Any] = {}
+    for key, value in patch.as_dict().items():
+        row |= {f"{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {key: value}
+    return row

@@ -1,0 +1,66 @@
+"""How a batch is computed. A module in this folder is a kind: it has `HELP` and `build(plan) -> Executor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchmine.errors import RequestError, nearest
+from patchmine.network import Network, Tap
+from patchmine.ranking import Float32, Int64
+
+Bound = tuple[Float32, Int64]
+"""Value and image of each unit's last place so far, both (units,)."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to compute; all of it can change the last bit of a value, so all of it is part of the job."""
+
+    device: str
+    precision: str
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What one batch leaves of one layer.
+
+    `value` float32 and `position` int64, both (images, units): the maximum over the grid and the first place that
+    holds it, y * grid width + x. `vectors` float16 (patches, units): the layer's output at the distinct places
+    (`row` in the batch, `place`), both int64 (patches,), whose unit beat its bound.
+    """
+
+    value: Float32
+    position: Int64
+    row: Int64
+    place: Int64
+    vectors: NDArray[np.float16]
+
+
+class Executor(Protocol):
+    def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
+        """Compute a batch: pixels uint8 (N, 3, height, width), images the ids (N,), a bound for each layer."""
+        ...
+
+
+def kinds() -> dict[str, ModuleType]:
+    """Every kind in this folder, by the name of its file."""
+    return {found.name: import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)}
+
+
+def build(kind: str, network: Network, taps: tuple[Tap, ...], setting: Setting) -> Executor:
+    """The executor of that kind. Raises RequestError for a kind, device or precision that is not to be had."""
+    known = kinds()
+    if kind not in known:
+        raise RequestError(f"there is no executor {kind!r}{nearest(kind, known)}")
+    executor: Executor = known[kind].build(network, taps, setting)
+    return executor

@@ -1,0 +1,304 @@
+"""`Index`: what the reading side calls. Needs neither torch nor the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from patchmine import request, store
+from patchmine.classes import class_label
+from patchmine.crops import cut
+from patchmine.errors import RequestError, SourceError, StoreError, UnitError, nearest
+from patchmine.geometry import Placement, Preprocessing, ReceptiveField
+from patchmine.naming import Names
+from patchmine.ranking import Int64, rank_column
+from patchmine.sources import Source, open_source
+from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
+
+ENVIRONMENT = "PATCHMINE_INDEX"
+Crop = Literal["rf", "image"]
+
+
+def open_index(path: str | Path | None = None, source: str | Path | None = None) -> Index:
+    """Open a finished index for reading.
+
+    `path` defaults to the environment's PATCHMINE_INDEX, else to the only `*.patchmine` in the working directory.
+    `source` says where the photographs are now, if they have moved since. Raises StoreError when there is no such
+    index, or it is unfinished or damaged.
+    """
+    return Index(find_index(path), source)
+
+
+def find_index(path: str | Path | None = None) -> Path:
+    """Which directory a reading command means when it is given `path`."""
+    if path is not None:
+        return Path(path)
+    if os.environ.get(ENVIRONMENT):
+        return Path(os.environ[ENVIRONMENT])
+    found = sorted(Path().glob("*.patchmine"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise StoreError(
+            "there is no *.patchmine in this folder: name an index with -i DIR, "
+            "or build one with: patchmine index FOLDER"
+        )
+    raise StoreError(f"there are several indexes here: choose with -i {' or -i '.join(map(str, found[:5]))}")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A unit's activations over all photographs. `tied` counts those that hold its very maximum."""
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    positive: float
+    tied: int
+
+    @property
+    def saturated(self) -> bool:
+        return self.tied > store.TIED
+
+
+class Patches(Sequence[Patch]):
+    """The answer to a question for patches, in rank order; shows itself as crops in a notebook."""
+
+    def __init__(self, patches: Sequence[Patch]) -> None:
+        self._patches = list(patches)
+
+    @overload
+    def __getitem__(self, rank: int) -> Patch: ...
+    @overload
+    def __getitem__(self, rank: slice) -> Patches: ...
+    def __getitem__(self, rank: int | slice) -> Patch | Patches:
+        return Patches(self._patches[rank]) if isinstance(rank, slice) else self._patches[rank]
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def __repr__(self) -> str:
+        return f"Patches({self._patches!r})"
+
+    def _repr_html_(self) -> str:
+        return "<div>" + "".join(thumbnail_html(patch) for patch in self._patches) + "</div>"
+
+
+class Index:
+    """A finished index. Units come from `unit()` and `units()`, photographs from the source it was built from."""
+
+    def __init__(self, directory: Path, source: str | Path | None = None) -> None:
+        self.directory = directory
+        self.store = store.Store(directory)
+        self._source = source
+        self.preprocessing = Preprocessing.from_dict(self.manifest["job"]["preprocessing"])
+        self._fields: dict[str, ReceptiveField] = {}
+        self._stats: dict[str, dict[str, Any]] = {}
+
+    def __repr__(self) -> str:
+        return f"<patchmine.Index {str(self.directory)!r}: {len(self)} photographs, {sum(self.layers.values())} units>"
+
+    def __len__(self) -> int:
+        return self.store.images
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return dict(self.store.manifest)
+
+    @property
+    def name(self) -> str:
+        """What the command line's JSON calls the index."""
+        return str(self.directory)
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """The number of channels of each layer, in the order of the network."""
+        return self.store.channels
+
+    @cached_property
+    def names(self) -> Names:
+        return Names(self.layers)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where the photographs are. Raises SourceError, saying what to type, when they have gone."""
+        spec = str(self._source) if self._source is not None else self.manifest["job"]["source"]
+        try:
+            return open_source(spec)
+        except SourceError as error:
+            raise SourceError(f"{error}; if the photographs have moved, say where with --source FOLDER") from None
+
+    def unit(self, unit: str | Unit, layer: str | None = None) -> IndexedUnit:
+        """The unit of that name (`blocks.6:33`, `blocks.6_33`, `unit_33` with `layer`). Raises UnitError."""
+        return IndexedUnit(self, self.names.resolve(str(unit), layer))
+
+    def units(self, layer: str | None = None, match: str | None = None) -> Iterator[IndexedUnit]:
+        """All units, of one layer if it is given, whose name or canonical form fits the shell pattern `match`."""
+        if layer is not None and layer not in self.layers:
+            raise UnitError(f"the index has no layer {layer!r}{nearest(layer, self.layers)}")
+        for name, channels in self.layers.items():
+            if layer in (None, name):
+                for channel in range(channels):
+                    found = IndexedUnit(self, Unit(name, channel))
+                    if match is None or fnmatchcase(found.name, match) or fnmatchcase(str(found.unit), match):
+                        yield found
+
+    def field(self, layer: str) -> ReceptiveField:
+        if layer not in self._fields:
+            self._fields[layer] = self.store.field(layer)
+        return self._fields[layer]
+
+    def stats(self, layer: str) -> dict[str, Any]:
+        """The statistics of a layer, as `Store.stats` gives them; read once."""
+        if layer not in self._stats:
+            self._stats[layer] = self.store.stats(layer)
+        return self._stats[layer]
+
+    def placement(self, image: int) -> Placement:
+        """How that photograph lay in the input."""
+        return self.preprocessing.place(*self.store.image(image).size)
+
+    def cut(self, patch: Patch) -> PillowImage.Image:
+        """The pixels inside the patch's box. Raises PhotographError when the photograph cannot be read."""
+        return cut(self.source.read(patch.image), patch.box)
+
+    def patch(self, unit: Unit, rank: int, value: float, image: int, place: int, crop: Crop = "rf") -> Patch:
+        """The patch for one cell of the table: `place` is y * grid width + x."""
+        record = self.store.image(image)
+        field = self.field(unit.layer)
+        position = Position(*divmod(place, field.grid[1]))
+        group = field.group(unit.channel)
+        placement = self.preprocessing.place(*record.size)
+        shown = group.seen(position) if crop == "rf" else Box(0, 0, *placement.input)
+        return Patch(
+            unit=unit,
+            rank=rank,
+            value=value,
+            image=record.path,
+            image_id=image,
+            class_name=None if record.class_name is None else class_label(record.class_name),
+            position=position,
+            visible=field.visible(unit.channel, position),
+            input_box=group.whole(position),
+            box=placement.to_source(shown),
+            cutter=self.cut,
+        )
+
+
+@dataclass(frozen=True)
+class IndexedUnit:
+    """A unit of an index: its name, its numbers, its patches."""
+
+    index: Index
+    unit: Unit
+
+    @property
+    def name(self) -> str:
+        return self.index.names.name(self.unit)
+
+    @property
+    def label(self) -> str | None:
+        return self.index.names.label(self.unit)
+
+    @property
+    def statistics(self) -> Statistics:
+        stats, channel = self.index.stats(self.unit.layer), self.unit.channel
+        return Statistics(
+            **{name: float(stats[name][channel]) for name in ("mean", "std", "minimum", "maximum", "positive")},
+            tied=int(stats["tied"][channel]),
+        )
+
+    def top(self, k: int = request.K, pick: str = "top", crop: Crop = "rf", seed: int = 0) -> Patches:
+        """The k patches that `pick` chooses, best first; fewer when there are fewer photographs.
+
+        `top` are the highest activations, `bottom` the lowest, `random` a seeded sample without regard to them,
+        `quantile:Q` those around the quantile Q (0 to 1) of the unit's activations, in descending order. Raises
+        RequestError for another pick, StoreError when the index has no table and the kept top-k cannot answer.
+        """
+        if k < 1:
+            raise RequestError(f"-k {k} is too few: give 1 or more")
+        if crop not in request.CROPS:
+            raise RequestError(f"there is no crop {crop!r}: choose from {', '.join(request.CROPS)}")
+        values, images, places = self._picked(k, pick, seed)
+        return Patches(
+            [
+                self.index.patch(self.unit, rank, value, image, place, crop)
+                for rank, (value, image, place) in enumerate(
+                    zip(values.tolist(), images.tolist(), places.tolist(), strict=True), 1
+                )
+            ]
+        )
+
+    def _picked(self, k: int, pick: str, seed: int) -> tuple[Any, Int64, Any]:
+        layer, channel = self.unit.layer, self.unit.channel
+        stored = self.index.store
+        if pick == "top":
+            values, images, places = stored.top(layer, channel)
+            keep = int(self.index.manifest["job"]["keep"])
+            if k <= keep or len(values) < keep:
+                return values[:k], images[:k], places[:k]
+        elif pick not in ("bottom", "random") and not pick.startswith("quantile:"):
+            raise RequestError(f"there is no pick {pick!r}: choose from {', '.join(request.PICKS)}")
+        column, positions = stored.column(layer, channel)
+        chosen = _choose(column, k, pick, seed)
+        return column[chosen], chosen, positions[chosen].astype(np.int64)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The unit as `top --json` names it."""
+        return {
+            "layer": self.unit.layer,
+            "channel": self.unit.channel,
+            "name": self.name,
+            "label": self.label,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The unit as `units --json` lists it."""
+        numbers = self.statistics
+        return {
+            **self.as_dict(),
+            "auroc": None,
+            "max": _finite(numbers.maximum),
+            "mean": _finite(numbers.mean),
+            "positive": numbers.positive,
+            "tied": numbers.tied,
+        }
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{self.name}</b> ({self.unit})</p>{self.top(9)._repr_html_()}"
+
+
+def _choose(column: Any, k: int, pick: str, seed: int) -> Int64:
+    if pick == "random":
+        finite = np.flatnonzero(np.isfinite(column))
+        return np.random.default_rng(seed).permutation(finite)[:k]
+    ranked = rank_column(column, descending=pick != "bottom")
+    if not pick.startswith("quantile:"):
+        return ranked[:k]
+    text = pick.removeprefix("quantile:")
+    try:
+        quantile = float(text)
+    except ValueError:
+        quantile = -1.0
+    if not 0 <= quantile <= 1:
+        raise RequestError(f"{text!r} is no quantile: write a number from 0 to 1, as in --pick quantile:0.9")
+    middle = round((1 - quantile) * (len(ranked) - 1))
+    start = min(max(0, middle - k // 2), max(0, len(ranked) - k))
+    return ranked[start : start + k]
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity."""
+    return number if np.isfinite(number) else None
+
+
+__all__ = ["Index", "IndexedUnit", "Patches", "Statistics", "find_index", "open_index"]

@@ -1,0 +1,77 @@
+"""The job: everything that can change a byte of an index. What must not is in `mining.Run`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from patchmine.geometry import Preprocessing
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is computed. Its digest is in every shard, and two runs go on with each other only if it is the same."""
+
+    source: str
+    """What reopens the source: an absolute folder, `shapes:200`, ..."""
+    photographs: int
+    listing: str
+    """Digest over the paths and classes of all photographs, in order."""
+    model: str
+    weights: str
+    """Digest of the network's parameters and buffers."""
+    layers: tuple[str, ...]
+    preprocessing: Preprocessing
+    decoder: str
+    torch: str
+    executor: str
+    device: str
+    precision: str
+    batch_size: int
+    shard_size: int
+    keep: int
+    table: bool
+
+    @property
+    def digest(self) -> str:
+        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        # Through JSON, so that a job just planned and one read back are equal.
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Job:
+        """Raises KeyError or TypeError when a field is missing: the caller knows which file it came from."""
+        values = {field.name: data[field.name] for field in fields(cls)}
+        values["layers"] = tuple(values["layers"])
+        values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        return cls(**values)
+
+    def first_difference(self, other: Job) -> tuple[str, Any, Any] | None:
+        """The first field in which the jobs differ, with both values."""
+        mine, theirs = self.as_dict(), other.as_dict()
+        for name in mine:
+            if mine[name] != theirs[name]:
+                return name, mine[name], theirs[name]
+        return None
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return tuple(
+            Shard(number, start, min(start + self.shard_size, self.photographs))
+            for number, start in enumerate(range(0, self.photographs, self.shard_size))
+        )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A contiguous range [start, stop) of the source's photographs: the unit of work, of commit and of resume."""
+
+    number: int
+    start: int
+    stop: int

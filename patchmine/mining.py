@@ -1,0 +1,325 @@
+"""`build_index`: plan the shards, skip the finished ones, run an engine, publish."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from patchmine import engines, executors, models, store, vectors
+from patchmine.decode import decoder_name
+from patchmine.engines import Task, shard_path
+from patchmine.errors import PatchmineError, RequestError, SourceError, StoreError, nearest
+from patchmine.executors.torch import default_device
+from patchmine.job import Job
+from patchmine.layers import choose
+from patchmine.network import Network, Tap, survey
+from patchmine.receptive import receptive_fields
+from patchmine.request import Progress, Run, Silent, Wanted
+from patchmine.shardfile import ShardFile, write_atomically
+from patchmine.sources import Entry, Source, open_source
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run of `build_index` comes to."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    resumed: bool
+    seconds: float
+    mined: int
+
+    @property
+    def images(self) -> int:
+        return int(self.manifest["images"])
+
+    @property
+    def images_per_second(self) -> float:
+        """Over the photographs that this run mined; 0 where there was nothing left to mine."""
+        return self.mined / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON document of `patchmine index`."""
+        return {
+            "index": str(self.directory),
+            "images": self.images,
+            "skipped": len(self.manifest["skipped_files"]),
+            "skipped_files": self.manifest["skipped_files"],
+            "layers": [
+                {"layer": layer["layer"], "units": layer["units"], "grid": layer["grid"]}
+                for layer in self.manifest["layers"]
+            ],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 2),
+            "resumed": self.resumed,
+        }
+
+
+def build_index(
+    source: str | Path,
+    out: str | Path | None = None,
+    wanted: Wanted | None = None,
+    run: Run | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Index the photographs of `source` in the directory `out`, or go on with an index that is not finished.
+
+    `options` are fields of `Wanted`, for calls such as build_index("photos", model="timm:resnet18", keep=50). `out`
+    defaults to SOURCE-NAME.patchmine in the working directory. Whatever is finished when the call is interrupted
+    is kept, and the same call goes on from there; the result does not depend on interruptions.
+
+    Raises a PatchmineError before anything is written where source, network or layers are not to be had, where
+    `out` holds another job, and, with `run.strict`, after mining where a photograph could not be read.
+    """
+    wanted = replace(wanted or Wanted(), **options)
+    run = run or Run()
+    progress = progress or Silent()
+    opened = open_source(str(source))
+    directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
+    _check(wanted, run)
+    _refuse_foreign(directory)
+    entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
+    network = models.load(wanted.model, wanted.weights)
+    taps = survey(network.module, network.blank(), choose(network, wanted.layers))
+    job = _job(wanted, opened, entries, network, taps)
+
+    finished = None if run.fresh else _finished(directory, job)
+    if finished is not None:
+        shutil.rmtree(directory / store.SHARDS, ignore_errors=True)
+        return Report(directory, finished, True, 0.0, 0)
+    shards = _workspace(directory, job, run.fresh)
+    done = _verified(shards, job, progress)
+    todo = [shard for shard in job.shards if shard.number not in done]
+    resumed = bool(done)
+    layers = _plan_layers(network, taps)
+
+    start = perf_counter()
+    progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
+    task = Task(job, network, taps, opened, entries, shards, list(done.values()), run.workers, progress.advance)
+    engines.kinds()[run.engine].mine(task, todo)
+    del task, network
+    files = [ShardFile.open(shard_path(shards, shard.number)) for shard in job.shards]
+    _refuse_unreadable(files, run.strict)
+    progress.note("publishing")
+    mined = sum(shard.stop - shard.start for shard in todo)
+    manifest = _publish(directory, job, files, layers, start, mined)
+    shutil.rmtree(shards, ignore_errors=True)
+    return Report(directory, manifest, resumed, perf_counter() - start, mined)
+
+
+def _check(wanted: Wanted, run: Run) -> None:
+    known = engines.kinds()
+    if run.engine not in known:
+        raise RequestError(f"there is no engine {run.engine!r}{nearest(run.engine, known)}")
+    if wanted.executor not in executors.kinds():
+        raise RequestError(f"there is no executor {wanted.executor!r}{nearest(wanted.executor, executors.kinds())}")
+    counts = {
+        "--keep": wanted.keep,
+        "--limit": wanted.limit,
+        "--shard-size": wanted.shard_size,
+        "--batch-size": wanted.batch_size,
+        "--workers": run.workers,
+    }
+    for option, count in counts.items():
+        if count is not None and count < 1:
+            raise RequestError(f"{option} {count} is too few: give 1 or more")
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """Never write into a folder that patchmine did not make."""
+    if directory.exists() and not directory.is_dir():
+        raise StoreError(f"{str(directory)!r} is a file, and the index is a folder: choose another with -o DIR")
+    if directory.is_dir():
+        ours = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
+        names = {entry.name for entry in directory.iterdir()}
+        if names and not names & ours:
+            raise StoreError(f"{str(directory)!r} holds other files and is no index: choose another folder with -o DIR")
+
+
+def _labelled(entries: list[Entry], labels: Path | None) -> list[Entry]:
+    """The entries with the classes of a CSV `path,class` (with or without a header) put on."""
+    if labels is None:
+        return entries
+    import csv
+
+    if not labels.is_file():
+        raise SourceError(f"there is no labels file {str(labels)!r}")
+    with labels.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if any(len(row) != 2 for row in rows):
+        raise SourceError(f"{str(labels)!r} is no labels file: each line is PATH,CLASS")
+    classes = {row[0]: row[1] for row in rows if row != ["path", "class"]}
+    unknown = [path for path in classes if path not in {entry.path for entry in entries}]
+    if unknown:
+        close = nearest(unknown[0], [entry.path for entry in entries[:10_000]])
+        raise SourceError(f"{str(labels)!r} names {unknown[0]!r}, which is not in the source{close}")
+    return [Entry(entry.path, classes.get(entry.path, entry.class_name)) for entry in entries]
+
+
+def _job(wanted: Wanted, source: Source, entries: Sequence[Entry], network: Network, taps: Sequence[Tap]) -> Job:
+    listing = hashlib.blake2b(digest_size=16)
+    for entry in entries:
+        listing.update(f"{entry.path}\0{entry.class_name}\n".encode("utf-8", "surrogateescape"))
+    return Job(
+        source=source.spec,
+        photographs=len(entries),
+        listing=listing.hexdigest(),
+        model=wanted.model,
+        weights=network.weights,
+        layers=tuple(tap.layer for tap in taps),
+        preprocessing=network.preprocessing,
+        decoder=decoder_name(),
+        torch=torch.__version__,
+        executor=wanted.executor,
+        device=wanted.device or default_device(),
+        precision=wanted.precision,
+        batch_size=wanted.batch_size,
+        shard_size=wanted.shard_size,
+        keep=wanted.keep,
+        table=wanted.table,
+    )
+
+
+def _finished(directory: Path, job: Job) -> dict[str, Any] | None:
+    """The manifest, if the directory holds this job already finished. Raises StoreError if it holds another."""
+    if not (directory / store.MANIFEST).exists():
+        return None
+    manifest = store.read_manifest(directory)
+    _refuse_other(directory, Job.from_dict(manifest["job"]), job)
+    return manifest
+
+
+def _refuse_other(directory: Path, there: Job, job: Job) -> None:
+    difference = there.first_difference(job)
+    if difference:
+        name, old, new = difference
+        raise StoreError(
+            f"{str(directory)!r} holds another job: its {name} is {_brief(old)}, and now it is {_brief(new)}; "
+            "choose another folder with -o DIR, or start over with --fresh"
+        )
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _workspace(directory: Path, job: Job, fresh: bool) -> Path:
+    """The folder for shards, made for this job. Raises StoreError if it is there for another."""
+    shards = directory / store.SHARDS
+    if fresh:
+        shutil.rmtree(shards, ignore_errors=True)
+    described = shards / store.JOB
+    try:
+        there = Job.from_dict(json.loads(described.read_bytes()))
+    except FileNotFoundError:
+        there = None
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{described} is damaged or of another version; start over with --fresh") from None
+    if there is not None:
+        _refuse_other(directory, there, job)
+        return shards
+    try:
+        shards.mkdir(parents=True, exist_ok=True)
+        write_atomically(described, [json.dumps(job.as_dict(), indent=1).encode() + b"\n"])
+    except OSError as error:
+        raise StoreError(
+            f"{str(directory)!r} cannot be written: {error.strerror}; choose another with -o DIR"
+        ) from None
+    return shards
+
+
+def _verified(shards: Path, job: Job, progress: Progress) -> dict[int, ShardFile]:
+    """The finished shards by number; a damaged one is removed, to be computed again."""
+    done = {}
+    for shard in job.shards:
+        path = shard_path(shards, shard.number)
+        try:
+            file = ShardFile.open(path)
+        except FileNotFoundError:
+            continue
+        except StoreError as error:
+            progress.note(f"{error}; it is computed again")
+            path.unlink()
+            continue
+        if file.about["job"] == job.digest:
+            done[shard.number] = file
+    return done
+
+
+def _plan_layers(network: Network, taps: Sequence[Tap]) -> list[store.LayerPlan]:
+    fields = receptive_fields(network.module, network.preprocessing.crop, [tap.layer for tap in taps])
+    return [store.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, fields[tap.layer]) for tap in taps]
+
+
+def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
+    records = [record for file in files for record in file.about["images"]]
+    broken = [record for record in records if record["reason"] is not None]
+    if len(broken) == len(records):
+        raise SourceError(
+            f"not one of the {len(records)} photographs could be read; the first, {broken[0]['path']!r}: "
+            f"{broken[0]['reason']}"
+        )
+    if strict and broken:
+        raise SourceError(
+            f"{len(broken)} of {len(records)} photographs could not be read, the first {broken[0]['path']!r}: "
+            f"{broken[0]['reason']}; what is mined is kept: the same command without --strict publishes it"
+        )
+
+
+def _publish(
+    directory: Path,
+    job: Job,
+    files: Sequence[ShardFile],
+    layers: Sequence[store.LayerPlan],
+    start: float,
+    mined: int,
+) -> dict[str, Any]:
+    """activations.h5, then patches.faiss, then the manifest, which makes it an index."""
+    counts = store.write_activations(directory / store.ACTIVATIONS, job.digest, files, layers, job.keep, job.table)
+    manifest: dict[str, Any] = {
+        "job": job.as_dict(),
+        "job_digest": job.digest,
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("patchmine", "torch", "torchvision", "timm", "numpy", "h5py", "faiss-cpu", "Pillow")
+        },
+        "decoder": job.decoder,
+        "images": counts["images"],
+        "skipped_files": counts["skipped"],
+        "layers": [
+            {
+                "layer": plan.layer,
+                "units": plan.units,
+                "grid": list(plan.grid),
+                "saturated": counts["saturated"][plan.layer],
+                "non_finite": counts["non_finite"][plan.layer],
+            }
+            for plan in layers
+        ],
+    }
+    vectors.build(store.Store(directory, manifest))
+    seconds = perf_counter() - start
+    manifest |= {"seconds": round(seconds, 3), "images_per_second": round(mined / seconds, 2)}
+    store.write_manifest(directory, manifest)
+    return manifest
+
+
+def kept(directory: Path) -> str:
+    """What an interrupted run has left, for the message that says how to go on."""
+    with suppress(OSError, ValueError, KeyError, TypeError, PatchmineError):
+        job = Job.from_dict(json.loads((directory / store.SHARDS / store.JOB).read_bytes()))
+        done = sum(shard_path(directory / store.SHARDS, shard.number).exists() for shard in job.shards)
+        return f"{done} of {len(job.shards)} shards are kept in {directory}; the same command goes on from there"
+    return "nothing had been computed yet"

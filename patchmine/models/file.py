@@ -1,0 +1,53 @@
+"""`path/to/file.py:function`: a network of the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from torch import nn
+
+from patchmine.errors import ModelError, nearest
+from patchmine.geometry import Preprocessing
+from patchmine.network import Network, weights_digest
+from patchmine.weights import fill, read_weights
+
+HELP = "path/to/file.py:function: your own; the function returns a torch module, or (module, Preprocessing)"
+
+PREPROCESSING = Preprocessing(
+    resize=256,
+    crop=(224, 224),
+    interpolation="bilinear",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+"""What a network gets that says nothing of its own: what most ImageNet networks were trained with."""
+
+
+def claim(spec: str) -> bool:
+    return ".py:" in spec or spec.endswith(".py")
+
+
+def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  # noqa: ARG001
+    path, colon, function = spec.rpartition(":")
+    if not colon:
+        raise ModelError(f"{spec!r} names a file but no function in it: write {spec}:build")
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"there is no file {path!r}")
+    loader = importlib.util.spec_from_file_location(f"patchmine_model_{file.stem}", file)
+    assert loader is not None and loader.loader is not None
+    code = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(code)
+    made = getattr(code, function, None)
+    if not callable(made):
+        functions = [name for name, value in vars(code).items() if callable(value) and not name.startswith("_")]
+        raise ModelError(f"{path!r} has no function {function!r}{nearest(function, functions)}")
+    built = made()
+    module, preprocessing = built if isinstance(built, tuple) and len(built) == 2 else (built, PREPROCESSING)
+    if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
+        raise ModelError(f"{spec} must return a torch module, or a module and a Preprocessing")
+    if weights is not None:
+        fill(module, read_weights(weights), spec, str(weights))
+    module.eval().requires_grad_(False)
+    return Network(spec, module, preprocessing, weights_digest(module))

@@ -1,0 +1,83 @@
+"""`timm:NAME[.TAG]`: any network of timm, by its name there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from patchmine.errors import ModelError, nearest
+from patchmine.geometry import Preprocessing
+from patchmine.network import Network, weights_digest
+from patchmine.weights import fill, read_weights
+
+PREFIX = "timm:"
+HELP = "timm:NAME[@random]: as in timm:convnext_tiny; @random for an untrained network"
+
+
+def claim(spec: str) -> bool:
+    return spec.startswith(PREFIX)
+
+
+def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
+    import timm
+
+    name, _, variant = spec.removeprefix(PREFIX).partition("@")
+    if variant not in ("", "random"):
+        raise ModelError(f"timm weights are part of the name, as in timm:resnet50.a1_in1k, not @{variant}")
+    if not timm.is_model(name):
+        raise ModelError(f"timm has no network {name!r}{nearest(name, timm.list_models())}")
+    fetch = pretrained and weights is None and variant != "random"
+    module = _build(timm, name, fetch, spec)
+    if weights is not None:
+        fill(module, read_weights(weights), spec, str(weights))
+    module.eval().requires_grad_(False)
+    config = timm.data.resolve_model_data_config(module)
+    return Network(spec, module, _preprocessing(config, spec), weights_digest(module), None, _stages(module))
+
+
+def _build(timm: Any, name: str, fetch: bool, spec: str) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            module: torch.nn.Module = timm.create_model(name, pretrained=fetch)
+        except (OSError, RuntimeError) as error:
+            if not fetch:
+                raise
+            raise ModelError(
+                f"the weights of {spec} could not be fetched ({str(error).splitlines()[0]}); give a state dict with "
+                f"--weights FILE, or {PREFIX}{name}@random for an untrained network"
+            ) from None
+    return module
+
+
+def _preprocessing(config: dict[str, Any], spec: str) -> Preprocessing:
+    _, height, width = config["input_size"]
+    share = float(config["crop_pct"])
+    mode = config["crop_mode"]
+    if mode not in ("center", "squash"):
+        raise ModelError(f"{spec} wants its pictures cropped by {mode!r}, which patchmine does not do")
+    if mode == "squash" or height != width:
+        resize: int | tuple[int, int] = (int(height / share), int(width / share))
+    else:
+        resize = int(height / share)  # timm truncates as well
+    interpolation = config["interpolation"]
+    return Preprocessing(
+        resize=resize,
+        crop=(height, width),
+        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+def _stages(module: torch.nn.Module) -> tuple[str, ...] | None:
+    """The modules that timm's own feature_info names; None where it has none or names something else."""
+    info = getattr(module, "feature_info", None)
+    entries = getattr(info, "info", info)
+    if not isinstance(entries, list) or not entries:
+        return None
+    named = dict(module.named_modules())
+    stages = tuple(entry["module"] for entry in entries if "module" in entry)
+    return stages if stages and all(stage in named for stage in stages) else None

@@ -1,0 +1,69 @@
+"""`torchvision:NAME[@WEIGHTS]`: any classification network of torchvision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+
+from patchmine.errors import ModelError, nearest
+from patchmine.geometry import Preprocessing
+from patchmine.network import Network, weights_digest
+from patchmine.weights import fill, read_weights
+
+PREFIX = "torchvision:"
+HELP = "torchvision:NAME[@WEIGHTS]: as in torchvision:resnet50@IMAGENET1K_V2; @random for an untrained network"
+
+
+def claim(spec: str) -> bool:
+    return spec.startswith(PREFIX)
+
+
+def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
+    from torchvision import models
+
+    name, _, variant = spec.removeprefix(PREFIX).partition("@")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ModelError(f"torchvision has no classification network {name!r}{nearest(name, known)}")
+    variants = models.get_model_weights(name)
+    offered: dict[str, Any] = {entry.name: entry for entry in variants}
+    offered["DEFAULT"] = variants.DEFAULT
+    if variant and variant != "random" and variant not in offered:
+        raise ModelError(f"torchvision has no weights {variant!r} for {name}{nearest(variant, [*offered, 'random'])}")
+    entry = offered["DEFAULT" if variant in ("", "random") else variant]
+    wanted = pretrained and weights is None and variant != "random"
+    module = _build(models, name, entry if wanted else None, spec)
+    if weights is not None:
+        fill(module, read_weights(weights), spec, str(weights))
+    module.eval().requires_grad_(False)
+    names = tuple(entry.meta["categories"]) if wanted or weights is not None else None
+    return Network(spec, module, _preprocessing(entry.transforms()), weights_digest(module), names)
+
+
+def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # an untrained network is the same one every time
+        try:
+            # Inception and GoogLeNet would otherwise grow training-time heads; no other network takes the argument.
+            extra = {"init_weights": True} if entry is None and name in ("googlenet", "inception_v3") else {}
+            module: torch.nn.Module = models.get_model(name, weights=entry, **extra)
+        except (URLError, OSError) as error:
+            raise ModelError(
+                f"the weights of {spec} could not be fetched ({error}); give a state dict with --weights FILE, "
+                f"or {PREFIX}{name}@random for an untrained network"
+            ) from None
+    return module
+
+
+def _preprocessing(transforms: Any) -> Preprocessing:
+    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+    return Preprocessing(
+        resize=resize,
+        crop=(crop, crop),
+        interpolation=transforms.interpolation.value,
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+    )

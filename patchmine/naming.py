@@ -1,0 +1,108 @@
+"""What units are called, and which unit a word means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from patchmine.errors import UnitError, nearest
+from patchmine.units import Unit
+
+UNNAMED = "unit"
+"""The label of a unit that separates nothing: `unit_412`."""
+
+_LABEL_CHANNEL = re.compile(r"(?P<label>.+)_(?P<channel>\d+)")
+
+
+class Names:
+    """The names of all units of an index: labels by channel, and those that a person gave.
+
+    `channels` maps each layer to its number of channels, in the order of the network. `labels` maps units to
+    labels; a unit without one is `unit_CHANNEL`. `given` maps units to a person's names.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        labels: Mapping[Unit, str] | None = None,
+        given: Mapping[Unit, str] | None = None,
+    ) -> None:
+        self.channels = dict(channels)
+        self.labels = dict(labels or {})
+        self.given = dict(given or {})
+
+    def label(self, unit: Unit) -> str | None:
+        return self.labels.get(unit)
+
+    def name(self, unit: Unit) -> str:
+        """`fish_412`, or what a person called it."""
+        return self.given.get(unit) or f"{self.labels.get(unit, UNNAMED)}_{unit.channel}"
+
+    def resolve(self, text: str, layer: str | None = None) -> Unit:
+        """The unit that `LAYER:CHANNEL`, `LAYER_CHANNEL`, `LAYER:NAME` or a name means.
+
+        `layer` restricts the search. Raises UnitError for a word that means no unit or several, naming them.
+        """
+        if layer is not None and layer not in self.channels:
+            raise UnitError(f"the index has no layer {layer!r}{nearest(layer, self.channels)}")
+        before, colon, after = text.rpartition(":")
+        if colon:
+            return self._in_layer(text, before, after, layer)
+        found = self._by_layer_prefix(text, layer) or self._by_name(text, [layer] if layer else list(self.channels))
+        if not found:
+            raise UnitError(f"there is no unit {text!r}{self._hint(text)}")
+        if len(found) > 1:
+            shown = ", ".join(map(str, found[:6])) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
+            raise UnitError(f"{text!r} could be {shown}: write one of these, or add --layer")
+        return found[0]
+
+    def _in_layer(self, text: str, layer: str, word: str, restricted: str | None) -> Unit:
+        if layer not in self.channels:
+            raise UnitError(
+                f"there is no layer {layer!r} in the index, for unit {text!r}{nearest(layer, self.channels)}"
+            )
+        if restricted not in (None, layer):
+            raise UnitError(f"unit {text!r} is not in --layer {restricted}: leave --layer out")
+        if not (word.isascii() and word.isdigit()):
+            found = self._by_name(word, [layer])
+            if not found:
+                raise UnitError(f"layer {layer} has no unit {word!r}{self._hint(word)}")
+            return found[0]
+        unit = Unit(layer, int(word))
+        if unit.channel >= self.channels[layer]:
+            raise UnitError(f"layer {layer} has channels 0 to {self.channels[layer] - 1}, so there is no {text!r}")
+        return unit
+
+    def _by_layer_prefix(self, text: str, layer: str | None) -> list[Unit]:
+        """`blocks.6_33`; the longest layer name that fits wins, since layer names may end in `_3` themselves."""
+        match = _LABEL_CHANNEL.fullmatch(text)
+        if not match or match["label"] not in self.channels or layer not in (None, match["label"]):
+            return []
+        return [self._in_layer(text, match["label"], match["channel"], None)]
+
+    def _by_name(self, text: str, layers: list[str]) -> list[Unit]:
+        given = [unit for unit, name in self.given.items() if name == text and unit.layer in layers]
+        if given:
+            return given
+        match = _LABEL_CHANNEL.fullmatch(text)
+        if not match:
+            return []
+        candidates = [Unit(layer, int(match["channel"])) for layer in layers]
+        return [
+            unit
+            for unit in candidates
+            if unit.channel < self.channels[unit.layer] and self.labels.get(unit, UNNAMED) == match["label"]
+        ]
+
+    def _hint(self, text: str) -> str:
+        """The nearest known words: names with the same channel, given names, or canonical units."""
+        digits = re.search(r"(\d+)\D*$", text)
+        known = list(self.given.values())
+        if digits:
+            channel = int(digits[1])
+            same = [Unit(layer, channel) for layer, count in self.channels.items() if channel < count]
+            known += [str(unit) for unit in same] + [self.name(unit) for unit in same]
+        if known:
+            return nearest(text, known)
+        ranges = ", ".join(f"{layer}:0..{count - 1}" for layer, count in self.channels.items())
+        return f"; known: {ranges}"

@@ -1,0 +1,127 @@
+"""The running top-k of every unit, as a value: empty, of a batch, merged.
+
+The order on candidates is total, so that shards, workers and resumption cannot change an answer: value
+descending, then image id ascending. One image enters a unit's ranking once, with the place of its maximum, so
+image ids settle every tie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+
+NO_IMAGE = 2**32 - 1
+"""The image id of an empty place; real ids are smaller."""
+
+_SIGN = np.uint32(0x80000000)
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+
+
+def sort_keys(value: Float32, image: Int64) -> Keys:
+    """One uint64 for each candidate whose ascending order is the order on candidates.
+
+    The upper half holds the float's bits arranged so that they sort as the numbers do, descending; the lower half
+    the image id. A value that is not finite gets the key of an empty place and so never ranks.
+    """
+    # Adding 0 makes -0.0 into 0.0: they are equal numbers and must be equal keys.
+    bits = np.ascontiguousarray(value + np.float32(0)).view(np.uint32)
+    ascending = np.where(bits & _SIGN, ~bits, bits | _SIGN)
+    keys = (~ascending).astype(np.uint64) << _SHIFT | np.asarray(image).astype(np.uint64)
+    return np.where(np.isfinite(value), keys, _EMPTY_KEY)
+
+
+def _values_of(keys: Keys) -> Float32:
+    ascending = ~(keys >> _SHIFT).astype(np.uint32)
+    return np.where(ascending & _SIGN, ascending & ~_SIGN, ~ascending).view(np.float32)
+
+
+def _empty_key() -> np.uint64:
+    bits = np.array(-np.inf, np.float32).view(np.uint32)
+    return np.uint64(int(bits)) << _SHIFT | np.uint64(NO_IMAGE)
+
+
+_EMPTY_KEY = _empty_key()
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The best `k` candidates of each unit, best first.
+
+    `keys` uint64 (units, k) carry value and image, `positions` int64 (units, k) the place y * grid width + x.
+    Empty places come last: value -inf, image NO_IMAGE, position 0.
+    """
+
+    keys: Keys
+    positions: Int64
+
+    @classmethod
+    def empty(cls, units: int, k: int) -> TopK:
+        return cls(np.full((units, k), _EMPTY_KEY), np.zeros((units, k), np.int64))
+
+    @classmethod
+    def of_batch(cls, values: Float32, positions: NDArray[np.integer], images: Int64, k: int) -> TopK:
+        """The top k of one batch: values and positions are (images, units), images are ids (images,)."""
+        keys = sort_keys(values.T, images)
+        return cls(keys, positions.T.astype(np.int64))._best(k)
+
+    def merge(self, other: TopK) -> TopK:
+        """The top k of both; commutative and associative as long as no (unit, image) is in both."""
+        if self.keys.shape[0] != other.keys.shape[0]:
+            raise ValueError(f"cannot merge rankings of {len(self.keys)} and {len(other.keys)} units")
+        both = TopK(
+            np.concatenate([self.keys, other.keys], axis=1),
+            np.concatenate([self.positions, other.positions], axis=1),
+        )
+        return both._best(max(self.keys.shape[1], other.keys.shape[1]))
+
+    def _best(self, k: int) -> TopK:
+        units, count = self.keys.shape
+        keys, positions = self.keys, self.positions
+        if count > k:
+            chosen = np.argpartition(keys, k - 1, axis=1)[:, :k]
+            keys, positions = np.take_along_axis(keys, chosen, 1), np.take_along_axis(positions, chosen, 1)
+        order = np.argsort(keys, axis=1)
+        keys, positions = np.take_along_axis(keys, order, 1), np.take_along_axis(positions, order, 1)
+        positions = np.where(keys == _EMPTY_KEY, 0, positions)
+        if count >= k:
+            return TopK(keys, positions)
+        pad = TopK.empty(units, k - count)
+        return TopK(np.hstack([keys, pad.keys]), np.hstack([positions, pad.positions]))
+
+    @property
+    def values(self) -> Float32:
+        """float32 (units, k)."""
+        return _values_of(self.keys)
+
+    @property
+    def images(self) -> Int64:
+        """int64 (units, k); NO_IMAGE where empty."""
+        return (self.keys & _LOW).astype(np.int64)
+
+    @property
+    def filled(self) -> NDArray[np.bool_]:
+        return self.keys != _EMPTY_KEY
+
+    @property
+    def bound(self) -> tuple[Float32, Int64]:
+        """Value and image of each unit's last place, both (units,): what a newcomer must beat."""
+        last = self.keys[:, -1]
+        return _values_of(last), (last & _LOW).astype(np.int64)
+
+
+def rank_column(values: Float32, descending: bool = True) -> Int64:
+    """Image ids in rank order for one unit's column (images,); values that are not finite are left out.
+
+    Ascending order is that of the least activating: smallest value first, then smallest image id.
+    """
+    images = np.arange(len(values), dtype=np.int64)
+    keys = sort_keys(values if descending else -values, images)
+    order = np.argsort(keys)
+    return order[: int(np.isfinite(values).sum())]

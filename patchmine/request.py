@@ -1,0 +1,58 @@
+"""What one can ask for, with the defaults: their only home. Standard library only, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+MODEL = "efficientnet_lite0"
+K = 25
+PICKS = ("top", "bottom", "random", "quantile:Q")
+CROPS = ("rf", "image")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be indexed; with the source and the network it becomes the job."""
+
+    model: str = MODEL
+    weights: Path | None = None
+    layers: tuple[str, ...] = ()
+    labels: Path | None = None
+    keep: int = 100
+    limit: int | None = None
+    shard_size: int = 256
+    batch_size: int = 8
+    """Fits the caches; larger batches lose on a CPU (page faults)."""
+    device: str | None = None
+    precision: str = "fp32"
+    executor: str = "torch"
+    table: bool = True
+
+
+@dataclass(frozen=True)
+class Run:
+    """How it is computed; none of it can change a byte of the result."""
+
+    engine: str = "local"
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    fresh: bool = False
+    strict: bool = False
+
+
+class Progress(Protocol):
+    """Who wants to be told. `begin` comes once, then `advance` with the photographs done since."""
+
+    def begin(self, photographs: int, done: int) -> None: ...
+    def advance(self, photographs: int) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Silent:
+    """Nobody wants to be told."""
+
+    def begin(self, photographs: int, done: int) -> None: ...
+    def advance(self, photographs: int) -> None: ...
+    def note(self, text: str) -> None: ...

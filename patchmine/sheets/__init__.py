@@ -1,0 +1,41 @@
+"""Contact sheets: a layout makes a page, a renderer draws it in the format that the file's name asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchmine.errors import RequestError
+from patchmine.index import IndexedUnit, Patches
+from patchmine.sheets.grid import grid_page
+from patchmine.sheets.page import Page
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def check_target(target: Path) -> None:
+    """Refuse before any work what could not be written. Raises RequestError."""
+    if target.suffix.lower() not in SUFFIXES:
+        raise RequestError(f"{str(target)!r} is no sheet: end its name in {', '.join(SUFFIXES)}")
+    if not target.resolve().parent.is_dir():
+        raise RequestError(f"there is no folder {str(target.parent)!r} to put {target.name} in")
+
+
+def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, crop: str) -> None:
+    """Write the contact sheet of one unit's patches to a .png, .pdf or .svg.
+
+    Raises RequestError for another suffix or a missing folder. A photograph that can no longer be read gets a tile
+    that says so.
+    """
+    check_target(target)
+    render(grid_page(unit, patches, pick=pick, crop=crop), target)
+
+
+def render(page: Page, target: Path) -> None:
+    if target.suffix.lower() == ".png":
+        from patchmine.sheets.raster import write_png
+
+        write_png(page, target)
+    else:
+        from patchmine.sheets.vector import write_vector
+
+        write_vector(page, target)

@@ -1,0 +1,28 @@
+"""A page as PNG, by Pillow: the same bytes for the same page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from patchmine.sheets.page import DPI, Page, font
+
+
+def write_png(page: Page, target: Path) -> None:
+    scale = DPI / 72
+    canvas = Image.new("RGB", (round(page.width * scale), round(page.height * scale)), "white")
+    for picture in page.pictures:
+        size = (round(picture.width * scale), round(picture.height * scale))
+        image = picture.image if picture.image.size == size else picture.image.resize(size)
+        canvas.paste(image, (round(picture.x * scale), round(picture.y * scale)))
+    draw = ImageDraw.Draw(canvas)
+    for text in page.texts:
+        draw.text(
+            (text.x * scale, text.y * scale),
+            text.text,
+            fill=text.colour,
+            font=font(text.size * scale, text.bold),
+            anchor="rs" if text.right else "ls",
+        )
+    canvas.save(target, "PNG", dpi=(DPI, DPI))

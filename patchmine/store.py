@@ -1,0 +1,441 @@
+"""The index on disk: the only file that knows h5py. Written once, at publish; read by everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine.errors import StoreError
+from patchmine.geometry import ReceptiveField
+from patchmine.ranking import Float32, Int64, TopK
+from patchmine.shardfile import ShardFile, write_atomically
+
+FORMAT = 1
+MANIFEST, ACTIVATIONS, PATCHES, SHARDS, JOB = (
+    "manifest.json",
+    "activations.h5",
+    "patches.faiss",
+    "shards",
+    "job.json",
+)
+
+QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
+TIED = 25
+"""A unit saturates when more photographs than this hold its very maximum: a top 25 is then arbitrary."""
+
+_CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images lies in 13 chunks of 256 kB
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One photograph of the index. `size` is (width, height) after EXIF orientation."""
+
+    image: int
+    path: str
+    digest: str
+    size: tuple[int, int]
+    class_name: str | None
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What publishing has to know of a layer."""
+
+    layer: str
+    units: int
+    grid: tuple[int, int]
+    field: ReceptiveField
+
+
+def write_activations(
+    file: Path,
+    job_digest: str,
+    shards: Sequence[ShardFile],
+    layers: Sequence[LayerPlan],
+    keep: int,
+    table: bool,
+) -> dict[str, Any]:
+    """Write activations.h5 from verified shards, whole or not at all; one layer and one shard in memory at a time.
+
+    Photographs that could not be read are left out, and image ids count those that could. Returns the counts that
+    go into the manifest. Raises OSError when the disk is full.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    records = [record for shard in shards for record in shard.about["images"]]
+    good = [record for record in records if record["reason"] is None]
+    # From the id in the source to the id in the index.
+    ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
+    non_finite: dict[str, int] = {}
+    saturated: dict[str, int] = {}
+    try:
+        with h5py.File(temporary, "w", libver="v110") as h5:
+            h5.attrs["format"] = FORMAT
+            h5.attrs["job"] = job_digest
+            _write_images(h5.create_group("images"), good)
+            for number, plan in enumerate(layers):
+                group = h5.create_group(f"layers/{plan.layer}")
+                group.attrs["grid"] = plan.grid
+                group.attrs["field"] = json.dumps({"input": plan.field.input, **plan.field.as_dict()})
+                writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
+                top = writer.write_table(keep, table)
+                writer.write_top(top)
+                writer.write_vectors(top)
+                non_finite[plan.layer] = writer.non_finite
+                saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
+            h5.flush()
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    skipped = [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
+    return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
+
+
+def _write_images(group: h5py.Group, records: Sequence[Mapping[str, Any]]) -> None:
+    classes = sorted({record["class"] for record in records if record["class"] is not None})
+    code = {name: number for number, name in enumerate(classes)}
+    text = h5py.string_dtype("utf-8")
+    group.create_dataset("path", data=[_storable(r["path"]) for r in records], dtype=text)
+    group.create_dataset("digest", data=np.array([r["digest"] for r in records], "S32"))
+    sizes = np.array([r["size"] for r in records], np.uint32).reshape(-1, 2)
+    group.create_dataset("width", data=sizes[:, 0])
+    group.create_dataset("height", data=sizes[:, 1])
+    group.create_dataset("class", data=np.array([code.get(r["class"], -1) for r in records], np.int32))
+    group["class"].attrs["meaning"] = "row of class_name; -1 where the source names no class"
+    group.create_dataset("class_name", data=[_storable(name) for name in classes], dtype=text)
+
+
+def _storable(path: str) -> bytes:
+    """A path as bytes: file names may hold bytes that are no UTF-8, which Python carries as lone surrogates."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+class _LayerWriter:
+    """Writes one layer's group, shard by shard."""
+
+    def __init__(
+        self,
+        group: h5py.Group,
+        prefix: str,
+        plan: LayerPlan,
+        shards: Sequence[ShardFile],
+        ids: Int64,
+        images: int,
+    ) -> None:
+        self.group, self.prefix, self.plan, self.shards, self.ids, self.images = (
+            group,
+            prefix,
+            plan,
+            shards,
+            ids,
+            images,
+        )
+        self.non_finite = 0
+
+    def _rows(self) -> Iterator[tuple[Float32, NDArray[np.integer], Int64]]:
+        """Values, positions and image ids, shard by shard."""
+        start = 0
+        for shard in self.shards:
+            values, positions = shard.array(f"{self.prefix}/value"), shard.array(f"{self.prefix}/position")
+            yield values, positions, np.arange(start, start + len(values), dtype=np.int64)
+            start += len(values)
+
+    def write_table(self, keep: int, table: bool) -> TopK:
+        """The table (unless it is not wanted), the statistics; returns the final ranking."""
+        cells = self.plan.grid[0] * self.plan.grid[1]
+        small = np.uint16 if cells <= 2**16 else np.uint32
+        slabs = (
+            [
+                _Slabs(self.group, "value", np.float32, self.images, self.plan.units),
+                _Slabs(self.group, "position", small, self.images, self.plan.units),
+            ]
+            if table
+            else []
+        )
+        top = TopK.empty(self.plan.units, keep)
+        moments = _Moments(self.plan.units)
+        for values, positions, images in self._rows():
+            top = top.merge(TopK.of_batch(values, positions, images, keep))
+            moments.add(values)
+            for slab, array in zip(slabs, (values, positions), strict=False):
+                slab.add(array)
+        for slab in slabs:
+            slab.close()
+        self.non_finite = moments.non_finite
+        moments.write(self.group.create_group("stats"))
+        if table:
+            self._write_quantiles()
+        return top
+
+    def _write_quantiles(self) -> None:
+        stats, value = self.group["stats"], self.group["value"]
+        found = np.full((self.plan.units, len(QUANTILES)), np.nan, np.float32)
+        for start in range(0, self.plan.units, _CHUNK_UNITS):
+            block = value[:, start : start + _CHUNK_UNITS].astype(np.float32)
+            block[~np.isfinite(block)] = np.nan
+            block.sort(axis=0)  # NaN goes to the end
+            counts = np.isfinite(block).sum(axis=0)
+            for column, count in enumerate(counts):
+                if count:
+                    rank = np.round(np.array(QUANTILES) * (count - 1)).astype(np.int64)
+                    found[start + column] = block[rank, column]
+        stats.create_dataset("quantiles", data=found)
+        stats["quantiles"].attrs["of"] = QUANTILES
+
+    def write_top(self, top: TopK) -> None:
+        group = self.group.create_group("top")
+        group.create_dataset("value", data=top.values)
+        group.create_dataset("image", data=top.images.astype(np.uint32))
+        group.create_dataset("position", data=top.positions.astype(np.uint32))
+
+    def write_vectors(self, top: TopK) -> None:
+        """The vectors of the final top-k, once per distinct (image, position), in that order."""
+        cells = self.plan.grid[0] * self.plan.grid[1]
+        filled = top.filled
+        wanted = np.unique(top.images[filled] * cells + top.positions[filled])
+        rows = max(len(wanted), 1)
+        chunk = (min(rows, max(1, (1 << 18) // (2 * self.plan.units))), self.plan.units)
+        vectors = self.group.create_dataset("vectors", (len(wanted), self.plan.units), np.float16, chunks=chunk)
+        done = 0
+        for shard in self.shards:
+            image = self.ids[shard.array(f"{self.prefix}/vector_image")]
+            found = image * cells + shard.array(f"{self.prefix}/vector_position")
+            order = np.argsort(found)
+            chosen = order[np.isin(found[order], wanted)]
+            if len(chosen):
+                vectors[done : done + len(chosen)] = shard.array(f"{self.prefix}/vectors")[chosen]
+                done += len(chosen)
+        if done != len(wanted):
+            raise StoreError(
+                f"the shards hold {done} of {len(wanted)} vectors of {self.plan.layer}; start over with --fresh"
+            )
+        self.group.create_dataset("vector_image", data=(wanted // cells).astype(np.uint32))
+        self.group.create_dataset("vector_position", data=(wanted % cells).astype(np.uint32))
+
+
+class _Slabs:
+    """Rows into a chunked dataset in whole chunks, so that no chunk is written twice."""
+
+    def __init__(self, group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> None:
+        rows = max(1, min(images, _CHUNK_ROWS))
+        chunks = (rows, max(1, min(units, _CHUNK_UNITS)))
+        self.dataset = group.create_dataset(name, (images, units), dtype, chunks=chunks if images else None)
+        self.buffer = np.empty((rows, units), dtype)
+        self.filled = self.written = 0
+
+    def add(self, array: NDArray[Any]) -> None:
+        while len(array):
+            taken = min(len(array), len(self.buffer) - self.filled)
+            self.buffer[self.filled : self.filled + taken] = array[:taken]
+            self.filled += taken
+            array = array[taken:]
+            if self.filled == len(self.buffer):
+                self.close()
+
+    def close(self) -> None:
+        if self.filled:
+            self.dataset[self.written : self.written + self.filled] = self.buffer[: self.filled]
+            self.written += self.filled
+            self.filled = 0
+
+
+class _Moments:
+    """Mean, standard deviation, extremes and counts of each unit's finite activations, added up in float64."""
+
+    def __init__(self, units: int) -> None:
+        self.count = np.zeros(units, np.int64)
+        self.total = np.zeros(units)
+        self.squares = np.zeros(units)
+        self.positive = np.zeros(units, np.int64)
+        self.minimum = np.full(units, np.inf, np.float32)
+        self.maximum = np.full(units, -np.inf, np.float32)
+        self.tied = np.zeros(units, np.int64)
+        self.non_finite = 0
+
+    def add(self, values: Float32) -> None:
+        finite = np.isfinite(values)
+        self.non_finite += int(values.size - finite.sum())
+        zeroed = np.where(finite, values, 0).astype(np.float64)
+        self.count += finite.sum(axis=0)
+        self.total += zeroed.sum(axis=0)
+        self.squares += (zeroed**2).sum(axis=0)
+        self.positive += (zeroed > 0).sum(axis=0)
+        self.minimum = np.minimum(self.minimum, np.where(finite, values, np.inf).min(axis=0, initial=np.inf))
+        highest = np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf).astype(np.float32)
+        holders = (values == highest).sum(axis=0)
+        self.tied = np.where(highest > self.maximum, holders, self.tied + np.where(highest == self.maximum, holders, 0))
+        self.maximum = np.maximum(self.maximum, highest)
+
+    def write(self, group: h5py.Group) -> None:
+        count = np.maximum(self.count, 1)
+        mean = self.total / count
+        variance = np.maximum(self.squares / count - mean**2, 0)
+        group.create_dataset("mean", data=mean.astype(np.float32))
+        group.create_dataset("std", data=np.sqrt(variance).astype(np.float32))
+        group.create_dataset("positive", data=(self.positive / count).astype(np.float32))
+        group.create_dataset("minimum", data=self.minimum.astype(np.float32))
+        group.create_dataset("maximum", data=self.maximum.astype(np.float32))
+        # A unit that never varies (a dead one) is tied everywhere, and is not saturated for that.
+        tied = np.where(self.minimum < self.maximum, self.tied, 0)
+        group.create_dataset("tied", data=tied)
+        group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """The last file of an index, and the proof that it is whole."""
+    text = json.dumps({"format": FORMAT, **manifest}, indent=1)
+    write_atomically(directory / MANIFEST, [text.encode() + b"\n"])
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a finished index. Raises StoreError saying how far the index is, and what to type."""
+    shown = str(directory)
+    if not directory.is_dir():
+        raise StoreError(f"there is no index {shown!r}; build one with: patchmine index FOLDER -o {shown}")
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        if (directory / SHARDS).is_dir():
+            raise StoreError(
+                f"the index {shown!r} is not finished; run the same `patchmine index` command again to go on"
+            ) from None
+        raise StoreError(f"{shown!r} is not a patchmine index: it has no {MANIFEST}") from None
+    except ValueError:
+        raise StoreError(f"{shown}/{MANIFEST} is damaged; build the index again with --fresh") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise StoreError(
+            f"{shown!r} has index format {found!r}, and this patchmine reads {FORMAT}; build it again with --fresh"
+        )
+    return manifest
+
+
+class Store:
+    """A finished index, open for reading. Closing is optional; nothing is ever written.
+
+    Publishing gives the manifest that it is about to write; everybody else leaves it to be read.
+    """
+
+    def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
+        self.directory = directory
+        self.manifest = read_manifest(directory) if manifest is None else manifest
+        try:
+            self._h5 = h5py.File(directory / ACTIVATIONS, "r")
+        except OSError:
+            state = "damaged" if (directory / ACTIVATIONS).exists() else "missing"
+            raise StoreError(
+                f"{directory}/{ACTIVATIONS} is {state}; build the index again: patchmine index "
+                f"{self.manifest['job']['source']} -o {directory} --fresh"
+            ) from None
+        if self._h5.attrs.get("job") != self.manifest["job_digest"]:
+            raise StoreError(f"{directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build with --fresh")
+
+    def close(self) -> None:
+        self._h5.close()
+
+    @property
+    def images(self) -> int:
+        return len(self._h5["images/path"])
+
+    @cached_property
+    def channels(self) -> dict[str, int]:
+        """The number of channels of each layer, in the order of the network."""
+        return {entry["layer"]: int(entry["units"]) for entry in self.manifest["layers"]}
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(_text(name) for name in self._h5["images/class_name"][:])
+
+    def class_codes(self) -> NDArray[np.int32]:
+        """int32 (images,): row of `class_names`, or -1."""
+        return np.asarray(self._h5["images/class"][:], np.int32)
+
+    def image(self, image: int) -> ImageRecord:
+        group = self._h5["images"]
+        code = int(group["class"][image])
+        return ImageRecord(
+            image=image,
+            path=_text(group["path"][image]),
+            digest=group["digest"][image].decode("ascii"),
+            size=(int(group["width"][image]), int(group["height"][image])),
+            class_name=self.class_names[code] if code >= 0 else None,
+        )
+
+    def grid(self, layer: str) -> tuple[int, int]:
+        height, width = self._layer(layer).attrs["grid"]
+        return int(height), int(width)
+
+    def field(self, layer: str) -> ReceptiveField:
+        data = json.loads(self._layer(layer).attrs["field"])
+        return ReceptiveField.from_dict(data, (data["input"][0], data["input"][1]))
+
+    @property
+    def has_table(self) -> bool:
+        return bool(self.manifest["job"]["table"])
+
+    def column(self, layer: str, channel: int) -> tuple[Float32, NDArray[np.integer]]:
+        """Values float32 (images,) and positions (images,) of one unit. Raises StoreError without a table."""
+        if not self.has_table:
+            raise StoreError(
+                f"{self.directory} was built with --no-table and keeps the top {self.manifest['job']['keep']} alone"
+            )
+        group = self._layer(layer)
+        return group["value"][:, channel], group["position"][:, channel]
+
+    def table(self, layer: str) -> tuple[Float32, NDArray[np.integer]]:
+        """Values float32 and positions of the whole layer, both (images, units), in memory."""
+        group = self._layer(layer)
+        return group["value"][:], group["position"][:]
+
+    def top(self, layer: str, channel: int) -> tuple[Float32, Int64, Int64]:
+        """Values, image ids and positions of the kept top-k of one unit, best first, empty places left out."""
+        group = self._layer(layer)["top"]
+        value = group["value"][channel]
+        filled = int(np.isfinite(value).sum())
+        return (
+            value[:filled],
+            group["image"][channel, :filled].astype(np.int64),
+            group["position"][channel, :filled].astype(np.int64),
+        )
+
+    def stats(self, layer: str) -> dict[str, NDArray[Any]]:
+        """Every statistic of the layer: `mean`, `std`, `positive`, `minimum`, `maximum`, `tied`, each (units,), and,
+        with a table, `quantiles` (units, len(QUANTILES))."""
+        return {name: dataset[:] for name, dataset in self._layer(layer)["stats"].items()}
+
+    def vectors(self, layer: str) -> tuple[h5py.Dataset, Int64, Int64]:
+        """The kept vectors, float16 (patches, channels) still on disk, with their image ids and positions."""
+        group = self._layer(layer)
+        return (
+            group["vectors"],
+            group["vector_image"][:].astype(np.int64),
+            group["vector_position"][:].astype(np.int64),
+        )
+
+    def _layer(self, layer: str) -> h5py.Group:
+        return self._h5["layers"][layer]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+@contextmanager
+def opened(directory: Path) -> Iterator[Store]:
+    """A store that is closed again at the end of the block."""
+    store = Store(directory)
+    try:
+        yield store
+    finally:
+        store.close()

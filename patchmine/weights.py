@@ -1,0 +1,70 @@
+"""Weights from a file into a module, never by unpickling code."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from patchmine.errors import ModelError
+
+# What torch's restricted unpickler raises on a file that is no checkpoint, depending on its first bytes.
+DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error)
+
+
+def read_weights(file: Path) -> Mapping[str, Tensor]:
+    """The state dict in a safetensors file or a torch checkpoint (bare, or under `state_dict` or `model`).
+
+    Raises ModelError when the file is missing, damaged, or holds anything but tensors and plain containers.
+    """
+    if not file.is_file():
+        raise ModelError(f"there is no weights file {str(file)!r}")
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"{str(file)!r} holds more than tensors and is not loaded, since a pickle can run anything; "
+            "save the state dict alone: torch.save(net.state_dict(), FILE)"
+        ) from None
+    except DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{str(file)!r} cannot be read as weights: {reason}") from None
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(f"{str(file)!r} is no state dict: save net.state_dict()")
+    return OrderedDict((key.removeprefix("module."), value) for key, value in found.items())
+
+
+def _read_safetensors(file: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(file))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{str(file)!r} is not a safetensors file: {error}") from None
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], model: str, origin: str) -> None:
+    """Load the state dict strictly. Raises ModelError naming the first thing that does not fit."""
+    own = module.state_dict()
+    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
+    wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or wrong:
+        faults = [
+            *(f"lacks {key}" for key in missing[:1]),
+            *(f"has {key} too many" for key in extra[:1]),
+            *(f"has {key} as {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in wrong[:1]),
+        ]
+        count = len(missing) + len(extra) + len(wrong)
+        raise ModelError(f"the weights in {origin!r} do not fit {model}: {'; '.join(faults)} ({count} misfits)")
+    module.load_state_dict(dict(state))

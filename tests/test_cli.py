@@ -1,0 +1,221 @@
+"""The command line as scripts see it: documents, exit codes, one-line errors, and what is not imported."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from patchmine.cli import app
+
+COMMANDS = sorted(get_command(app).commands)
+FIRST = "colour:0"
+
+
+def failed(done, code=1):
+    """The one line that a refused command prints."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("patchmine: ")
+    return lines[0]
+
+
+def test_top_json_is_the_contract(cli, shapes_index_dir):
+    done = cli("top", "-i", shapes_index_dir, "--unit", FIRST, "-k", 3, "--json")
+    document = json.loads(done.stdout)
+    assert list(document) == ["index", "pick", "crop", "unit", "patches"]
+    assert document["unit"].keys() >= {"layer", "channel", "name", "label"}
+    assert len(document["patches"]) == 3
+    patch = document["patches"][0]
+    assert patch.keys() >= {
+        "rank",
+        "value",
+        "image",
+        "image_id",
+        "class",
+        "position",
+        "visible",
+        "input_box",
+        "box",
+    }
+    assert patch["rank"] == 1
+    assert patch["position"].keys() == {"y", "x"}
+    assert list(patch["box"]) == list(patch["input_box"]) == ["left", "top", "right", "bottom"]
+    assert 0 < patch["visible"] <= 1
+    assert done.stderr == ""
+
+
+def test_top_csv_and_table_agree_with_json(cli, shapes_index_dir):
+    words = ("top", "-i", shapes_index_dir, "--unit", FIRST, "-k", 4)
+    patches = json.loads(cli(*words, "--json").stdout)["patches"]
+    rows = list(csv.DictReader(io.StringIO(cli(*words, "--csv").stdout)))
+    assert [row["image"] for row in rows] == [patch["image"] for patch in patches]
+    assert [float(row["value"]) for row in rows] == [patch["value"] for patch in patches]
+    assert [int(row["box_left"]) for row in rows] == [patch["box"]["left"] for patch in patches]
+    table = cli(*words).stdout.splitlines()
+    assert [line.split()[-1] for line in table[2:]] == [patch["image"] for patch in patches]
+
+
+def test_index_json_is_the_contract_and_progress_is_on_stderr(cli):
+    done = cli("index", "shapes:6", "--model", "shapes", "--json")
+    document = json.loads(done.stdout)
+    assert list(document) == [
+        "index",
+        "images",
+        "skipped",
+        "skipped_files",
+        "layers",
+        "seconds",
+        "images_per_second",
+        "resumed",
+    ]
+    assert (document["images"], document["skipped"], document["resumed"]) == (6, 0, False)
+    assert document["layers"][0].keys() == {"layer", "units", "grid"}
+    assert "6 photographs" in done.stderr
+    again = json.loads(cli("index", "shapes:6", "--model", "shapes", "--json").stdout)
+    assert again["resumed"] is True
+
+
+def test_the_other_documents(cli, shapes_index_dir):
+    units = json.loads(cli("units", "-i", shapes_index_dir, "--sort", "max", "--json").stdout)
+    assert units["units"][0].keys() >= {
+        "layer",
+        "channel",
+        "name",
+        "label",
+        "auroc",
+        "max",
+        "mean",
+        "positive",
+    }
+    assert [u["max"] for u in units["units"]] == sorted((u["max"] for u in units["units"]), reverse=True)
+    info = json.loads(cli("info", "-i", shapes_index_dir, "--json").stdout)
+    assert info["job"]["model"] == "shapes"
+    layers = json.loads(cli("layers", "--model", "shapes", "--json").stdout)
+    assert layers["model"] == "shapes"
+    assert layers["layers"][0].keys() == {"layer", "channels", "grid"}
+    fields = json.loads(cli("rf", "--model", "shapes", "--json").stdout)
+    assert fields["input"] == [224, 224]
+    group = fields["layers"][0]["groups"][0]
+    assert group.keys() >= {"channels", "size", "stride", "offset", "rows", "cols"}
+    assert len(group["rows"]) == fields["layers"][0]["grid"][0]
+
+
+def test_the_only_index_here_and_the_environment(cli, shapes_index_dir):
+    assert "no *.patchmine in this folder" in failed(cli("info"))
+    done = cli("info", env={**os.environ, "PATCHMINE_INDEX": str(shapes_index_dir)})
+    assert "48 photographs" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["index", "no/such/folder"], "no/such/folder"),
+        (["index", "shapes:3", "--model", "efficientnet_lite1"], "did you mean efficientnet_lite0"),
+        (["index", "shapes:3", "--model", "shapes", "--layers", "colr*"], "colr*"),
+        (["top", "-i", "{index}", "--unit", "clour:0"], "did you mean colour"),
+        (["top", "-i", "{index}", "--unit", "colour:9999"], "channels 0 to"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k 0"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf, .svg"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "no folder"),
+        (["top", "-i", "{index}", "--unit", FIRST, "--json", "--csv"], "exclude each other"),
+        (["top", "-i", "nothing.patchmine", "--unit", FIRST], "no index 'nothing.patchmine'"),
+        (["units", "-i", "{index}", "--sort", "maxx"], "did you mean max"),
+        (["units", "-i", "{index}", "--match", "zzz*"], "no unit fits 'zzz*'"),
+        (["layers", "--model", "timm:resnt18"], "did you mean"),
+    ],
+)
+def test_bad_input_gets_one_line_that_says_what_to_type(cli, shapes_index_dir, words, answer):
+    words = [str(shapes_index_dir) if word == "{index}" else word for word in words]
+    assert answer in failed(cli(*words))
+
+
+def test_wrong_usage_exits_with_2(cli):
+    assert cli("top").returncode == 2
+    assert cli("index", "--no-such-option").returncode == 2
+
+
+def test_debug_shows_the_traceback(cli):
+    for words in (["--debug", "info", "-i", "x"], ["info", "-i", "x", "--debug"]):
+        assert "Traceback" in cli(*words).stderr
+
+
+def test_version(cli):
+    assert re.fullmatch(r"patchmine \d+\.\d+\.\d+\n", cli("--version").stdout)
+
+
+def test_an_empty_folder_says_so(cli, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "empty" in failed(cli("index", "empty"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(cli, command):
+    done = cli(command, "--help")
+    assert done.returncode == 0
+    assert f"patchmine {command}" in done.stdout.split("Example:")[1].replace("`", "")
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
+    out = tmp_path / "c.patchmine"
+    words = ["index", "shapes:400", "-o", str(out), "--model", "shapes", "--shard-size", "4"]
+    command = [sys.executable, "-m", "patchmine", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(out.glob("shards/*.shard")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    last = stderr.strip().splitlines()[-1]
+    assert re.search(r"patchmine: interrupted: \d+ of 100 shards are kept in .*; the same command goes on", last)
+    assert "Traceback" not in stderr
+
+
+BUDGET = """
+import sys
+from patchmine.cli import app
+try:
+    app({words!r})
+except SystemExit:
+    pass
+heavy = [name for name in {heavy!r} if name in sys.modules]
+print(heavy, file=sys.stderr)
+"""
+HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress"]
+
+
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        (["--help"], []),
+        (["top", "-i", "{index}", "--unit", FIRST, "--json"], []),
+        (["top", "-i", "{index}", "--unit", FIRST, "-o", "sheet.png"], []),
+        (["units", "-i", "{index}"], []),
+        (["info", "-i", "{index}"], []),
+    ],
+)
+def test_reading_commands_import_nothing_heavy(shapes_index_dir, tmp_path, words, allowed):
+    words = [str(shapes_index_dir) if word == "{index}" else word for word in words]
+    program = BUDGET.format(words=words, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr.strip().splitlines()[-1] == str(allowed)
+    assert done.returncode == 0
+
+
+def test_every_patchmine_line_of_the_readme_names_a_command():
+    text = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    found = re.findall(r"^\s*(?:\$ )?patchmine (\S+)", text, re.MULTILINE)
+    assert found
+    assert set(found) - {"--help"} <= set(COMMANDS)

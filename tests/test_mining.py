@@ -1,0 +1,293 @@
+"""Building an index: shards, resuming, refusing, and what broken photographs do."""
+
+import hashlib
+import shutil
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+import patchmine
+from patchmine import engines, store
+from patchmine.engines import local, shard_path
+from patchmine.errors import ModelError, RequestError, SourceError, StoreError
+from patchmine.mining import kept
+from patchmine.request import Run, Wanted
+from tests.conftest import SHAPES, jpeg
+
+WANTED = Wanted(model="shapes", shard_size=12, keep=10)
+
+
+def datasets(directory):
+    """Every dataset of activations.h5 as bytes."""
+    found = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            array = item[()]
+            found[name] = (
+                str(item.dtype),
+                item.shape,
+                array.tobytes() if array.dtype != object else list(array),
+            )
+
+    with h5py.File(directory / store.ACTIVATIONS) as file:
+        file.visititems(visit)
+    return found
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing below catches it."""
+
+
+@pytest.fixture
+def dies_after(monkeypatch):
+    """Let the local engine die once it has written so many shards."""
+
+    def arrange(shards):
+        real, written = local.write_shard, []
+
+        def write(*args):
+            if len(written) == shards:
+                raise Killed
+            written.append(real(*args))
+
+        monkeypatch.setattr(local, "write_shard", write)
+        return lambda: monkeypatch.setattr(local, "write_shard", real)
+
+    return arrange
+
+
+@pytest.mark.parametrize("shards", [0, 1, 3])
+def test_a_resumed_index_is_the_uninterrupted_one_to_the_byte(shapes_index_dir, tmp_path, dies_after, shards):
+    revive = dies_after(shards)
+    out = tmp_path / "again.patchmine"
+    with pytest.raises(Killed):
+        patchmine.build_index(SHAPES, out, WANTED)
+    assert f"{shards} of 4 shards are kept" in kept(out)
+    with pytest.raises(StoreError, match="not finished"):
+        patchmine.open_index(out)
+    revive()
+    report = patchmine.build_index(SHAPES, out, WANTED)
+    assert report.resumed == (shards > 0)
+    assert report.mined == 48 - 12 * shards
+    assert datasets(out) == datasets(shapes_index_dir)
+    assert not (out / store.SHARDS).exists()
+
+
+def test_shards_finished_in_another_order_give_the_same(shapes_index_dir, tmp_path, monkeypatch):
+    real = local.mine
+    monkeypatch.setattr(local, "mine", lambda task, todo: real(task, todo[::-1]))
+    patchmine.build_index(SHAPES, tmp_path / "o.patchmine", WANTED)
+    assert datasets(tmp_path / "o.patchmine") == datasets(shapes_index_dir)
+
+
+def test_only_the_vectors_that_may_still_rank_are_kept_and_none_is_missing(shapes_index_dir):
+    with h5py.File(shapes_index_dir / store.ACTIVATIONS) as file:
+        for layer in file["layers"].values():
+            cells = int(np.prod(layer.attrs["grid"]))
+            top = {(i, p) for i, p in zip(layer["top/image"][:].flat, layer["top/position"][:].flat, strict=True)}
+            held = list(zip(layer["vector_image"][:], layer["vector_position"][:], strict=True))
+            assert set(held) == top
+            assert held == sorted(held, key=lambda pair: int(pair[0]) * cells + int(pair[1]))
+            # A vector's own unit is the unit's value at that place.
+            row = {pair: number for number, pair in enumerate(held)}
+            for unit in range(layer["top/value"].shape[0]):
+                pair = (layer["top/image"][unit, 0], layer["top/position"][unit, 0])
+                value = layer["top/value"][unit, 0]
+                assert layer["vectors"][row[pair], unit] == pytest.approx(value, rel=2e-3, abs=1e-3)
+
+
+def test_a_damaged_shard_is_computed_again(shapes_index_dir, tmp_path, dies_after):
+    revive = dies_after(2)
+    out = tmp_path / "damaged.patchmine"
+    with pytest.raises(Killed):
+        patchmine.build_index(SHAPES, out, WANTED)
+    revive()
+    path = shard_path(out / store.SHARDS, 1)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert patchmine.build_index(SHAPES, out, WANTED).mined == 36
+    assert datasets(out) == datasets(shapes_index_dir)
+
+
+def test_a_finished_index_is_left_alone(shapes_index_dir):
+    before = {path.name: path.stat().st_mtime_ns for path in shapes_index_dir.iterdir()}
+    report = patchmine.build_index(SHAPES, shapes_index_dir, WANTED)
+    assert report.resumed
+    assert report.mined == 0
+    assert {path.name: path.stat().st_mtime_ns for path in shapes_index_dir.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"keep": 11}, "keep is 10, and now it is 11"),
+        ({"layers": ("*",)}, "layers"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"limit": 40}, "photographs is 48, and now it is 40"),
+    ],
+)
+def test_another_job_is_refused_naming_the_first_field(shapes_index_dir, tmp_path, dies_after, change, field):
+    changed = replace(WANTED, **change)
+    with pytest.raises(StoreError, match=field):
+        patchmine.build_index(SHAPES, shapes_index_dir, changed)
+    dies_after(1)
+    out = tmp_path / "unfinished.patchmine"
+    with pytest.raises(Killed):
+        patchmine.build_index(SHAPES, out, WANTED)
+    with pytest.raises(StoreError, match=f"{field}.*--fresh"):
+        patchmine.build_index(SHAPES, out, changed)
+    assert shard_path(out / store.SHARDS, 0).exists()
+
+
+def test_fresh_starts_over(shapes_index_dir, tmp_path):
+    out = tmp_path / "copy.patchmine"
+    shutil.copytree(shapes_index_dir, out)
+    report = patchmine.build_index(SHAPES, out, replace(WANTED, keep=3), Run(fresh=True))
+    assert report.mined == 48
+    assert patchmine.open_index(out).manifest["job"]["keep"] == 3
+
+
+def test_a_folder_that_is_no_index_is_never_written_into(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for options in (Run(), Run(fresh=True)):
+        with pytest.raises(StoreError, match="holds other files"):
+            patchmine.build_index(SHAPES, tmp_path, WANTED, options)
+    with pytest.raises(StoreError, match="is a file"):
+        patchmine.build_index(SHAPES, tmp_path / "thesis.tex", WANTED)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "error"),
+    [
+        ("no/such/folder", WANTED, SourceError),
+        (SHAPES, replace(WANTED, model="shaps"), ModelError),
+        (SHAPES, replace(WANTED, layers=("nothing*",)), ModelError),
+        (SHAPES, replace(WANTED, keep=0), RequestError),
+        (SHAPES, replace(WANTED, executor="trch"), RequestError),
+        (SHAPES, replace(WANTED, precision="fp8"), RequestError),
+        (SHAPES, replace(WANTED, device="cudo"), RequestError),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path, source, wanted, error):
+    with pytest.raises(error):
+        patchmine.build_index(source, tmp_path / "x.patchmine", wanted)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_engine_is_answered_with_the_nearest(tmp_path):
+    with pytest.raises(RequestError, match="did you mean local"):
+        patchmine.build_index(SHAPES, tmp_path / "x.patchmine", WANTED, Run(engine="locl"))
+    assert "local" in engines.kinds()
+
+
+@pytest.fixture
+def mixed(photographs, tmp_path):
+    """The photographs with broken ones between them."""
+    folder = tmp_path / "mixed"
+    shutil.copytree(photographs, folder)
+    whole = (photographs / "n01440764" / "01.jpg").read_bytes()
+    (folder / "n01440764" / "01b.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "n01440764" / "00.jpg").write_bytes(b"")
+    (folder / "other" / "note.png").write_text("not a picture")
+    (folder / "other" / "misnamed.png").write_bytes(whole)
+    return folder
+
+
+def test_broken_photographs_are_skipped_counted_and_change_nothing(photographs, mixed, tmp_path):
+    report = patchmine.build_index(mixed, tmp_path / "m.patchmine", replace(WANTED, shard_size=10))
+    skipped = {entry["image"]: entry["reason"] for entry in report.as_dict()["skipped_files"]}
+    assert set(skipped) == {"n01440764/00.jpg", "n01440764/01b.jpg", "other/note.png"}
+    assert skipped["n01440764/00.jpg"] == "empty file"
+    assert skipped["other/note.png"] == "not an image"
+    assert "damaged" in skipped["n01440764/01b.jpg"]
+    assert report.images == 25
+
+    patchmine.build_index(photographs, tmp_path / "p.patchmine", WANTED)
+    good, broken = (patchmine.open_index(tmp_path / name) for name in ("p.patchmine", "m.patchmine"))
+    column = {}
+    for index in (good, broken):
+        values, places = index.store.column("paint", 0)
+        column[index] = {
+            index.store.image(i).path: (value, place)
+            for i, (value, place) in enumerate(zip(values, places, strict=True))
+        }
+    assert column[broken].pop("other/misnamed.png") == column[good]["n01440764/01.jpg"]
+    assert column[broken] == column[good]
+
+
+def test_strict_makes_a_broken_photograph_an_error_and_keeps_the_work(mixed, tmp_path):
+    out = tmp_path / "m.patchmine"
+    with pytest.raises(SourceError, match="3 of 28 photographs could not be read, the first 'n01440764/00.jpg'"):
+        patchmine.build_index(mixed, out, WANTED, Run(strict=True))
+    assert patchmine.build_index(mixed, out, WANTED).mined == 0
+    assert len(patchmine.open_index(out)) == 25
+
+
+def test_a_folder_of_nothing_but_broken_photographs_is_an_error(tmp_path):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"junk")
+    with pytest.raises(SourceError, match="not one of the 1 photographs"):
+        patchmine.build_index(folder, tmp_path / "b.patchmine", WANTED)
+
+
+def test_digest_size_and_class_of_each_photograph_are_stored(photographs, tmp_path):
+    patchmine.build_index(photographs, tmp_path / "p.patchmine", WANTED)
+    index = patchmine.open_index(tmp_path / "p.patchmine")
+    assert len(index) == 24
+    for image in range(24):
+        record = index.store.image(image)
+        data = (photographs / record.path).read_bytes()
+        assert record.digest == hashlib.blake2b(data, digest_size=16).hexdigest()
+        assert record.class_name == record.path.split("/")[0]
+        stored, turned = Image.open(photographs / record.path).size, record.path.endswith("04.png")
+        assert record.size == (stored[::-1] if turned else stored)
+
+
+def test_labels_from_a_csv(photographs, tmp_path):
+    (tmp_path / "labels.csv").write_text("path,class\nother/02.jpg,cat\n")
+    patchmine.build_index(photographs, tmp_path / "l.patchmine", replace(WANTED, labels=tmp_path / "labels.csv"))
+    index = patchmine.open_index(tmp_path / "l.patchmine")
+    classes = {index.store.image(i).path: index.store.image(i).class_name for i in range(24)}
+    assert classes["other/02.jpg"] == "cat"
+    assert classes["other/05.jpg"] == "other"
+    (tmp_path / "labels.csv").write_text("other/99.jpg,cat\n")
+    with pytest.raises(SourceError, match=r"names 'other/99\.jpg'"):
+        patchmine.build_index(photographs, tmp_path / "n.patchmine", replace(WANTED, labels=tmp_path / "labels.csv"))
+
+
+def test_without_a_table_the_top_is_the_same(shapes_index_dir, tmp_path):
+    out = tmp_path / "small.patchmine"
+    patchmine.build_index(SHAPES, out, replace(WANTED, table=False))
+    with_table = datasets(shapes_index_dir)
+    without = datasets(out)
+    assert not [name for name in without if name.endswith(("/position", "/value")) and "/top/" not in name]
+    assert all(with_table[name] == content for name, content in without.items())
+
+
+def test_a_layer_behind_relu6_is_reported_with_its_saturated_units(tmp_path):
+    folder = tmp_path / "bright"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(40):
+        noise = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+        (folder / f"{number:02d}.jpg").write_bytes(jpeg(Image.fromarray(noise)))
+    wanted = Wanted(layers=("bn1", "bn1.drop"), keep=30)
+    patchmine.build_index(folder, tmp_path / "s.patchmine", wanted)
+    index = patchmine.open_index(tmp_path / "s.patchmine")
+    layers = {layer["layer"]: layer for layer in index.manifest["layers"]}
+    assert layers["bn1"]["saturated"] > 0
+    assert layers["bn1.drop"]["saturated"] == 0
+    channel = int(np.argmax(index.stats("bn1")["tied"]))
+    unit = index.unit(f"bn1:{channel}")
+    assert unit.statistics.maximum == 6
+    assert unit.statistics.saturated
+    # Among the tied, the smallest image ids come first.
+    images = [patch.image_id for patch in unit.top(30)]
+    assert images == sorted(images)

@@ -1,0 +1,133 @@
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from patchmine import models
+from patchmine.classes import imagenet_labels
+from patchmine.decode import prepare
+from patchmine.errors import ModelError
+from patchmine.layers import choose, stages
+from patchmine.network import Network
+
+
+def test_the_default_network_knows_real_photographs(tmp_path):
+    """foolbox carries twenty ImageNet photographs with the class index in their names: chance is one in a thousand."""
+    from importlib.resources import files
+
+    network = models.load()
+    right = total = 0
+    for file in sorted((files("foolbox") / "data").iterdir(), key=lambda f: f.name):
+        if match := re.fullmatch(r"imagenet_\d+_(\d+)\.jpg", file.name):
+            pixels = prepare(file.read_bytes(), network.preprocessing).tensor
+            with torch.inference_mode():
+                scores = network.module((pixels.float()[None] / 255 - 0.5) / 0.5)
+            right += int(scores.argmax()) == int(match[1])
+            total += 1
+    assert total == 20
+    assert right >= 15
+    assert network.class_names == imagenet_labels()
+    assert len(imagenet_labels()) == 1000
+
+
+def test_default_layers_of_the_default_network_are_2064_units_before_relu6():
+    network = models.load(pretrained=False)
+    chosen = choose(network, ())
+    assert chosen == (*(f"blocks.{i}" for i in range(7)), "bn2.drop")
+    # The general search finds the head's layer before its ReLU6 by itself.
+    assert stages(network)[-1] == "bn2.drop"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("torchvision:resnet18@random", ("relu", "layer1", "layer2", "layer3", "layer4")),
+        (
+            "torchvision:mobilenet_v2@random",
+            ("features.1", "features.3", "features.6", "features.13", "features.18.1"),
+        ),
+        ("timm:resnet18@random", ("act1", "layer1", "layer2", "layer3", "layer4")),
+    ],
+)
+def test_stages_of_known_networks(spec, expected):
+    assert choose(models.load(spec), ()) == expected
+
+
+def test_patterns_choose_layers_in_the_order_of_the_network():
+    network = models.load(pretrained=False)
+    assert choose(network, ["bn2", "blocks.[12]"]) == ("blocks.1", "blocks.2", "bn2")
+    with pytest.raises(ModelError, match=r"fits 'block\.3'; did you mean .*blocks\.3"):
+        choose(network, ["block.3"])
+
+
+def test_an_untrained_network_is_the_same_one_every_time():
+    assert models.load("torchvision:resnet18@random").weights == models.load("torchvision:resnet18@random").weights
+
+
+def test_an_own_network_and_its_weights_from_a_file(tmp_path):
+    from safetensors.torch import save_file
+
+    code = tmp_path / "net.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 6, 3))\n"
+        "def wrong():\n    return 5\n"
+    )
+    spec = f"{code}:build"
+    state = {key: torch.ones_like(value) for key, value in models.load(spec).module.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "w.pth")
+    loaded = [models.load(spec, tmp_path / name).weights for name in ("w.safetensors", "w.pth")]
+    assert loaded[0] == loaded[1] != models.load(spec).weights
+    assert not models.load(spec).module.training
+
+    for bad, reason in [
+        (f"{code}:bild", "did you mean build"),
+        (f"{code}:wrong", "must return"),
+        (str(code), "no function"),
+    ]:
+        with pytest.raises(ModelError, match=reason):
+            models.load(bad)
+    state["0.weight"] = torch.ones(1)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"0\.weight as \(1,\), not \(4, 3, 3, 3\)"):
+        models.load(spec, tmp_path / "w.safetensors")
+
+
+def test_weights_are_never_unpickled(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ModelError, match="holds more than tensors"):
+        models.load("efficientnet_lite0", tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "junk.pth").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"junk\.pth"):
+        models.load("efficientnet_lite0", tmp_path / "junk.pth")
+
+
+@pytest.mark.parametrize(
+    ("spec", "answer"),
+    [
+        ("efficientnet_lite", "did you mean efficientnet_lite0"),
+        ("nonsense", "try efficientnet_lite0"),
+        ("torchvision:resnet19", "did you mean resnet1"),
+        ("torchvision:resnet18@V9", "has no weights 'V9'"),
+        ("timm:resnet_18", "did you mean .*resnet18"),
+        ("no/such/file.py:build", "no file"),
+    ],
+)
+def test_an_unknown_model_is_answered_with_the_nearest(spec, answer):
+    with pytest.raises(ModelError, match=answer):
+        models.load(spec)
+
+
+def test_a_network_without_any_grid_is_told_so():
+    from patchmine.models.file import PREPROCESSING
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 4)).eval()
+    with pytest.raises(ModelError, match="no layer with a grid"):
+        choose(Network("flat", net, PREPROCESSING, ""), ())

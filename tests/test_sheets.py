@@ -1,0 +1,114 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchmine.crops import View, cut, tile
+from patchmine.errors import PhotographError, RequestError
+from patchmine.geometry import Placement
+from patchmine.sheets import draw_sheet
+from patchmine.sheets.page import fitted, text_width
+from patchmine.units import Box
+from tests.conftest import jpeg
+
+HATCH = {(0xF1, 0xF1, 0xF1), (0xDC, 0xDC, 0xDC)}
+
+
+def picture_bytes(colour=(200, 30, 40), size=(400, 300)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+PLACEMENT = Placement(source=(400, 300), resized=(341, 256), left=58, top=16, input=(224, 224), reach=2.0)
+
+
+def test_what_is_outside_the_picture_is_padding_and_nothing_is_stretched():
+    field = Box(-20, 190, 80, 290)
+    view = View(field, field.intersect(Box(0, 0, 224, 224)))
+    array = np.asarray(tile(picture_bytes(), PLACEMENT, view, (200, 200)))
+    # Two tile pixels for an input pixel: the picture takes columns 40.. and rows ..68.
+    assert (array[:68, 40:] == (200, 30, 40)).all()
+    assert {tuple(pixel) for pixel in array[:, :40].reshape(-1, 3)} <= HATCH
+    assert {tuple(pixel) for pixel in array[68:].reshape(-1, 3)} <= HATCH
+
+
+def test_a_tile_shows_the_place_that_the_network_saw():
+    x, y = np.meshgrid(np.arange(400), np.arange(300))
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack([x // 2, y // 2, 0 * x], 2).astype(np.uint8)).save(buffer, "PNG")
+    field = Box(100, 50, 150, 100)
+    array = np.asarray(tile(buffer.getvalue(), PLACEMENT, View(field, field), (100, 100))).astype(float)
+    # The centre of the field, in source pixels, is the centre of the tile.
+    centre = ((125 + 58) * 400 / 341, (75 + 16) * 300 / 256)
+    assert array[45:55, 45:55, 0].mean() * 2 == pytest.approx(centre[0], abs=2)
+    assert array[45:55, 45:55, 1].mean() * 2 == pytest.approx(centre[1], abs=2)
+
+
+def test_a_photograph_that_changed_its_size_is_refused():
+    with pytest.raises(PhotographError, match="40x30"):
+        tile(picture_bytes(size=(40, 30)), PLACEMENT, View(Box(0, 0, 9, 9), Box(0, 0, 9, 9)), (9, 9))
+    with pytest.raises(PhotographError, match="40x30"):
+        cut(picture_bytes(size=(40, 30)), Box(0, 0, 41, 10))
+
+
+def test_crops_are_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise by 90 degrees
+    stored = Image.new("RGB", (100, 60), "blue")
+    stored.paste("white", (0, 0, 100, 30))
+    crop = cut(jpeg(stored, exif=exif, quality=95), Box(40, 0, 60, 100))
+    assert crop.size == (20, 100)
+    assert min(crop.getpixel((15, 50))) > 200
+    assert crop.getpixel((5, 50))[2] > 200 > 100 > crop.getpixel((5, 50))[0]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+@pytest.mark.parametrize("crop", ["rf", "image"])
+def test_sheets_in_every_format_and_twice_the_same(shapes_index, tmp_path, suffix, crop):
+    unit = next(shapes_index.units())
+    patches = unit.top(7, crop=crop)
+    written = []
+    for number in range(2):
+        target = tmp_path / f"{number}{suffix}"
+        draw_sheet(unit, patches, target, pick="top", crop=crop)
+        written.append(target.read_bytes())
+    assert written[0] == written[1]
+    assert written[0].startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix])
+    if suffix == ".png":
+        image = Image.open(io.BytesIO(written[0]))
+        assert image.width > 1000
+        assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+
+
+def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_path):
+    import shutil
+
+    import patchmine
+
+    folder = tmp_path / "here"
+    shutil.copytree(photographs, folder)
+    patchmine.build_index(folder, tmp_path / "p.patchmine", model="shapes")
+    unit = next(patchmine.open_index(tmp_path / "p.patchmine").units())
+    patches = unit.top(4)
+    draw_sheet(unit, patches, tmp_path / "whole.png", pick="top", crop="rf")
+    (folder / patches[1].image).unlink()
+    draw_sheet(unit, patches, tmp_path / "gone.png", pick="top", crop="rf")
+    whole, gone = (np.asarray(Image.open(tmp_path / name)) for name in ("whole.png", "gone.png"))
+    assert whole.shape == gone.shape
+    assert (whole != gone).any()
+
+
+def test_targets_are_checked_first(shapes_index, tmp_path):
+    unit = next(shapes_index.units())
+    for name, reason in (("a.jpg", "end its name"), ("no/a.png", "no folder")):
+        with pytest.raises(RequestError, match=reason):
+            draw_sheet(unit, unit.top(1), tmp_path / name, pick="top", crop="rf")
+
+
+def test_long_captions_are_cut_to_the_tile():
+    assert fitted("dog", 100, 7) == "dog"
+    short = fitted("a very long class name indeed", 40, 7)
+    assert short.endswith("…")
+    assert text_width(short, 7) <= 40
