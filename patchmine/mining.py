@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from patchmine import engines, executors, models, store, vectors
+from patchmine import allocator, engines, executors, models, store, vectors
 from patchmine.decode import decoder_name
 from patchmine.engines import Task, shard_path
 from patchmine.errors import PatchmineError, RequestError, SourceError, StoreError, nearest
+from patchmine.executors import Setting
 from patchmine.executors.torch import default_device
 from patchmine.job import Job
 from patchmine.layers import choose
@@ -98,17 +99,21 @@ def build_index(
     if finished is not None:
         shutil.rmtree(directory / store.SHARDS, ignore_errors=True)
         return Report(directory, finished, True, 0.0, 0)
+    layers = _plan_layers(network, taps)
+    setting = Setting(job.device, job.precision, job.batch_size)
+    executor = executors.build(job.executor, network, taps, setting)
     shards = _workspace(directory, job, run.fresh)
     done = _verified(shards, job, progress)
     todo = [shard for shard in job.shards if shard.number not in done]
     resumed = bool(done)
-    layers = _plan_layers(network, taps)
 
     start = perf_counter()
     progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
-    task = Task(job, network, taps, opened, entries, shards, list(done.values()), run.workers, progress.advance)
+    finished_files = list(done.values())
+    task = Task(job, taps, executor, opened, entries, shards, finished_files, run.workers, progress.advance)
     engines.kinds()[run.engine].mine(task, todo)
-    del task, network
+    del task, network, executor
+    allocator.give_back()
     files = [ShardFile.open(shard_path(shards, shard.number)) for shard in job.shards]
     _refuse_unreadable(files, run.strict)
     progress.note("publishing")
@@ -160,7 +165,8 @@ def _labelled(entries: list[Entry], labels: Path | None) -> list[Entry]:
     if any(len(row) != 2 for row in rows):
         raise SourceError(f"{str(labels)!r} is no labels file: each line is PATH,CLASS")
     classes = {row[0]: row[1] for row in rows if row != ["path", "class"]}
-    unknown = [path for path in classes if path not in {entry.path for entry in entries}]
+    known = {entry.path for entry in entries}
+    unknown = [path for path in classes if path not in known]
     if unknown:
         close = nearest(unknown[0], [entry.path for entry in entries[:10_000]])
         raise SourceError(f"{str(labels)!r} names {unknown[0]!r}, which is not in the source{close}")

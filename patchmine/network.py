@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, log
 from typing import Literal
 
 import torch
@@ -52,7 +52,7 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class _Enough(Exception):
+class _Enough(Exception):  # noqa: N818 - a signal, no error
     """The last tap has been reached; nothing after it is needed."""
 
 
@@ -134,19 +134,30 @@ class Layout:
                 return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
 
+# They work on the second dim, whatever the shape.
+CHANNELS_FIRST = (
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.Upsample,
+)
+
 # Class and register tokens: no published network has more of them.
 MOST_PREFIX_TOKENS = 16
 
 
-def layout_of(
-    layer: str, module: nn.Module, output: Tensor, input_size: tuple[int, int] | None = None
-) -> Layout:
+def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[int, int] | None = None) -> Layout:
     """Tell from a layer and one output of it how its outputs are to be read, for an input of (height, width).
 
-    Four dims are read with the channels last where the layer works on the last dim, or where the dims before it
-    are in the proportions of the input and those after the second are not. Tokens are read as the grid that the
-    input gives at some whole stride, with the fewest tokens left over in front. Without `input_size` the input
-    is taken to be square. `receptive_fields` checks what comes out against where the outputs really look.
+    Four dims are read with the channels last where the layer works on the last dim, or where nothing says that it
+    works on the second, the two dims before the last are in the proportions of the input, and the last two are
+    far from them. Tokens are read as the grid that
+    the input gives at some whole stride, with the fewest tokens left over in front. Without `input_size` the
+    input is taken to be square. `receptive_fields` refuses what comes out where the outputs look elsewhere.
 
     Raises ModelError when the output is neither feature maps, nor tokens on a grid, nor a vector.
     """
@@ -157,7 +168,8 @@ def layout_of(
         last = isinstance(module, nn.Linear) or (
             type(module) is nn.LayerNorm and tuple(module.normalized_shape) == (third,)
         )
-        if last or _skew(first, second, height, width) < _skew(second, third, height, width):
+        shaped = not isinstance(module, CHANNELS_FIRST) and third > 3 and _skew(first, second, height, width) == 0
+        if last or (shaped and _skew(second, third, height, width) > 0.4):
             return Layout("nhwc", third, (first, second))
         return Layout("nchw", first, (second, third))
     if output.ndim == 2:
@@ -173,16 +185,17 @@ def layout_of(
 
 
 def _skew(grid_height: int, grid_width: int, height: int, width: int) -> float:
-    """How far a grid is from the input's proportions; 0 where rounding to whole cells explains the rest."""
+    """How far a grid is from the input's proportions, in factors of e; 0 where a cell more or less explains it."""
     least = (grid_height - 1) / (grid_width + 1) * width / height
     most = (grid_height + 1) / max(grid_width - 1, 0.5) * width / height
-    return max(0.0, least - 1, 1 - most)
+    return log(least) if least > 1 else -log(most) if most < 1 else 0.0
 
 
 def _token_grid(tokens: int, height: int, width: int) -> tuple[int, int] | None:
     """The largest grid of whole strides over the input, rounded down or up, that so many tokens can hold."""
     strides = range(1, max(height, width) + 1)
-    grids = [(height // s, width // s) for s in strides] + [(-(-height // s), -(-width // s)) for s in strides]
+    grids = [(height // s, width // s) for s in strides]
+    grids += [(-(-height // s), -(-width // s)) for s in strides]
     fitting = [(rows, cols) for rows, cols in grids if 0 < rows * cols <= tokens]
     return max(fitting, key=lambda grid: grid[0] * grid[1], default=None)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 
 import torch
@@ -227,6 +228,21 @@ def scaled(planes: Tensor, factor: float | None) -> Tensor:
     return planes
 
 
+# An operator that writes zeros where there is nothing must leave +inf there: planes travel through it with an offset.
+OFFSET = float(2**17)
+
+
+def coded(planes: Tensor) -> Tensor:
+    """Planes for an operator that moves elements and fills with zeros; `decoded` reads its result."""
+    shifted = torch.where(planes == -INF, 1.0, planes + OFFSET)
+    return torch.where(planes == INF, 0.0, shifted).contiguous()
+
+
+def decoded(shifted: Tensor) -> Tensor:
+    planes = torch.where(shifted == 1.0, -INF, shifted - OFFSET)
+    return torch.where(shifted == 0.0, INF, planes)
+
+
 def padded(planes: Tensor, dim: int, size: int, before: int, after: int, own: bool) -> Tensor:
     """With constants put around a dim of length `size` (in the tensor): `dim` counts the planes.
 
@@ -307,14 +323,8 @@ def windowed(planes: Tensor, dim: int, size: int, taps: Tensor, own: bool, facto
     if not bool(real.all()):
         planes = torch.cat([planes, torch.full_like(planes.narrow(dim, 0, 1), INF)], dim)
         places = torch.where(real, places, planes.shape[dim] - 1)
-    if taps.shape[1] == 1:
-        planes = planes.index_select(dim, places[:, 0])
-    else:
-        shape = planes.shape
-        result = planes.index_select(dim, places[:, 0])
-        for tap in range(1, taps.shape[1]):
-            result = torch.minimum(result, planes.index_select(dim, places[:, tap]))
-        planes = result.reshape(*shape[:dim], len(taps), *shape[dim + 1 :])
+    seen_by_tap = [planes.index_select(dim, places[:, tap]) for tap in range(taps.shape[1])]
+    planes = reduce(torch.minimum, seen_by_tap)
     return scaled(planes, factor) if own else planes
 
 
@@ -336,8 +346,5 @@ def adaptive_taps(size: int, outputs: int) -> Tensor:
     stops = [-(-(i + 1) * size // outputs) for i in range(outputs)]
     longest = max(stop - start for start, stop in zip(starts, stops, strict=True))
     return torch.tensor(
-        [
-            [min(start + k, stop - 1) for k in range(longest)]
-            for start, stop in zip(starts, stops, strict=True)
-        ]
+        [[min(start + k, stop - 1) for k in range(longest)] for start, stop in zip(starts, stops, strict=True)]
     )

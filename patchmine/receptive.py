@@ -10,23 +10,19 @@ happens to be zero, or a ReLU that is off, does not shrink it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from patchmine.errors import FieldError, ModelError
-from patchmine.field_rules import Call, NoRuleError, Seen, Unknown, constant, rule_for, tensors_in
+from patchmine.field_calls import Seen, Unknown
 from patchmine.geometry import FieldGroup, ReceptiveField
 from patchmine.network import Layout, layout_of, tapped
+from patchmine.observer import Observer
 from patchmine.reach import (
     FULL_HIGH,
     FULL_LOW,
@@ -41,7 +37,6 @@ from patchmine.reach import (
     WHOLE_LOW,
     Reach,
     compact,
-    expanded,
     of_input,
     reshaped,
 )
@@ -84,7 +79,7 @@ def receptive_fields(
     with (
         torch.no_grad(),
         tapped(module, {layer: tap(layer) for layer in layers}),
-        _followed(modules, observer),
+        observer.following(modules),
     ):
         try:
             with observer:
@@ -101,284 +96,6 @@ def receptive_fields(
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def _followed(modules: dict[str, nn.Module], observer: Observer) -> Iterator[None]:
-    """Keep `observer.layer` at the name of the innermost module that is running."""
-    outer: list[str] = []
-    handles = []
-
-    def enter(name: str) -> Callable[..., None]:
-        def note(*_: object) -> None:
-            outer.append(observer.layer)
-            observer.layer = name
-
-        return note
-
-    def leave(*_: object) -> None:
-        observer.layer = outer.pop()
-
-    try:
-        for name, part in modules.items():
-            if name:
-                handles.append(part.register_forward_pre_hook(enter(name)))
-                handles.append(part.register_forward_hook(leave))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-# Following the operators ----------------------------------------------------------------------------------
-
-
-class _Memory:
-    """What is known of one storage: the reach of the tensor last written to it, and that tensor's place in it."""
-
-    __slots__ = ("__weakref__", "place", "seen", "version")
-
-    def __init__(self, place: _Place, seen: Seen) -> None:
-        self.place = place
-        self.seen = seen
-        self.version = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a tensor lies in its storage, in elements; `room` is the length of the storage."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-    room: int
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> _Place:
-        room = tensor.untyped_storage().nbytes() // tensor.element_size()
-        return cls(tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), room)
-
-    def fills_its_room(self) -> bool:
-        """Whether it covers every element of the storage, each once."""
-        expected = 1
-        for stride, length in sorted((s, n) for s, n in zip(self.stride, self.size, strict=True) if n > 1):
-            if stride != expected:
-                return False
-            expected *= length
-        return expected == self.room and self.offset == 0
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is known of one tensor, as of a version of its memory."""
-
-    memory: _Memory
-    seen: Seen
-    version: int
-
-
-class Observer(TorchDispatchMode):
-    """While it is entered, every operator's reach is worked out beside its value.
-
-    Views share their memory with their base, so what is written in place through one of them is seen by all.
-    """
-
-    def __init__(self, source: Tensor, reach: Reach) -> None:
-        super().__init__()
-        self.layer = ""
-        self._known = WeakTensorKeyDictionary()
-        self._memories: WeakValueDictionary[int, _Memory] = WeakValueDictionary()
-        self._learn(source, reach)
-
-    @property
-    def here(self) -> str:
-        return f"layer {self.layer!r}" if self.layer else "its forward"
-
-    def seen_by(self, tensor: Tensor) -> Seen:
-        """What the elements of a tensor reach, now: None for a constant."""
-        known = self._known.get(tensor)
-        if known is None:
-            memory = self._memory_of(tensor)
-            if memory is None or memory.seen is None:
-                return None
-            known = _Known(memory, None, -1)
-            self._known[tensor] = known
-        if known.version != known.memory.version:
-            known.seen = _read(known.memory, _Place.of(tensor))
-            known.version = known.memory.version
-        seen: Seen = known.seen
-        return seen
-
-    def _memory_of(self, tensor: Tensor) -> _Memory | None:
-        return self._memories.get(tensor.untyped_storage()._cdata)
-
-    def _learn(self, tensor: Tensor, seen: Seen) -> None:
-        """A tensor that an operator returned."""
-        memory = self._memory_of(tensor)
-        if memory is None:
-            memory = _Memory(_Place.of(tensor), seen)
-            self._memories[tensor.untyped_storage()._cdata] = memory
-        self._known[tensor] = _Known(memory, seen, memory.version)
-
-    def _write(self, tensor: Tensor, seen: Seen) -> None:
-        """A tensor that an operator wrote to."""
-        memory = self._memory_of(tensor)
-        if memory is None:
-            return self._learn(tensor, seen)
-        place = _Place.of(tensor)
-        if place.fills_its_room():
-            memory.place, memory.seen = place, seen
-        else:
-            memory.place, memory.seen = _written(memory, place, seen)
-        memory.version += 1
-        self._known[tensor] = _Known(memory, seen, memory.version)
-        return None
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        arguments = _bound(func, args, kwargs)
-        inputs = [tensor for value in arguments.values() for tensor in tensors_in(value)]
-        seen = {id(tensor): self.seen_by(tensor) for tensor in inputs}
-        # Noted before the operator runs: it may change the shape of a tensor in place.
-        shapes = [tuple(tensor.shape) for tensor in inputs]
-        result = func(*args, **kwargs)
-        outputs = _outputs(result)
-        changed = [
-            tensor
-            for argument in func._schema.arguments
-            if argument.alias_info is not None and argument.alias_info.is_write
-            for tensor in tensors_in(arguments.get(argument.name))
-        ]
-        reaches = self._reaches(func, arguments, outputs, changed, seen, result)
-        if any(tuple(t.shape) != shape for t, shape in zip(inputs, shapes, strict=True)):
-            reaches = [Unknown(f"{func} in {self.here} changes a tensor's shape in place")] * len(reaches)
-        written = {id(tensor) for tensor in changed}
-        for tensor, reach in zip(outputs, reaches, strict=False):
-            if id(tensor) not in written:
-                self._learn(tensor, reach)
-        for tensor, reach in zip(changed, reaches[len(outputs) :], strict=True):
-            self._write(tensor, reach)
-        return result
-
-    def _reaches(
-        self,
-        func: Any,
-        arguments: dict[str, Any],
-        outputs: Sequence[Tensor],
-        changed: Sequence[Tensor],
-        seen: dict[int, Seen],
-        result: Any,
-    ) -> list[Seen]:
-        """The reach of every output, then of every argument that was written to."""
-        count = len(outputs) + len(changed)
-        for known in seen.values():
-            if isinstance(known, Unknown):
-                return [known] * count
-        if all(known is None for known in seen.values()):
-            return [None] * count
-        if not outputs and not changed and result is not None:
-            raise FieldError(
-                f"{self.here} looks at a value ({func}) and decides by it: its receptive fields depend on the picture"
-            )
-        rule = rule_for(func)
-        if rule is None:
-            return [Unknown(f"there is no rule for {func} in {self.here}")] * count
-
-        def reach_of(tensor: Tensor) -> Reach | None:
-            reach = seen.get(id(tensor))
-            assert not isinstance(reach, Unknown)
-            return reach
-
-        try:
-            reaches = rule(Call(func, arguments, outputs or changed, reach_of))
-        except NoRuleError as missing:
-            return [Unknown(f"there is no rule for {func} in {self.here} where {missing}")] * count
-        listed = reaches if isinstance(reaches, list) else [reaches]
-        targets = outputs or changed
-        for tensor, reach in zip(targets, listed, strict=True):
-            if isinstance(reach, Reach):
-                _check(func, tensor, reach)
-        by_tensor = {id(tensor): reach for tensor, reach in zip(targets, listed, strict=True)}
-        written = Unknown(f"{func} in {self.here} writes to several tensors")
-        return [*(listed if outputs else []), *(by_tensor.get(id(tensor), written) for tensor in changed)]
-
-
-def _check(func: Any, tensor: Tensor, reach: Reach) -> None:
-    for half in (reach.rows, reach.cols):
-        fits = half.ndim == tensor.ndim + 1 and all(
-            a in (1, b) for a, b in zip(half.shape[1:], tensor.shape, strict=True)
-        )
-        assert fits and half.shape[0] == PLANES, (str(func), tuple(tensor.shape), tuple(half.shape))
-
-
-def _bound(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an operator by name, defaults filled in."""
-    arguments = {}
-    for index, argument in enumerate(func._schema.arguments):
-        if index < len(args) and not argument.kwarg_only:
-            arguments[argument.name] = args[index]
-        elif argument.name in kwargs:
-            arguments[argument.name] = kwargs[argument.name]
-        elif argument.has_default_value():
-            arguments[argument.name] = argument.default_value
-    return arguments
-
-
-def _outputs(result: Any) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
-    if isinstance(result, list | tuple):
-        return [tensor for item in result for tensor in _outputs(item)]
-    return []
-
-
-def _flat(memory: _Memory) -> tuple[Tensor, Tensor]:
-    """The reach of every element of a storage: two tensors (planes, elements)."""
-    place = memory.place
-    flats = []
-    reach = memory.seen if isinstance(memory.seen, Reach) else constant(len(place.size))
-    for half in (reach.rows, reach.cols):
-        flat = torch.full((PLANES, place.room), INF)
-        _strided(flat, place).copy_(expanded(half, place.size))
-        flats.append(flat)
-    return flats[0], flats[1]
-
-
-def _strided(flat: Tensor, place: _Place) -> Tensor:
-    return flat.as_strided((PLANES, *place.size), (flat.shape[1], *place.stride), place.offset)
-
-
-def _read(memory: _Memory, place: _Place) -> Seen:
-    """The reach of the tensor at a place, from what was last written to its memory."""
-    if not isinstance(memory.seen, Reach) or memory.place == place:
-        return memory.seen
-    if memory.place.room != place.room:
-        return Unknown("a tensor is read as another type than it was written")
-    rows, cols = _flat(memory)
-    return Reach(compact(_strided(rows, place)), compact(_strided(cols, place)))
-
-
-def _written(memory: _Memory, place: _Place, seen: Seen) -> tuple[_Place, Seen]:
-    """The memory's new place and reach after a part of it was written."""
-    whole = _Place((place.room,), (1,), 0, place.room)
-    for state in (memory.seen, seen):
-        if isinstance(state, Unknown):
-            return whole, state
-    if memory.seen is None and seen is None:
-        return memory.place, None
-    if memory.place.room != place.room:
-        return whole, Unknown("a tensor is written as another type than it was made")
-    reach = seen or constant(len(place.size))
-    assert isinstance(reach, Reach)
-    rows, cols = _flat(memory)
-    _strided(rows, place).copy_(expanded(reach.rows, place.size))
-    _strided(cols, place).copy_(expanded(reach.cols, place.size))
-    return whole, Reach(rows, cols)
-
-
-# Reading the result ---------------------------------------------------------------------------------------
 
 
 def _field(

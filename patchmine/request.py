@@ -23,7 +23,7 @@ class Wanted:
     labels: Path | None = None
     keep: int = 100
     limit: int | None = None
-    shard_size: int = 256
+    shard_size: int = 128
     batch_size: int = 8
     """Fits the caches; larger batches lose on a CPU (page faults)."""
     device: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,57 +48,63 @@ def read_photograph(image: int, entry: Entry, source: Source, job: Job) -> Photo
         return Photograph(image, entry, digest, None, str(error))
 
 
-@dataclass
 class LayerShard:
-    """What a shard collects of one layer, batch by batch. `settled` batches are in the ranking already."""
+    """What a shard collects of one layer, in buffers that are allocated once and used for shard after shard.
 
-    top: TopK
-    batches: list[tuple[Int64, Reduced]] = field(default_factory=list)
-    settled: int = 0
+    Small arrays kept between the large ones of a forward pass would tear holes into the heap: peak memory would then
+    grow with the number of photographs. The buffers have the size of the worst case, but only what is written to
+    takes memory.
+    """
+
+    def __init__(self, tap: Tap, photographs: int, keep: int) -> None:
+        height, width = tap.layout.grid
+        self.cells, units = height * width, tap.layout.channels
+        patches = photographs * min(self.cells, units)
+        self.top = TopK.empty(units, keep)
+        self.images = np.empty(photographs, np.int64)
+        self.values = np.empty((photographs, units), np.float32)
+        self.positions = np.empty((photographs, units), np.uint16 if self.cells <= 2**16 else np.uint32)
+        self.vector_images = np.empty(patches, np.int64)
+        self.vector_places = np.empty(patches, self.positions.dtype)
+        self.vectors = np.empty((patches, units), np.float16)
+        self.begin()
+
+    def begin(self) -> None:
+        """Empty the buffers for the next shard; the ranking stays."""
+        self.rows = self.settled = self.patches = 0
 
     def add(self, images: Int64, reduced: Reduced) -> None:
-        self.batches.append((images, reduced))
-        if sum(len(images) for images, _ in self.batches[self.settled :]) >= _MERGE_EVERY:
+        rows = slice(self.rows, self.rows + len(images))
+        self.images[rows], self.values[rows], self.positions[rows] = images, reduced.value, reduced.position
+        self.rows = rows.stop
+        patches = slice(self.patches, self.patches + len(reduced.row))
+        self.vector_images[patches], self.vector_places[patches] = images[reduced.row], reduced.place
+        self.vectors[patches] = reduced.vectors
+        self.patches = patches.stop
+        if self.rows - self.settled >= _MERGE_EVERY:
             self.settle()
 
     def settle(self) -> None:
-        """Merge the batches since the last time into the ranking, and so raise the bound."""
-        since = self.batches[self.settled :]
-        if since:
-            images = np.concatenate([images for images, _ in since])
-            values = np.concatenate([reduced.value for _, reduced in since])
-            positions = np.concatenate([reduced.position for _, reduced in since])
-            self.top = self.top.merge(TopK.of_batch(values, positions, images, self.top.keys.shape[1]))
-        self.settled = len(self.batches)
+        """Merge the photographs since the last time into the ranking, and so raise the bound."""
+        since = slice(self.settled, self.rows)
+        if self.rows > self.settled:
+            found = TopK.of_batch(self.values[since], self.positions[since], self.images[since], self.top.keys.shape[1])
+            self.top = self.top.merge(found)
+        self.settled = self.rows
 
-    def arrays(self, prefix: str, grid: tuple[int, int]) -> dict[str, NDArray[Any]]:
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The arrays of the shard file, with the vectors that cannot rank any more left out."""
         self.settle()
-        cells = grid[0] * grid[1]
-        units = self.top.keys.shape[0]
-        images, places, vectors = (
-            [np.empty(0, np.int64)],
-            [np.empty(0, np.int64)],
-            [np.empty((0, units), np.float16)],
-        )
-        values, positions = [np.empty((0, units), np.float32)], [np.empty((0, units), np.int64)]
-        for batch, reduced in self.batches:
-            values.append(reduced.value)
-            positions.append(reduced.position)
-            images.append(batch[reduced.row])
-            places.append(reduced.place)
-            vectors.append(reduced.vectors)
-        image, place = np.concatenate(images), np.concatenate(places)
         filled = self.top.filled
-        ranked = np.unique(self.top.images[filled] * cells + self.top.positions[filled])
-        kept = np.isin(image * cells + place, ranked)
-        small = np.uint16 if cells <= 2**16 else np.uint32
+        ranked = np.unique(self.top.images[filled] * self.cells + self.top.positions[filled])
+        images, places = self.vector_images[: self.patches], self.vector_places[: self.patches]
+        kept = np.isin(images * self.cells + places, ranked)
         return {
-            f"{prefix}/value": np.concatenate(values),
-            f"{prefix}/position": np.concatenate(positions).astype(small),
-            f"{prefix}/vector_image": image[kept],
-            f"{prefix}/vector_position": place[kept].astype(small),
-            f"{prefix}/vectors": np.concatenate(vectors)[kept],
+            f"{prefix}/value": self.values[: self.rows],
+            f"{prefix}/position": self.positions[: self.rows],
+            f"{prefix}/vector_image": images[kept],
+            f"{prefix}/vector_position": places[kept],
+            f"{prefix}/vectors": self.vectors[: self.patches][kept],
         }
 
 
@@ -117,33 +123,37 @@ class ShardMiner:
         self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
         self.executor = executor
         self.pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
-        self.tops = {tap.layer: TopK.empty(tap.layout.channels, job.keep) for tap in self.taps}
+        photographs = min(job.shard_size, job.photographs)
+        self.layers = {tap.layer: LayerShard(tap, photographs, job.keep) for tap in self.taps}
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
 
     def remember(self, layer: str, top: TopK) -> None:
         """Take over the ranking of shards that were finished before."""
-        self.tops[layer] = self.tops[layer].merge(top)
+        self.layers[layer].top = self.layers[layer].top.merge(top)
 
     def mine(self, shard: Shard, progress: Callable[[int], None]) -> ShardContent:
-        """Compute one shard. `progress` is told the number of photographs done since it was last called."""
-        layers = {tap.layer: LayerShard(self.tops[tap.layer]) for tap in self.taps}
+        """Compute one shard. `progress` is told the number of photographs done since it was last called.
+
+        The arrays are views of buffers that the next call fills again.
+        """
+        for layer in self.layers.values():
+            layer.begin()
         records: list[dict[str, Any]] = []
         reported = 0
         for batch in self._batches(shard, records):
             images = np.array([photograph.image for photograph in batch], np.int64)
             pixels = torch.stack([photograph.pixels.tensor for photograph in batch if photograph.pixels])
-            bounds = {layer: collected.top.bound for layer, collected in layers.items()}
-            for layer, reduced in self.executor.run(pixels, images, bounds).items():
-                layers[layer].add(images, reduced)
+            bounds = {name: layer.top.bound for name, layer in self.layers.items()}
+            for name, reduced in self.executor.run(pixels, images, bounds).items():
+                self.layers[name].add(images, reduced)
             progress(len(batch))
             reported += len(batch)
         progress(len(records) - reported)
         arrays: dict[str, NDArray[Any]] = {}
-        for number, tap in enumerate(self.taps):
-            arrays |= layers[tap.layer].arrays(str(number), tap.layout.grid)
-            self.tops[tap.layer] = layers[tap.layer].top
+        for number, layer in enumerate(self.layers.values()):
+            arrays |= layer.arrays(str(number))
         return {"job": self.job.digest, "shard": shard.number, "images": records}, arrays
 
     def _batches(self, shard: Shard, records: list[dict[str, Any]]) -> Iterator[list[Photograph]]:

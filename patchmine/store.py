@@ -286,8 +286,8 @@ class _Moments:
         group.create_dataset("positive", data=(self.positive / count).astype(np.float32))
         group.create_dataset("minimum", data=self.minimum.astype(np.float32))
         group.create_dataset("maximum", data=self.maximum.astype(np.float32))
-        # A unit that never varies (a dead one) is tied everywhere, and is not saturated for that.
-        tied = np.where(self.minimum < self.maximum, self.tied, 0)
+        # A unit that never gets above 0 is tied there because it is dead, and is not saturated for that.
+        tied = np.where(self.maximum == 0, 0, self.tied)
         group.create_dataset("tied", data=tied)
         group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
 
@@ -329,6 +329,7 @@ class Store:
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
         self.directory = directory
+        self._records: dict[int, ImageRecord] = {}
         self.manifest = read_manifest(directory) if manifest is None else manifest
         try:
             self._h5 = h5py.File(directory / ACTIVATIONS, "r")
@@ -362,6 +363,12 @@ class Store:
         return np.asarray(self._h5["images/class"][:], np.int32)
 
     def image(self, image: int) -> ImageRecord:
+        """The record of one photograph; remembered, since the same ones win for many units."""
+        if image not in self._records:
+            self._records[image] = self._read_image(image)
+        return self._records[image]
+
+    def _read_image(self, image: int) -> ImageRecord:
         group = self._h5["images"]
         code = int(group["class"][image])
         return ImageRecord(

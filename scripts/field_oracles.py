@@ -1,7 +1,7 @@
 """Two ways to measure receptive fields that share nothing with `patchmine.receptive`.
 
 `nan_fields` writes NaN into one row (column) of the input at a time and looks where the outputs turn NaN: every
-position of every channel, and no knowledge of any operator. `gradient_field` differentiates a copy of the network
+position of every channel, and no knowledge of any operator. `gradient_field` differentiates the network
 with positive weights, in which nothing can cancel, at single positions.
 
 Both take `held=True` to hold constant what a network computes from all of its grid at once: the local field.
@@ -9,7 +9,6 @@ Both take `held=True` to hold constant what a network computes from all of its g
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -50,14 +49,18 @@ def nan_fields(
             for item, line in enumerate(lines):
                 probe[item].select(1 + axis, line).fill_(torch.nan)
 
-            def see(name: str, output: Tensor, lines: range = lines, axis: int = axis) -> None:
-                hit = layouts[name].grid_of(output).isnan().any(3 - axis).numpy()
-                order = np.array(lines, np.int32)[:, None, None]
-                np.minimum(first[name], np.where(hit, order, length).min(0), out=first[name])
-                np.maximum(last[name], np.where(hit, order, -1).max(0), out=last[name])
+            hits: dict[str, NDArray[np.bool_]] = {}
+
+            def see(name: str, output: Tensor, axis: int = axis, hits: dict[str, Any] = hits) -> None:
+                # Of a module that is called several times, the last call counts.
+                hits[name] = layouts[name].grid_of(output).isnan().any(3 - axis).numpy()
 
             with torch.inference_mode(), _seen(modules, layouts, see), Held() if held else nullcontext():
                 module(probe)
+            order = np.array(lines, np.int32)[:, None, None]
+            for name, hit in hits.items():
+                np.minimum(first[name], np.where(hit, order, length).min(0), out=first[name])
+                np.maximum(last[name], np.where(hit, order, -1).max(0), out=last[name])
         for name in layouts:
             seen = last[name] >= 0
             ends = np.stack([np.where(seen, first[name], 0), np.where(seen, last[name] + 1, 0)], -1)
@@ -66,9 +69,7 @@ def nan_fields(
 
 
 @contextmanager
-def _seen(
-    modules: dict[str, nn.Module], layers: Any, see: Callable[[str, Tensor], None]
-) -> Iterator[None]:
+def _seen(modules: dict[str, nn.Module], layers: Any, see: Callable[[str, Tensor], None]) -> Iterator[None]:
     def hook(name: str) -> Callable[..., None]:
         def call(_module: nn.Module, _inputs: object, output: Tensor) -> None:
             see(name, output)
@@ -143,8 +144,8 @@ def _mean_pool(
 
 
 def positive(module: nn.Module) -> nn.Module:
-    """A copy whose weights are random and positive, each filter's sum about a half, in float64."""
-    module = copy.deepcopy(module).double()
+    """The module itself, with weights random and positive, each filter's sum about a half, in float64."""
+    module = module.double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, value in module.named_parameters():
@@ -153,11 +154,11 @@ def positive(module: nn.Module) -> nn.Module:
                 value.copy_(noise / (2 * max(value[0].numel(), 1)))
             else:
                 value.fill_(0.01 if name.endswith("bias") else 1.0)
-        for name, value in module.named_buffers():
+        for name, buffer in module.named_buffers():
             if name.endswith("running_mean"):
-                value.zero_()
+                buffer.zero_()
             elif name.endswith("running_var"):
-                value.fill_(1.0)
+                buffer.fill_(1.0)
     return module
 
 

@@ -14,12 +14,12 @@ ROOT = Path(patchmine.__file__).parent
 
 # From the ground up; a module may import what stands before it, and its own package.
 FLOORS = [
-    ["errors", "request", "units", "classes"],
+    ["allocator", "errors", "request", "units", "classes"],
     ["ranking", "geometry", "photographs", "shardfile", "reach"],
-    ["job", "decode", "network", "weights", "crops", "naming"],
-    ["layers", "field_rules", "receptive", "sources", "models", "store"],
-    ["executors", "vectors", "index"],
-    ["shards", "sheets"],
+    ["job", "decode", "network", "weights", "crops", "naming", "field_moves", "field_calls", "field_windows"],
+    ["layers", "field_rules", "observer", "sources", "models", "store"],
+    ["receptive", "executors", "vectors", "index"],
+    ["shards", "sheets", "telling"],
     ["engines", "demo"],
     ["mining"],
     ["cli"],

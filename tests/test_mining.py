@@ -212,7 +212,7 @@ def test_broken_photographs_are_skipped_counted_and_change_nothing(photographs, 
     good, broken = (patchmine.open_index(tmp_path / name) for name in ("p.patchmine", "m.patchmine"))
     column = {}
     for index in (good, broken):
-        values, places = index.store.column("paint", 0)
+        values, places = index.store.column("colour", 0)
         column[index] = {
             index.store.image(i).path: (value, place)
             for i, (value, place) in enumerate(zip(values, places, strict=True))
@@ -246,7 +246,8 @@ def test_digest_size_and_class_of_each_photograph_are_stored(photographs, tmp_pa
         data = (photographs / record.path).read_bytes()
         assert record.digest == hashlib.blake2b(data, digest_size=16).hexdigest()
         assert record.class_name == record.path.split("/")[0]
-        stored, turned = Image.open(photographs / record.path).size, record.path.endswith("04.png")
+        with Image.open(photographs / record.path) as picture:
+            stored, turned = picture.size, record.path.endswith("04.png")
         assert record.size == (stored[::-1] if turned else stored)
 
 
@@ -271,23 +272,43 @@ def test_without_a_table_the_top_is_the_same(shapes_index_dir, tmp_path):
     assert all(with_table[name] == content for name, content in without.items())
 
 
+BRIGHT = """
+import torch
+from torch import nn
+from patchmine.geometry import Preprocessing
+
+def build():
+    conv = nn.Conv2d(3, 2, 1)
+    with torch.no_grad():
+        conv.weight[:] = torch.tensor([20.0, 0.5]).view(2, 1, 1, 1)
+        conv.bias[:] = 0
+    half = (0.5, 0.5, 0.5)
+    return nn.Sequential(conv, nn.ReLU6(inplace=True)), Preprocessing(32, (32, 32), "bilinear", half, half)
+"""
+
+
 def test_a_layer_behind_relu6_is_reported_with_its_saturated_units(tmp_path):
-    folder = tmp_path / "bright"
+    folder, code = tmp_path / "bright", tmp_path / "net.py"
     folder.mkdir()
+    code.write_text(BRIGHT)
     rng = np.random.default_rng(3)
     for number in range(40):
-        noise = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
-        (folder / f"{number:02d}.jpg").write_bytes(jpeg(Image.fromarray(noise)))
-    wanted = Wanted(layers=("bn1", "bn1.drop"), keep=30)
-    patchmine.build_index(folder, tmp_path / "s.patchmine", wanted)
-    index = patchmine.open_index(tmp_path / "s.patchmine")
-    layers = {layer["layer"]: layer for layer in index.manifest["layers"]}
-    assert layers["bn1"]["saturated"] > 0
-    assert layers["bn1.drop"]["saturated"] == 0
-    channel = int(np.argmax(index.stats("bn1")["tied"]))
-    unit = index.unit(f"bn1:{channel}")
-    assert unit.statistics.maximum == 6
-    assert unit.statistics.saturated
+        picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+        (folder / f"{number:02d}.jpg").write_bytes(jpeg(picture))
+    out = tmp_path / "s.patchmine"
+    patchmine.build_index(folder, out, model=f"{code}:build", layers=("0", "1"), keep=30)
+    index = patchmine.open_index(out)
+    assert {layer["layer"]: layer["saturated"] for layer in index.manifest["layers"]} == {"0": 0, "1": 1}
+    unit = index.unit("1:0")
+    assert (unit.statistics.maximum, unit.statistics.tied, unit.statistics.saturated) == (6, 40, True)
+    assert not index.unit("1:1").statistics.saturated
     # Among the tied, the smallest image ids come first.
-    images = [patch.image_id for patch in unit.top(30)]
-    assert images == sorted(images)
+    assert [patch.image_id for patch in unit.top(30)] == list(range(30))
+
+
+def test_the_default_layers_of_such_a_network_are_read_before_it(tmp_path):
+    from patchmine import models
+    from patchmine.layers import choose
+
+    (tmp_path / "net.py").write_text(BRIGHT)
+    assert choose(models.load(f"{tmp_path}/net.py:build"), ()) == ("0",)

@@ -69,6 +69,10 @@ def index(
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
+    from patchmine import allocator
+
+    allocator.keep_flat()  # before torch starts its threads
+
     from patchmine.cli import progress
     from patchmine.mining import build_index, kept
     from patchmine.sources import open_source

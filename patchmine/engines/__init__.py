@@ -12,8 +12,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
+from patchmine.executors import Executor
 from patchmine.job import Job
-from patchmine.network import Network, Tap
+from patchmine.network import Tap
 from patchmine.shardfile import ShardFile
 from patchmine.sources import Entry, Source
 
@@ -23,8 +24,8 @@ class Task:
     """What an engine is given: the job with everything already resolved, and where the shards belong."""
 
     job: Job
-    network: Network
     taps: tuple[Tap, ...]
+    executor: Executor
     source: Source
     entries: Sequence[Entry]
     shards: Path

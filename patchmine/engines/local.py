@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchmine import executors
+from patchmine import allocator
 from patchmine.engines import Task, shard_path
-from patchmine.executors import Setting
 from patchmine.job import Shard
 from patchmine.ranking import TopK
 from patchmine.shardfile import ShardFile, write_shard
@@ -16,16 +15,14 @@ HELP = "local: in this process"
 
 
 def mine(task: Task, todo: Sequence[Shard]) -> None:
-    job = task.job
-    setting = Setting(job.device, job.precision, job.batch_size)
-    executor = executors.build(job.executor, task.network, task.taps, setting)
-    miner = ShardMiner(job, task.taps, task.source, task.entries, executor, task.workers)
+    miner = ShardMiner(task.job, task.taps, task.source, task.entries, task.executor, task.workers)
     try:
         for finished in task.finished:
             _remember(miner, finished)
         for shard in todo:
-            about, arrays = miner.mine(shard, task.progress)
-            write_shard(shard_path(task.shards, shard.number), about, arrays)
+            # In one expression, so that no shard's content is still held while the next is computed.
+            write_shard(shard_path(task.shards, shard.number), *miner.mine(shard, task.progress))
+            allocator.give_back()
     finally:
         miner.close()
 

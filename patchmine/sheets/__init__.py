@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from patchmine.errors import RequestError
 from patchmine.index import IndexedUnit, Patches
 from patchmine.sheets.grid import grid_page
 from patchmine.sheets.page import Page
+from patchmine.sheets.strips import strips_page
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -28,6 +30,12 @@ def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, 
     """
     check_target(target)
     render(grid_page(unit, patches, pick=pick, crop=crop), target)
+
+
+def draw_strips(units: Sequence[IndexedUnit], target: Path, *, k: int, crop: str) -> None:
+    """Write a sheet with a row of the top k patches for each unit; otherwise as `draw_sheet`."""
+    check_target(target)
+    render(strips_page(units, k, crop=crop), target)
 
 
 def render(page: Page, target: Path) -> None:

@@ -48,7 +48,9 @@ class Folder:
 def claim(spec: str) -> Folder | None:
     path = Path(spec).expanduser()
     # The empty word would be the working directory, which is hardly what an unset shell variable meant.
-    return Folder(str(path.absolute())) if spec and path.is_dir() else None
+    if not spec or not path.is_dir():
+        return None
+    return Folder(str(path.resolve() if ".." in path.parts else path.absolute()))
 
 
 def _images(root: str) -> Iterator[str]:

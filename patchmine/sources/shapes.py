@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from math import cos, sin
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,13 +85,11 @@ class Shapes:
         rng = np.random.default_rng((self.seed, i, 0))
         short, long = int(rng.integers(240, 400)), int(rng.integers(400, 560))
         width, height = (long, short) if rng.random() < 0.5 else (short, long)
-        others = [
-            (str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(int(rng.integers(0, 3)))
-        ]
+        others = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(int(rng.integers(0, 3)))]
         drawn: list[Drawn] = []
         for n, (shape, colour) in enumerate([_main_of(i), *others]):
             side = round(short * float(rng.uniform(*(OTHER_SHARE if n else MAIN_SHARE))))
-            rgb = np.clip(np.array(COLOURS[colour]) + rng.integers(-20, 21, 3), 0, 255)
+            rgb = np.clip(np.array(COLOURS[colour]) + rng.integers(-12, 13, 3), 0, 255)
             box = _free_place(rng, (width, height), side, [other.box for other in drawn])
             if box is not None:
                 drawn.append(Drawn(shape, colour, box, (int(rgb[0]), int(rgb[1]), int(rgb[2]))))
@@ -105,8 +104,8 @@ class Shapes:
             box = drawn.box
             picture[box.top : box.bottom, box.left : box.right][mask_of(drawn.shape, box.width)] = drawn.rgb
         # The grain is the same in all three channels, so that it carries no colour.
-        picture += rng.normal(0, 6, (height, width, 1)).astype(np.float32)
-        return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
+        picture += 6 * rng.standard_normal((height, width, 1), np.float32)
+        return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
     @property
     def _digits(self) -> int:
@@ -162,14 +161,16 @@ def _free_place(rng: np.random.Generator, size: tuple[int, int], side: int, take
 
 def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
     """A gradient between two greys with a hint of colour, and soft waves: float32 (height, width, 3)."""
-    ends = rng.uniform(60, 190, (2, 1)) + rng.uniform(-9, 9, (2, 3))
+    ends = (rng.uniform(60, 190, (2, 1)) + rng.uniform(-9, 9, (2, 3))).astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.mgrid[:height, :width].astype(np.float32) / max(width, height)
-    along = x * np.cos(angle) + y * np.sin(angle)
+    y, x = np.ogrid[:height, :width]
+    y, x = (y / max(width, height)).astype(np.float32), (x / max(width, height)).astype(np.float32)
+    along = x * cos(angle) + y * sin(angle)
     along = (along - along.min()) / (along.max() - along.min())
     waves = np.zeros_like(along)
     for _ in range(3):
         across, down, phase = rng.uniform(-20, 20), rng.uniform(-20, 20), rng.uniform(0, 2 * np.pi)
-        waves += 5 * np.sin(across * x + down * y + phase)
-    blended = ends[0] + along[:, :, None] * (ends[1] - ends[0])
-    return (blended + waves[:, :, None]).astype(np.float32)
+        waves += 5 * np.sin(across * x + (down * y + phase))
+    picture: NDArray[np.float32] = along[:, :, None] * (ends[1] - ends[0]) + ends[0]
+    picture += waves[:, :, None]
+    return picture

@@ -1,0 +1,290 @@
+"""Sources of photographs: what every kind promises, then what is special about folders and drawn pictures."""
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchmine import sources
+from patchmine.errors import PhotographError, SourceError
+from patchmine.sources import Entry, open_source
+from patchmine.sources.shapes import COLOURS, SHAPES, Shapes, mask_of
+from patchmine.units import Box
+from tests.conftest import jpeg
+
+PHOTOGRAPH = jpeg(Image.new("RGB", (8, 8)))
+
+
+def photograph(*parts):
+    path = Path(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(PHOTOGRAPH)
+    return path
+
+
+def paths(folder):
+    return [entry.path for entry in open_source(str(folder)).entries()]
+
+
+# What every kind promises
+
+
+def folder_example(place):
+    for name in ("b/2.jpg", "a/1.jpg", "0.jpg", "a/deep/3.jpg"):
+        photograph(place, "photographs", name)
+    photograph(place, "secret.jpg")
+    return str(place / "photographs")
+
+
+EXAMPLES = {"folder": folder_example, "shapes": lambda place: "shapes:7"}
+"""How to make something that each kind can open, in an empty folder."""
+
+
+@pytest.fixture(params=sorted(sources.kinds()))
+def example(request, tmp_path):
+    """Each kind of source with a spec for it. A new kind in the folder fails here until it has an example."""
+    assert request.param in EXAMPLES, f"sources/{request.param}.py is new: give it an example in this file"
+    return request.param, EXAMPLES[request.param](tmp_path)
+
+
+def test_a_kind_claims_its_own_and_nobody_elses(example):
+    kind, spec = example
+    assert [name for name, module in sources.kinds().items() if module.claim(spec)] == [kind]
+    source = open_source(spec)
+    assert source.kind == kind
+    assert source.name
+    assert "/" not in source.name
+
+
+def test_entries_are_sorted_distinct_and_the_same_each_time(example):
+    source = open_source(example[1])
+    entries = source.entries()
+    names = [entry.path for entry in entries]
+    assert len(names) > 3
+    assert names == sorted(set(names))
+    assert source.entries() == entries
+    assert all(isinstance(entry, Entry) and (entry.class_name is None or entry.class_name) for entry in entries)
+
+
+def test_a_spec_reopens_the_source_anywhere(example, tmp_path, monkeypatch):
+    source = open_source(example[1])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = open_source(source.spec)
+    assert again == source
+    assert pickle.loads(pickle.dumps(source)).entries() == again.entries() == source.entries()
+
+
+def test_every_entry_can_be_read_and_gives_the_same_picture_twice(example):
+    source = open_source(example[1])
+    for entry in source.entries():
+        data = source.read(entry.path)
+        assert source.read(entry.path) == data
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.jpg", "a/../../secret.jpg", "/etc/hostname", "", ".", "..", "a//1.jpg", "./0.jpg", "a\0.jpg"]
+)
+def test_a_path_that_leads_out_is_refused(example, path):
+    with pytest.raises(PhotographError):
+        open_source(example[1]).read(path)
+
+
+def test_a_photograph_that_is_not_there_is_refused_with_a_reason(example):
+    with pytest.raises(PhotographError) as caught:
+        open_source(example[1]).read("no-such-photograph.jpg")
+    assert "no-such-photograph" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_opening_a_source_loads_no_torch_and_a_folder_nothing_but_the_standard_library():
+    program = "import sys; from patchmine.sources import open_source; open_source('.'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "torch" not in done.stdout.split()
+    tops = {line.partition(".")[0] for line in done.stdout.split()}
+    assert not tops & {"torchvision", "timm", "h5py", "faiss"}
+
+
+# What nobody claims
+
+
+@pytest.mark.parametrize(
+    ("spec", "answer"),
+    [
+        ("fotografs", "there is no folder 'fotografs'; did you mean photographs?"),
+        ("photographs/0.jpg", "is a file, not a source of photographs: give a folder of photographs"),
+        ("", "empty word"),
+        ("nowhere/at/all", "there is no folder 'nowhere/at/all'; give a folder"),
+        ("shapes:many", "'shapes:many' does not say how many: write shapes:200"),
+        ("shapes:0", "'shapes:0' does not say how many"),
+        ("shapes:3@x", "'shapes:3@x' does not say how many"),
+    ],
+)
+def test_a_word_that_means_no_source_gets_one_line_that_says_what_to_type(tmp_path, monkeypatch, spec, answer):
+    folder_example(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError) as caught:
+        open_source(spec)
+    assert answer in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Folders
+
+
+def test_the_first_folder_level_is_the_class(tmp_path):
+    entries = open_source(folder_example(tmp_path)).entries()
+    assert entries == [Entry("0.jpg", None), Entry("a/1.jpg", "a"), Entry("a/deep/3.jpg", "a"), Entry("b/2.jpg", "b")]
+
+
+def test_only_visible_regular_files_with_an_image_suffix_count(tmp_path):
+    for name in ("x.JPG", "y.tiff", "z.pgm", "notes.txt", "jpg", ".hidden.jpg", ".git/w.png", "list.jpg.bak"):
+        photograph(tmp_path, name)
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "dangling.png").symlink_to("gone.png")
+    (tmp_path / "link.png").symlink_to("x.JPG")
+    assert paths(tmp_path) == ["link.png", "x.JPG", "y.tiff", "z.pgm"]
+
+
+@pytest.mark.parametrize("names", [[], ["notes.txt"], [".hidden.png", "a/b/readme.md"]])
+def test_a_folder_without_images_is_refused_naming_it_and_the_suffixes(tmp_path, names):
+    for name in names:
+        photograph(tmp_path, name)
+    with pytest.raises(SourceError, match=r"no images in the folder .*\.jpg \.jpeg \.png") as caught:
+        paths(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_linked_folders_are_followed_once_and_loops_end(tmp_path):
+    root = tmp_path / "root"
+    photograph(root, "cat/1.jpg")
+    photograph(tmp_path, "outside/2.jpg")
+    (root / "cat" / "up").symlink_to(root)
+    (root / "aaa").symlink_to(root / "cat")
+    (root / "dog").symlink_to(tmp_path / "outside")
+    (root / "dog2").symlink_to(tmp_path / "outside")
+    (tmp_path / "outside" / "self").symlink_to(".")
+    # The real folder keeps its photograph although a link to it sorts first; of two links the first wins.
+    assert paths(root) == ["cat/1.jpg", "dog/2.jpg"]
+    assert open_source(str(root)).read("dog/2.jpg") == PHOTOGRAPH
+
+
+def test_odd_names_survive(tmp_path):
+    names = ["a b/ü.jpg", "a b/ü.jpg", "quote'\".png", "new\nline.jpg", "b/#%?.gif"]
+    for name in names:
+        photograph(tmp_path, name)
+    assert sorted(paths(tmp_path)) == sorted(set(paths(tmp_path)))
+    assert set(paths(tmp_path)) == set(names)
+    assert all(open_source(str(tmp_path)).read(name) == PHOTOGRAPH for name in names)
+
+
+def test_a_folder_that_cannot_be_listed_is_said_and_not_skipped(tmp_path, monkeypatch):
+    photograph(tmp_path, "a/1.jpg")
+    photograph(tmp_path, "locked/2.jpg")
+    scandir = os.scandir
+
+    def refuse(place):
+        if str(place).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(SourceError, match=r"cannot list the folder .*locked.* \(Permission denied\)"):
+        paths(tmp_path)
+
+
+def test_a_photograph_that_went_away_is_an_error_with_its_reason_alone(tmp_path):
+    source = open_source(folder_example(tmp_path))
+    (tmp_path / "photographs" / "0.jpg").unlink()
+    with pytest.raises(PhotographError, match="no longer in the folder"):
+        source.read("0.jpg")
+    with pytest.raises(PhotographError, match="cannot be read: Is a directory"):
+        source.read("a")
+
+
+def test_the_spec_is_absolute_and_keeps_the_name_that_was_typed(tmp_path, monkeypatch):
+    folder_example(tmp_path)
+    (tmp_path / "mine").symlink_to("photographs")
+    monkeypatch.chdir(tmp_path)
+    assert open_source("mine/").spec == str(tmp_path / "mine")
+    assert open_source("mine").name == "mine"
+    monkeypatch.chdir(tmp_path / "photographs")
+    assert open_source(".").name == "photographs"
+    assert open_source("..").name == tmp_path.name
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert open_source("~/photographs").spec == str(tmp_path / "photographs")
+
+
+# Drawn pictures
+
+
+def test_a_picture_depends_on_its_number_and_the_seed_alone():
+    few, many, other = Shapes(5), Shapes(60), Shapes(60, seed=7)
+    assert few.read("000003.png") == many.read("000003.png")
+    assert few.truth(3) == many.truth(3)
+    assert many.read("000003.png") != other.read("000003.png")
+    assert open_source("shapes:60@7") == other
+
+
+def test_every_pair_of_shape_and_colour_is_a_class_equally_often():
+    classes = Counter(entry.class_name for entry in Shapes(100).entries())
+    assert classes == {f"{colour} {shape}": 5 for shape in SHAPES for colour in COLOURS}
+
+
+def test_pictures_have_many_sizes_landscape_and_portrait():
+    sizes = [Shapes(40).plan(i)[0] for i in range(40)]
+    assert len(set(sizes)) > 30
+    assert 10 < sum(width > height for width, height in sizes) < 30
+
+
+@pytest.mark.parametrize("i", range(12))
+def test_the_truth_is_in_the_picture(i):
+    source = Shapes(12)
+    entry = source.entries()[i]
+    with Image.open(io.BytesIO(source.read(entry.path))) as picture:
+        pixels = np.asarray(picture).astype(int)
+    size, plan = source.plan(i)
+    assert pixels.shape == (size[1], size[0], 3)
+    truth = source.truth(i)
+    assert entry.class_name == f"{truth[0][1]} {truth[0][0]}"
+    for (shape, _colour, box), drawn in zip(truth, plan, strict=True):
+        assert Box(0, 0, *size).contains(box)
+        assert box.width == box.height
+        mask = mask_of(shape, box.width)
+        # The shape touches each edge of its box: the box could not be smaller.
+        assert mask.any(0).all()
+        assert mask.any(1).all()
+        inside = pixels[box.top : box.bottom, box.left : box.right]
+        assert np.abs(inside[mask] - drawn.rgb).mean() < 8
+        if not mask.all():
+            assert np.abs(inside[~mask] - drawn.rgb).max(1).mean() > 40
+    boxes = [box for _, _, box in truth]
+    assert not any(a.intersect(b).area for n, a in enumerate(boxes) for b in boxes[:n])
+
+
+def test_the_main_shape_survives_the_usual_crop():
+    from patchmine.models.shapes import PREPROCESSING
+
+    source = Shapes(60)
+    for i in range(60):
+        (width, height), _ = source.plan(i)
+        box, placement = source.truth(i)[0][2], PREPROCESSING.place(width, height)
+        left, top = placement.to_input(box.left, box.top)
+        right, bottom = placement.to_input(box.right, box.bottom)
+        assert min(left, top) >= 0
+        assert max(right, bottom) <= 224
+
+
+def test_a_number_beyond_the_last_picture_is_refused():
+    with pytest.raises(PhotographError, match="not one of the pictures of shapes:7"):
+        Shapes(7).read("000007.png")
