@@ -77,3 +77,13 @@ def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) ->
     if not cut.numel():
         raise PhotographError("no pixel of it falls into the network's input")
     return cut.contiguous()
+
+
+def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 (images, 3, height, width) as the float32 that the network takes, on the same device."""
+    mean, std = (
+        torch.tensor(numbers, device=pixels.device).view(1, 3, 1, 1)
+        for numbers in (preprocessing.mean, preprocessing.std)
+    )
+    # (x / 255 - mean) / std as one multiplication and one addition.
+    return pixels.to(torch.float32) * (1 / (255 * std)) + (-mean / std)

@@ -6,7 +6,7 @@ numpy only: the reading side uses this without torch.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from math import floor
+from math import ceil, floor
 from typing import Any, Literal
 
 import numpy as np
@@ -168,6 +168,9 @@ class ReceptiveField:
     `grid` and `input` are (height, width). Groups cover all channels, in order. `whole_input` says that something
     computed from the whole picture at once takes part (a gate, attention); then `local` says that the groups hold
     the fields with that held constant, instead of the full ones.
+
+    `effective` float32 (distances,) is where the layer really looks: entry r is the share of the gradient's energy
+    within the square of half-width r + 0.5 input pixels around the centre of the field. None where not measured.
     """
 
     layer: str
@@ -177,6 +180,7 @@ class ReceptiveField:
     status: FieldStatus
     groups: tuple[FieldGroup, ...]
     local: bool = False
+    effective: NDArray[np.float32] | None = None
 
     def group(self, channel: int) -> FieldGroup:
         for group in self.groups:
@@ -188,6 +192,23 @@ class ReceptiveField:
         """The share of the receptive field's area that lies inside the input."""
         whole = self.group(channel).whole(position)
         return whole.intersect(Box(0, 0, self.input[1], self.input[0])).area / max(whole.area, 1)
+
+    def centre(self, channel: int, position: Position) -> tuple[float, float]:
+        """The middle (y, x) of the receptive field before clipping; whole numbers are centres of input pixels."""
+        whole = self.group(channel).whole(position)
+        return (whole.top + whole.bottom - 1) / 2, (whole.left + whole.right - 1) / 2
+
+    def effective_box(self, channel: int, position: Position, share: float) -> Box | None:
+        """The square around the centre that holds `share` (0 to 1) of the gradient's energy, in input pixels.
+
+        It may reach beyond the input, and never beyond the receptive field. None where it has not been measured.
+        """
+        if self.effective is None:
+            return None
+        distance = int(np.searchsorted(self.effective, min(share, float(self.effective[-1]))))
+        y, x = self.centre(channel, position)
+        square = Box(floor(x - distance), floor(y - distance), ceil(x + distance) + 1, ceil(y + distance) + 1)
+        return square.intersect(self.group(channel).whole(position))
 
     def inside(self, group: FieldGroup) -> float:
         """The share of positions whose receptive field lies wholly inside the input."""

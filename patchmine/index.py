@@ -24,7 +24,7 @@ from patchmine.sources import Source, open_source
 from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
 
 ENVIRONMENT = "PATCHMINE_INDEX"
-Crop = Literal["rf", "image"]
+Crop = Literal["rf", "erf", "image"]
 
 
 def open_index(path: str | Path | None = None, source: str | Path | None = None) -> Index:
@@ -68,6 +68,14 @@ class Statistics:
     @property
     def saturated(self) -> bool:
         return self.tied > store.TIED
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """What a sheet shows of each patch: a crop as `Index.crop` has settled it, and what part of the energy `erf` is."""
+
+    crop: Crop
+    share: float = request.SHARE
 
 
 class Patches(Sequence[Patch]):
@@ -171,14 +179,48 @@ class Index:
         """The pixels inside the patch's box. Raises PhotographError when the photograph cannot be read."""
         return cut(self.source.read(patch.image), patch.box)
 
-    def patch(self, unit: Unit, rank: int, value: float, image: int, place: int, crop: Crop = "rf") -> Patch:
+    def crop(self, unit: Unit, wanted: str) -> Crop:
+        """The crop that is meant: `auto` is `rf` while the receptive field covers less than half of the input, and
+        `erf` beyond, where it has been measured. Raises RequestError for a crop that there is not."""
+        if wanted not in request.CROPS:
+            raise RequestError(f"there is no crop {wanted!r}{nearest(wanted, request.CROPS)}")
+        field = self.field(unit.layer)
+        if wanted == "auto":
+            height, width = field.input
+            whole = field.group(unit.channel).whole(Position(0, 0))
+            wanted = "erf" if 2 * whole.area > height * width and field.effective is not None else "rf"
+        if wanted == "erf" and field.effective is None:
+            raise RequestError(
+                f"no gradient came back from layer {unit.layer}, so it has no effective field: use --crop rf"
+            )
+        return wanted  # type: ignore[return-value]
+
+    def shown(self, unit: Unit, position: Position, crop: Crop, share: float = request.SHARE) -> Box:
+        """What a crop shows of the input, clipped to it, in input pixels."""
+        field = self.field(unit.layer)
+        height, width = field.input
+        if crop == "image":
+            return Box(0, 0, width, height)
+        seen = field.group(unit.channel).seen(position)
+        effective = field.effective_box(unit.channel, position, share) if crop == "erf" else None
+        return seen if effective is None else seen.intersect(effective)
+
+    def patch(
+        self,
+        unit: Unit,
+        rank: int,
+        value: float,
+        image: int,
+        place: int,
+        crop: Crop = "rf",
+        share: float = request.SHARE,
+    ) -> Patch:
         """The patch for one cell of the table: `place` is y * grid width + x."""
         record = self.store.image(image)
         field = self.field(unit.layer)
         position = Position(*divmod(place, field.grid[1]))
         group = field.group(unit.channel)
         placement = self.preprocessing.place(*record.size)
-        shown = group.seen(position) if crop == "rf" else Box(0, 0, *placement.input)
         return Patch(
             unit=unit,
             rank=rank,
@@ -189,7 +231,7 @@ class Index:
             position=position,
             visible=field.visible(unit.channel, position),
             input_box=group.whole(position),
-            box=placement.to_source(shown),
+            box=placement.to_source(self.shown(unit, position, crop, share)),
             cutter=self.cut,
         )
 
@@ -217,21 +259,30 @@ class IndexedUnit:
             tied=int(stats["tied"][channel]),
         )
 
-    def top(self, k: int = request.K, pick: str = "top", crop: Crop = "rf", seed: int = 0) -> Patches:
+    def top(
+        self, k: int = request.K, pick: str = "top", crop: str = "rf", seed: int = 0, share: float = request.SHARE
+    ) -> Patches:
         """The k patches that `pick` chooses, best first; fewer when there are fewer photographs.
 
         `top` are the highest activations, `bottom` the lowest, `random` a seeded sample without regard to them,
-        `quantile:Q` those around the quantile Q (0 to 1) of the unit's activations, in descending order. Raises
-        RequestError for another pick, StoreError when the index has no table and the kept top-k cannot answer.
+        `quantile:Q` those around the quantile Q (0 to 1) of the unit's activations, in descending order.
+
+        `crop` decides what a patch's `box` holds: `rf` the receptive field, outside of which nothing can change the
+        value; `erf` the effective one, which holds `share` of the gradient's energy; `image` all that the network saw;
+        `auto` is `rf` while that covers less than half of the input, and `erf` beyond.
+
+        Raises RequestError for another pick or crop, StoreError when the index has no table and the kept top-k cannot
+        answer.
         """
         if k < 1:
             raise RequestError(f"-k {k} is too few: give 1 or more")
-        if crop not in request.CROPS:
-            raise RequestError(f"there is no crop {crop!r}: choose from {', '.join(request.CROPS)}")
+        if not 0 < share <= 1:
+            raise RequestError(f"--share {share} is no share: give a number above 0 and up to 1")
+        meant = self.index.crop(self.unit, crop)
         values, images, places = self._picked(k, pick, seed)
         return Patches(
             [
-                self.index.patch(self.unit, rank, value, image, place, crop)
+                self.index.patch(self.unit, rank, value, image, place, meant, share)
                 for rank, (value, image, place) in enumerate(
                     zip(values.tolist(), images.tolist(), places.tolist(), strict=True), 1
                 )
@@ -301,4 +352,4 @@ def _finite(number: float) -> float | None:
     return number if np.isfinite(number) else None
 
 
-__all__ = ["Index", "IndexedUnit", "Patches", "Statistics", "find_index", "open_index"]
+__all__ = ["Cropping", "Index", "IndexedUnit", "Patches", "Statistics", "find_index", "open_index"]

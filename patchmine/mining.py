@@ -13,12 +13,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 
 from patchmine import allocator, engines, executors, models, store, vectors
-from patchmine.decode import decoder_name
+from patchmine.decode import decoder_name, normalised, prepare
+from patchmine.effective import SAMPLE, effective_fields
 from patchmine.engines import Task, shard_path
-from patchmine.errors import PatchmineError, RequestError, SourceError, StoreError, nearest
+from patchmine.errors import PatchmineError, PhotographError, RequestError, SourceError, StoreError, nearest
 from patchmine.executors import Setting
 from patchmine.executors.torch import default_device
 from patchmine.job import Job
@@ -99,7 +101,7 @@ def build_index(
     if finished is not None:
         shutil.rmtree(directory / store.SHARDS, ignore_errors=True)
         return Report(directory, finished, True, 0.0, 0)
-    layers = _plan_layers(network, taps)
+    layers = _plan_layers(network, taps, opened, entries)
     setting = Setting(job.device, job.precision, job.batch_size)
     executor = executors.build(job.executor, network, taps, setting)
     shards = _workspace(directory, job, run.fresh)
@@ -264,9 +266,34 @@ def _verified(shards: Path, job: Job, progress: Progress) -> dict[int, ShardFile
     return done
 
 
-def _plan_layers(network: Network, taps: Sequence[Tap]) -> list[store.LayerPlan]:
-    fields = receptive_fields(network.module, network.preprocessing.crop, [tap.layer for tap in taps])
-    return [store.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, fields[tap.layer]) for tap in taps]
+def _plan_layers(
+    network: Network, taps: Sequence[Tap], source: Source, entries: Sequence[Entry]
+) -> list[store.LayerPlan]:
+    """Exact receptive fields from the graph; effective ones from photographs spread evenly over the source."""
+    layers = [tap.layer for tap in taps]
+    exact = receptive_fields(network.module, network.preprocessing.crop, layers)
+    sample = _sample(network, source, entries)
+    effective = effective_fields(network.module, taps, exact, sample) if len(sample) else {}
+    return [
+        store.LayerPlan(
+            tap.layer,
+            tap.layout.channels,
+            tap.layout.grid,
+            replace(exact[tap.layer], effective=effective.get(tap.layer)),
+        )
+        for tap in taps
+    ]
+
+
+def _sample(network: Network, source: Source, entries: Sequence[Entry]) -> torch.Tensor:
+    """Up to SAMPLE readable photographs as float32 (images, 3, height, width), normalised."""
+    found = []
+    for place in np.linspace(0, len(entries) - 1, min(len(entries), SAMPLE)).round().astype(int):
+        with suppress(PhotographError):
+            found.append(prepare(source.read(entries[place].path), network.preprocessing).tensor)
+    if not found:
+        return torch.empty(0)
+    return normalised(torch.stack(found), network.preprocessing)
 
 
 def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:

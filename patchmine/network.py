@@ -169,7 +169,7 @@ def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[i
             type(module) is nn.LayerNorm and tuple(module.normalized_shape) == (third,)
         )
         shaped = not isinstance(module, CHANNELS_FIRST) and third > 3 and _skew(first, second, height, width) == 0
-        if last or (shaped and _skew(second, third, height, width) > 0.4):
+        if last or (shaped and _skew(second, third, height, width) > 0.1):
             return Layout("nhwc", third, (first, second))
         return Layout("nchw", first, (second, third))
     if output.ndim == 2:

@@ -10,7 +10,8 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from patchmine.field_calls import Call, NoRuleError, Seen, Unknown, constant, tensors_in
@@ -68,6 +69,26 @@ class _Known:
     version: int
 
 
+# Ways out of torch that no operator takes.
+ESCAPES = frozenset(["numpy", "tolist", "__array__", "__dlpack__", "data_ptr"])
+
+
+class _Escapes(TorchFunctionMode):
+    """Tells an observer of values that the network takes out of torch's sight."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self.observer = observer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ESCAPES and args and isinstance(args[0], Tensor) and self.observer.seen_by(args[0]) is not None:
+            self.observer.decides(f"Tensor.{name}")
+        return func(*args, **(kwargs or {}))
+
+
 class Observer(TorchDispatchMode):
     """While it is entered, the reach of every tensor computed from `source` can be asked for.
 
@@ -92,7 +113,7 @@ class Observer(TorchDispatchMode):
 
     @contextmanager
     def following(self, modules: dict[str, nn.Module]) -> Iterator[None]:
-        """Keep `layer` up to date for as long as the block lasts."""
+        """Observe what these modules do for as long as the block lasts, and keep `layer` up to date."""
         outer: list[str] = []
         handles = []
 
@@ -111,10 +132,15 @@ class Observer(TorchDispatchMode):
                 if name:
                     handles.append(part.register_forward_pre_hook(enter(name)))
                     handles.append(part.register_forward_hook(leave))
-            yield
+            with self, _Escapes(self):
+                yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def decides(self, func: object) -> None:
+        """From here on nothing is known: the network has looked at a value."""
+        self._decided = Unknown(f"{self.here} looks at a value ({func}), so the fields may depend on the picture")
 
     def seen_by(self, tensor: Tensor) -> Seen:
         """What the elements of a tensor reach, now: None for a constant."""
@@ -128,7 +154,8 @@ class Observer(TorchDispatchMode):
                 return None
             known = self._known[tensor] = _Known(memory, None, -1)
         if known.version != known.memory.version:
-            known.seen = _read(known.memory, _Place.of(tensor))
+            with _disable_current_modes():
+                known.seen = _read(known.memory, _Place.of(tensor))
             known.version = known.memory.version
         seen: Seen = known.seen
         return seen

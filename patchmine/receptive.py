@@ -33,6 +33,7 @@ from patchmine.reach import (
     MINUS_STEP,
     PLANES,
     STEP,
+    WHOLE,
     WHOLE_HIGH,
     WHOLE_LOW,
     Reach,
@@ -76,15 +77,13 @@ def receptive_fields(
     training = [name or "the network" for name, part in modules.items() if part.training]
     if training:
         raise FieldError(f"{training[0]} is in training mode: call eval() on the network first")
-    with (
-        torch.no_grad(),
-        tapped(module, {layer: tap(layer) for layer in layers}),
-        observer.following(modules),
-    ):
+    with torch.no_grad(), tapped(module, {layer: tap(layer) for layer in layers}):
         try:
-            with observer:
+            with observer.following(modules):
                 module(blank)
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            if observer.own:
+                raise
             raise FieldError(
                 f"the network fails on an input of {height}x{width} in {observer.here}: {_line(error)}"
             ) from error
@@ -170,24 +169,24 @@ def _on_grid(reach: Reach, layout: Layout, shape: tuple[int, ...]) -> Reach:
 def _along(layer: str, planes: Tensor, across: int, channels: int, length: int) -> Tensor:
     """(planes, channels, length) of one axis, from planes on the grid; `across` is the other axis.
 
-    The full field must be the same all along the other axis, or nothing (a border of constant padding); the others
-    need only have a place there whose field holds the rest, as a gate may be dropped at some places alone.
-    Anything else is no product of rows and columns, or is read as the wrong grid.
+    The full field must be the same all along the other axis, or nothing (a border of constant padding). The local
+    one need only hold the rest at some place there, since a gate may be dropped at some places alone. Anything
+    else is no product of rows and columns, or is read as the wrong grid.
     """
     planes = planes[:, 0]
-    if planes.shape[across] > 1:
-        hull = planes.amin(across, keepdim=True)
-        same = planes == hull
-        for low, high in ((FULL_LOW, FULL_HIGH), (LOW, HIGH), (WHOLE_LOW, WHOLE_HIGH)):
-            reached = same[low] & same[high]
-            holds = reached.any(across - 1) if low != FULL_LOW else reached | (planes[low] == INF)
-            if not bool(holds.all()):
-                raise FieldError(
-                    f"the receptive fields of layer {layer!r} are no product of rows and columns, "
-                    "or its output is no grid"
-                )
-        planes = hull
-    return planes.squeeze(across).expand(PLANES, channels, length)
+    if planes.shape[across] == 1:
+        return planes.squeeze(across).expand(PLANES, channels, length)
+    hull = planes.amin(across, keepdim=True)
+    reached = (planes == hull)[:-1] & (planes == hull)[1:]  # both ends, of the low planes
+    full = reached[FULL_LOW] | (planes[FULL_LOW] == INF)
+    local, whole = (reached[low].any(across - 1) for low in (LOW, WHOLE_LOW))
+    exact = bool((planes[GLOBAL] == INF).all())
+    if not (bool(full.all()) and bool(local.all()) and (bool(whole.all()) or not exact)):
+        raise FieldError(
+            f"the receptive fields of layer {layer!r} are no product of rows and columns, or its output is no grid"
+        )
+    hull[WHOLE] = hull[WHOLE].masked_fill(~whole.unsqueeze(across - 1), -INF)
+    return hull.squeeze(across).expand(PLANES, channels, length)
 
 
 def _runs(rows: Tensor, cols: Tensor, local: Tensor) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,8 @@ def write_activations(
                 group = h5.create_group(f"layers/{plan.layer}")
                 group.attrs["grid"] = plan.grid
                 group.attrs["field"] = json.dumps({"input": plan.field.input, **plan.field.as_dict()})
+                if plan.field.effective is not None:
+                    group.create_dataset("effective", data=plan.field.effective)
                 writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
                 top = writer.write_table(keep, table)
                 writer.write_top(top)
@@ -384,8 +386,10 @@ class Store:
         return int(height), int(width)
 
     def field(self, layer: str) -> ReceptiveField:
-        data = json.loads(self._layer(layer).attrs["field"])
-        return ReceptiveField.from_dict(data, (data["input"][0], data["input"][1]))
+        group = self._layer(layer)
+        data = json.loads(group.attrs["field"])
+        effective = group["effective"][:] if "effective" in group else None
+        return replace(ReceptiveField.from_dict(data, (data["input"][0], data["input"][1])), effective=effective)
 
     @property
     def has_table(self) -> bool:

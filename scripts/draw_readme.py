@@ -44,7 +44,7 @@ def main() -> None:
         patchmine.build_index(folder, folder.with_suffix(".patchmine"))
         index = patchmine.open_index(folder.with_suffix(".patchmine"))
         sheet = Path(temporary) / "sheet.png"
-        draw_strips(telling_units(index, LAYERS, EACH), sheet, k=K, crop="rf")
+        draw_strips(telling_units(index, LAYERS, EACH), sheet, k=K, crop="auto")
         with Image.open(sheet) as picture:
             height = round(picture.height * WIDTH_PX / picture.width)
             small = picture.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)

@@ -6,13 +6,16 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import patchmine
+from patchmine.cli import app
 from patchmine.index import Index
 
 SHAPES = "shapes:48"
@@ -52,13 +55,37 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line in an empty folder."""
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
 
-    def run(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Run a command in an empty folder, in this process: loading torch anew for each would take minutes."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> Done:
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Callable[..., Done]:
+    """Run a command as the user does, in a process of its own, in an empty folder."""
+
+    def run(*words: object) -> Done:
         command = [sys.executable, "-m", "patchmine", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, **options)  # type: ignore[call-overload]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        return Done(done.returncode, done.stdout, done.stderr)
 
     return run
 

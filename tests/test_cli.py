@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -30,8 +29,8 @@ def failed(done, code=1):
     return lines[0]
 
 
-def test_top_json_is_the_contract(cli, shapes_index_dir):
-    done = cli("top", "-i", shapes_index_dir, "--unit", FIRST, "-k", 3, "--json")
+def test_top_json_is_the_contract(process, shapes_index_dir):
+    done = process("top", "-i", shapes_index_dir, "--unit", FIRST, "-k", 3, "--json")
     document = json.loads(done.stdout)
     assert list(document) == ["index", "pick", "crop", "unit", "patches"]
     assert document["unit"].keys() >= {"layer", "channel", "name", "label"}
@@ -111,10 +110,10 @@ def test_the_other_documents(cli, shapes_index_dir):
     assert len(group["rows"]) == fields["layers"][0]["grid"][0]
 
 
-def test_the_only_index_here_and_the_environment(cli, shapes_index_dir):
+def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypatch):
     assert "no *.patchmine in this folder" in failed(cli("info"))
-    done = cli("info", env={**os.environ, "PATCHMINE_INDEX": str(shapes_index_dir)})
-    assert "48 photographs" in done.stdout
+    monkeypatch.setenv("PATCHMINE_INDEX", str(shapes_index_dir))
+    assert "48 photographs" in cli("info").stdout
 
 
 @pytest.mark.parametrize(
@@ -145,13 +144,13 @@ def test_wrong_usage_exits_with_2(cli):
     assert cli("index", "--no-such-option").returncode == 2
 
 
-def test_debug_shows_the_traceback(cli):
+def test_debug_shows_the_traceback(process):
     for words in (["--debug", "info", "-i", "x"], ["info", "-i", "x", "--debug"]):
-        assert "Traceback" in cli(*words).stderr
+        assert "Traceback" in process(*words).stderr
 
 
-def test_version(cli):
-    assert re.fullmatch(r"patchmine \d+\.\d+\.\d+\n", cli("--version").stdout)
+def test_version(process):
+    assert re.fullmatch(r"patchmine \d+\.\d+\.\d+\n", process("--version").stdout)
 
 
 def test_an_empty_folder_says_so(cli, tmp_path):
@@ -219,3 +218,26 @@ def test_every_patchmine_line_of_the_readme_names_a_command():
     found = re.findall(r"^\s*(?:\$ )?patchmine (\S+)", text, re.MULTILINE)
     assert found
     assert set(found) - {"--help"} <= set(COMMANDS)
+
+
+def test_crops_of_a_deep_layer_are_effective_on_a_sheet_and_whole_in_json(cli, shapes_index_dir):
+    words = ("top", "-i", shapes_index_dir, "--unit", "thing:0", "-k", 2, "--json")
+    whole, effective = (json.loads(cli(*words, *more).stdout) for more in ((), ("--crop", "erf")))
+    assert (whole["crop"], effective["crop"]) == ("rf", "erf")
+    for large, small in zip(whole["patches"], effective["patches"], strict=True):
+        assert small["value"] == large["value"]
+        assert small["input_box"] == large["input_box"]
+        assert small["box"]["right"] - small["box"]["left"] < large["box"]["right"] - large["box"]["left"]
+    assert "did you mean erf" in failed(cli(*words, "--crop", "er"))
+    assert "--share 2" in failed(cli(*words, "--share", 2))
+
+
+def test_verify_says_what_crops_retain(cli, shapes_index_dir):
+    done = cli("verify", "--crops", "-i", shapes_index_dir, "--units", 2, "-k", 2, "--json")
+    document = json.loads(done.stdout)
+    rows = {(row["layer"], row["crop"]): row for row in document["layers"]}
+    for layer in ("contrast", "colour", "thing"):
+        # Nothing outside the receptive field takes part, so the crop alone brings back the whole activation.
+        assert rows[layer, "rf"]["median"] == pytest.approx(1, abs=1e-4)
+        assert rows[layer, "rf"]["p10"] == pytest.approx(1, abs=1e-4)
+    assert "say what to verify" in failed(cli("verify", "-i", shapes_index_dir))

@@ -57,7 +57,7 @@ def test_an_unknown_pick_is_refused(shapes_index, pick):
 def test_k_and_crop_are_checked(shapes_index):
     with pytest.raises(RequestError, match="-k 0"):
         every_unit(shapes_index)[0].top(0)
-    with pytest.raises(RequestError, match="choose from rf"):
+    with pytest.raises(RequestError, match="no crop 'half'"):
         every_unit(shapes_index)[0].top(1, crop="half")
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from patchmine.crops import View, cut, tile
 from patchmine.errors import PhotographError, RequestError
 from patchmine.geometry import Placement
+from patchmine.index import Cropping
 from patchmine.sheets import draw_sheet
 from patchmine.sheets.page import fitted, text_width
 from patchmine.units import Box
@@ -65,14 +66,14 @@ def test_crops_are_turned_upright():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
-@pytest.mark.parametrize("crop", ["rf", "image"])
+@pytest.mark.parametrize("crop", ["rf", "erf", "image"])
 def test_sheets_in_every_format_and_twice_the_same(shapes_index, tmp_path, suffix, crop):
     unit = next(shapes_index.units())
     patches = unit.top(7, crop=crop)
     written = []
     for number in range(2):
         target = tmp_path / f"{number}{suffix}"
-        draw_sheet(unit, patches, target, pick="top", crop=crop)
+        draw_sheet(unit, patches, target, pick="top", cropping=Cropping(crop))
         written.append(target.read_bytes())
     assert written[0] == written[1]
     assert written[0].startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix])
@@ -92,9 +93,9 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
     patchmine.build_index(folder, tmp_path / "p.patchmine", model="shapes")
     unit = next(patchmine.open_index(tmp_path / "p.patchmine").units())
     patches = unit.top(4)
-    draw_sheet(unit, patches, tmp_path / "whole.png", pick="top", crop="rf")
+    draw_sheet(unit, patches, tmp_path / "whole.png", pick="top", cropping=Cropping("rf"))
     (folder / patches[1].image).unlink()
-    draw_sheet(unit, patches, tmp_path / "gone.png", pick="top", crop="rf")
+    draw_sheet(unit, patches, tmp_path / "gone.png", pick="top", cropping=Cropping("rf"))
     whole, gone = (np.asarray(Image.open(tmp_path / name)) for name in ("whole.png", "gone.png"))
     assert whole.shape == gone.shape
     assert (whole != gone).any()
@@ -104,7 +105,7 @@ def test_targets_are_checked_first(shapes_index, tmp_path):
     unit = next(shapes_index.units())
     for name, reason in (("a.jpg", "end its name"), ("no/a.png", "no folder")):
         with pytest.raises(RequestError, match=reason):
-            draw_sheet(unit, unit.top(1), tmp_path / name, pick="top", crop="rf")
+            draw_sheet(unit, unit.top(1), tmp_path / name, pick="top", cropping=Cropping("rf"))
 
 
 def test_long_captions_are_cut_to_the_tile():

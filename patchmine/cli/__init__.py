@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from patchmine.cli import demo, errors, index, info, layers, top, units
+from patchmine.cli import demo, errors, index, info, layers, top, units, verify
 
 app = typer.Typer(
     name="patchmine",
@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-for command in (index.index, top.top, units.units, info.info, layers.layers, layers.rf, demo.demo):
+for command in (index.index, top.top, units.units, info.info, layers.layers, layers.rf, verify.verify, demo.demo):
     app.command()(errors.guarded(command))
 
 

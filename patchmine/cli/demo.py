@@ -24,8 +24,9 @@ def demo(
     Example: `patchmine demo -o out/demo`
     """
     from patchmine import demo as photographs
+    from patchmine import request
     from patchmine.cli import progress
-    from patchmine.index import open_index
+    from patchmine.index import Cropping, open_index
     from patchmine.mining import build_index
     from patchmine.sheets import draw_sheet, draw_strips
     from patchmine.telling import telling_units
@@ -46,8 +47,9 @@ def demo(
         named = ", ".join(patch.class_name or Path(patch.image).name for patch in best)
         print(f"{unit.unit!s:14} {best[0].value:6.2f}  {named}")
     strips, single = out / "sheet.png", out / f"{str(units[-1].unit).replace(':', '_')}.png"
-    draw_strips(units, strips, k=K, crop="rf")
-    draw_sheet(units[-1], units[-1].top(9), single, pick="top", crop="rf")
+    draw_strips(units, strips, k=K, crop="auto")
+    cropping = Cropping(index.crop(units[-1].unit, "auto"), request.SHARE)
+    draw_sheet(units[-1], units[-1].top(9), single, pick="top", cropping=cropping)
     print(f"the top {K} of each: {strips}")
     print(f"one unit alone:    {single}")
     print(f"go on: patchmine top -i {index_dir} --unit {units[-1].unit} -o sheet.pdf")

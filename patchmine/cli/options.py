@@ -45,3 +45,13 @@ Moved = Annotated[
     str | None,
     typer.Option("--source", metavar="FOLDER", help="Where the photographs are now, if moved.", show_default=False),
 ]
+Crop = Annotated[
+    str | None,
+    typer.Option(
+        "--crop",
+        help="rf: the receptive field; erf: the effective one; image: all that the network saw; auto: rf while it "
+        "covers less than half of the input, else erf. Default: auto on sheets, rf elsewhere.",
+        show_default=False,
+    ),
+]
+Share = Annotated[float, typer.Option("--share", help="Of the gradient's energy that --crop erf holds.")]

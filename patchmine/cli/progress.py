@@ -28,27 +28,27 @@ def shown() -> Iterator[Progress]:
 
 
 class Lines:
-    """Plain lines for logs: images done, images/s, time left."""
+    """Plain lines for logs: number done, number a second, time left."""
 
-    def begin(self, photographs: int, done: int) -> None:
-        self.total, self.done, self.before = photographs, done, done
+    def begin(self, total: int, done: int, what: str = "photographs") -> None:
+        self.total, self.done, self.before, self.what = total, done, done, what
         self.start = self.said = monotonic()
-        self.note(f"{photographs} photographs" + (f", {done} of them done before" if done else ""))
+        self.note(f"{total} {what}" + (f", {done} of them done before" if done else ""))
 
-    def advance(self, photographs: int) -> None:
-        self.done += photographs
+    def advance(self, count: int) -> None:
+        self.done += count
         if monotonic() - self.said >= LINE_EVERY_S:
             self.said = monotonic()
             rate = (self.done - self.before) / (self.said - self.start)
             left = timedelta(seconds=round((self.total - self.done) / rate)) if rate else "?"
-            self.note(f"{self.done}/{self.total} photographs, {rate:.0f} images/s, {left} left")
+            self.note(f"{self.done}/{self.total} {self.what}, {rate:.0f}/s, {left} left")
 
     def note(self, text: str) -> None:
         print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
 class Bar:
-    """Rich's bar with images/s and the time left."""
+    """Rich's bar with the number a second and the time left."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -64,7 +64,7 @@ class Bar:
 
         class Rate(ProgressColumn):
             def render(self, task: Any) -> Text:
-                return Text(f"{task.speed:.0f} images/s" if task.speed else "")
+                return Text(f"{task.speed:.0f}/s" if task.speed else "")
 
         self.rich = RichProgress(
             TextColumn("{task.description}"),
@@ -76,13 +76,13 @@ class Bar:
         )
         self.task: Any = None
 
-    def begin(self, photographs: int, done: int) -> None:
+    def begin(self, total: int, done: int, what: str = "photographs") -> None:
         self.rich.start()
-        self.task = self.rich.add_task("photographs", total=photographs)
-        self.rich.reset(self.task, total=photographs, completed=done)
+        self.task = self.rich.add_task(what, total=total)
+        self.rich.reset(self.task, total=total, completed=done)
 
-    def advance(self, photographs: int) -> None:
-        self.rich.advance(self.task, photographs)
+    def advance(self, count: int) -> None:
+        self.rich.advance(self.task, count)
 
     def note(self, text: str) -> None:
         self.rich.console.print(text, highlight=False, markup=False)

@@ -22,9 +22,8 @@ def top(
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many patches.")] = request.K,
     pick: Annotated[str, typer.Option("--pick", help=f"{', '.join(request.PICKS)}.")] = request.PICKS[0],
     layer: options.Layer = None,
-    crop: Annotated[
-        str, typer.Option("--crop", help="rf: the receptive field; image: all that the network saw.")
-    ] = request.CROPS[0],
+    crop: options.Crop = None,
+    share: options.Share = request.SHARE,
     seed: Annotated[int, typer.Option("--seed", help="For --pick random.")] = 0,
     out: Annotated[
         Path | None,
@@ -40,7 +39,7 @@ def top(
     Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
     """
     from patchmine.errors import RequestError
-    from patchmine.index import open_index
+    from patchmine.index import Cropping, open_index
 
     if json and csv:
         raise RequestError("--json and --csv exclude each other: give one of them")
@@ -50,11 +49,12 @@ def top(
         check_target(out)
     opened = open_index(index, source)
     found = opened.unit(unit, layer)
-    patches = found.top(k, pick, crop, seed)  # type: ignore[arg-type]
+    meant = opened.crop(found.unit, crop or ("auto" if out is not None else "rf"))
+    patches = found.top(k, pick, meant, seed, share)
     if out is not None:
         from patchmine.sheets import draw_sheet
 
-        draw_sheet(found, patches, out, pick=pick, crop=crop)
+        draw_sheet(found, patches, out, pick=pick, cropping=Cropping(meant, share))
 
     from patchmine.cli.output import print_csv, print_json, print_table
 
@@ -63,7 +63,7 @@ def top(
             {
                 "index": opened.name,
                 "pick": pick,
-                "crop": crop,
+                "crop": meant,
                 "unit": found.as_dict(),
                 "patches": [patch.as_dict() for patch in patches],
             }

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.network import Network, Tap, run_until, tapped
@@ -46,16 +47,13 @@ class TorchExecutor:
         self.taps = taps
         self.device = device
         self.precision = precision
-        mean, std = network.preprocessing.mean, network.preprocessing.std
-        # (x / 255 - mean) / std as one multiplication and one addition, for x in 0..255.
-        self._scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, 3, 1, 1)
-        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, 3, 1, 1)
+        self.preprocessing = network.preprocessing
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         reduced: dict[str, Reduced] = {}
         ids = torch.from_numpy(images).to(self.device)
         with torch.inference_mode(), self._cast():
-            batch = pixels.to(self.device).to(torch.float32) * self._scale + self._shift
+            batch = normalised(pixels.to(self.device), self.preprocessing)
             batch = batch.contiguous(memory_format=torch.channels_last)
             with tapped(self.module, {t.layer: self._reduce(t, ids, bounds[t.layer], reduced) for t in self.taps}):
                 run_until(self.module, batch, self.taps[-1].layer, self.taps[-1].calls)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from patchmine import request
 from patchmine.errors import RequestError
-from patchmine.index import IndexedUnit, Patches
+from patchmine.index import Cropping, IndexedUnit, Patches
 from patchmine.sheets.grid import grid_page
 from patchmine.sheets.page import Page
 from patchmine.sheets.strips import strips_page
@@ -22,20 +23,20 @@ def check_target(target: Path) -> None:
         raise RequestError(f"there is no folder {str(target.parent)!r} to put {target.name} in")
 
 
-def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, crop: str) -> None:
+def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, cropping: Cropping) -> None:
     """Write the contact sheet of one unit's patches to a .png, .pdf or .svg.
 
     Raises RequestError for another suffix or a missing folder. A photograph that can no longer be read gets a tile
     that says so.
     """
     check_target(target)
-    render(grid_page(unit, patches, pick=pick, crop=crop), target)
+    render(grid_page(unit, patches, pick=pick, cropping=cropping), target)
 
 
-def draw_strips(units: Sequence[IndexedUnit], target: Path, *, k: int, crop: str) -> None:
+def draw_strips(units: Sequence[IndexedUnit], target: Path, *, k: int, crop: str, share: float = request.SHARE) -> None:
     """Write a sheet with a row of the top k patches for each unit; otherwise as `draw_sheet`."""
     check_target(target)
-    render(strips_page(units, k, crop=crop), target)
+    render(strips_page(units, k, crop=crop, share=share), target)
 
 
 def render(page: Page, target: Path) -> None:

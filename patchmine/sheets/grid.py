@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil, sqrt
 from pathlib import PurePath
 
-from patchmine.index import IndexedUnit, Patches
+from patchmine.index import Cropping, IndexedUnit, Patches
 from patchmine.sheets import tiles
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.units import Patch
@@ -15,17 +15,17 @@ TITLE, SMALL, LEADING = 15.0, 7.0, 9.5
 LARGEST_TILE, NARROWEST = 200.0, 330.0
 
 
-def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, crop: str) -> Page:
+def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropping) -> Page:
     """A page with the patches of one unit. Reads the photographs, in parallel."""
     columns = max(1, min(10, ceil(sqrt(len(patches)))))
     width = min(LARGEST_TILE, (WIDTH - 2 * MARGIN - (columns - 1) * GAP) / columns)
     inner = max(NARROWEST - 2 * MARGIN, columns * (width + GAP) - GAP)
-    height = width * tiles.ratio(unit, patches, crop)
+    height = width * tiles.ratio(unit, patches, cropping)
     page = Page(inner + 2 * MARGIN, 0)
-    top = _head(page, unit, patches, pick, crop)
+    top = _head(page, unit, patches, pick, cropping)
     step = height + 2 * LEADING + GAP + 2
     size = (round(width * DPI / 72), round(height * DPI / 72))
-    for number, (patch, image) in enumerate(zip(patches, tiles.images(unit, patches, crop, size), strict=True)):
+    for number, (patch, image) in enumerate(zip(patches, tiles.images(unit, patches, cropping, size), strict=True)):
         x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
         page.pictures.append(Picture(image, x, y, width, height))
         caption(page, patch, x, y + height, width)
@@ -33,10 +33,10 @@ def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, crop: str) -> P
     return page
 
 
-def _head(page: Page, unit: IndexedUnit, patches: Patches, pick: str, crop: str) -> float:
+def _head(page: Page, unit: IndexedUnit, patches: Patches, pick: str, cropping: Cropping) -> float:
     """Title, facts and warnings; returns where the tiles begin."""
     inner = page.width - 2 * MARGIN
-    texts = [_facts(unit, patches, pick, crop), *_warnings(unit, patches, crop)]
+    texts = [_facts(unit, patches, pick, cropping), *_warnings(unit, patches, cropping)]
     lines = [line for text in texts for line in wrapped(text, inner, SMALL)]
     page.texts.append(Text(unit.name, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
     first = MARGIN + TITLE + LEADING
@@ -53,15 +53,15 @@ def caption(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
     page.texts.append(Text(fitted(named, width, SMALL), x, y + 8.5 + LEADING, SMALL))
 
 
-def _facts(unit: IndexedUnit, patches: Patches, pick: str, crop: str) -> str:
+def _facts(unit: IndexedUnit, patches: Patches, pick: str, cropping: Cropping) -> str:
     job = unit.index.manifest["job"]
     return (
-        f"unit {unit.unit} of {job['model']} · {tiles.field_text(unit, crop)} · "
+        f"unit {unit.unit} of {job['model']} · {tiles.field_text(unit, cropping)} · "
         f"{pick} {len(patches)} of {len(unit.index)} photographs in {PurePath(job['source']).name}"
     )
 
 
-def _warnings(unit: IndexedUnit, patches: Patches, crop: str) -> list[str]:
+def _warnings(unit: IndexedUnit, patches: Patches, cropping: Cropping) -> list[str]:
     texts = []
     numbers = unit.statistics
     if numbers.saturated:
@@ -69,6 +69,6 @@ def _warnings(unit: IndexedUnit, patches: Patches, crop: str) -> list[str]:
             f"Saturated: {numbers.tied} photographs hold the maximum {numbers.maximum:.3g}, so which of them are shown "
             "is arbitrary."
         )
-    if crop == "rf" and any(patch.visible < 1 for patch in patches):
+    if cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
         texts.append("Hatched: outside the receptive field or outside the picture that the network saw.")
     return texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from patchmine.index import IndexedUnit
+from patchmine.index import Cropping, IndexedUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH, caption
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, wrapped
@@ -13,8 +13,11 @@ from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, wrapped
 HEADING = 9.5
 
 
-def strips_page(units: Sequence[IndexedUnit], k: int, *, crop: str) -> Page:
-    """A page with the top k patches of each unit, a row a unit, in the order given. Raises ValueError without units."""
+def strips_page(units: Sequence[IndexedUnit], k: int, *, crop: str, share: float) -> Page:
+    """A page with the top k patches of each unit, a row a unit, in the order given; `crop` as in `IndexedUnit.top`.
+
+    Raises ValueError without units.
+    """
     if not units:
         raise ValueError("a sheet of strips needs at least one unit")
     index = units[0].index
@@ -34,13 +37,14 @@ def strips_page(units: Sequence[IndexedUnit], k: int, *, crop: str) -> Page:
     for unit in units:
         y += HEADING + 4
         page.texts.append(Text(unit.name, MARGIN, y, HEADING, bold=True))
-        detail = f"{unit.unit} · {tiles.field_text(unit, crop)}"
+        cropping = Cropping(index.crop(unit.unit, crop), share)
+        detail = f"{unit.unit} · {tiles.field_text(unit, cropping)}"
         page.texts.append(Text(detail, WIDTH - MARGIN, y, SMALL, colour=QUIET, right=True))
         y += 5
         patches = unit.top(k)
-        height = width * tiles.ratio(unit, patches, crop)
+        height = width * tiles.ratio(unit, patches, cropping)
         size = (round(width * DPI / 72), round(height * DPI / 72))
-        for number, (patch, image) in enumerate(zip(patches, tiles.images(unit, patches, crop, size), strict=True)):
+        for number, (patch, image) in enumerate(zip(patches, tiles.images(unit, patches, cropping, size), strict=True)):
             x = MARGIN + number * (width + GAP)
             page.pictures.append(Picture(image, x, y, width, height))
             caption(page, patch, x, y + height, width)

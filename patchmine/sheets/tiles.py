@@ -12,43 +12,45 @@ from PIL.Image import Image
 from patchmine.crops import View, padding, tile
 from patchmine.errors import PhotographError
 from patchmine.geometry import FieldGroup
-from patchmine.index import IndexedUnit
+from patchmine.index import Cropping, IndexedUnit
 from patchmine.sheets.page import font
-from patchmine.units import Box, Patch
+from patchmine.units import Box, Patch, Position
 
 
-def images(unit: IndexedUnit, patches: Sequence[Patch], crop: str, size: tuple[int, int]) -> list[Image]:
+def images(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int]) -> list[Image]:
     """The tiles of `size` (width, height) pixels, read and cut in parallel."""
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda patch: _image(unit, patch, view(unit, patch, crop), size), patches))
+        return list(pool.map(lambda patch: _image(unit, patch, view(unit, patch, cropping), size), patches))
 
 
-def ratio(unit: IndexedUnit, patches: Sequence[Patch], crop: str) -> float:
+def ratio(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping) -> float:
     """Height over width of a unit's tiles."""
     if not patches:
         return 1.0
-    window = view(unit, patches[0], crop).window
+    window = view(unit, patches[0], cropping).window
     return window.height / window.width
 
 
-def view(unit: IndexedUnit, patch: Patch, crop: str) -> View:
-    """The receptive field as it lies, or, where it is larger than the input, the input."""
-    group = unit.index.field(patch.unit.layer).group(patch.unit.channel)
+def view(unit: IndexedUnit, patch: Patch, cropping: Cropping) -> View:
+    """The field as it lies, in a frame of the same size for every patch; one larger than the input in the input."""
+    field = unit.index.field(patch.unit.layer)
+    group, channel = field.group(patch.unit.channel), patch.unit.channel
     seen = group.seen(patch.position)
-    height, width = unit.index.preprocessing.crop
-    if crop == "image":
+    height, width = field.input
+    if cropping.crop == "image":
         whole = Box(0, 0, width, height)
-        return View(whole, whole, seen if seen != whole else None)
-    field = patch.input_box
-    across = (field.left, field.right) if field.width < width else (0, width)
-    down = (field.top, field.bottom) if field.height < height else (0, height)
-    if group.size is None:
+        framed = field.effective_box(channel, patch.position, cropping.share)
+        return View(whole, whole, seen if seen != whole else framed and framed.intersect(whole))
+    window = patch.input_box
+    if cropping.crop == "erf":
+        window = field.effective_box(channel, patch.position, cropping.share) or window
+    elif group.size is None:
         # Fields of different sizes at different places: frames of one size, so that the scale is common.
-        across, down = (
-            _centred(seen.left, seen.right, widest(group)[1]),
-            _centred(seen.top, seen.bottom, widest(group)[0]),
-        )
-    return View(Box(across[0], down[0], across[1], down[1]), seen)
+        window = _centred(seen, *widest(group))
+    across = (window.left, window.right) if window.width < width else (0, width)
+    down = (window.top, window.bottom) if window.height < height else (0, height)
+    window = Box(across[0], down[0], across[1], down[1])
+    return View(window, seen.intersect(window))
 
 
 def widest(group: FieldGroup) -> tuple[int, int]:
@@ -56,9 +58,9 @@ def widest(group: FieldGroup) -> tuple[int, int]:
     return int((group.rows[:, 1] - group.rows[:, 0]).max()), int((group.cols[:, 1] - group.cols[:, 0]).max())
 
 
-def _centred(start: int, stop: int, size: int) -> tuple[int, int]:
-    low = (start + stop - size) // 2
-    return low, low + size
+def _centred(box: Box, height: int, width: int) -> Box:
+    left, top = (box.left + box.right - width) // 2, (box.top + box.bottom - height) // 2
+    return Box(left, top, left + width, top + height)
 
 
 def _image(unit: IndexedUnit, patch: Patch, view: View, size: tuple[int, int]) -> Image:
@@ -76,11 +78,23 @@ def value_text(patch: Patch) -> str:
     return f"{patch.value:#.3g}".rstrip(".")
 
 
-def field_text(unit: IndexedUnit, crop: str) -> str:
+def field_text(unit: IndexedUnit, cropping: Cropping) -> str:
     """What a tile shows, in words."""
-    group = unit.index.field(unit.unit.layer).group(unit.unit.channel)
-    height, width = unit.index.preprocessing.crop
+    field = unit.index.field(unit.unit.layer)
+    group = field.group(unit.unit.channel)
+    height, width = field.input
     size = f"{group.size[1]}×{group.size[0]}" if group.size else "up to {1}×{0}".format(*widest(group))
     stride = f", stride {group.stride[1]}" if group.stride else ""
-    shown = {"rf": "", "image": "; the whole input is shown, the field framed"}[crop]
-    return f"receptive field {size} px of the {width}×{height} input{stride}{shown}"
+    whole = f"receptive field {size} px of the {width}×{height} input{stride}"
+    if field.status == "whole_input":
+        held = "gates held constant" if field.local else "gates included"
+        whole += f" ({held}: the layer has some that see the whole input)"
+    if cropping.crop == "image":
+        return f"{whole}; the whole input is shown"
+    if cropping.crop == "erf":
+        middle = Position(field.grid[0] // 2, field.grid[1] // 2)
+        box = field.effective_box(unit.unit.channel, middle, cropping.share)
+        assert box is not None
+        effective = f"effective field {box.width}×{box.height} px, {cropping.share:.0%} of the gradient's energy"
+        return f"{effective}, of the {whole}"
+    return whole

@@ -1,0 +1,123 @@
+"""How much of a crop is real: the share of a patch's activation that the crop alone brings back.
+
+Each crop is put on a neutral background (the grey that normalisation maps to 0) at its original place and scale and
+fed through the network again. The share is (crop - blank) / (whole - blank), where blank is what the unit does at that
+position on the bare background: 1 when the crop explains the activation, 0 when it explains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchmine.decode import normalised, prepare
+from patchmine.errors import StoreError
+from patchmine.index import Crop, Index
+from patchmine.network import Network, Tap, run_until, survey, tapped
+from patchmine.units import Box, Patch, Unit
+
+CROPS: tuple[Crop, ...] = ("rf", "erf")
+_BATCH = 8
+_TOO_NEAR = 1e-3  # of the unit's spread: where the whole picture does no more than the background, no share is defined
+
+
+@dataclass(frozen=True)
+class Retained:
+    """The shares of the patches of one unit under one crop, float64 (patches,)."""
+
+    unit: Unit
+    crop: Crop
+    shares: NDArray[np.float64]
+
+
+def retained(
+    index: Index,
+    network: Network,
+    *,
+    units: int,
+    k: int,
+    share: float,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Retained]:
+    """Shares for `units` units of each layer (drawn with the seed) and the top k patches of each, for every crop.
+
+    `advance` is told how many patches have been fed back. Raises StoreError when the network is not the one that the
+    index was built with; PhotographError and SourceError when photographs have gone.
+    """
+    if network.weights != index.manifest["job"]["weights"]:
+        raise StoreError(
+            f"{index.name} was built with other weights of {network.name}: give the file it was built with by --weights"
+        )
+    rng = np.random.default_rng(seed)
+    found: list[Retained] = []
+    for layer, channels in index.layers.items():
+        (tap,) = survey(network.module, network.blank(), [layer])
+        background = _activations(network, tap, torch.zeros(1, 3, *network.preprocessing.crop))[0]
+        for channel in sorted(rng.choice(channels, min(units, channels), replace=False).tolist()):
+            patches = index.unit(f"{layer}:{channel}").top(k)
+            pictures = [_input(index, network, patch) for patch in patches]
+            for crop in CROPS:
+                alone = [
+                    _alone(picture, index.shown(patch.unit, patch.position, crop, share))
+                    for picture, patch in zip(pictures, patches, strict=True)
+                ]
+                maps = _activations(network, tap, torch.stack(alone))
+                shares = _shares(patches, maps, background, index.stats(layer)["std"][channel])
+                found.append(Retained(Unit(layer, channel), crop, shares))
+                advance(len(patches))
+    return found
+
+
+def summary(found: Sequence[Retained]) -> list[dict[str, Any]]:
+    """Per layer and crop: patches, median, and the tenth percentile of the shares."""
+    rows = []
+    for layer in dict.fromkeys(entry.unit.layer for entry in found):
+        for crop in CROPS:
+            shares = np.concatenate([e.shares for e in found if e.unit.layer == layer and e.crop == crop])
+            low, middle = np.quantile(shares, [0.1, 0.5]).tolist() if len(shares) else (None, None)
+            rows.append({"layer": layer, "crop": crop, "patches": len(shares), "median": middle, "p10": low})
+    return rows
+
+
+def _input(index: Index, network: Network, patch: Patch) -> Tensor:
+    pixels = prepare(index.source.read(patch.image), network.preprocessing).tensor
+    return normalised(pixels[None], network.preprocessing)[0]
+
+
+def _alone(picture: Tensor, shown: Box) -> Tensor:
+    alone = torch.zeros_like(picture)
+    cut = (slice(None), slice(shown.top, shown.bottom), slice(shown.left, shown.right))
+    alone[cut] = picture[cut]
+    return alone
+
+
+def _activations(network: Network, tap: Tap, inputs: Tensor) -> Tensor:
+    """The layer's maps (N, channels, grid height, grid width) for normalised inputs."""
+    maps: list[Tensor] = []
+
+    def see(output: Tensor) -> None:
+        maps.append(tap.layout.grid_of(output).float().clone())
+
+    with torch.inference_mode(), tapped(network.module, {tap.layer: see}):
+        for start in range(0, len(inputs), _BATCH):
+            run_until(network.module, inputs[start : start + _BATCH], tap.layer, tap.calls)
+            # A module that is called several times is tapped at each call, and its last output counts.
+            maps[-tap.calls :] = maps[-1:]
+    return torch.cat(maps)
+
+
+def _shares(patches: Sequence[Patch], maps: Tensor, background: Tensor, spread: float) -> NDArray[np.float64]:
+    shares = []
+    for patch, found in zip(patches, maps, strict=True):
+        place = (patch.unit.channel, patch.position.y, patch.position.x)
+        blank = float(background[place])
+        if abs(patch.value - blank) > _TOO_NEAR * spread:
+            shares.append((float(found[place]) - blank) / (patch.value - blank))
+    return np.array(shares, np.float64)
