@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchmine.geometry import ReceptiveField
-from patchmine.network import Tap, run_until, tapped
+from patchmine.network import Tap, last_call, run_until, tapped
 from patchmine.units import Position
 
 SAMPLE = 16
@@ -68,7 +68,7 @@ def _probe(
         maps = tap.layout.grid_of(output).float()
         sums[tap.layer] = (maps[range(len(places)), :, rows, cols] * signs).sum()
 
-    return see
+    return last_call(tap, see)
 
 
 def _by_distance(energy: NDArray[np.float64], centre: tuple[float, float], bins: int) -> NDArray[np.float64]:

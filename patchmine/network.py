@@ -209,6 +209,22 @@ class Tap:
     calls: int
 
 
+def last_call(tap: Tap, see: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+    """A function for `tapped`, good for one forward pass, that passes on the layer's last output alone.
+
+    A module that is called several times may give a grid of another shape each time; it is the last that counts.
+    """
+    left = tap.calls
+
+    def see_last(output: Tensor) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            see(output)
+
+    return see_last
+
+
 def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap, ...]:
     """Run the module once and describe the layers, in the order in which they are last called.
 

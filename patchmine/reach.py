@@ -66,10 +66,10 @@ def nothing(ndim: int) -> Tensor:
     return torch.full((PLANES,) + (1,) * ndim, INF)
 
 
-def compact(planes: Tensor, keep: int | None = None) -> Tensor:
-    """The same with every dim of length 1 along which nothing changes. `keep` names a dim to leave alone."""
+def compact(planes: Tensor) -> Tensor:
+    """The same with every dim of length 1 along which nothing changes."""
     for dim in range(1, planes.ndim):
-        if planes.shape[dim] > 1 and dim != keep:
+        if planes.shape[dim] > 1:
             first = planes.narrow(dim, 0, 1)
             if bool((planes == first).all()):
                 planes = first

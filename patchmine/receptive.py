@@ -24,17 +24,14 @@ from patchmine.geometry import FieldGroup, ReceptiveField
 from patchmine.network import Layout, layout_of, tapped
 from patchmine.observer import Observer
 from patchmine.reach import (
-    FULL_HIGH,
+    FULL,
     FULL_LOW,
     GLOBAL,
     HIGH,
     INF,
     LOW,
-    MINUS_STEP,
     PLANES,
-    STEP,
     WHOLE,
-    WHOLE_HIGH,
     WHOLE_LOW,
     Reach,
     compact,
@@ -117,24 +114,18 @@ def _field(
     rows = _along(layer, on_grid.rows, 3, layout.channels, height)
     cols = _along(layer, on_grid.cols, 2, layout.channels, width)
     widened = (rows[GLOBAL] < INF).any() or (cols[GLOBAL] < INF).any()
-    # (planes, channels): a channel keeps its full field where holding the gates constant leaves nothing of it.
-    local = (rows[LOW] < INF).any(1) & (cols[LOW] < INF).any(1)
+    # A channel keeps its full field where holding the gates constant would leave nothing, at any place.
+    local = torch.ones(layout.channels, dtype=torch.bool)
+    for planes in (rows, cols):
+        local &= ((planes[LOW] < INF) | (planes[FULL_LOW] == INF)).all(1)
     if field == "full" and widened:
         local = torch.zeros_like(local)
+    down, across = _chosen(rows, local), _chosen(cols, local)
     groups = []
-    for start, stop in _runs(rows, cols, local):
-        by_axis = []
-        for planes, length in ((rows, input_size[0]), (cols, input_size[1])):
-            mine = planes[:, start]
-            low, high = (LOW, HIGH) if local[start] else (FULL_LOW, FULL_HIGH)
-            seen_rows = _intervals(mine[low], mine[high], length)
-            form = _form(mine, seen_rows) if local[start] else None
-            by_axis.append((seen_rows, form))
-        (row_ends, down), (col_ends, across) = by_axis
-        regular = down is not None and across is not None
-        size, stride, offset = (
-            ((down[i], across[i]) for i in range(3)) if down and across and regular else (None, None, None)
-        )
+    for start, stop in _runs(down, across):
+        row_ends, col_ends = _intervals(down[:, start], input_size[0]), _intervals(across[:, start], input_size[1])
+        forms = _form(down[:, start], row_ends), _form(across[:, start], col_ends)
+        size, stride, offset = zip(*forms, strict=True) if forms[0] and forms[1] else (None, None, None)
         groups.append(FieldGroup((start, stop), row_ends, col_ends, size, stride, offset))
     return ReceptiveField(
         layer=layer,
@@ -189,28 +180,38 @@ def _along(layer: str, planes: Tensor, across: int, channels: int, length: int) 
     return hull.squeeze(across).expand(PLANES, channels, length)
 
 
-def _runs(rows: Tensor, cols: Tensor, local: Tensor) -> list[tuple[int, int]]:
+def _chosen(planes: Tensor, local: Tensor) -> Tensor:
+    """The planes (6, channels, positions) to report: both ends of the field, of the whole one, and the steps.
+
+    The full field, where a channel has no local one, has no whole form.
+    """
+    ends = torch.where(local[:, None], planes[LOW : HIGH + 1], planes[FULL])
+    return torch.cat([ends, planes[WHOLE_LOW:].masked_fill(~local[:, None], INF)])
+
+
+def _runs(down: Tensor, across: Tensor) -> list[tuple[int, int]]:
     """Runs of consecutive channels whose fields are the same."""
-    keys = torch.cat([rows.transpose(0, 1).flatten(1), cols.transpose(0, 1).flatten(1), local[:, None]], 1)
+    keys = torch.cat([down.transpose(0, 1).flatten(1), across.transpose(0, 1).flatten(1)], 1)
     ends = ((keys[1:] != keys[:-1]).any(1).nonzero()[:, 0] + 1).tolist()
     return list(zip([0, *ends], [*ends, len(keys)], strict=True))
 
 
-def _intervals(low: Tensor, high: Tensor, length: int) -> NDArray[np.int32]:
+def _intervals(chosen: Tensor, length: int) -> NDArray[np.int32]:
     """Half-open intervals int32 (positions, 2); [0, 0) for a position that sees nothing."""
+    low, high = chosen[:2]
     empty = low == INF
     ends = torch.stack([low.masked_fill(empty, 0), (1 - high).masked_fill(empty, 0)], 1)
     assert float(ends.min()) >= 0 and float(ends.max()) <= length, "a field reaches beyond the input"
     return ends.numpy().astype(np.int32)
 
 
-def _form(planes: Tensor, seen: NDArray[np.int32]) -> tuple[int, int, int] | None:
+def _form(chosen: Tensor, seen: NDArray[np.int32]) -> tuple[int, int, int] | None:
     """(size, stride, offset) such that position y sees [offset + y * stride, ... + size) before clipping."""
-    low, high = planes[WHOLE_LOW].double().numpy(), 1 - planes[WHOLE_HIGH].double().numpy()
+    low, high = chosen[2].double().numpy(), 1 - chosen[3].double().numpy()
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         return None
-    step = float(planes[STEP, 0])
-    known = np.isfinite(step) and bool((planes[STEP] == step).all() and (planes[MINUS_STEP] == -step).all())
+    step = float(chosen[4, 0])
+    known = np.isfinite(step) and bool((chosen[4] == step).all() and (chosen[5] == -step).all())
     if len(low) > 1:
         stride = low[1] - low[0]
         if len(low) == 2 and not (known and step == stride):

@@ -19,7 +19,7 @@ from torch import Tensor
 from patchmine.decode import normalised, prepare
 from patchmine.errors import StoreError
 from patchmine.index import Crop, Index
-from patchmine.network import Network, Tap, run_until, survey, tapped
+from patchmine.network import Network, Tap, last_call, run_until, survey, tapped
 from patchmine.units import Box, Patch, Unit
 
 CROPS: tuple[Crop, ...] = ("rf", "erf")
@@ -105,11 +105,9 @@ def _activations(network: Network, tap: Tap, inputs: Tensor) -> Tensor:
     def see(output: Tensor) -> None:
         maps.append(tap.layout.grid_of(output).float().clone())
 
-    with torch.inference_mode(), tapped(network.module, {tap.layer: see}):
-        for start in range(0, len(inputs), _BATCH):
+    for start in range(0, len(inputs), _BATCH):
+        with torch.inference_mode(), tapped(network.module, {tap.layer: last_call(tap, see)}):
             run_until(network.module, inputs[start : start + _BATCH], tap.layer, tap.calls)
-            # A module that is called several times is tapped at each call, and its last output counts.
-            maps[-tap.calls :] = maps[-1:]
     return torch.cat(maps)
 
 

@@ -43,7 +43,7 @@ NOT_CNN = re.compile(r"swin|vit")
 # One network, a small one, of each family.
 TIMM = """
 bat_resnext26ts coatnet_bn_0_rw_224 convformer_s18 convmixer_768_32 convnext_atto convnextv2_atto cs3darknet_focus_s
-cs3edgenet_x cs3sedarknet_l csatv2 cspnext_tiny cspresnet50 cspresnext50 darknet17 densenet121 densenetblur121d
+cs3edgenet_x cs3sedarknet_l cspnext_tiny cspresnet50 cspresnext50 darknet17 densenet121 densenetblur121d
 dla34 dla60_res2net dm_nfnet_f0 dpn48b dpn68 eca_nfnet_l0 eca_resnet33ts eca_vovnet39b ecaresnet26t ecaresnetlight
 edgenext_xx_small efficientnet_b0 efficientnet_b0_gn efficientnet_blur_b0 efficientnet_cc_b0_4e efficientnet_es
 efficientnet_lite0 efficientnetv2_rw_t efficientvit_b0 ese_vovnet19b_dw ese_vovnet19b_slim fasternet_t0 fastvit_t8
@@ -63,7 +63,7 @@ xception41 xcit_nano_12_p16_224 swin_tiny_patch4_window7_224 vit_tiny_patch16_22
 # In these something else than a pooled gate is global (attention, a lambda layer, a norm over the picture), which
 # the oracles cannot hold constant: only the full field is compared.
 ONLY_FULL = re.compile(
-    r"^(bat_|coatnet|csatv2|edgenext|efficientvit|focalnet|gcres|lambda|sehalo|xcit|swin|vit|mixer|poolformer|"
+    r"^(bat_|coatnet|edgenext|efficientvit|focalnet|gcres|lambda|sehalo|xcit|swin|vit|mixer|poolformer|"
     r"resnet50_gn|resnetv2_50x1|efficientnet_b0_gn|botnet|halonet|convformer)"
 )
 

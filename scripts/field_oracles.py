@@ -109,11 +109,13 @@ def _is_pooled(source: Tensor, result: Tensor, args: tuple[Any, ...], kwargs: di
 
 
 class Smooth(TorchFunctionMode):
-    """Replaces what lets no gradient through in places: maxima by means, clipped activations by the identity."""
+    """Replaces what lets no gradient through in places: maxima by means, clipped activations by the identity, and
+    those that saturate until rounding hides them by one that does not."""
 
     CLIPPED = frozenset(
         {"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_"}
     )
+    SATURATING = frozenset({"sigmoid", "sigmoid_", "tanh", "tanh_"})
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -122,7 +124,10 @@ class Smooth(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in self.CLIPPED:
             return args[0] if args else kwargs["input"]
-        if name in ("max_pool2d", "_max_pool2d", "boolean_dispatch") and "adaptive" not in name:
+        if name in self.SATURATING:
+            source = args[0] if args else kwargs["input"]
+            return source / (1 + source.abs())
+        if name == "max_pool2d":
             return _mean_pool(*args, **kwargs)
         if name == "adaptive_max_pool2d":
             return nn.functional.adaptive_avg_pool2d(args[0], args[1] if len(args) > 1 else kwargs["output_size"])

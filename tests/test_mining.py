@@ -306,6 +306,34 @@ def test_a_layer_behind_relu6_is_reported_with_its_saturated_units(tmp_path):
     assert [patch.image_id for patch in unit.top(30)] == list(range(30))
 
 
+SHARED = """
+from torch import nn
+from patchmine.geometry import Preprocessing
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.act = nn.Conv2d(3, 4, 3, stride=2), nn.Conv2d(4, 6, 3), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(self.second(self.act(self.first(x))))
+
+def build():
+    half = (0.5, 0.5, 0.5)
+    return Shared(), Preprocessing(32, (32, 32), "bilinear", half, half)
+"""
+
+
+def test_of_a_module_that_is_called_again_in_another_shape_the_last_call_counts(photographs, tmp_path):
+    (tmp_path / "net.py").write_text(SHARED)
+    out = tmp_path / "s.patchmine"
+    patchmine.build_index(photographs, out, model=f"{tmp_path}/net.py:build", layers=("act", "second"))
+    index = patchmine.open_index(out)
+    assert index.layers == {"second": 6, "act": 6}
+    before, after = (index.store.table(layer)[0] for layer in ("second", "act"))
+    assert np.array_equal(after, np.maximum(before, 0))
+
+
 def test_the_default_layers_of_such_a_network_are_read_before_it(tmp_path):
     from patchmine import models
     from patchmine.layers import choose

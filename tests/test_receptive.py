@@ -256,6 +256,8 @@ OPERATORS = {
     "reflect": nn.Conv2d(8, 8, 5, padding=2, padding_mode="reflect"),
     "replicate": nn.Conv2d(8, 8, 5, padding=2, padding_mode="replicate"),
     "circular": nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
+    "reflected": nn.ReflectionPad2d((3, 1, 2, 4)),
+    "replicated": nn.ReplicationPad2d((3, 1, 2, 4)),
     "cropping pad": Apply(lambda x: F.pad(x, (-2, 1, 3, -1))),
     "max, ceil": nn.MaxPool2d(3, 2, ceil_mode=True),
     "max, ceil, padding": nn.MaxPool2d(3, 2, padding=1, ceil_mode=True),
@@ -378,6 +380,12 @@ def test_a_grid_of_one_cell_keeps_its_form():
     from torchvision import models
 
     assert form(fields_of(models.resnet18(), (32, 32), ["layer4"])["layer4"]) == ((435,) * 2, (32,) * 2, (-217,) * 2)
+    halved = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1), Apply(lambda x: x[..., ::2, ::2]), nn.Conv2d(4, 4, 3, padding=1)
+    )
+    assert form(fields_of(halved, (4, 4), ["2"])["2"]) == ((11, 11), (4, 4), (-5, -5))
+    doubled = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1))
+    assert form(fields_of(doubled, (2, 2), ["1"])["1"]) == (None, None, None)
 
 
 class Gated(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
-from patchmine.network import Network, Tap, run_until, tapped
+from patchmine.network import Network, Tap, last_call, run_until, tapped
 from patchmine.ranking import Int64
 
 HELP = "torch: PyTorch on the CPU or a GPU"
@@ -65,7 +65,7 @@ class TorchExecutor:
         return torch.autocast(self.device.type, self.precision)
 
     def _reduce(self, tap: Tap, ids: Tensor, bound: Bound, reduced: dict[str, Reduced]) -> Callable[[Tensor], None]:
-        """A tap that puts the layer's reduction into `reduced`; a layer called again replaces its earlier call."""
+        """A tap that puts the layer's reduction into `reduced`."""
         bound_value = torch.from_numpy(bound[0]).to(self.device)
         bound_image = torch.from_numpy(bound[1]).to(self.device)
 
@@ -85,4 +85,4 @@ class TorchExecutor:
                 vectors=np.ascontiguousarray(vectors.cpu().numpy()),
             )
 
-        return see
+        return last_call(tap, see)
