@@ -124,8 +124,8 @@ def _field(
     groups = []
     for start, stop in _runs(down, across):
         row_ends, col_ends = _intervals(down[:, start], input_size[0]), _intervals(across[:, start], input_size[1])
-        forms = _form(down[:, start], row_ends), _form(across[:, start], col_ends)
-        size, stride, offset = zip(*forms, strict=True) if forms[0] and forms[1] else (None, None, None)
+        vertical, horizontal = _form(down[:, start], row_ends), _form(across[:, start], col_ends)
+        size, stride, offset = zip(vertical, horizontal, strict=True) if vertical and horizontal else (None,) * 3
         groups.append(FieldGroup((start, stop), row_ends, col_ends, size, stride, offset))
     return ReceptiveField(
         layer=layer,
