@@ -24,7 +24,8 @@ class Preprocessing:
     """How a photograph becomes the input: resize, crop at the centre, normalise.
 
     `resize` is the length of the short side after resizing, in pixels, or (height, width) to squash to.
-    `crop` is (height, width) of the input. `mean` and `std` are per channel, for values in 0..1.
+    `crop` is (height, width) of the input. `mean` and `std` are per channel, for values in 0..1. With `view` "pad" the
+    whole photograph is fitted into the input instead, its proportions kept, and the rest is filled with the mean.
     """
 
     resize: int | tuple[int, int]
@@ -32,12 +33,17 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    view: str = "crop"
 
     def place(self, width: int, height: int) -> Placement:
         """Where a photograph of this size (after EXIF orientation) comes to lie."""
         if width < 1 or height < 1:
             raise RequestError(f"a photograph of {width}x{height} pixels has no area")
-        if isinstance(self.resize, int):
+        crop_height, crop_width = self.crop
+        if self.view == "pad":
+            scale = min(crop_width / width, crop_height / height)
+            resized = (max(1, round(width * scale)), max(1, round(height * scale)))
+        elif isinstance(self.resize, int):
             # The long side is truncated, not rounded: torchvision's Resize does, and every published accuracy with it.
             if width <= height:
                 resized = (self.resize, max(1, int(self.resize * height / width)))
@@ -45,7 +51,6 @@ class Preprocessing:
                 resized = (max(1, int(self.resize * width / height)), self.resize)
         else:
             resized = (self.resize[1], self.resize[0])
-        crop_height, crop_width = self.crop
         # round() halves to even, as torchvision's CenterCrop does.
         left, top = round((resized[0] - crop_width) / 2), round((resized[1] - crop_height) / 2)
         return Placement(
@@ -69,6 +74,7 @@ class Preprocessing:
             interpolation=data["interpolation"],
             mean=_three(data["mean"]),
             std=_three(data["std"]),
+            view=data["view"],
         )
 
 

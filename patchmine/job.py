@@ -33,6 +33,8 @@ class Job:
     shard_size: int
     keep: int
     table: bool
+    field: str
+    """`local` or `full`: whether receptive fields count what gates saw."""
 
     @property
     def digest(self) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from patchmine.executors.torch import default_device
 from patchmine.job import Job
 from patchmine.layers import choose
 from patchmine.network import Network, Tap, survey
-from patchmine.receptive import receptive_fields
-from patchmine.request import Progress, Run, Silent, Wanted
+from patchmine.receptive import FieldKind, receptive_fields
+from patchmine.request import FIELDS, VIEWS, Progress, Run, Silent, Wanted
 from patchmine.shardfile import ShardFile, write_atomically
 from patchmine.sources import Entry, Source, open_source
 
@@ -94,6 +94,7 @@ def build_index(
     _refuse_foreign(directory)
     entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
     network = models.load(wanted.model, wanted.weights)
+    network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
     taps = survey(network.module, network.blank(), choose(network, wanted.layers))
     job = _job(wanted, opened, entries, network, taps)
 
@@ -101,7 +102,7 @@ def build_index(
     if finished is not None:
         shutil.rmtree(directory / store.SHARDS, ignore_errors=True)
         return Report(directory, finished, True, 0.0, 0)
-    layers = _plan_layers(network, taps, opened, entries)
+    layers = _plan_layers(network, taps, opened, entries, job.field)
     setting = Setting(job.device, job.precision, job.batch_size)
     executor = executors.build(job.executor, network, taps, setting)
     shards = _workspace(directory, job, run.fresh)
@@ -131,6 +132,9 @@ def _check(wanted: Wanted, run: Run) -> None:
         raise RequestError(f"there is no engine {run.engine!r}{nearest(run.engine, known)}")
     if wanted.executor not in executors.kinds():
         raise RequestError(f"there is no executor {wanted.executor!r}{nearest(wanted.executor, executors.kinds())}")
+    for option, word, words in (("--field", wanted.field, FIELDS), ("--view", wanted.view, VIEWS)):
+        if word not in words:
+            raise RequestError(f"there is no {option} {word!r}{nearest(word, words)}")
     counts = {
         "--keep": wanted.keep,
         "--limit": wanted.limit,
@@ -196,6 +200,7 @@ def _job(wanted: Wanted, source: Source, entries: Sequence[Entry], network: Netw
         shard_size=wanted.shard_size,
         keep=wanted.keep,
         table=wanted.table,
+        field=wanted.field,
     )
 
 
@@ -267,11 +272,11 @@ def _verified(shards: Path, job: Job, progress: Progress) -> dict[int, ShardFile
 
 
 def _plan_layers(
-    network: Network, taps: Sequence[Tap], source: Source, entries: Sequence[Entry]
+    network: Network, taps: Sequence[Tap], source: Source, entries: Sequence[Entry], field: str
 ) -> list[store.LayerPlan]:
     """Exact receptive fields from the graph; effective ones from photographs spread evenly over the source."""
     layers = [tap.layer for tap in taps]
-    exact = receptive_fields(network.module, network.preprocessing.crop, layers)
+    exact = receptive_fields(network.module, network.preprocessing.crop, layers, field=cast(FieldKind, field))
     sample = _sample(network, source, entries)
     effective = effective_fields(network.module, taps, exact, sample) if len(sample) else {}
     return [

@@ -39,6 +39,9 @@ from patchmine.reach import (
     reshaped,
 )
 
+FieldKind = Literal["local", "full"]
+"""Whether what a gate computed from the whole picture counts: `local` holds it constant."""
+
 
 def receptive_fields(
     module: nn.Module,
@@ -46,7 +49,7 @@ def receptive_fields(
     layers: Sequence[str],
     *,
     channels: int = 3,
-    field: Literal["local", "full"] = "local",
+    field: FieldKind = "local",
 ) -> dict[str, ReceptiveField]:
     """The receptive fields of layers, for one input of (height, width) pixels; of a layer's last call.
 
@@ -100,7 +103,7 @@ def _field(
     seen: Seen,
     shape: tuple[int, ...],
     input_size: tuple[int, int],
-    field: Literal["local", "full"],
+    field: FieldKind,
 ) -> ReceptiveField:
     """The receptive field of a layer from the reach of its output."""
     if isinstance(seen, Unknown):

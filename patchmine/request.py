@@ -11,6 +11,9 @@ MODEL = "efficientnet_lite0"
 K = 25
 PICKS = ("top", "bottom", "random", "quantile:Q")
 CROPS = ("rf", "erf", "image", "auto")
+FIELDS = ("local", "full")
+VIEWS = ("crop", "pad")
+"""What of a photograph the network sees: the middle, as it was trained, or all of it with padding around."""
 SHARE = 0.95
 """The part of the gradient's energy that the box of an effective receptive field holds."""
 
@@ -32,6 +35,9 @@ class Wanted:
     precision: str = "fp32"
     executor: str = "torch"
     table: bool = True
+    field: str = FIELDS[0]
+    """Whether what a gate saw counts: `local` holds gates constant, `full` does not."""
+    view: str = VIEWS[0]
 
 
 @dataclass(frozen=True)

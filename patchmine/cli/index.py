@@ -57,6 +57,10 @@ def index(
     no_table: Annotated[
         bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
     ] = not WANTED.table,
+    field: options.Field = WANTED.field,
+    view: Annotated[
+        str, typer.Option("--view", help="crop: what the network was trained on; pad: the whole picture, padded.")
+    ] = WANTED.view,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever is there.")] = RUN.fresh,
     strict: Annotated[
         bool, typer.Option("--strict", help="A photograph that cannot be read is an error.")
@@ -90,6 +94,8 @@ def index(
         precision,
         executor,
         not no_table,
+        field,
+        view,
     )
     directory = out or Path(f"{open_source(source).name}.patchmine")
     try:

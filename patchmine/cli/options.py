@@ -55,3 +55,6 @@ Crop = Annotated[
     ),
 ]
 Share = Annotated[float, typer.Option("--share", help="Of the gradient's energy that --crop erf holds.")]
+Field = Annotated[
+    str, typer.Option("--field", help="local: gates that see the whole input held constant; full: they count.")
+]
