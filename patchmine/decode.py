@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from patchmine.errors import PhotographError
+from patchmine.errors import PhotographError, RequestError
 from patchmine.geometry import Placement, Preprocessing
 from patchmine.photographs import upright
 
@@ -40,7 +40,10 @@ def prepare(data: bytes, preprocessing: Preprocessing) -> Pixels:
     """Decode, turn upright, resize and crop. Raises PhotographError, whose message is the reason."""
     picture = _decode(data)
     height, width = picture.shape[1:]
-    placement = preprocessing.place(width, height)
+    try:
+        placement = preprocessing.place(width, height)
+    except RequestError as error:
+        raise PhotographError(str(error)) from None
     return Pixels(_fit(picture, placement, preprocessing), placement)
 
 

@@ -5,7 +5,8 @@ numpy only: the reading side uses this without torch.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from math import ceil, floor
 from typing import Any, Literal
 
@@ -18,6 +19,10 @@ from patchmine.units import Box, Position
 # Half-width of the resize kernels in units of the output pixel, as torch's antialiased interpolation uses them.
 FILTER_REACH = {"bilinear": 1.0, "bicubic": 2.0}
 
+TRIM = 32
+"""Photographs seen whole are trimmed to a multiple of this many pixels: the stride of the usual networks. So there are
+few different sizes, and padding that depends on the size modulo the stride is the same in all of them."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -25,7 +30,9 @@ class Preprocessing:
 
     `resize` is the length of the short side after resizing, in pixels, or (height, width) to squash to.
     `crop` is (height, width) of the input. `mean` and `std` are per channel, for values in 0..1. With `view` "pad" the
-    whole photograph is fitted into the input instead, its proportions kept, and the rest is filled with the mean.
+    whole photograph is fitted into the input instead, its proportions kept, and the rest is filled with the mean. With
+    "whole" the input is the photograph in its own size, but for the edges over a multiple of TRIM; `crop` is then only
+    the size at which the network is looked at beforehand.
     """
 
     resize: int | tuple[int, int]
@@ -40,7 +47,12 @@ class Preprocessing:
         if width < 1 or height < 1:
             raise RequestError(f"a photograph of {width}x{height} pixels has no area")
         crop_height, crop_width = self.crop
-        if self.view == "pad":
+        if self.view == "whole":
+            if min(width, height) < TRIM:
+                raise RequestError(f"a photograph of {width}x{height} pixels is smaller than {TRIM} pixels")
+            resized = (width, height)
+            crop_width, crop_height = (length // TRIM * TRIM for length in resized)
+        elif self.view == "pad":
             scale = min(crop_width / width, crop_height / height)
             resized = (max(1, round(width * scale)), max(1, round(height * scale)))
         elif isinstance(self.resize, int):
@@ -265,6 +277,60 @@ class ReceptiveField:
                 for group in data["groups"]
             ),
         )
+
+
+@dataclass(frozen=True)
+class FieldsBySize:
+    """The receptive fields of one layer for every input size that the photographs have.
+
+    What a row sees depends on the height of the input alone and what a column sees on its width, so `entries` need
+    not hold every size, but every height and every width.
+    """
+
+    entries: tuple[ReceptiveField, ...]
+
+    @property
+    def nominal(self) -> ReceptiveField:
+        """That of the size which the network was looked at beforehand."""
+        return self.entries[0]
+
+    def at(self, size: tuple[int, int]) -> ReceptiveField:
+        """The receptive field for an input of (height, width). Raises KeyError for a size that is not covered."""
+        by_size = {entry.input: entry for entry in self.entries}
+        if size in by_size:
+            return by_size[size]
+        tall = next((entry for entry in self.entries if entry.input[0] == size[0]), None)
+        wide = next((entry for entry in self.entries if entry.input[1] == size[1]), None)
+        if tall is None or wide is None:
+            raise KeyError(size)
+        groups = tuple(_crossed(above, beside) for above, beside in zip(tall.groups, wide.groups, strict=True))
+        return replace(tall, grid=(tall.grid[0], wide.grid[1]), input=size, groups=groups)
+
+
+def _crossed(tall: FieldGroup, wide: FieldGroup) -> FieldGroup:
+    """Rows of the one, columns of the other."""
+    if tall.channels != wide.channels:
+        raise ValueError(f"groups {tall.channels} and {wide.channels} are not of the same channels")
+
+    def cross(a: tuple[int, int] | None, b: tuple[int, int] | None) -> tuple[int, int] | None:
+        return None if a is None or b is None else (a[0], b[1])
+
+    return FieldGroup(
+        tall.channels,
+        tall.rows,
+        wide.cols,
+        cross(tall.size, wide.size),
+        cross(tall.stride, wide.stride),
+        cross(tall.offset, wide.offset),
+    )
+
+
+def covering(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """As few sizes (height, width) as hold every height and every width of `sizes`."""
+    pairs = set(sizes)
+    heights, widths = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
+    longest = max(len(heights), len(widths))
+    return [(heights[i % len(heights)], widths[i % len(widths)]) for i in range(longest)]
 
 
 def _listed(pair: tuple[int, int] | None) -> list[int] | None:

@@ -17,7 +17,7 @@ from patchmine import request, store
 from patchmine.classes import class_label
 from patchmine.crops import cut
 from patchmine.errors import RequestError, SourceError, StoreError, UnitError, nearest
-from patchmine.geometry import Placement, Preprocessing, ReceptiveField
+from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
 from patchmine.naming import Names
 from patchmine.ranking import Int64, rank_column
 from patchmine.sources import Source, open_source
@@ -109,7 +109,7 @@ class Index:
         self.store = store.Store(directory)
         self._source = source
         self.preprocessing = Preprocessing.from_dict(self.manifest["job"]["preprocessing"])
-        self._fields: dict[str, ReceptiveField] = {}
+        self._fields: dict[str, FieldsBySize] = {}
         self._stats: dict[str, dict[str, Any]] = {}
 
     def __repr__(self) -> str:
@@ -160,10 +160,18 @@ class Index:
                     if match is None or fnmatchcase(found.name, match) or fnmatchcase(str(found.unit), match):
                         yield found
 
-    def field(self, layer: str) -> ReceptiveField:
+    def fields(self, layer: str) -> FieldsBySize:
+        """The receptive fields of a layer for every input size; read once."""
         if layer not in self._fields:
-            self._fields[layer] = self.store.field(layer)
+            self._fields[layer] = self.store.fields(layer)
         return self._fields[layer]
+
+    def field(self, layer: str, image: int | None = None) -> ReceptiveField:
+        """The receptive field of a layer, for the input size of one photograph or else for the nominal one."""
+        if image is None or self.preprocessing.view != "whole":
+            return self.fields(layer).nominal
+        width, height = self.placement(image).input
+        return self.fields(layer).at((height, width))
 
     def stats(self, layer: str) -> dict[str, Any]:
         """The statistics of a layer, as `Store.stats` gives them; read once."""
@@ -195,16 +203,6 @@ class Index:
             )
         return wanted  # type: ignore[return-value]
 
-    def shown(self, unit: Unit, position: Position, crop: Crop, share: float = request.SHARE) -> Box:
-        """What a crop shows of the input, clipped to it, in input pixels."""
-        field = self.field(unit.layer)
-        height, width = field.input
-        if crop == "image":
-            return Box(0, 0, width, height)
-        seen = field.group(unit.channel).seen(position)
-        effective = field.effective_box(unit.channel, position, share) if crop == "erf" else None
-        return seen if effective is None else seen.intersect(effective)
-
     def patch(
         self,
         unit: Unit,
@@ -217,7 +215,7 @@ class Index:
     ) -> Patch:
         """The patch for one cell of the table: `place` is y * grid width + x."""
         record = self.store.image(image)
-        field = self.field(unit.layer)
+        field = self.field(unit.layer, image)
         position = Position(*divmod(place, field.grid[1]))
         group = field.group(unit.channel)
         placement = self.preprocessing.place(*record.size)
@@ -231,7 +229,7 @@ class Index:
             position=position,
             visible=field.visible(unit.channel, position),
             input_box=group.whole(position),
-            box=placement.to_source(self.shown(unit, position, crop, share)),
+            box=placement.to_source(shown(field, unit.channel, position, crop, share)),
             cutter=self.cut,
         )
 
@@ -326,6 +324,15 @@ class IndexedUnit:
 
     def _repr_html_(self) -> str:
         return f"<p><b>{self.name}</b> ({self.unit})</p>{self.top(9)._repr_html_()}"
+
+
+def shown(field: ReceptiveField, channel: int, position: Position, crop: Crop, share: float = request.SHARE) -> Box:
+    """What a crop shows of the input, clipped to it, in input pixels."""
+    if crop == "image":
+        return Box(0, 0, field.input[1], field.input[0])
+    seen = field.group(channel).seen(position)
+    effective = field.effective_box(channel, position, share) if crop == "erf" else None
+    return seen if effective is None else seen.intersect(effective)
 
 
 def _choose(column: Any, k: int, pick: str, seed: int) -> Int64:

@@ -19,6 +19,9 @@ Keys = NDArray[np.uint64]
 NO_IMAGE = 2**32 - 1
 """The image id of an empty place; real ids are smaller."""
 
+CELLS = 2**32
+"""More cells than any grid has: image * CELLS + position orders pairs, whatever the sizes of the grids."""
+
 _SIGN = np.uint32(0x80000000)
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -125,3 +128,8 @@ def rank_column(values: Float32, descending: bool = True) -> Int64:
     keys = sort_keys(values if descending else -values, images)
     order = np.argsort(keys)
     return order[: int(np.isfinite(values).sum())]
+
+
+def position_dtype(cells: int) -> type[np.uint16] | type[np.uint32]:
+    """What positions in a grid of so many cells are stored as."""
+    return np.uint16 if cells <= 2**16 else np.uint32

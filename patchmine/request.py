@@ -12,8 +12,9 @@ K = 25
 PICKS = ("top", "bottom", "random", "quantile:Q")
 CROPS = ("rf", "erf", "image", "auto")
 FIELDS = ("local", "full")
-VIEWS = ("crop", "pad")
-"""What of a photograph the network sees: the middle, as it was trained, or all of it with padding around."""
+VIEWS = ("crop", "pad", "whole")
+"""What of a photograph the network sees: the middle, as it was trained; all of it, with padding around; or all of it in
+its own size."""
 SHARE = 0.95
 """The part of the gradient's energy that the box of an effective receptive field holds."""
 

@@ -8,7 +8,7 @@ position on the bare background: 1 when the crop explains the activation, 0 when
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchmine.decode import normalised, prepare
-from patchmine.errors import StoreError
-from patchmine.index import Crop, Index
+from patchmine.errors import RequestError, StoreError
+from patchmine.index import Crop, Index, shown
 from patchmine.network import Network, Tap, last_call, run_until, survey, tapped
 from patchmine.units import Box, Patch, Unit
 
@@ -55,6 +55,9 @@ def retained(
         raise StoreError(
             f"{index.name} was built with other weights of {network.name}: give the file it was built with by --weights"
         )
+    if index.preprocessing.view == "whole":
+        raise RequestError(f"{index.name} shows photographs whole, and crops are compared at one input size only")
+    network = replace(network, preprocessing=index.preprocessing)
     rng = np.random.default_rng(seed)
     found: list[Retained] = []
     for layer, channels in index.layers.items():
@@ -65,7 +68,7 @@ def retained(
             pictures = [_input(index, network, patch) for patch in patches]
             for crop in CROPS:
                 alone = [
-                    _alone(picture, index.shown(patch.unit, patch.position, crop, share))
+                    _alone(picture, shown(index.field(layer), channel, patch.position, crop, share))
                     for picture, patch in zip(pictures, patches, strict=True)
                 ]
                 maps = _activations(network, tap, torch.stack(alone))
@@ -91,9 +94,9 @@ def _input(index: Index, network: Network, patch: Patch) -> Tensor:
     return normalised(pixels[None], network.preprocessing)[0]
 
 
-def _alone(picture: Tensor, shown: Box) -> Tensor:
+def _alone(picture: Tensor, box: Box) -> Tensor:
     alone = torch.zeros_like(picture)
-    cut = (slice(None), slice(shown.top, shown.bottom), slice(shown.left, shown.right))
+    cut = (slice(None), slice(box.top, box.bottom), slice(box.left, box.right))
     alone[cut] = picture[cut]
     return alone
 

@@ -17,7 +17,7 @@ from patchmine.errors import PhotographError
 from patchmine.executors import Executor, Reduced
 from patchmine.job import Job, Shard
 from patchmine.network import Tap
-from patchmine.ranking import Int64, TopK
+from patchmine.ranking import CELLS, Int64, TopK, position_dtype
 from patchmine.sources import Entry, Source
 
 ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
@@ -56,14 +56,14 @@ class LayerShard:
     takes memory.
     """
 
-    def __init__(self, tap: Tap, photographs: int, keep: int) -> None:
-        height, width = tap.layout.grid
-        self.cells, units = height * width, tap.layout.channels
-        patches = photographs * min(self.cells, units)
+    def __init__(self, tap: Tap, photographs: int, keep: int, one_size: bool) -> None:
+        units = tap.layout.channels
+        cells = tap.layout.grid[0] * tap.layout.grid[1] if one_size else CELLS
+        patches = photographs * min(cells, units)
         self.top = TopK.empty(units, keep)
         self.images = np.empty(photographs, np.int64)
         self.values = np.empty((photographs, units), np.float32)
-        self.positions = np.empty((photographs, units), np.uint16 if self.cells <= 2**16 else np.uint32)
+        self.positions = np.empty((photographs, units), position_dtype(cells))
         self.vector_images = np.empty(patches, np.int64)
         self.vector_places = np.empty(patches, self.positions.dtype)
         self.vectors = np.empty((patches, units), np.float16)
@@ -96,9 +96,9 @@ class LayerShard:
         """The arrays of the shard file, with the vectors that cannot rank any more left out."""
         self.settle()
         filled = self.top.filled
-        ranked = np.unique(self.top.images[filled] * self.cells + self.top.positions[filled])
+        ranked = np.unique(self.top.images[filled] * CELLS + self.top.positions[filled])
         images, places = self.vector_images[: self.patches], self.vector_places[: self.patches]
-        kept = np.isin(images * self.cells + places, ranked)
+        kept = np.isin(images * CELLS + places, ranked)
         return {
             f"{prefix}/value": self.values[: self.rows],
             f"{prefix}/position": self.positions[: self.rows],
@@ -124,7 +124,8 @@ class ShardMiner:
         self.executor = executor
         self.pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
         photographs = min(job.shard_size, job.photographs)
-        self.layers = {tap.layer: LayerShard(tap, photographs, job.keep) for tap in self.taps}
+        one_size = job.preprocessing.view != "whole"
+        self.layers = {tap.layer: LayerShard(tap, photographs, job.keep, one_size) for tap in self.taps}
 
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
@@ -157,7 +158,7 @@ class ShardMiner:
         return {"job": self.job.digest, "shard": shard.number, "images": records}, arrays
 
     def _batches(self, shard: Shard, records: list[dict[str, Any]]) -> Iterator[list[Photograph]]:
-        """Whole batches of readable photographs; `records` gets an entry for every photograph, in order."""
+        """Batches of readable photographs of one input size; `records` gets an entry for every photograph, in order."""
         batch: list[Photograph] = []
         block = 8 * self.job.batch_size
         for start in range(shard.start, shard.stop, block):
@@ -165,8 +166,12 @@ class ShardMiner:
             # The whole block first: a forward pass on all cores collapses when decoding wants one of them.
             for photograph in list(self.pool.map(self._read, ids)):
                 records.append(_record(photograph))
-                if photograph.pixels is not None:
-                    batch.append(photograph)
+                if photograph.pixels is None:
+                    continue
+                if batch and _input_size(batch[-1]) != _input_size(photograph):
+                    yield batch
+                    batch = []
+                batch.append(photograph)
                 if len(batch) == self.job.batch_size:
                     yield batch
                     batch = []
@@ -186,3 +191,8 @@ def _record(photograph: Photograph) -> dict[str, Any]:
         "size": list(size),
         "reason": photograph.reason,
     }
+
+
+def _input_size(photograph: Photograph) -> tuple[int, int]:
+    assert photograph.pixels is not None
+    return photograph.pixels.placement.input

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.errors import StoreError
-from patchmine.geometry import ReceptiveField
-from patchmine.ranking import Float32, Int64, TopK
+from patchmine.geometry import FieldsBySize, ReceptiveField
+from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype
 from patchmine.shardfile import ShardFile, write_atomically
 
 FORMAT = 1
@@ -54,7 +54,8 @@ class LayerPlan:
     layer: str
     units: int
     grid: tuple[int, int]
-    field: ReceptiveField
+    fields: FieldsBySize
+    one_size: bool
 
 
 def write_activations(
@@ -85,9 +86,10 @@ def write_activations(
             for number, plan in enumerate(layers):
                 group = h5.create_group(f"layers/{plan.layer}")
                 group.attrs["grid"] = plan.grid
-                group.attrs["field"] = json.dumps({"input": plan.field.input, **plan.field.as_dict()})
-                if plan.field.effective is not None:
-                    group.create_dataset("effective", data=plan.field.effective)
+                entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
+                group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
+                if plan.fields.nominal.effective is not None:
+                    group.create_dataset("effective", data=plan.fields.nominal.effective)
                 writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
                 top = writer.write_table(keep, table)
                 writer.write_top(top)
@@ -155,8 +157,7 @@ class _LayerWriter:
 
     def write_table(self, keep: int, table: bool) -> TopK:
         """The table (unless it is not wanted), the statistics; returns the final ranking."""
-        cells = self.plan.grid[0] * self.plan.grid[1]
-        small = np.uint16 if cells <= 2**16 else np.uint32
+        small = position_dtype(self.plan.grid[0] * self.plan.grid[1] if self.plan.one_size else CELLS)
         slabs = (
             [
                 _Slabs(self.group, "value", np.float32, self.images, self.plan.units),
@@ -203,16 +204,15 @@ class _LayerWriter:
 
     def write_vectors(self, top: TopK) -> None:
         """The vectors of the final top-k, once per distinct (image, position), in that order."""
-        cells = self.plan.grid[0] * self.plan.grid[1]
         filled = top.filled
-        wanted = np.unique(top.images[filled] * cells + top.positions[filled])
+        wanted = np.unique(top.images[filled] * CELLS + top.positions[filled])
         rows = max(len(wanted), 1)
         chunk = (min(rows, max(1, (1 << 18) // (2 * self.plan.units))), self.plan.units)
         vectors = self.group.create_dataset("vectors", (len(wanted), self.plan.units), np.float16, chunks=chunk)
         done = 0
         for shard in self.shards:
             image = self.ids[shard.array(f"{self.prefix}/vector_image")]
-            found = image * cells + shard.array(f"{self.prefix}/vector_position")
+            found = image * CELLS + shard.array(f"{self.prefix}/vector_position")
             order = np.argsort(found)
             chosen = order[np.isin(found[order], wanted)]
             if len(chosen):
@@ -222,8 +222,8 @@ class _LayerWriter:
             raise StoreError(
                 f"the shards hold {done} of {len(wanted)} vectors of {self.plan.layer}; start over with --fresh"
             )
-        self.group.create_dataset("vector_image", data=(wanted // cells).astype(np.uint32))
-        self.group.create_dataset("vector_position", data=(wanted % cells).astype(np.uint32))
+        self.group.create_dataset("vector_image", data=(wanted // CELLS).astype(np.uint32))
+        self.group.create_dataset("vector_position", data=(wanted % CELLS).astype(np.uint32))
 
 
 class _Slabs:
@@ -381,15 +381,16 @@ class Store:
             class_name=self.class_names[code] if code >= 0 else None,
         )
 
-    def grid(self, layer: str) -> tuple[int, int]:
-        height, width = self._layer(layer).attrs["grid"]
-        return int(height), int(width)
-
-    def field(self, layer: str) -> ReceptiveField:
+    def fields(self, layer: str) -> FieldsBySize:
         group = self._layer(layer)
-        data = json.loads(group.attrs["field"])
         effective = group["effective"][:] if "effective" in group else None
-        return replace(ReceptiveField.from_dict(data, (data["input"][0], data["input"][1])), effective=effective)
+        entries = json.loads(group["fields"][()])
+        return FieldsBySize(
+            tuple(
+                replace(ReceptiveField.from_dict(entry, (entry["input"][0], entry["input"][1])), effective=effective)
+                for entry in entries
+            )
+        )
 
     @property
     def has_table(self) -> bool:

@@ -43,9 +43,12 @@ def telling_units(index: Index, layers: Sequence[str], each: int) -> list[Indexe
 
 def _strongest(index: Index, layer: str, channel: int) -> tuple[float, float]:
     """Mean activation of the strongest patches, and the mean share of their fields inside the picture."""
-    values, _, places = (array[:STRONGEST] for array in index.store.top(layer, channel))
+    values, images, places = (array[:STRONGEST] for array in index.store.top(layer, channel))
     if not len(values):
         return -np.inf, 0.0
-    field = index.field(layer)
-    visible = [field.visible(channel, Position(*divmod(int(place), field.grid[1]))) for place in places]
+    fields = [index.field(layer, int(image)) for image in images]
+    visible = [
+        field.visible(channel, Position(*divmod(int(place), field.grid[1])))
+        for field, place in zip(fields, places, strict=True)
+    ]
     return float(values.mean()), float(np.mean(visible))

@@ -1,6 +1,6 @@
 """Does a patch's box hold all that made its value? Noise everywhere else must not change it.
 
-    python scripts/check_patches.py PHOTOGRAPHS [-i INDEX] [--patches 200]
+    python scripts/check_patches.py PHOTOGRAPHS [-i INDEX] [--patches 200] [--view crop|pad|whole]
 
 For patches drawn over all layers: every source pixel outside `box` is replaced by noise, and the activation at the
 patch's position computed again; then the pixels along each inner edge of the box are inverted, where that edge is not
@@ -14,6 +14,7 @@ import argparse
 import io
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,12 +80,14 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-i", "--index", type=Path)
     parser.add_argument("--patches", type=int, default=200)
+    parser.add_argument("--view", default="crop", help="for an index that is not there yet")
+    parser.add_argument("--limit", type=int, help="likewise")
     options = parser.parse_args()
     index_path = options.index or Path(f"{options.folder.name}.patchmine")
     if not index_path.exists():
-        patchmine.build_index(options.folder, index_path)
+        patchmine.build_index(options.folder, index_path, view=options.view, limit=options.limit)
     index = patchmine.open_index(index_path, options.folder)
-    network = models.load(index.manifest["job"]["model"])
+    network = replace(models.load(index.manifest["job"]["model"]), preprocessing=index.preprocessing)
     rng = np.random.default_rng(1)
     patches, stayed, live, tried, worst = Counter[str](), Counter[str](), Counter[str](), Counter[str](), 0.0
     taps = {layer: survey(network.module, network.blank(), [layer])[0] for layer in index.layers}

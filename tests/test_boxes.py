@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 import patchmine
-from patchmine.errors import RequestError
+from patchmine.errors import FieldError, RequestError
 from patchmine.geometry import Preprocessing
+from patchmine.request import Wanted
 from patchmine.units import Box
 from tests.conftest import jpeg
 
@@ -49,7 +50,7 @@ def planted(rng, placement, cell, side):
     return picture, box
 
 
-@pytest.mark.parametrize("view", ["crop", "pad"])
+@pytest.mark.parametrize("view", ["crop", "pad", "whole"])
 def test_every_position_every_orientation_landscape_and_portrait(tmp_path, view):
     rng = np.random.default_rng(5)
     folder, truth = tmp_path / "planted", {}
@@ -58,7 +59,7 @@ def test_every_position_every_orientation_landscape_and_portrait(tmp_path, view)
     number = 0
     for size in ((400, 300), (300, 420)):
         placement = settings.place(*size)
-        for cell in np.ndindex(7, 7):
+        for cell in np.ndindex(placement.input[1] // 32, placement.input[0] // 32):
             window = Box(32 * cell[1], 32 * cell[0], 32 * cell[1] + 32, 32 * cell[0] + 32)
             if not placement.picture.contains(window):
                 continue
@@ -74,7 +75,8 @@ def test_every_position_every_orientation_landscape_and_portrait(tmp_path, view)
     out = tmp_path / "planted.patchmine"
     patchmine.build_index(folder, out, model=f"{tmp_path}/net.py:build", layers=("0",), view=view)
     index = patchmine.open_index(out)
-    assert len(truth) == len(index) == (98 if view == "crop" else 2 * 5 * 7)
+    # 400x300 pixels fitted into 224 leave 168 rows, five whole windows; seen whole they are trimmed to 384x288.
+    assert len(truth) == len(index) == {"crop": 2 * 49, "pad": 2 * 5 * 7, "whole": 12 * 9 + 9 * 13}[view]
     for patch in index.unit("0:0").top(200):
         cell, square, size = truth[patch.image]
         assert index.store.image(patch.image_id).size == size
@@ -122,3 +124,51 @@ def test_an_unknown_view_or_field_is_answered_with_the_nearest(tmp_path):
     for options, answer in (({"view": "pda"}, "did you mean pad"), ({"field": "ful"}, "did you mean full")):
         with pytest.raises(RequestError, match=answer):
             patchmine.build_index("shapes:2", tmp_path / "x.patchmine", model="shapes", **options)
+
+
+def test_a_photograph_seen_whole_is_trimmed_and_not_resized():
+    settings = Preprocessing(256, (224, 224), "bicubic", HALF, HALF, "whole")
+    placement = settings.place(333, 250)
+    assert placement.resized == (333, 250)
+    assert placement.input == (320, 224)
+    assert (placement.left, placement.top) == (6, 13)
+    assert placement.to_source(Box(0, 0, 320, 224)).contains(Box(6, 13, 326, 237))
+
+
+def test_too_small_to_be_seen_whole_is_skipped_with_the_reason(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for number, side in enumerate((20, 300)):
+        (folder / f"{number}.jpg").write_bytes(jpeg(Image.new("RGB", (side, side), "red")))
+    (tmp_path / "net.py").write_text(WINDOWS)
+    out = tmp_path / "s.patchmine"
+    report = patchmine.build_index(folder, out, model=f"{tmp_path}/net.py:build", layers=("0",), view="whole")
+    assert report.as_dict()["skipped_files"] == [
+        {"image": "0.jpg", "reason": "a photograph of 20x20 pixels is smaller than 32 pixels"}
+    ]
+
+
+def test_what_cannot_be_seen_whole_is_refused_first(tmp_path):
+    with pytest.raises(RequestError, match="needs layers that are feature maps, and 'fc' is none"):
+        patchmine.build_index(
+            "shapes:2", tmp_path / "x.patchmine", model="torchvision:resnet18@random", layers=("fc",), view="whole"
+        )
+    fixed = Wanted(model="timm:vit_tiny_patch16_224@random", layers=("patch_embed.proj",), view="whole")
+    with pytest.raises(FieldError, match="256x288"):
+        patchmine.build_index("shapes:2", tmp_path / "x.patchmine", fixed)
+    assert not (tmp_path / "x.patchmine").exists()
+
+
+def test_rows_of_one_size_and_columns_of_another_are_the_fields_of_the_size_between():
+    from patchmine import models
+    from patchmine.geometry import FieldsBySize, covering
+    from patchmine.receptive import receptive_fields
+
+    module = models.load(pretrained=False).module
+    sizes = [(288, 256), (320, 256), (320, 384)]
+    assert covering(sizes) == [(288, 256), (320, 384)]
+    fields = FieldsBySize(tuple(receptive_fields(module, size, ["blocks.3"])["blocks.3"] for size in covering(sizes)))
+    for size in sizes:
+        assert fields.at(size).as_dict() == receptive_fields(module, size, ["blocks.3"])["blocks.3"].as_dict()
+    with pytest.raises(KeyError):
+        fields.at((224, 256))

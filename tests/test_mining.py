@@ -26,7 +26,7 @@ def datasets(directory):
 
     def visit(name, item):
         if isinstance(item, h5py.Dataset):
-            array = item[()]
+            array = np.asarray(item[()])
             found[name] = (
                 str(item.dtype),
                 item.shape,

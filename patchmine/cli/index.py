@@ -59,7 +59,7 @@ def index(
     ] = not WANTED.table,
     field: options.Field = WANTED.field,
     view: Annotated[
-        str, typer.Option("--view", help="crop: what the network was trained on; pad: the whole picture, padded.")
+        str, typer.Option("--view", help="crop: the middle; pad: the whole picture, padded; whole: in its own size.")
     ] = WANTED.view,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever is there.")] = RUN.fresh,
     strict: Annotated[

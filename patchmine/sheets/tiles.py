@@ -33,7 +33,7 @@ def ratio(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping) -> fl
 
 def view(unit: IndexedUnit, patch: Patch, cropping: Cropping) -> View:
     """The field as it lies, in a frame of the same size for every patch; one larger than the input in the input."""
-    field = unit.index.field(patch.unit.layer)
+    field = unit.index.field(patch.unit.layer, patch.image_id)
     group, channel = field.group(patch.unit.channel), patch.unit.channel
     seen = group.seen(patch.position)
     height, width = field.input
