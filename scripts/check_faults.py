@@ -42,7 +42,7 @@ def differing(a: Path, b: Path) -> list[str]:
 
 
 def _bytes(dataset: h5py.Dataset) -> np.ndarray:
-    array = dataset[()]
+    array = np.asarray(dataset[()])
     return array if array.dtype == object else np.frombuffer(array.tobytes(), np.uint8)
 
 
