@@ -137,13 +137,6 @@ class Placement:
         high = floor((stop - 0.5) * scale + reach + 0.5)
         return max(low, 0), min(high, self.source[axis])
 
-    def to_input(self, x: float, y: float) -> tuple[float, float]:
-        """The point of the input plane, in input pixels, that shows a point of the source plane."""
-        return (
-            x * self.resized[0] / self.source[0] - self.left,
-            y * self.resized[1] / self.source[1] - self.top,
-        )
-
 
 FieldStatus = Literal["exact", "whole_input"]
 

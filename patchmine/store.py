@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -360,10 +359,6 @@ class Store:
     def class_names(self) -> tuple[str, ...]:
         return tuple(_text(name) for name in self._h5["images/class_name"][:])
 
-    def class_codes(self) -> NDArray[np.int32]:
-        """int32 (images,): row of `class_names`, or -1."""
-        return np.asarray(self._h5["images/class"][:], np.int32)
-
     def image(self, image: int) -> ImageRecord:
         """The record of one photograph; remembered, since the same ones win for many units."""
         if image not in self._records:
@@ -441,13 +436,3 @@ class Store:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
-
-
-@contextmanager
-def opened(directory: Path) -> Iterator[Store]:
-    """A store that is closed again at the end of the block."""
-    store = Store(directory)
-    try:
-        yield store
-    finally:
-        store.close()

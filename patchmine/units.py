@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,6 @@ class Unit:
 
     layer: str
     channel: int
-
-    @classmethod
-    def parse(cls, text: str) -> Unit:
-        """Read `LAYER:CHANNEL`; any other spelling is a matter of names, and a `UnitError` here."""
-        layer, colon, channel = text.rpartition(":")
-        if not (colon and layer and channel.isascii() and channel.isdigit()):
-            raise UnitError(f"{text!r} is not a unit: write LAYER:CHANNEL, as in blocks.6:33")
-        return cls(layer, int(channel))
 
     def __str__(self) -> str:
         return f"{self.layer}:{self.channel}"
@@ -116,9 +108,6 @@ class Patch:
         if self.cutter is None:
             raise UnitError(f"this patch of {self.image!r} is not attached to an index, so it cannot be cut out")
         return self.cutter(self)
-
-    def at_rank(self, rank: int) -> Patch:
-        return replace(self, rank=rank)
 
     def as_dict(self) -> dict[str, Any]:
         """The patch as the command line's JSON contract writes it."""

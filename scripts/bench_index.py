@@ -30,8 +30,6 @@ from patchmine.network import run_until
 from patchmine.request import Run, Wanted
 from patchmine.sources import open_source
 
-Measured = Callable[[], float]
-
 
 def seconds_of(work: Callable[[], object]) -> float:
     start = perf_counter()

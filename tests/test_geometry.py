@@ -74,7 +74,8 @@ def test_a_crop_larger_than_the_picture_is_padded_with_the_mean():
 def test_squash_scales_the_axes_apart():
     placement = Preprocessing((100, 200), (100, 200), "bilinear", HALF, HALF).place(400, 400)
     assert placement.resized == (200, 100)
-    assert placement.to_input(200, 200) == (100, 50)
+    # Four times as many source rows as input rows, and twice as many columns, each with the reach of the filter.
+    assert placement.to_source(Box(50, 25, 51, 26)) == Box(99, 98, 103, 106)
 
 
 def test_preprocessing_survives_json():

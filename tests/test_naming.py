@@ -50,9 +50,3 @@ def test_an_ambiguous_name_lists_the_units_and_layer_settles_it():
 def test_an_unknown_word_is_answered_with_the_nearest(word, answer):
     with pytest.raises(UnitError, match=answer):
         NAMES.resolve(word)
-
-
-def test_canonical_form_round_trips():
-    assert Unit.parse(str(Unit("a.b:c", 4))) == Unit("a.b:c", 4)
-    with pytest.raises(UnitError, match="LAYER:CHANNEL"):
-        Unit.parse("blocks.6")

@@ -35,7 +35,7 @@ def demo(
     folder, index_dir = (out / name for name in (("imagenette",) * 2 if imagenette else ("photographs",) * 2))
     index_dir = index_dir.with_suffix(".patchmine")
     count = (photographs.fetch_imagenette if imagenette else photographs.collect_photographs)(folder)
-    print(f"{count} photographs in {folder}")
+    print(f"{count} photographs in {folder}" if imagenette else photographs.tell_photographs())
     with progress.shown() as display:
         report = build_index(folder, index_dir, progress=display)
     print(f"{report.images} photographs indexed in {index_dir}")
