@@ -22,7 +22,7 @@ from patchmine.units import Position
 SAMPLE = 16
 """Photographs that the fields of an index are measured on."""
 
-_AT_ONCE = 4  # photographs in one backward pass: the graph of more would need more memory than mining does
+_AT_ONCE = 2  # photographs in one backward pass: the graph of more takes more memory than all the rest
 
 
 def effective_fields(
