@@ -57,13 +57,13 @@ repvit_m0_9 res2net50_14w_8s resnest14d resnet10t resnet18 resnet18d resnet26t r
 resnetaa34d resnetblur50 resnetrs50 resnetv2_18 resnetv2_50x1_bit resnext26ts rexnet_100 selecsls42b semnasnet_075
 seresnext26d_32x4d sehalonet33ts skresnet18 spnasnet_100 starnet_s050 tf_efficientnet_lite0 tf_efficientnetv2_b0
 tf_inception_v3 tf_mixnet_s tf_mobilenetv3_small_075 tinynet_e tresnet_m vgg11 vgg11_bn vovnet39a wide_resnet50_2
-xception41 xcit_nano_12_p16_224 swin_tiny_patch4_window7_224 vit_tiny_patch16_224 mixer_s32_224 poolformerv2_s12
+xception41 xcit_nano_12_p16_224 mixer_s32_224 poolformerv2_s12
 """
 
 # In these something else than a pooled gate is global (attention, a lambda layer, a norm over the picture), which
 # the oracles cannot hold constant: only the full field is compared.
 ONLY_FULL = re.compile(
-    r"^(bat_|coatnet|edgenext|efficientvit|focalnet|gcres|lambda|sehalo|xcit|swin|vit|mixer|poolformer|"
+    r"^(bat_|coatnet|edgenext|efficientvit|focalnet|gcres|lambda|sehalo|xcit|mixer|poolformer|"
     r"resnet50_gn|resnetv2_50x1|efficientnet_b0_gn|botnet|halonet|convformer)"
 )
 
