@@ -216,10 +216,18 @@ class ReceptiveField:
         """
         if self.effective is None:
             return None
-        distance = int(np.searchsorted(self.effective, min(share, float(self.effective[-1]))))
+        distance = self._distance(share)
         y, x = self.centre(channel, position)
         square = Box(floor(x - distance), floor(y - distance), ceil(x + distance) + 1, ceil(y + distance) + 1)
         return square.intersect(self.group(channel).whole(position))
+
+    def effective_size(self, share: float) -> int | None:
+        """The width in input pixels of the square that holds `share` of the energy; None where not measured."""
+        return None if self.effective is None else 2 * self._distance(share) + 1
+
+    def _distance(self, share: float) -> int:
+        assert self.effective is not None
+        return int(np.searchsorted(self.effective, min(share, float(self.effective[-1]))))
 
     def inside(self, group: FieldGroup) -> float:
         """The share of positions whose receptive field lies wholly inside the input."""

@@ -6,29 +6,26 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from patchmine import allocator, engines, executors, models, store, vectors
-from patchmine.decode import decoder_name, normalised, prepare
-from patchmine.effective import SAMPLE, effective_fields
+from patchmine.decode import decoder_name
 from patchmine.engines import Task, shard_path
-from patchmine.errors import PatchmineError, PhotographError, RequestError, SourceError, StoreError, nearest
+from patchmine.errors import PatchmineError, RequestError, SourceError, StoreError, nearest
 from patchmine.executors import Setting
 from patchmine.executors.torch import default_device
-from patchmine.geometry import TRIM, FieldsBySize, Preprocessing, ReceptiveField, covering
+from patchmine.fields import Fields
 from patchmine.job import Job
 from patchmine.layers import choose
 from patchmine.network import Network, Tap, survey
-from patchmine.receptive import FieldKind, receptive_fields
+from patchmine.receptive import FieldKind
 from patchmine.request import FIELDS, VIEWS, Progress, Run, Silent, Wanted
 from patchmine.shardfile import ShardFile, write_atomically
 from patchmine.sources import Entry, Source, open_source
@@ -104,9 +101,8 @@ def build_index(
     if finished is not None:
         shutil.rmtree(directory / store.SHARDS, ignore_errors=True)
         return Report(directory, finished, True, 0.0, 0)
-    fields = _Fields(network, taps, cast(FieldKind, job.field))
+    fields = Fields(network, taps, cast(FieldKind, job.field))
     fields.check()
-    effective = _effective(network, taps, opened, entries, fields)
     setting = Setting(job.device, job.precision, job.batch_size)
     executor = executors.build(job.executor, network, taps, setting)
     shards = _workspace(directory, job, run.fresh)
@@ -121,10 +117,10 @@ def build_index(
     engines.kinds()[run.engine].mine(task, todo)
     files = [ShardFile.open(shard_path(shards, shard.number)) for shard in job.shards]
     _refuse_unreadable(files, run.strict)
-    layers = fields.plans(effective, _input_sizes(files, job.preprocessing))
+    progress.note("publishing")
+    layers = fields.plans(job, files, opened, entries)
     del task, network, executor, fields
     allocator.give_back()
-    progress.note("publishing")
     mined = sum(shard.stop - shard.start for shard in todo)
     manifest = _publish(directory, job, files, layers, start, mined)
     shutil.rmtree(shards, ignore_errors=True)
@@ -274,83 +270,6 @@ def _verified(shards: Path, job: Job, progress: Progress) -> dict[int, ShardFile
         if file.about["job"] == job.digest:
             done[shard.number] = file
     return done
-
-
-class _Fields:
-    """The receptive fields of all layers, by input size, as far as they have been asked for."""
-
-    def __init__(self, network: Network, taps: Sequence[Tap], field: FieldKind) -> None:
-        self.network, self.taps, self.kind = network, taps, field
-        self._found: dict[tuple[int, int], dict[str, ReceptiveField]] = {}
-
-    def at(self, size: tuple[int, int]) -> dict[str, ReceptiveField]:
-        if size not in self._found:
-            layers = [tap.layer for tap in self.taps]
-            self._found[size] = receptive_fields(self.network.module, size, layers, field=self.kind)
-        return self._found[size]
-
-    def check(self) -> dict[str, ReceptiveField]:
-        """Those of the nominal size. Raises FieldError where the network cannot take what it will be given."""
-        nominal = self.network.preprocessing.crop
-        if self.network.preprocessing.view == "whole":
-            fixed = [tap.layer for tap in self.taps if tap.layout.order != "nchw"]
-            if fixed:
-                raise RequestError(f"--view whole needs layers that are feature maps, and {fixed[0]!r} is none")
-            self.at((nominal[0] + TRIM, nominal[1] + 2 * TRIM))
-        return self.at(nominal)
-
-    def plans(
-        self, effective: Mapping[str, NDArray[np.float32] | None], sizes: Iterable[tuple[int, int]]
-    ) -> list[store.LayerPlan]:
-        """What publishing has to know, with the fields of every size that photographs have come in."""
-        whole = self.network.preprocessing.view == "whole"
-        nominal = self.network.preprocessing.crop
-        wanted = [nominal, *(size for size in (covering(sizes) if whole else ()) if size != nominal)]
-        return [
-            store.LayerPlan(
-                tap.layer,
-                tap.layout.channels,
-                tap.layout.grid,
-                FieldsBySize(
-                    tuple(replace(self.at(size)[tap.layer], effective=effective.get(tap.layer)) for size in wanted)
-                ),
-                not whole,
-            )
-            for tap in self.taps
-        ]
-
-
-def _input_sizes(files: Sequence[ShardFile], preprocessing: Preprocessing) -> set[tuple[int, int]]:
-    """The (height, width) of the inputs that the readable photographs have become."""
-    sources = {tuple(r["size"]) for file in files for r in file.about["images"] if r["reason"] is None}
-    placements = [preprocessing.place(width, height) for width, height in sources]
-    return {(placement.input[1], placement.input[0]) for placement in placements}
-
-
-def _effective(
-    network: Network, taps: Sequence[Tap], source: Source, entries: Sequence[Entry], fields: _Fields
-) -> dict[str, NDArray[np.float32] | None]:
-    """Effective fields, from photographs spread evenly over the source."""
-    sample = _sample(network, source, entries)
-    return effective_fields(network.module, taps, fields.check(), sample) if len(sample) else {}
-
-
-def _sample(network: Network, source: Source, entries: Sequence[Entry]) -> torch.Tensor:
-    """Up to SAMPLE readable photographs as float32 (images, 3, height, width), normalised.
-
-    Photographs that are seen whole give their middle, those smaller than the nominal input nothing.
-    """
-    height, width = network.preprocessing.crop
-    found = []
-    for place in np.linspace(0, len(entries) - 1, min(len(entries), SAMPLE)).round().astype(int):
-        with suppress(PhotographError):
-            pixels = prepare(source.read(entries[place].path), network.preprocessing).tensor
-            top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
-            if top >= 0 and left >= 0:
-                found.append(pixels[:, top : top + height, left : left + width])
-    if not found:
-        return torch.empty(0)
-    return normalised(torch.stack(found), network.preprocessing)
 
 
 def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:

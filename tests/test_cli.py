@@ -110,6 +110,24 @@ def test_the_other_documents(cli, shapes_index_dir):
     assert len(group["rows"]) == fields["layers"][0]["grid"][0]
 
 
+def test_rf_shows_what_an_index_holds_without_its_network(cli, shapes_index_dir):
+    computed = json.loads(cli("rf", "--model", "shapes", "--json").stdout)
+    stored = json.loads(cli("rf", "-i", shapes_index_dir, "--json").stdout)
+    assert all(layer.pop("effective_size") is None for layer in computed["layers"])
+    assert all(layer.pop("effective_size") > 0 for layer in stored["layers"])
+    assert stored == computed
+    small = json.loads(cli("rf", "--model", "shapes", "--size", "97x131", "--json").stdout)
+    assert small["input"] == [97, 131]
+    for layer in small["layers"]:
+        assert [len(layer["groups"][0][axis]) for axis in ("rows", "cols")] == layer["grid"]
+
+
+def test_rf_table_has_padding_and_effective_size(cli, shapes_index_dir):
+    header, first, *_ = cli("rf", "-i", shapes_index_dir).stdout.splitlines()
+    assert header.split()[-4:] == ["stride", "padding", "inside", "effective"]
+    assert first.split()[-1].isdigit()
+
+
 def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypatch):
     assert "no *.patchmine in this folder" in failed(cli("info"))
     monkeypatch.setenv("PATCHMINE_INDEX", str(shapes_index_dir))
@@ -123,6 +141,10 @@ def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypa
         (["index", "shapes:3", "--model", "efficientnet_lite1"], "did you mean efficientnet_lite0"),
         (["index", "shapes:3", "--model", "shapes", "--layers", "colr*"], "colr*"),
         (["top", "-i", "{index}", "--unit", "clour:0"], "did you mean colour"),
+        (["rf", "-i", "{index}", "--layers", "colr"], "colr"),
+        (["rf", "-i", "{index}", "--size", "97x131"], "leave out"),
+        (["rf", "--model", "shapes", "--size", "97"], "HEIGHTxWIDTH"),
+        (["rf", "--model", "shapes", "--field", "locl"], "did you mean local"),
         (["top", "-i", "{index}", "--unit", "colour:9999"], "channels 0 to"),
         (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k 0"),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf, .svg"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmine.effective import effective_fields
+from patchmine.effective import Hit, effective_field
 from patchmine.geometry import ReceptiveField
 from patchmine.network import survey
 from patchmine.receptive import receptive_fields
@@ -15,10 +15,12 @@ SIZE = (48, 48)
 def measured(net):
     net = net.eval()
     layer = next(reversed([name for name, _ in net.named_modules() if name]))
-    taps = survey(net, torch.zeros(1, 3, *SIZE), [layer])
-    fields = receptive_fields(net, SIZE, [layer])
+    (tap,) = survey(net, torch.zeros(1, 3, *SIZE), [layer])
+    field = receptive_fields(net, SIZE, [layer])[layer]
     torch.manual_seed(0)
-    return fields[layer], effective_fields(net, taps, fields, torch.randn(8, 3, *SIZE))[layer]
+    places = [(n % field.channels, Position(18 + n, 24 - n)) for n in range(8)]
+    hits = [Hit(channel, at, field.centre(channel, at), torch.randn(3, *SIZE)) for channel, at in places]
+    return field, effective_field(net, tap, hits)
 
 
 def box_conv(size, weight):

@@ -19,7 +19,7 @@ FLOORS = [
     ["job", "decode", "network", "weights", "crops", "naming", "field_moves", "field_calls", "field_windows"],
     ["layers", "field_rules", "observer", "sources", "models", "store"],
     ["receptive", "effective", "executors", "vectors", "index"],
-    ["shards", "sheets", "telling", "retained"],
+    ["fields", "shards", "sheets", "telling", "retained"],
     ["engines", "demo"],
     ["mining"],
     ["cli"],
