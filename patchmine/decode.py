@@ -89,4 +89,4 @@ def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
         for numbers in (preprocessing.mean, preprocessing.std)
     )
     # (x / 255 - mean) / std as one multiplication and one addition.
-    return pixels.to(torch.float32) * (1 / (255 * std)) + (-mean / std)
+    return pixels.to(torch.float32).mul_(1 / (255 * std)).add_(-mean / std)

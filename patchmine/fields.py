@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from patchmine import store
 from patchmine.decode import normalised, prepare
 from patchmine.effective import Hit, effective_field
 from patchmine.errors import PhotographError, RequestError
+from patchmine.folding import replica
 from patchmine.geometry import TRIM, FieldsBySize, Preprocessing, ReceptiveField, covering
 from patchmine.job import Job
 from patchmine.network import Network, Tap
@@ -21,7 +24,7 @@ from patchmine.shardfile import ShardFile
 from patchmine.sources import Entry, Source
 from patchmine.units import Position
 
-HITS = 32
+HITS = 16
 """Units of a layer whose strongest hit takes part in the measurement of its effective field."""
 
 
@@ -49,21 +52,27 @@ class Fields:
         self.at(nominal)
 
     def plans(
-        self, job: Job, files: Sequence[ShardFile], source: Source, entries: Sequence[Entry]
+        self, job: Job, files: Sequence[ShardFile], source: Source, entries: Sequence[Entry], workers: int
     ) -> list[store.LayerPlan]:
-        """What publishing has to know of each layer, from all shards of the job."""
+        """What publishing has to know of each layer, from all shards of the job; `workers` threads measure."""
         whole = self.network.preprocessing.view == "whole"
         nominal = self.network.preprocessing.crop
         sizes = covering(_input_sizes(files, self.network.preprocessing)) if whole else []
         wanted = [nominal, *(size for size in sizes if size != nominal)]
-        plans = []
-        for number, tap in enumerate(self.taps):
+
+        def plan(number: int) -> store.LayerPlan:
+            tap = self.taps[number]
             exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
             hits = self._hits(exact, source, entries, _strongest(files, number, tap, job.shard_size))
-            effective = effective_field(self.network.module, tap, hits)
+            effective = effective_field(replica(self.network.module), tap, hits)
             measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
-            plans.append(store.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole))
-        return plans
+            return store.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
+
+        for size in wanted:
+            self.at(size)  # before the threads ask for them
+        with ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            deepest_first = [pool.submit(plan, number) for number in reversed(range(len(self.taps)))]
+            return [future.result() for future in reversed(deepest_first)]
 
     def _hits(
         self,

@@ -25,11 +25,14 @@ class Job:
     layers: tuple[str, ...]
     preprocessing: Preprocessing
     decoder: str
-    torch: str
     executor: str
+    runtime: str
+    """What computed, with its version: another one may round otherwise."""
     device: str
     precision: str
     batch_size: int
+    threads: int
+    """Of one batch: the kernels that torch picks depend on their number."""
     shard_size: int
     keep: int
     table: bool

@@ -13,12 +13,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from patchmine import allocator, engines, executors, models, store, vectors
-from patchmine.decode import decoder_name
+from patchmine.calibration import WORTH_IT, Choice, candidates, fastest
+from patchmine.decode import decoder_name, prepare
 from patchmine.engines import Task, shard_path
-from patchmine.errors import PatchmineError, RequestError, SourceError, StoreError, nearest
+from patchmine.errors import PatchmineError, PhotographError, RequestError, SourceError, StoreError, nearest
 from patchmine.executors import Setting
 from patchmine.executors.torch import default_device
 from patchmine.fields import Fields
@@ -29,6 +31,13 @@ from patchmine.receptive import FieldKind
 from patchmine.request import FIELDS, VIEWS, Progress, Run, Silent, Wanted
 from patchmine.shardfile import ShardFile, write_atomically
 from patchmine.sources import Entry, Source, open_source
+from patchmine.stages import Stages
+
+SAMPLE = 32
+"""Photographs that calibration computes."""
+
+MINING = ("read", "decode", "forward", "wait")
+"""The stages of the threads that mine; what is ranked and written meanwhile is done by another."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +96,36 @@ def build_index(
     wanted = replace(wanted or Wanted(), **options)
     run = run or Run()
     progress = progress or Silent()
-    opened = open_source(str(source))
-    directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
-    _check(wanted, run)
-    _refuse_foreign(directory)
-    entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
-    network = models.load(wanted.model, wanted.weights)
-    network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
-    taps = survey(network.module, network.blank(), choose(network, wanted.layers))
-    job = _job(wanted, opened, entries, network, taps)
+    stages = Stages()
+    began = perf_counter()
+    with stages.timed("list"):
+        opened = open_source(str(source))
+        directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
+        _check(wanted, run)
+        _refuse_foreign(directory)
+        entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
+    with stages.timed("load"):
+        network = models.load(wanted.model, wanted.weights)
+        network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
+        taps = survey(network.module, network.blank(), choose(network, wanted.layers))
+    there = None if run.fresh else _there(directory)
+    wanted = _as_before(wanted, there)
+    device = wanted.device or default_device()
+    with stages.timed("calibrate"):
+        choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
+    job = _job(wanted, choice, device, opened, entries, network, taps)
 
     finished = None if run.fresh else _finished(directory, job)
     if finished is not None:
         shutil.rmtree(directory / store.SHARDS, ignore_errors=True)
         return Report(directory, finished, True, 0.0, 0)
-    fields = Fields(network, taps, cast(FieldKind, job.field))
-    fields.check()
-    setting = Setting(job.device, job.precision, job.batch_size)
-    executor = executors.build(job.executor, network, taps, setting)
+    with stages.timed("fields"):
+        fields = Fields(network, taps, cast(FieldKind, job.field))
+        fields.check()
+    with stages.timed("build"):
+        setting = Setting(job.device, job.precision, job.batch_size, job.threads)
+        lanes = max(run.workers // job.threads, 1)
+        executor = executors.build(job.executor, network, taps, setting, lanes)
     shards = _workspace(directory, job, run.fresh)
     done = _verified(shards, job, progress)
     todo = [shard for shard in job.shards if shard.number not in done]
@@ -113,26 +134,120 @@ def build_index(
     start = perf_counter()
     progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
     finished_files = list(done.values())
-    task = Task(job, taps, executor, opened, entries, shards, finished_files, run.workers, progress.advance)
+    task = Task(
+        job,
+        taps,
+        executor,
+        opened,
+        entries,
+        shards,
+        finished_files,
+        run.workers,
+        progress.advance,
+        progress.note,
+        stages,
+    )
     engines.kinds()[run.engine].mine(task, todo)
+    mining = perf_counter() - start
     files = [ShardFile.open(shard_path(shards, shard.number)) for shard in job.shards]
     _refuse_unreadable(files, run.strict)
     progress.note("publishing")
-    layers = fields.plans(job, files, opened, entries)
+    with stages.timed("effective"):
+        layers = fields.plans(job, files, opened, entries, run.workers)
     del task, network, executor, fields
     allocator.give_back()
     mined = sum(shard.stop - shard.start for shard in todo)
-    manifest = _publish(directory, job, files, layers, start, mined)
+    timing = Timing(began, start, mining, run.workers, mined, stages)
+    manifest = _publish(directory, job, files, layers, timing)
     shutil.rmtree(shards, ignore_errors=True)
-    return Report(directory, manifest, resumed, perf_counter() - start, mined)
+    return Report(directory, manifest, resumed, perf_counter() - began, mined)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When what was done, for the manifest. Seconds, `began` and `start` on the clock of perf_counter."""
+
+    began: float
+    start: float
+    mining: float
+    workers: int
+    mined: int
+    stages: Stages
+
+    def as_dict(self) -> dict[str, Any]:
+        """Seconds by stage up to now. Those of mining are an average over its threads, and add up to `mining`."""
+        seconds = self.stages.seconds
+        rounded = {name: round(value, 3) for name, value in seconds.items() if name not in MINING}
+        threads = {name: round(seconds[name] / self.workers, 3) for name in MINING}
+        return {
+            "total": round(perf_counter() - self.began, 3),
+            "start": round(self.start - self.began, 3),
+            "mining": round(self.mining, 3),
+            "publish": round(perf_counter() - self.start - self.mining, 3),
+            "of_mining": threads,
+            "others": rounded,
+        }
+
+
+def _there(directory: Path) -> Job | None:
+    """The job of what is in the directory, finished or not, as far as it can be read."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return Job.from_dict(json.loads((directory / store.SHARDS / store.JOB).read_bytes()))
+    with suppress(OSError, ValueError, KeyError, TypeError, PatchmineError):
+        return Job.from_dict(store.read_manifest(directory)["job"])
+    return None
+
+
+def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
+    """What is left open, as it was chosen when the job began: rounding may depend on it."""
+    if there is None:
+        return wanted
+    return replace(
+        wanted,
+        executor=wanted.executor or there.executor,
+        batch_size=wanted.batch_size or there.batch_size,
+        threads=wanted.threads or there.threads,
+    )
+
+
+def _choice(
+    wanted: Wanted,
+    run: Run,
+    there: Job | None,
+    network: Network,
+    taps: tuple[Tap, ...],
+    device: str,
+    source: Source,
+    entries: Sequence[Entry],
+    progress: Progress,
+) -> Choice:
+    """Executor, batch size and threads: as wanted, else by trying where the job is long enough, else by rule."""
+    choices = candidates(network, wanted, device, run.workers)
+    if len(choices) == 1 or there is not None or not run.calibrate or len(entries) < WORTH_IT:
+        return choices[0]
+    sample = _sample(network, source, entries)
+    if sample is None:
+        return choices[0]
+    return fastest(network, taps, choices, wanted, device, run.workers, sample, progress.note)
+
+
+def _sample(network: Network, source: Source, entries: Sequence[Entry]) -> torch.Tensor | None:
+    """Up to SAMPLE readable photographs of one input size, spread over the source: uint8 (N, 3, height, width)."""
+    found: list[torch.Tensor] = []
+    for place in np.linspace(0, len(entries) - 1, min(len(entries), SAMPLE)).round().astype(int):
+        with suppress(PhotographError):
+            pixels = prepare(source.read(entries[place].path), network.preprocessing).tensor
+            if not found or pixels.shape == found[0].shape:
+                found.append(pixels)
+    return torch.stack(found) if found else None
 
 
 def _check(wanted: Wanted, run: Run) -> None:
     known = engines.kinds()
     if run.engine not in known:
         raise RequestError(f"there is no engine {run.engine!r}{nearest(run.engine, known)}")
-    if wanted.executor not in executors.kinds():
-        raise RequestError(f"there is no executor {wanted.executor!r}{nearest(wanted.executor, executors.kinds())}")
+    if wanted.executor is not None:
+        executors.kind(wanted.executor)
     for option, word, words in (("--field", wanted.field, FIELDS), ("--view", wanted.view, VIEWS)):
         if word not in words:
             raise RequestError(f"there is no {option} {word!r}{nearest(word, words)}")
@@ -141,6 +256,7 @@ def _check(wanted: Wanted, run: Run) -> None:
         "--limit": wanted.limit,
         "--shard-size": wanted.shard_size,
         "--batch-size": wanted.batch_size,
+        "--threads": wanted.threads,
         "--workers": run.workers,
     }
     for option, count in counts.items():
@@ -180,7 +296,15 @@ def _labelled(entries: list[Entry], labels: Path | None) -> list[Entry]:
     return [Entry(entry.path, classes.get(entry.path, entry.class_name)) for entry in entries]
 
 
-def _job(wanted: Wanted, source: Source, entries: Sequence[Entry], network: Network, taps: Sequence[Tap]) -> Job:
+def _job(
+    wanted: Wanted,
+    choice: Choice,
+    device: str,
+    source: Source,
+    entries: Sequence[Entry],
+    network: Network,
+    taps: Sequence[Tap],
+) -> Job:
     listing = hashlib.blake2b(digest_size=16)
     for entry in entries:
         listing.update(f"{entry.path}\0{entry.class_name}\n".encode("utf-8", "surrogateescape"))
@@ -193,11 +317,12 @@ def _job(wanted: Wanted, source: Source, entries: Sequence[Entry], network: Netw
         layers=tuple(tap.layer for tap in taps),
         preprocessing=network.preprocessing,
         decoder=decoder_name(),
-        torch=torch.__version__,
-        executor=wanted.executor,
-        device=wanted.device or default_device(),
+        executor=choice.executor,
+        runtime=executors.kind(choice.executor).version(),
+        device=device,
         precision=wanted.precision,
-        batch_size=wanted.batch_size,
+        batch_size=choice.batch_size,
+        threads=choice.threads,
         shard_size=wanted.shard_size,
         keep=wanted.keep,
         table=wanted.table,
@@ -292,8 +417,7 @@ def _publish(
     job: Job,
     files: Sequence[ShardFile],
     layers: Sequence[store.LayerPlan],
-    start: float,
-    mined: int,
+    timing: Timing,
 ) -> dict[str, Any]:
     """activations.h5, then patches.faiss, then the manifest, which makes it an index."""
     counts = store.write_activations(directory / store.ACTIVATIONS, job.digest, files, layers, job.keep, job.table)
@@ -319,8 +443,12 @@ def _publish(
         ],
     }
     vectors.build(store.Store(directory, manifest))
-    seconds = perf_counter() - start
-    manifest |= {"seconds": round(seconds, 3), "images_per_second": round(mined / seconds, 2)}
+    times = timing.as_dict()
+    manifest |= {
+        "seconds": times["total"],
+        "images_per_second": round(timing.mined / times["total"], 2),
+        "stages": times,
+    }
     store.write_manifest(directory, manifest)
     return manifest
 

@@ -82,7 +82,23 @@ class TopK:
             np.concatenate([self.keys, other.keys], axis=1),
             np.concatenate([self.positions, other.positions], axis=1),
         )
-        return both._best(max(self.keys.shape[1], other.keys.shape[1]))
+        return both._best(max(self.k, other.k))
+
+    def with_batch(self, values: Float32, positions: NDArray[np.integer], images: Int64) -> TopK:
+        """Merged with a batch as `of_batch` takes it; only units that have a newcomer among their best are touched."""
+        keys = sort_keys(values.T, images)
+        touched = np.flatnonzero((keys < self.keys[:, -1:]).any(1))
+        if not len(touched):
+            return self
+        news = TopK(keys[touched], positions.T[touched].astype(np.int64))
+        best = TopK(self.keys[touched], self.positions[touched]).merge(news)
+        merged = TopK(self.keys.copy(), self.positions.copy())
+        merged.keys[touched], merged.positions[touched] = best.keys[:, : self.k], best.positions[:, : self.k]
+        return merged
+
+    @property
+    def k(self) -> int:
+        return self.keys.shape[1]
 
     def _best(self, k: int) -> TopK:
         units, count = self.keys.shape

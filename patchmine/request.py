@@ -30,11 +30,12 @@ class Wanted:
     keep: int = 100
     limit: int | None = None
     shard_size: int = 128
-    batch_size: int = 8
-    """Fits the caches; larger batches lose on a CPU (page faults)."""
+    batch_size: int | None = None
     device: str | None = None
     precision: str = "fp32"
-    executor: str = "torch"
+    executor: str | None = None
+    threads: int | None = None
+    """Of one batch. What is None here is found by a short calibration, or by rule where that is not worth it."""
     table: bool = True
     field: str = FIELDS[0]
     """Whether what a gate saw counts: `local` holds gates constant, `full` does not."""
@@ -46,7 +47,13 @@ class Run:
     """How it is computed; none of it can change a byte of the result."""
 
     engine: str = "local"
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(
+        default_factory=lambda: (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+    )
+    """Threads, each of which decodes and computes."""
+    calibrate: bool = True
     fresh: bool = False
     strict: bool = False
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from patchmine.decode import Pixels, prepare
-from patchmine.errors import PhotographError
+from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Reduced
 from patchmine.job import Job, Shard
 from patchmine.network import Tap
 from patchmine.ranking import CELLS, Int64, TopK, position_dtype
 from patchmine.sources import Entry, Source
+from patchmine.stages import Stages
 
 ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
@@ -38,16 +41,6 @@ class Photograph:
     reason: str | None
 
 
-def read_photograph(image: int, entry: Entry, source: Source, job: Job) -> Photograph:
-    digest = ""
-    try:
-        data = source.read(entry.path)
-        digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
-        return Photograph(image, entry, digest, prepare(data, job.preprocessing), None)
-    except PhotographError as error:
-        return Photograph(image, entry, digest, None, str(error))
-
-
 class LayerShard:
     """What a shard collects of one layer, in buffers that are allocated once and used for shard after shard.
 
@@ -61,6 +54,7 @@ class LayerShard:
         cells = tap.layout.grid[0] * tap.layout.grid[1] if one_size else CELLS
         patches = photographs * min(cells, units)
         self.top = TopK.empty(units, keep)
+        self.bound = self.top.bound
         self.images = np.empty(photographs, np.int64)
         self.values = np.empty((photographs, units), np.float32)
         self.positions = np.empty((photographs, units), position_dtype(cells))
@@ -72,6 +66,11 @@ class LayerShard:
     def begin(self) -> None:
         """Empty the buffers for the next shard; the ranking stays."""
         self.rows = self.settled = self.patches = 0
+
+    def remember(self, top: TopK) -> None:
+        """Merge a ranking of other photographs, and so raise the bound."""
+        self.top = self.top.merge(top)
+        self.bound = self.top.bound
 
     def add(self, images: Int64, reduced: Reduced) -> None:
         rows = slice(self.rows, self.rows + len(images))
@@ -88,17 +87,15 @@ class LayerShard:
         """Merge the photographs since the last time into the ranking, and so raise the bound."""
         since = slice(self.settled, self.rows)
         if self.rows > self.settled:
-            found = TopK.of_batch(self.values[since], self.positions[since], self.images[since], self.top.keys.shape[1])
-            self.top = self.top.merge(found)
+            self.top = self.top.with_batch(self.values[since], self.positions[since], self.images[since])
+            self.bound = self.top.bound
         self.settled = self.rows
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The arrays of the shard file, with the vectors that cannot rank any more left out."""
         self.settle()
-        filled = self.top.filled
-        ranked = np.unique(self.top.images[filled] * CELLS + self.top.positions[filled])
         images, places = self.vector_images[: self.patches], self.vector_places[: self.patches]
-        kept = np.isin(images * CELLS + places, ranked)
+        kept = self._ranked(images, places.astype(np.int64))
         return {
             f"{prefix}/value": self.values[: self.rows],
             f"{prefix}/position": self.positions[: self.rows],
@@ -107,9 +104,36 @@ class LayerShard:
             f"{prefix}/vectors": self.vectors[: self.patches][kept],
         }
 
+    def _ranked(self, images: Int64, places: Int64) -> NDArray[np.bool_]:
+        """Which of the places in this shard's photographs hold a patch of the ranking: a table, far ahead of sorting."""
+        if not len(images):
+            return np.zeros(0, np.bool_)
+        first, cells = int(self.images[0]), int(places.max()) + 1
+        here = self.top.filled & (self.top.images >= first) & (self.top.positions < cells)
+        table = np.zeros((int(images.max()) - first + 1) * cells, np.bool_)
+        keys = (self.top.images[here] - first) * cells + self.top.positions[here]
+        table[keys[keys < len(table)]] = True
+        found: NDArray[np.bool_] = table[(images - first) * cells + places]
+        return found
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a thread has made of up to a batch of consecutive entries of the source.
+
+    `records` has an entry for every one of them, in order; `reduced` the layers of each batch, with its image ids.
+    """
+
+    records: list[dict[str, Any]]
+    reduced: list[tuple[Int64, dict[str, Reduced]]]
+
 
 class ShardMiner:
-    """Computes shards one after the other; keeps the rankings so far, which only save work and change nothing."""
+    """Computes shards; keeps the rankings so far, which only save work and change nothing.
+
+    Each of `workers` threads reads and decodes a block of photographs and takes it through the network by itself, so
+    that no core ever waits for another. The thread that asks for the shards puts the blocks together, in order.
+    """
 
     def __init__(
         self,
@@ -119,10 +143,15 @@ class ShardMiner:
         entries: Sequence[Entry],
         executor: Executor,
         workers: int,
+        note: Callable[[str], None],
+        stages: Stages,
     ) -> None:
         self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
-        self.executor = executor
-        self.pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        self.executor, self.note = executor, note
+        self.most = job.batch_size  # photographs at once; less after the memory has run out
+        self.stages = stages
+        self.ahead = 2 * workers
+        self.pool = ThreadPoolExecutor(workers, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
         one_size = job.preprocessing.view != "whole"
         self.layers = {tap.layer: LayerShard(tap, photographs, job.keep, one_size) for tap in self.taps}
@@ -132,54 +161,98 @@ class ShardMiner:
 
     def remember(self, layer: str, top: TopK) -> None:
         """Take over the ranking of shards that were finished before."""
-        self.layers[layer].top = self.layers[layer].top.merge(top)
+        self.layers[layer].remember(top)
 
-    def mine(self, shard: Shard, progress: Callable[[int], None]) -> ShardContent:
-        """Compute one shard. `progress` is told the number of photographs done since it was last called.
+    def mine(self, shards: Sequence[Shard], progress: Callable[[int], None]) -> Iterator[ShardContent]:
+        """Compute shards one after the other. `progress` is told the number of photographs done since it was last.
 
-        The arrays are views of buffers that the next call fills again.
+        The arrays are views of buffers that the next shard fills again; the threads go on while one is looked at.
         """
-        for layer in self.layers.values():
-            layer.begin()
+        todo = ((shard, ids) for shard in shards for ids in _blocks(shard, self.job.batch_size))
+        running: deque[tuple[Shard, Future[Block]]] = deque()
         records: list[dict[str, Any]] = []
-        reported = 0
-        for batch in self._batches(shard, records):
-            images = np.array([photograph.image for photograph in batch], np.int64)
-            pixels = torch.stack([photograph.pixels.tensor for photograph in batch if photograph.pixels])
-            bounds = {name: layer.top.bound for name, layer in self.layers.items()}
-            for name, reduced in self.executor.run(pixels, images, bounds).items():
-                self.layers[name].add(images, reduced)
-            progress(len(batch))
-            reported += len(batch)
-        progress(len(records) - reported)
+        while True:
+            for shard, ids in islice(todo, self.ahead - len(running)):
+                running.append((shard, self.pool.submit(self._block, ids)))
+            if not running:
+                return
+            shard, future = running.popleft()
+            block = future.result()
+            with self.stages.timed("rank"):
+                for images, reduced in block.reduced:
+                    for name, of_layer in reduced.items():
+                        self.layers[name].add(images, of_layer)
+            records += block.records
+            progress(len(block.records))
+            if len(records) == shard.stop - shard.start:
+                yield self._content(shard, records)
+                records = []
+                for layer in self.layers.values():
+                    layer.begin()
+
+    def _content(self, shard: Shard, records: list[dict[str, Any]]) -> ShardContent:
         arrays: dict[str, NDArray[Any]] = {}
-        for number, layer in enumerate(self.layers.values()):
-            arrays |= layer.arrays(str(number))
+        with self.stages.timed("rank"):
+            for number, layer in enumerate(self.layers.values()):
+                arrays |= layer.arrays(str(number))
         return {"job": self.job.digest, "shard": shard.number, "images": records}, arrays
 
-    def _batches(self, shard: Shard, records: list[dict[str, Any]]) -> Iterator[list[Photograph]]:
-        """Batches of readable photographs of one input size; `records` gets an entry for every photograph, in order."""
-        batch: list[Photograph] = []
-        block = 8 * self.job.batch_size
-        for start in range(shard.start, shard.stop, block):
-            ids = range(start, min(start + block, shard.stop))
-            # The whole block first: a forward pass on all cores collapses when decoding wants one of them.
-            for photograph in list(self.pool.map(self._read, ids)):
-                records.append(_record(photograph))
-                if photograph.pixels is None:
-                    continue
-                if batch and _input_size(batch[-1]) != _input_size(photograph):
-                    yield batch
-                    batch = []
-                batch.append(photograph)
-                if len(batch) == self.job.batch_size:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
+    def _block(self, ids: range) -> Block:
+        """Runs in a thread of the pool."""
+        self.stages.waited()
+        photographs = [self._read(image) for image in ids]
+        readable = [photograph for photograph in photographs if photograph.pixels is not None]
+        with self.stages.timed("forward"):
+            batches = [list(batch) for _, batch in groupby(readable, _input_size)]
+            reduced = [part for batch in batches for part in self._run(batch)]
+        block = Block([_record(photograph) for photograph in photographs], reduced)
+        self.stages.done()
+        return block
 
     def _read(self, image: int) -> Photograph:
-        return read_photograph(image, self.entries[image], self.source, self.job)
+        entry = self.entries[image]
+        digest = ""
+        try:
+            with self.stages.timed("read"):
+                data = self.source.read(entry.path)
+                digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+            with self.stages.timed("decode"):
+                return Photograph(image, entry, digest, prepare(data, self.job.preprocessing), None)
+        except PhotographError as error:
+            return Photograph(image, entry, digest, None, str(error))
+
+    def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
+        """Take photographs of one input size through the network; in parts where the memory does not last."""
+        start = 0
+        while start < len(batch):
+            part = batch[start : start + self.most]
+            images = np.array([photograph.image for photograph in part], np.int64)
+            pixels = torch.stack([photograph.pixels.tensor for photograph in part if photograph.pixels])
+            bounds = {name: layer.bound for name, layer in self.layers.items()}
+            try:
+                reduced = self.executor.run(pixels, images, bounds)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise RequestError(
+                        "the memory is too small for one photograph; close other programs, or index fewer layers"
+                    ) from None
+                self.most = min(self.most, len(part) // 2)
+                self.note(f"out of memory at {len(part)} photographs at once; going on with {self.most}")
+                continue
+            yield images, reduced
+            start += len(part)
+
+
+def _blocks(shard: Shard, size: int) -> Iterator[range]:
+    for start in range(shard.start, shard.stop, size):
+        yield range(start, min(start + size, shard.stop))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch raises a class of its own for a GPU, and a bare RuntimeError for the CPU."""
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _record(photograph: Photograph) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import patchmine
 from patchmine import engines, store
 from patchmine.engines import local, shard_path
 from patchmine.errors import ModelError, RequestError, SourceError, StoreError
+from patchmine.executors.torch import TorchExecutor
 from patchmine.mining import kept
-from patchmine.request import Run, Wanted
+from patchmine.request import Run, Silent, Wanted
 from tests.conftest import SHAPES, jpeg
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
@@ -340,3 +341,38 @@ def test_the_default_layers_of_such_a_network_are_read_before_it(tmp_path):
 
     (tmp_path / "net.py").write_text(BRIGHT)
     assert choose(models.load(f"{tmp_path}/net.py:build"), ()) == ("0",)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(shapes_index_dir, tmp_path, monkeypatch):
+    real = TorchExecutor.run
+
+    def hungry(self, pixels, images, bounds):
+        if len(pixels) > 3:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return real(self, pixels, images, bounds)
+
+    monkeypatch.setattr(TorchExecutor, "run", hungry)
+    notes = []
+    progress = Silent()
+    progress.note = notes.append
+    out = tmp_path / "small.patchmine"
+    patchmine.build_index(SHAPES, out, replace(WANTED, executor="torch", batch_size=12), progress=progress)
+    assert "out of memory at 12 photographs at once; going on with 6" in notes
+    assert "out of memory at 6 photographs at once; going on with 3" in notes
+    with h5py.File(out / store.ACTIVATIONS) as small, h5py.File(shapes_index_dir / store.ACTIVATIONS) as whole:
+        for layer in whole["layers"]:
+            np.testing.assert_allclose(small[f"layers/{layer}/value"][:], whole[f"layers/{layer}/value"][:], atol=1e-3)
+
+    monkeypatch.setattr(TorchExecutor, "run", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(RequestError, match="too small for one photograph"):
+        patchmine.build_index(SHAPES, tmp_path / "none.patchmine", replace(WANTED, executor="torch"))
+
+
+def test_the_stages_of_the_threads_add_up_to_the_time_of_mining(tmp_path):
+    wanted = replace(WANTED, executor="torch", batch_size=2)
+    manifest = patchmine.build_index(SHAPES, tmp_path / "x.patchmine", wanted, Run(workers=2)).manifest
+    stages = manifest["stages"]
+    assert stages["total"] == pytest.approx(stages["start"] + stages["mining"] + stages["publish"], abs=0.01)
+    # A short job has a first and a last batch that one thread alone computes: bench_index measures a long one.
+    assert 0.5 * stages["mining"] < sum(stages["of_mining"].values()) <= 1.01 * stages["mining"]
+    assert stages["of_mining"].keys() == {"read", "decode", "forward", "wait"}

@@ -87,3 +87,16 @@ def test_rank_column_descends_or_ascends_with_ties_by_image():
     values = np.array([2, 1, np.nan, 2, 0, -np.inf], np.float32)
     assert rank_column(values).tolist() == [0, 3, 1, 4]
     assert rank_column(values, descending=False).tolist() == [4, 1, 0, 3]
+
+
+@pytest.mark.parametrize("k", [1, 7, 200])
+def test_batches_one_after_the_other_give_what_all_at_once_does(stream, k):
+    values, positions, images = stream
+    order = np.random.default_rng(1).permutation(90)
+    top = TopK.empty(5, k)
+    for part in np.array_split(order, 11):
+        top = top.with_batch(values[part], positions[part], images[part])
+    whole = TopK.of_batch(values, positions, images, k)
+    assert np.array_equal(top.keys, whole.keys)
+    assert np.array_equal(top.positions, whole.positions)
+    assert top.with_batch(values[:3] - 100, positions[:3], images[:3] + 1000) is top or k == 200

@@ -43,8 +43,17 @@ def index(
     shard_size: Annotated[
         int, typer.Option("--shard-size", metavar="N", help="Photographs between two commits to disk.")
     ] = WANTED.shard_size,
-    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N")] = WANTED.batch_size,
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Threads that decode.")] = RUN.workers,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", help="Photographs at once. Default: calibrated.", show_default=False),
+    ] = WANTED.batch_size,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", help="Threads of one batch. Default: calibrated.", show_default=False),
+    ] = WANTED.threads,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", help="Threads that decode and compute.", show_default="the cores")
+    ] = RUN.workers,
     device: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +61,18 @@ def index(
         ),
     ] = WANTED.device,
     precision: Annotated[str, typer.Option("--precision", metavar="P", help="fp32, bf16 or fp16.")] = WANTED.precision,
-    executor: Annotated[str, typer.Option("--executor", help="What computes a batch: torch.")] = WANTED.executor,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            "--executor",
+            metavar="E",
+            help="What computes a batch: torch or openvino. Default: the faster one that is installed.",
+            show_default=False,
+        ),
+    ] = WANTED.executor,
+    no_calibrate: Annotated[
+        bool, typer.Option("--no-calibrate", help="Do not try settings before a long job; take the usual ones.")
+    ] = not RUN.calibrate,
     engine: Annotated[str, typer.Option("--engine", help="Where shards are computed: local.")] = RUN.engine,
     no_table: Annotated[
         bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
@@ -93,14 +113,16 @@ def index(
         device,
         precision,
         executor,
+        threads,
         not no_table,
         field,
         view,
     )
+    run = Run(engine, workers, not no_calibrate, fresh, strict)
     directory = out or Path(f"{open_source(source).name}.patchmine")
     try:
         with progress.shown() as display:
-            report = build_index(source, directory, wanted, Run(engine, workers, fresh, strict), display)
+            report = build_index(source, directory, wanted, run, display)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(kept(directory)) from None
 

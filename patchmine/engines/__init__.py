@@ -17,6 +17,7 @@ from patchmine.job import Job
 from patchmine.network import Tap
 from patchmine.shardfile import ShardFile
 from patchmine.sources import Entry, Source
+from patchmine.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Task:
     workers: int
     progress: Callable[[int], None]
     """Told how many photographs have been done since it was last called."""
+    note: Callable[[str], None]
+    stages: Stages
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchmine import allocator
 from patchmine.engines import Task, shard_path
 from patchmine.job import Shard
 from patchmine.ranking import TopK
@@ -15,14 +14,15 @@ HELP = "local: in this process"
 
 
 def mine(task: Task, todo: Sequence[Shard]) -> None:
-    miner = ShardMiner(task.job, task.taps, task.source, task.entries, task.executor, task.workers)
+    miner = ShardMiner(
+        task.job, task.taps, task.source, task.entries, task.executor, task.workers, task.note, task.stages
+    )
     try:
         for finished in task.finished:
             _remember(miner, finished)
-        for shard in todo:
-            # In one expression, so that no shard's content is still held while the next is computed.
-            write_shard(shard_path(task.shards, shard.number), *miner.mine(shard, task.progress))
-            allocator.give_back()
+        for about, arrays in miner.mine(todo, task.progress):
+            with task.stages.timed("write"):
+                write_shard(shard_path(task.shards, about["shard"]), about, arrays)
     finally:
         miner.close()
 

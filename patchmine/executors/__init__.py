@@ -1,4 +1,10 @@
-"""How a batch is computed. A module in this folder is a kind: it has `HELP` and `build(plan) -> Executor`."""
+"""How a batch is computed. A module in this folder is a kind: it has
+
+- `HELP`: one line;
+- `missing() -> str | None`: why it is not to be had here and what to type, or None;
+- `version() -> str`: what computes, for the job;
+- `build(network, taps, setting, lanes) -> Executor`.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +27,20 @@ Bound = tuple[Float32, Int64]
 """Value and image of each unit's last place so far, both (units,)."""
 
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
 @dataclass(frozen=True)
 class Setting:
-    """How to compute; all of it can change the last bit of a value, so all of it is part of the job."""
+    """How to compute; all of it can change the last bit of a value, so all of it is part of the job.
+
+    `threads` are those of one batch: the oneDNN kernels that torch picks depend on their number.
+    """
 
     device: str
     precision: str
     batch_size: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class Reduced:
 
 
 class Executor(Protocol):
+    """Computes batches; `run` may be called from several threads at once."""
+
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         """Compute a batch: pixels uint8 (N, 3, height, width), images the ids (N,), a bound for each layer."""
         ...
@@ -57,10 +72,23 @@ def kinds() -> dict[str, ModuleType]:
     return {found.name: import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)}
 
 
-def build(kind: str, network: Network, taps: tuple[Tap, ...], setting: Setting) -> Executor:
-    """The executor of that kind. Raises RequestError for a kind, device or precision that is not to be had."""
+def kind(name: str) -> ModuleType:
+    """The kind of that name. Raises RequestError where there is none, or what it needs is not installed."""
     known = kinds()
-    if kind not in known:
-        raise RequestError(f"there is no executor {kind!r}{nearest(kind, known)}")
-    executor: Executor = known[kind].build(network, taps, setting)
+    if name not in known:
+        raise RequestError(f"there is no executor {name!r}{nearest(name, known)}")
+    why = known[name].missing()
+    if why:
+        raise RequestError(f"--executor {name} is not to be had here: {why}")
+    return known[name]
+
+
+def build(name: str, network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor:
+    """An executor of that kind, good for `lanes` batches at once.
+
+    Raises RequestError for a kind, device or precision that is not to be had.
+    """
+    if setting.precision not in PRECISIONS:
+        raise RequestError(f"there is no precision {setting.precision!r}{nearest(setting.precision, PRECISIONS)}")
+    executor: Executor = kind(name).build(network, taps, setting, lanes)
     return executor

@@ -1,0 +1,203 @@
+"""Which executor, batch size and split of threads is fastest on this machine, for this network: tried, not assumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from torch import Tensor, set_num_threads
+
+from patchmine import executors
+from patchmine.errors import RequestError
+from patchmine.executors import Executor, Setting
+from patchmine.network import Network, Tap
+from patchmine.request import Wanted
+from patchmine.shardfile import write_atomically
+
+WORTH_IT = 1000
+"""Photographs, at least, for which the seconds that calibration takes come back."""
+
+_TRIAL_S = 0.5
+_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An executor with the settings that can be chosen freely."""
+
+    executor: str
+    batch_size: int
+    threads: int
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
+        return f"{self.executor}, batches of {self.batch_size}, {threads}"
+
+
+def candidates(network: Network, wanted: Wanted, device: str, workers: int) -> list[Choice]:
+    """What could win and is not ruled out by what was asked for; the first is taken where nothing is tried.
+
+    Threads of their own for each batch never wait for one another; all threads in one batch use less memory.
+    """
+    names = [wanted.executor] if wanted.executor else _usable(network, wanted, device)
+    found = []
+    for name in names:
+        for size, threads in _settings(name, device, workers):
+            choice = Choice(name, wanted.batch_size or size, wanted.threads or threads)
+            if choice not in found:
+                found.append(choice)
+    return found
+
+
+def _settings(executor: str, device: str, workers: int) -> list[tuple[int, int]]:
+    """(batch size, threads) to try, the one that is expected to win first."""
+    if device != "cpu":
+        return [(64, 1), (128, 1), (32, 1)]
+    if executor == "openvino":
+        return [(4, 1), (1, 1), (8, 1)]
+    alone = [(16, 1), (32, 1), (8, 1)]
+    return [*alone, (32, workers)] if workers > 1 else alone
+
+
+def _usable(network: Network, wanted: Wanted, device: str) -> list[str]:
+    """The executors that are installed and fit, the one that is expected to win first."""
+    fits = device == "cpu" and network.preprocessing.view != "whole" and wanted.precision == "fp32"
+    return ["openvino", "torch"] if fits and executors.kinds()["openvino"].missing() is None else ["torch"]
+
+
+def fastest(
+    network: Network,
+    taps: tuple[Tap, ...],
+    choices: Sequence[Choice],
+    wanted: Wanted,
+    device: str,
+    workers: int,
+    photographs: Tensor,
+    note: Callable[[str], None],
+) -> Choice:
+    """The choice that computes most of `photographs` uint8 (N, 3, height, width) a second; remembered for next time."""
+    key = _key(network, taps, choices, wanted, device, workers)
+    remembered = _recall(key, choices)
+    if remembered:
+        note(f"computing with {remembered}, as calibrated before")
+        return remembered
+    built: dict[Choice, Executor] = {}
+    for choice in choices:
+        setting = Setting(device, wanted.precision, choice.batch_size, choice.threads)
+        try:
+            built[choice] = executors.build(choice.executor, network, taps, setting, max(workers // choice.threads, 1))
+        except RequestError as error:
+            if all(other.executor == choice.executor for other in choices):
+                raise
+            note(f"not tried: {error}")
+    rates = dict.fromkeys(built, 0.0)
+    for _ in range(_ROUNDS):
+        for choice, executor in built.items():
+            rates[choice] = max(rates[choice], _rate(executor, choice, taps, photographs, workers))
+    best = max(rates, key=lambda choice: rates[choice])
+    for choice, rate in sorted(rates.items(), key=lambda pair: -pair[1]):
+        note(f"calibration: {choice}: {rate:.0f}/s{', chosen' if choice == best else ''}")
+    _remember(key, best)
+    return best
+
+
+def _rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: Tensor, workers: int) -> float:
+    """Photographs a second with as many batches at once as mining has."""
+    lanes = max(workers // choice.threads, 1)
+    repeats = -(-choice.batch_size // len(photographs))
+    batch = photographs.repeat(repeats, 1, 1, 1)[: choice.batch_size]
+    ids = np.arange(choice.batch_size, dtype=np.int64)
+    # Nothing beats these bounds, as next to nothing does once a job is under way.
+    never = {
+        tap.layer: (np.full(tap.layout.channels, np.inf, np.float32), np.zeros(tap.layout.channels, np.int64))
+        for tap in taps
+    }
+    done = [0] * lanes
+    ends = [0.0] * lanes
+    ready = threading.Barrier(lanes)
+    failed: list[BaseException] = []
+
+    def lane(number: int) -> None:
+        try:
+            set_num_threads(choice.threads)
+            executor.run(batch, ids, never)  # the first pass makes the kernels
+            ready.wait()
+            start = perf_counter()
+            while perf_counter() - start < _TRIAL_S:
+                executor.run(batch, ids, never)
+                done[number] += 1
+            ends[number] = perf_counter() - start
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, and raised there
+            failed.append(error)
+            ready.abort()
+
+    threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        if isinstance(failed[0], RuntimeError | MemoryError):
+            return 0.0  # such as out of memory: this choice is no good here
+        raise failed[0]
+    return sum(count * choice.batch_size / seconds for count, seconds in zip(done, ends, strict=True))
+
+
+def _key(
+    network: Network, taps: Sequence[Tap], choices: Sequence[Choice], wanted: Wanted, device: str, workers: int
+) -> str:
+    """Everything that the result may depend on: machine, versions, network, what there is to choose from."""
+    about = [
+        _processor(),
+        workers,
+        device,
+        wanted.precision,
+        network.name,
+        [tap.layer for tap in taps],
+        network.preprocessing.as_dict(),
+        [asdict(choice) for choice in choices],
+        [executors.kind(name).version() for name in sorted({choice.executor for choice in choices})],
+    ]
+    return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()}"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()}"
+
+
+def _file() -> Path:
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "patchmine" / "calibration.json"
+
+
+def _known() -> dict[str, dict[str, object]]:
+    with suppress(OSError, ValueError):
+        known = json.loads(_file().read_bytes())
+        if isinstance(known, dict):
+            return known
+    return {}
+
+
+def _recall(key: str, choices: Sequence[Choice]) -> Choice | None:
+    known = _known().get(key)
+    return next((choice for choice in choices if asdict(choice) == known), None)
+
+
+def _remember(key: str, choice: Choice) -> None:
+    """For next time; a cache that cannot be written costs a few seconds then, and nothing else."""
+    with suppress(OSError):
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_file(), [json.dumps(_known() | {key: asdict(choice)}, indent=1).encode()])

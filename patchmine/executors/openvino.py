@@ -1,0 +1,118 @@
+"""Batches computed by OpenVINO on the CPU: the network as one graph, a good deal faster there than torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version as installed
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from patchmine.decode import normalised
+from patchmine.errors import RequestError
+from patchmine.executors import Bound, Executor, Reduced, Setting
+from patchmine.folding import replica
+from patchmine.network import Network, Tap, last_call, tapped
+from patchmine.ranking import Int64
+from patchmine.reduction import reduce
+
+HELP = "openvino: OpenVINO on the CPU, with the extra patchmine[openvino]"
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+
+
+def missing() -> str | None:
+    if importlib.util.find_spec("openvino") is None:
+        return "type pip install 'patchmine[openvino]', or leave --executor out"
+    return None
+
+
+def version() -> str:
+    return f"openvino {installed('openvino')}, torch {torch.__version__}"
+
+
+def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor:
+    os.environ.setdefault("OPENVINO_TELEMETRY", "0")
+    import openvino
+
+    if setting.device != "cpu":
+        raise RequestError(f"--executor openvino computes on the CPU, not on {setting.device!r}: leave one of them out")
+    if network.preprocessing.view == "whole":
+        raise RequestError("--executor openvino takes inputs of one size, and --view whole has many: use torch")
+    core = openvino.Core()
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if _CAPABILITIES[setting.precision] not in able:
+        known = [name for name, word in _CAPABILITIES.items() if word in able]
+        raise RequestError(f"this CPU has no {setting.precision} for OpenVINO: choose from {', '.join(known)}")
+    shape = [setting.batch_size, 3, *network.preprocessing.crop]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns of every shape that the network looks at
+        try:
+            graph = openvino.convert_model(
+                _Tapped(replica(network.module), taps).eval(), example_input=torch.zeros(shape), input=shape
+            )
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RequestError(f"OpenVINO cannot convert {network.name} ({reason}): use --executor torch") from None
+    compiled = core.compile_model(
+        graph,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": _HINTS[setting.precision],
+            "INFERENCE_NUM_THREADS": lanes * setting.threads,
+            "NUM_STREAMS": lanes,
+        },
+    )
+    return OpenVinoExecutor(network, taps, setting.batch_size, [compiled.create_infer_request() for _ in range(lanes)])
+
+
+class _Tapped(nn.Module):
+    """Runs the network and returns what the taps see, in their order."""
+
+    def __init__(self, module: nn.Module, taps: tuple[Tap, ...]) -> None:
+        super().__init__()
+        self.module, self.taps = module, taps
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        outputs: dict[str, Tensor] = {}
+
+        def keep(tap: Tap) -> Any:
+            # A clone, since what follows may overwrite the output in place; and a grid, so that 2d outputs fit too.
+            return last_call(tap, lambda output: outputs.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
+
+        with tapped(self.module, {tap.layer: keep(tap) for tap in self.taps}):
+            self.module(batch)
+        return tuple(outputs[tap.layer] for tap in self.taps)
+
+
+class OpenVinoExecutor:
+    """One compiled graph, with an inference request for each lane. A batch that is not full is filled with zeros."""
+
+    def __init__(self, network: Network, taps: tuple[Tap, ...], batch_size: int, requests: list[Any]) -> None:
+        self.taps, self.batch_size = taps, batch_size
+        self.preprocessing = network.preprocessing
+        self.requests: SimpleQueue[Any] = SimpleQueue()
+        for request in requests:
+            self.requests.put(request)
+
+    def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
+        count = len(pixels)
+        batch = normalised(pixels, self.preprocessing)
+        if count < self.batch_size:
+            batch = torch.cat([batch, batch.new_zeros(self.batch_size - count, *batch.shape[1:])])
+        request = self.requests.get()
+        try:
+            outputs = request.infer([np.ascontiguousarray(batch.numpy())], share_inputs=True, share_outputs=True)
+            return {
+                tap.layer: reduce(torch.from_numpy(outputs[number])[:count], images, bounds[tap.layer])
+                for number, tap in enumerate(self.taps)
+            }
+        finally:
+            self.requests.put(request)
