@@ -214,7 +214,7 @@ except SystemExit:
 heavy = [name for name in {heavy!r} if name in sys.modules]
 print(heavy, file=sys.stderr)
 """
-HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress"]
+HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress", "pydantic"]
 
 
 @pytest.mark.parametrize(
