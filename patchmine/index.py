@@ -100,7 +100,10 @@ class Patches(Sequence[Patch]):
         return f"Patches({self._patches!r})"
 
     def _repr_html_(self) -> str:
-        return "<div>" + "".join(thumbnail_html(patch) for patch in self._patches) + "</div>"
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor() as pool:
+            return "<div>" + "".join(pool.map(thumbnail_html, self._patches)) + "</div>"
 
 
 class Index:
