@@ -51,26 +51,29 @@ for channel in (unit.channel, (unit.channel + index.layers[unit.layer] // 2) % i
 class Drawn(ShardFile):
     """A shard that was never written: its arrays are drawn when they are asked for.
 
-    The first photographs of the index drive every unit hardest, so that few vectors have to be stored.
+    Every `stride`-th photograph drives every unit hardest: the winners lie all over the index, and few vectors have to
+    be stored.
     """
 
     layers: Sequence[store.LayerPlan]
+    stride: int
 
     def array(self, name: str) -> NDArray[Any]:
         number, _, what = name.partition("/")
         plan = self.layers[int(number)]
-        rows, shard = len(self.about["images"]), int(self.about["shard"])
-        winners = min(rows, WINNERS) if shard == 0 else 0
-        places = np.arange(rows) % (plan.grid[0] * plan.grid[1])
+        shard = int(self.about["shard"])
+        images = shard * SHARD_SIZE + np.arange(len(self.about["images"]))
+        places = images % (plan.grid[0] * plan.grid[1])
+        winners = images % self.stride == 0
         if what == "value":
-            values = np.random.default_rng([int(number), shard]).random((rows, plan.units), np.float32)
-            values[:winners] += 1
+            values = np.random.default_rng([int(number), shard]).random((len(images), plan.units), np.float32)
+            values[winners] += 1
             return values
         if what == "position":
             return np.repeat(places[:, None], plan.units, 1).astype(np.uint16)
         if what == "vectors":
-            return np.zeros((winners, plan.units), np.float16)
-        return places[:winners] if what == "vector_position" else np.arange(winners)
+            return np.zeros((int(winners.sum()), plan.units), np.float16)
+        return places[winners] if what == "vector_position" else images[winners]
 
 
 def write_like(real: Index, directory: Path, images: int, layers: Sequence[str], table: bool) -> None:
@@ -87,7 +90,8 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     shards = []
     for start in range(0, images, SHARD_SIZE):
         held = [records[image % len(records)] for image in range(start, min(start + SHARD_SIZE, images))]
-        shards.append(Drawn(directory, {"shard": start // SHARD_SIZE, "images": held}, {}, plans))
+        about = {"shard": start // SHARD_SIZE, "images": held}
+        shards.append(Drawn(directory, about, {}, plans, max(1, images // WINNERS)))
     directory.mkdir()
     job = {**real.manifest["job"], "table": table, "layers": list(layers), "keep": WINNERS, "photographs": images}
     digest = real.manifest["job_digest"]
