@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 
 @cache
 def _rows() -> tuple[tuple[str, str], ...]:
     """(WordNet id, label) in the order of the class index."""
-    text = (files("patchmine") / "data" / "imagenet_classes.tsv").read_text("utf-8")
+    text = Path(__file__).with_name("data").joinpath("imagenet_classes.tsv").read_text("utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     header, *rows = (line.split("\t") for line in lines)
     wnid, label = header.index("wnid"), header.index("label")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
@@ -79,6 +80,11 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
 
 def padding(size: tuple[int, int]) -> Image.Image:
     """What a tile shows where there is no picture: a quiet diagonal hatch that no photograph has."""
+    return _hatched(size).copy()
+
+
+@lru_cache(maxsize=8)
+def _hatched(size: tuple[int, int]) -> Image.Image:
     image = Image.new("RGB", size, "#f1f1f1")
     draw = ImageDraw.Draw(image)
     for start in range(-size[1], size[0], max(6, size[0] // 24)):

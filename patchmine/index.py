@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from patchmine import request, store
 from patchmine.classes import class_label
-from patchmine.crops import cut
 from patchmine.errors import RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
 from patchmine.naming import Names
 from patchmine.ranking import Int64, rank_column
-from patchmine.sources import Source, open_source
 from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+    from patchmine.sources import Source
 
 ENVIRONMENT = "PATCHMINE_INDEX"
 Crop = Literal["rf", "erf", "image"]
@@ -98,7 +100,10 @@ class Patches(Sequence[Patch]):
         return f"Patches({self._patches!r})"
 
     def _repr_html_(self) -> str:
-        return "<div>" + "".join(thumbnail_html(patch) for patch in self._patches) + "</div>"
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor() as pool:
+            return "<div>" + "".join(pool.map(thumbnail_html, self._patches)) + "</div>"
 
 
 class Index:
@@ -139,6 +144,8 @@ class Index:
     @cached_property
     def source(self) -> Source:
         """Where the photographs are. Raises SourceError, saying what to type, when they have gone."""
+        from patchmine.sources import open_source
+
         spec = str(self._source) if self._source is not None else self.manifest["job"]["source"]
         try:
             return open_source(spec)
@@ -185,6 +192,8 @@ class Index:
 
     def cut(self, patch: Patch) -> PillowImage.Image:
         """The pixels inside the patch's box. Raises PhotographError when the photograph cannot be read."""
+        from patchmine.crops import cut
+
         return cut(self.source.read(patch.image), patch.box)
 
     def crop(self, unit: Unit, wanted: str) -> Crop:

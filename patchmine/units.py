@@ -6,10 +6,8 @@ the network sees; a box in *source pixels* lies in the original photograph after
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from patchmine.errors import UnitError
@@ -128,7 +126,9 @@ class Patch:
         return f"#{self.rank} · {self.value:.3g}" + (f" · {self.class_name}" if self.class_name else "")
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
+        from io import BytesIO
+
+        buffer = BytesIO()
         self.crop().save(buffer, "PNG")
         return buffer.getvalue()
 
@@ -139,6 +139,7 @@ class Patch:
 def thumbnail_html(patch: Patch, height_px: int = 128) -> str:
     """A figure element with the crop inlined, for notebooks."""
     from base64 import b64encode
+    from html import escape
 
     data = b64encode(patch._repr_png_()).decode("ascii")
     title = escape(f"{patch.image} {patch.box.as_tuple()}", quote=True)

@@ -166,6 +166,28 @@ def test_wrong_usage_exits_with_2(cli):
     assert cli("index", "--no-such-option").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "word", "code"),
+    [
+        ("-k", "3", 0),
+        ("-k", " 3", 0),
+        ("-k", "+3", 0),
+        ("-k", "x", 2),
+        ("-k", "", 2),
+        ("-k", "²", 2),
+        ("--share", ".5", 0),
+        ("--share", "5e-1", 0),
+        ("--share", ".", 2),
+    ],
+)
+def test_words_that_are_plain_and_words_that_are_not(cli, shapes_index_dir, option, word, code):
+    """Plain words are converted without Typer's help, and the others as Typer does."""
+    done = cli("top", "-i", shapes_index_dir, "--unit", FIRST, "--json", option, word)
+    assert done.returncode == code
+    if option == "-k" and code == 0:
+        assert len(json.loads(done.stdout)["patches"]) == 3
+
+
 def test_debug_shows_the_traceback(process):
     for words in (["--debug", "info", "-i", "x"], ["info", "-i", "x", "--debug"]):
         assert "Traceback" in process(*words).stderr
@@ -214,7 +236,7 @@ except SystemExit:
 heavy = [name for name in {heavy!r} if name in sys.modules]
 print(heavy, file=sys.stderr)
 """
-HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress"]
+HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress", "pydantic"]
 
 
 @pytest.mark.parametrize(

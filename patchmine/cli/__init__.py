@@ -8,10 +8,11 @@ import sys
 
 import typer
 
-from patchmine.cli import demo, errors, index, info, layers, top, units, verify
+from patchmine.cli import demo, errors, index, info, layers, top, units, verify, words
 
 app = typer.Typer(
     name="patchmine",
+    cls=words.Group,
     help="Find the patches of real photographs that drive a unit of a vision network hardest.",
     epilog="Start with: patchmine index PHOTOGRAPHS/ && patchmine top --unit blocks.6:33 -o sheet.png",
     no_args_is_help=True,
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 
 for command in (index.index, top.top, units.units, info.info, layers.layers, layers.rf, verify.verify, demo.demo):
-    app.command()(errors.guarded(command))
+    app.command(cls=words.Command)(errors.guarded(command))
 
 
 @app.callback()
