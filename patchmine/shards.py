@@ -105,7 +105,7 @@ class LayerShard:
         }
 
     def _ranked(self, images: Int64, places: Int64) -> NDArray[np.bool_]:
-        """Which of the places in this shard's photographs hold a patch of the ranking: a table, far ahead of sorting."""
+        """Which of the places in this shard's photographs hold a ranked patch, by a table: far faster than sorting."""
         if not len(images):
             return np.zeros(0, np.bool_)
         first, cells = int(self.images[0]), int(places.max()) + 1

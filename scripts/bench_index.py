@@ -142,18 +142,18 @@ def main() -> None:
             wanted = Wanted(executor=name, precision=precision, limit=len(files))
             if name == "torch" and precision != "fp32":
                 continue  # autocast on a CPU loses against fp32 wherever OpenVINO has bf16
-            found = []
+            forwards = []
             try:
                 executors.kind(name)
                 for choice in candidates(network, wanted, "cpu", run.workers):
                     setting = Setting("cpu", precision, choice.batch_size, choice.threads)
                     lanes = max(run.workers // choice.threads, 1)
                     executor = executors.build(name, network, taps, setting, lanes)
-                    found.append((choice, bare(executor, choice.batch_size)))
+                    forwards.append((choice, bare(executor, choice.batch_size)))
             except RequestError as error:
                 print(f"not measured: {error}")
                 continue
-            variants[f"{name} {precision}"] = (wanted, found)
+            variants[f"{name} {precision}"] = (wanted, forwards)
 
     def index(wanted: Wanted) -> tuple[float, float]:
         """Photographs a second: steady, whole."""

@@ -51,16 +51,8 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
     if _CAPABILITIES[setting.precision] not in able:
         known = [name for name, word in _CAPABILITIES.items() if word in able]
         raise RequestError(f"this CPU has no {setting.precision} for OpenVINO: choose from {', '.join(known)}")
-    shape = [setting.batch_size, 3, *network.preprocessing.crop]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of every shape that the network looks at
-        try:
-            graph = openvino.convert_model(
-                _Tapped(replica(network.module), taps).eval(), example_input=torch.zeros(shape), input=shape
-            )
-        except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise RequestError(f"OpenVINO cannot convert {network.name} ({reason}): use --executor torch") from None
+    graph = _converted(network, taps).clone()
+    graph.reshape([setting.batch_size, 3, *network.preprocessing.crop])  # a fixed size computes faster
     compiled = core.compile_model(
         graph,
         "CPU",
@@ -71,6 +63,32 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
         },
     )
     return OpenVinoExecutor(network, taps, setting.batch_size, [compiled.create_infer_request() for _ in range(lanes)])
+
+
+def _converted(network: Network, taps: tuple[Tap, ...]) -> Any:
+    """The tapped network as a graph for batches of any size; the last one is kept, since calibration asks again."""
+    key = (network.weights, network.preprocessing.crop, tuple(tap.layer for tap in taps))
+    if key not in _graphs:
+        _graphs.clear()
+        _graphs[key] = _convert(network, taps)
+    return _graphs[key]
+
+
+_graphs: dict[tuple[Any, ...], Any] = {}
+
+
+def _convert(network: Network, taps: tuple[Tap, ...]) -> Any:
+    import openvino
+
+    example = torch.zeros(2, 3, *network.preprocessing.crop)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer warns of every shape that the network looks at
+        try:
+            traced = torch.jit.trace(_Tapped(replica(network.module), taps).eval(), example, check_trace=False)
+            return openvino.convert_model(traced, example_input=example, input=[-1, *example.shape[1:]])
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RequestError(f"OpenVINO cannot convert {network.name} ({reason}): use --executor torch") from None
 
 
 class _Tapped(nn.Module):

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor, nn
 
+from patchmine import allocator
 from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
@@ -40,6 +41,8 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
             f"device {setting.device!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out for "
             f"{default_device()!r}"
         ) from None
+    if device.type == "cpu":
+        allocator.keep_blocks()
     return TorchExecutor(network, taps, device, _TYPES[setting.precision], 1 if device.type != "cpu" else lanes)
 
 
