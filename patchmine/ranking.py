@@ -84,18 +84,6 @@ class TopK:
         )
         return both._best(max(self.k, other.k))
 
-    def with_batch(self, values: Float32, positions: NDArray[np.integer], images: Int64) -> TopK:
-        """Merged with a batch as `of_batch` takes it; only units that have a newcomer among their best are touched."""
-        keys = sort_keys(values.T, images)
-        touched = np.flatnonzero((keys < self.keys[:, -1:]).any(1))
-        if not len(touched):
-            return self
-        news = TopK(keys[touched], positions.T[touched].astype(np.int64))
-        best = TopK(self.keys[touched], self.positions[touched]).merge(news)
-        merged = TopK(self.keys.copy(), self.positions.copy())
-        merged.keys[touched], merged.positions[touched] = best.keys[:, : self.k], best.positions[:, : self.k]
-        return merged
-
     @property
     def k(self) -> int:
         return self.keys.shape[1]
@@ -128,11 +116,43 @@ class TopK:
     def filled(self) -> NDArray[np.bool_]:
         return self.keys != _EMPTY_KEY
 
+
+@dataclass(frozen=True)
+class Leaders:
+    """Who is among the best `k` of each unit so far: what a newcomer must beat. Neither sorted nor placed.
+
+    `keys` uint64 (units, k) as in `TopK`, in any order.
+    """
+
+    keys: Keys
+
+    @classmethod
+    def empty(cls, units: int, k: int) -> Leaders:
+        return cls(np.full((units, k), _EMPTY_KEY))
+
+    def with_batch(self, values: Float32, images: Int64) -> Leaders:
+        """These and a batch: values (images, units), images are ids (images,)."""
+        keys = np.concatenate([self.keys, sort_keys(values.T, images)], axis=1)
+        k = self.keys.shape[1]
+        keys.partition(k - 1, axis=1)
+        return Leaders(keys[:, :k].copy())
+
     @property
     def bound(self) -> tuple[Float32, Int64]:
-        """Value and image of each unit's last place, both (units,): what a newcomer must beat."""
-        last = self.keys[:, -1]
+        """Value and image of each unit's last place, both (units,)."""
+        last = self.keys.max(axis=1)
         return _values_of(last), (last & _LOW).astype(np.int64)
+
+    def among(self, images: Int64) -> NDArray[np.bool_]:
+        """Which of the images, ascending ids (images,), are among the best of which units: (images, units)."""
+        if not len(images):
+            return np.zeros((0, len(self.keys)), np.bool_)
+        first, span = np.uint64(images[0]), int(images[-1] - images[0]) + 1
+        here = (self.keys & _LOW) - first  # unsigned: an id before the first wraps around to the far end
+        unit, place = np.nonzero((here < span) & (self.keys != _EMPTY_KEY))
+        found = np.zeros((span, len(self.keys)), np.bool_)
+        found[here[unit, place].astype(np.int64), unit] = True
+        return found[images - images[0]]
 
 
 def rank_column(values: Float32, descending: bool = True) -> Int64:

@@ -19,7 +19,7 @@ from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Reduced
 from patchmine.job import Job, Shard
 from patchmine.network import Tap
-from patchmine.ranking import CELLS, Int64, TopK, position_dtype
+from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
 from patchmine.sources import Entry, Source
 from patchmine.stages import Stages
 
@@ -27,6 +27,7 @@ ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
 
 DIGEST_BYTES = 16
+_AHEAD = 64  # photographs that wait for a thread, so that none is idle while a shard is written
 _MERGE_EVERY = 64  # photographs between two updates of the bounds: a merge per batch would cost more than it saves
 
 
@@ -53,8 +54,8 @@ class LayerShard:
         units = tap.layout.channels
         cells = tap.layout.grid[0] * tap.layout.grid[1] if one_size else CELLS
         patches = photographs * min(cells, units)
-        self.top = TopK.empty(units, keep)
-        self.bound = self.top.bound
+        self.leaders = Leaders.empty(units, keep)
+        self.bound = self.leaders.bound
         self.images = np.empty(photographs, np.int64)
         self.values = np.empty((photographs, units), np.float32)
         self.positions = np.empty((photographs, units), position_dtype(cells))
@@ -64,13 +65,13 @@ class LayerShard:
         self.begin()
 
     def begin(self) -> None:
-        """Empty the buffers for the next shard; the ranking stays."""
+        """Empty the buffers for the next shard; the leaders stay."""
         self.rows = self.settled = self.patches = 0
 
-    def remember(self, top: TopK) -> None:
-        """Merge a ranking of other photographs, and so raise the bound."""
-        self.top = self.top.merge(top)
-        self.bound = self.top.bound
+    def remember(self, values: Float32, images: Int64) -> None:
+        """Let photographs compete, values (images, units), and so raise the bound."""
+        self.leaders = self.leaders.with_batch(values, images)
+        self.bound = self.leaders.bound
 
     def add(self, images: Int64, reduced: Reduced) -> None:
         rows = slice(self.rows, self.rows + len(images))
@@ -84,11 +85,10 @@ class LayerShard:
             self.settle()
 
     def settle(self) -> None:
-        """Merge the photographs since the last time into the ranking, and so raise the bound."""
+        """Let the photographs since the last time compete."""
         since = slice(self.settled, self.rows)
         if self.rows > self.settled:
-            self.top = self.top.with_batch(self.values[since], self.positions[since], self.images[since])
-            self.bound = self.top.bound
+            self.remember(self.values[since], self.images[since])
         self.settled = self.rows
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
@@ -105,15 +105,16 @@ class LayerShard:
         }
 
     def _ranked(self, images: Int64, places: Int64) -> NDArray[np.bool_]:
-        """Which of the places in this shard's photographs hold a ranked patch, by a table: far faster than sorting."""
+        """Which of the places in this shard's photographs hold a patch of a leader, by a table: faster than sorting."""
         if not len(images):
             return np.zeros(0, np.bool_)
-        first, cells = int(self.images[0]), int(places.max()) + 1
-        here = self.top.filled & (self.top.images >= first) & (self.top.positions < cells)
-        table = np.zeros((int(images.max()) - first + 1) * cells, np.bool_)
-        keys = (self.top.images[here] - first) * cells + self.top.positions[here]
-        table[keys[keys < len(table)]] = True
-        found: NDArray[np.bool_] = table[(images - first) * cells + places]
+        rows, cells = self.images[: self.rows], int(places.max()) + 1
+        row, unit = np.nonzero(self.leaders.among(rows))
+        at = self.positions[row, unit].astype(np.int64)
+        table = np.zeros((int(rows[-1] - rows[0]) + 1, cells), np.bool_)
+        reached = at < cells
+        table[(rows[row] - rows[0])[reached], at[reached]] = True
+        found: NDArray[np.bool_] = table[images - rows[0], places]
         return found
 
 
@@ -150,7 +151,7 @@ class ShardMiner:
         self.executor, self.note = executor, note
         self.most = job.batch_size  # photographs at once; less after the memory has run out
         self.stages = stages
-        self.ahead = 2 * workers
+        self.ahead = workers + -(-_AHEAD // job.batch_size)
         self.pool = ThreadPoolExecutor(workers, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
         one_size = job.preprocessing.view != "whole"
@@ -159,9 +160,9 @@ class ShardMiner:
     def close(self) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def remember(self, layer: str, top: TopK) -> None:
-        """Take over the ranking of shards that were finished before."""
-        self.layers[layer].remember(top)
+    def remember(self, layer: str, values: Float32, images: Int64) -> None:
+        """Let the photographs of a shard that was finished before compete."""
+        self.layers[layer].remember(values, images)
 
     def mine(self, shards: Sequence[Shard], progress: Callable[[int], None]) -> Iterator[ShardContent]:
         """Compute shards one after the other. `progress` is told the number of photographs done since it was last.

@@ -2,20 +2,23 @@
 
     python scripts/bench_index.py PHOTOGRAPHS [--images 400] [--rounds 3]
 
-Each round measures, one after the other: decoding alone, with a thread on each core; for each executor that is
-installed and each precision that the CPU has, the bare forward pass alone, as many at once as mining has and in the
-best of the settings that calibration tries; the loop that a notebook has (Pillow, batches of 32, hooks); and
-`patchmine.build_index`, whole. The limit is what decoding and the forward pass come to when they share the cores and
-nothing else costs anything. *Steady* is the mining alone, from the first photograph to the last shard, with what is
-read, decoded, ranked and written; *whole* the call with start-up and publishing.
-Prints medians and ratios.
+Each round measures, one after the other: reading, digest and decoding alone, with a thread on each core; for each
+executor that is installed and each precision that the CPU has, the bare forward pass alone, as many at once as
+mining has and in the best of the settings that calibration tries; the loop that a notebook has (Pillow, batches of
+32, hooks); and `patchmine.build_index`, whole. The limit is what decoding and the forward pass come to when they
+share the cores and nothing else costs anything. *Steady* is the mining alone, from the first photograph to the
+last shard, with what is read, decoded, ranked and written; *whole* the call with start-up and publishing. Prints
+medians and ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -24,28 +27,26 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-# As the command sets them, before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-from patchmine import allocator
+if "--notebook" not in sys.argv:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
 
-allocator.keep_flat()
+import numpy as np
+import torch
+from PIL import Image
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from patchmine import build_index, executors, models  # noqa: E402
-from patchmine.calibration import Choice, candidates  # noqa: E402
-from patchmine.decode import prepare  # noqa: E402
-from patchmine.errors import RequestError  # noqa: E402
-from patchmine.executors import Executor, Setting  # noqa: E402
-from patchmine.executors.openvino import OpenVinoExecutor  # noqa: E402
-from patchmine.executors.torch import TorchExecutor  # noqa: E402
-from patchmine.layers import choose  # noqa: E402
-from patchmine.network import run_until, survey  # noqa: E402
-from patchmine.request import Run, Wanted  # noqa: E402
-from patchmine.sources import open_source  # noqa: E402
-from patchmine.store import read_manifest  # noqa: E402
+from patchmine import allocator, build_index, executors, models
+from patchmine.calibration import Choice, candidates
+from patchmine.decode import prepare
+from patchmine.errors import RequestError
+from patchmine.executors import Executor, Setting
+from patchmine.executors.openvino import OpenVinoExecutor
+from patchmine.executors.torch import TorchExecutor
+from patchmine.layers import choose
+from patchmine.network import run_until, survey
+from patchmine.request import Run, Wanted
+from patchmine.shards import DIGEST_BYTES
+from patchmine.sources import open_source
+from patchmine.store import read_manifest
 
 TRIAL_S = 2.0
 
@@ -96,50 +97,65 @@ def rate_of(forward: Callable[[], object], choice: Choice, workers: int) -> floa
     return sum(count * choice.batch_size / took for count, took in zip(done, seconds, strict=True))
 
 
+def run_notebook(folder: Path, images: int) -> float:
+    """The loop as one writes it: Pillow, batches of 32, hooks that keep the maximum. Photographs a second."""
+    network, outputs = models.load(), dict[str, torch.Tensor]()
+    for layer in choose(network, ()):
+        network.module.get_submodule(layer).register_forward_hook(
+            lambda _m, _i, output, layer=layer: outputs.__setitem__(layer, output.amax((2, 3)))
+        )
+    paths = [folder / entry.path for entry in open_source(str(folder)).entries()[:images]]
+    start = perf_counter()
+    for first in range(0, len(paths), 32):
+        arrays = []
+        for path in paths[first : first + 32]:
+            picture = Image.open(path).convert("RGB").resize((256, 256)).crop((16, 16, 240, 240))
+            arrays.append(torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1))
+        with torch.no_grad():
+            network.module(torch.stack(arrays).float() / 127.5 - 1)
+    return len(paths) / (perf_counter() - start)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--notebook", action="store_true", help="only the loop of a notebook: prints images/s")
     options = parser.parse_args()
+    if options.notebook:
+        print(run_notebook(options.folder, options.images))
+        return
+    allocator.keep_flat()
     run = Run()
     network = models.load()
     layers = choose(network, ())
     taps = survey(network.module, network.blank(), layers)
     source = open_source(str(options.folder))
     entries = source.entries()[: options.images]
-    files = [source.read(entry.path) for entry in entries]
     pool = ThreadPoolExecutor(run.workers, initializer=torch.set_num_threads, initargs=(1,))
+
+    def read_and_decode(path: str) -> None:
+        data = source.read(path)
+        hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+        prepare(data, network.preprocessing)
 
     def decode() -> float:
         start = perf_counter()
-        for _ in pool.map(lambda data: prepare(data, network.preprocessing), files):
+        for _ in pool.map(read_and_decode, [entry.path for entry in entries]):
             pass
-        return len(files) / (perf_counter() - start)
+        return len(entries) / (perf_counter() - start)
 
     def notebook() -> float:
-        """As one writes it: Pillow, batches of 32, hooks that keep the maximum."""
-        plain = models.load().module
-        outputs: dict[str, torch.Tensor] = {}
-        for layer in layers:
-            plain.get_submodule(layer).register_forward_hook(
-                lambda _m, _i, output, layer=layer: outputs.__setitem__(layer, output.amax((2, 3)))
-            )
-        torch.set_num_threads(run.workers)
-        start = perf_counter()
-        for first in range(0, len(entries), 32):
-            arrays = []
-            for entry in entries[first : first + 32]:
-                picture = Image.open(options.folder / entry.path).convert("RGB").resize((256, 256))
-                arrays.append(torch.from_numpy(np.asarray(picture.crop((16, 16, 240, 240))).copy()).permute(2, 0, 1))
-            with torch.no_grad():
-                plain(torch.stack(arrays).float() / 127.5 - 1)
-        return len(entries) / (perf_counter() - start)
+        """In a process of its own, without the settings of this one."""
+        words = [sys.executable, __file__, str(options.folder), "--images", str(len(entries)), "--notebook"]
+        plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        return float(subprocess.run(words, capture_output=True, text=True, check=True, env=plain).stdout)
 
     variants: dict[str, tuple[Wanted, list[tuple[Choice, Callable[[], object]]]]] = {}
     for name in executors.kinds():
         for precision in ("fp32", "bf16"):
-            wanted = Wanted(executor=name, precision=precision, limit=len(files))
+            wanted = Wanted(executor=name, precision=precision, limit=len(entries))
             if name == "torch" and precision != "fp32":
                 continue  # autocast on a CPU loses against fp32 wherever OpenVINO has bf16
             forwards = []
@@ -161,7 +177,7 @@ def main() -> None:
         try:
             build_index(options.folder, folder, wanted, run)
             stages = read_manifest(folder)["stages"]
-            return len(files) / stages["mining"], len(files) / stages["total"]
+            return len(entries) / stages["mining"], len(entries) / stages["total"]
         finally:
             shutil.rmtree(folder.parent, ignore_errors=True)
 
@@ -188,7 +204,7 @@ def main() -> None:
             found.setdefault(f"{name} steady/limit", []).append(steady / limit)
             found.setdefault(f"{name} steady/notebook", []).append(steady / found["notebook"][-1])
             found.setdefault(f"{name} whole/notebook", []).append(whole / found["notebook"][-1])
-    print(f"{len(files)} photographs, {options.rounds} rounds, {run.workers} threads; medians, images/s and ratios")
+    print(f"{len(entries)} photographs, {options.rounds} rounds, {run.workers} threads; medians, images/s and ratios")
     for name, values in found.items():
         shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
         print(f"{name:32} {shown[0]:>8}   of {', '.join(shown[1:])}")

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from patchmine.ranking import NO_IMAGE, TopK, rank_column, sort_keys
+from patchmine.ranking import NO_IMAGE, Leaders, TopK, rank_column, sort_keys
 
 
 def brute(values, positions, images, k):
@@ -68,14 +68,6 @@ def test_a_unit_that_is_always_negative_has_a_top(stream):
     assert (TopK.of_batch(values, positions, images, 10).values[1] < 0).all()
 
 
-def test_bound_is_the_last_place(stream):
-    values, positions, images = stream
-    top = TopK.of_batch(values, positions, images, 10)
-    value, image = top.bound
-    assert value.tolist() == top.values[:, 9].tolist()
-    assert image.tolist() == top.images[:, 9].tolist()
-
-
 def test_keys_sort_as_the_contract_over_extreme_floats():
     values = np.array([3e38, 1.0, 1.0, 1e-45, 0.0, -0.0, -1e-45, -1.0, -3e38], np.float32)
     images = np.array([5, 1, 2, 0, 3, 4, 0, 0, 0])
@@ -90,13 +82,18 @@ def test_rank_column_descends_or_ascends_with_ties_by_image():
 
 
 @pytest.mark.parametrize("k", [1, 7, 200])
-def test_batches_one_after_the_other_give_what_all_at_once_does(stream, k):
+def test_leaders_are_those_of_the_ranking_after_any_batches(stream, k):
     values, positions, images = stream
     order = np.random.default_rng(1).permutation(90)
-    top = TopK.empty(5, k)
+    leaders = Leaders.empty(5, k)
     for part in np.array_split(order, 11):
-        top = top.with_batch(values[part], positions[part], images[part])
+        leaders = leaders.with_batch(values[part], images[part])
     whole = TopK.of_batch(values, positions, images, k)
-    assert np.array_equal(top.keys, whole.keys)
-    assert np.array_equal(top.positions, whole.positions)
-    assert top.with_batch(values[:3] - 100, positions[:3], images[:3] + 1000) is top or k == 200
+    assert np.array_equal(np.sort(leaders.keys, 1), whole.keys)
+    for mine, theirs in zip(leaders.bound, (whole.values, whole.images), strict=True):
+        assert np.array_equal(mine, theirs[:, -1])
+    asked = np.array([3, 4, 9, 40, 88])
+    expected = [[image in whole.images[unit][whole.filled[unit]] for unit in range(5)] for image in asked]
+    assert leaders.among(asked).tolist() == expected
+    assert leaders.among(asked[:0]).shape == (0, 5)
+    assert not leaders.among(np.array([1000, 1001])).any()

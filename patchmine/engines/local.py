@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from patchmine.engines import Task, shard_path
 from patchmine.job import Shard
-from patchmine.ranking import TopK
 from patchmine.shardfile import ShardFile, write_shard
 from patchmine.shards import ShardMiner
 
@@ -31,5 +30,4 @@ def _remember(miner: ShardMiner, finished: ShardFile) -> None:
     """Raise the bounds by what an earlier run has found."""
     images = finished.source_ids(miner.job.shard_size)
     for number, tap in enumerate(miner.taps):
-        values, positions = finished.array(f"{number}/value"), finished.array(f"{number}/position")
-        miner.remember(tap.layer, TopK.of_batch(values, positions, images, miner.job.keep))
+        miner.remember(tap.layer, finished.array(f"{number}/value"), images)
