@@ -63,7 +63,7 @@ def _settings(executor: str, device: str, workers: int) -> list[tuple[int, int]]
     if device != "cpu":
         return [(64, 1), (128, 1), (32, 1)]
     if executor == "openvino":
-        return [(4, 1), (1, 1), (8, 1)]
+        return [(8, 1), (4, 1), (16, 1)]
     alone = [(16, 1), (32, 1), (8, 1)]
     return [*alone, (32, workers)] if workers > 1 else alone
 
@@ -102,15 +102,15 @@ def fastest(
     rates = dict.fromkeys(built, 0.0)
     for _ in range(_ROUNDS):
         for choice, executor in built.items():
-            rates[choice] = max(rates[choice], _rate(executor, choice, taps, photographs, workers))
+            rates[choice] = max(rates[choice], rate(executor, choice, taps, photographs, workers))
     best = max(rates, key=lambda choice: rates[choice])
-    for choice, rate in sorted(rates.items(), key=lambda pair: -pair[1]):
-        note(f"calibration: {choice}: {rate:.0f}/s{', chosen' if choice == best else ''}")
+    for choice, found in sorted(rates.items(), key=lambda pair: -pair[1]):
+        note(f"calibration: {choice}: {found:.0f}/s{', chosen' if choice == best else ''}")
     _remember(key, best)
     return best
 
 
-def _rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: Tensor, workers: int) -> float:
+def rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: Tensor, workers: int) -> float:
     """Photographs a second with as many batches at once as mining has."""
     lanes = max(workers // choice.threads, 1)
     repeats = -(-choice.batch_size // len(photographs))

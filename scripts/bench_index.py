@@ -35,7 +35,7 @@ import torch
 from PIL import Image
 
 from patchmine import allocator, build_index, executors, models
-from patchmine.calibration import Choice, candidates
+from patchmine.calibration import Choice, candidates, rate
 from patchmine.decode import prepare
 from patchmine.errors import RequestError
 from patchmine.executors import Executor, Setting
@@ -152,7 +152,8 @@ def main() -> None:
         plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
         return float(subprocess.run(words, capture_output=True, text=True, check=True, env=plain).stdout)
 
-    variants: dict[str, tuple[Wanted, list[tuple[Choice, Callable[[], object]]]]] = {}
+    sample = torch.stack([prepare(source.read(e.path), network.preprocessing).tensor for e in entries[:16]])
+    variants: dict[str, tuple[Wanted, list[tuple[Choice, Executor]]]] = {}
     for name in executors.kinds():
         for precision in ("fp32", "bf16"):
             wanted = Wanted(executor=name, precision=precision, limit=len(entries))
@@ -165,7 +166,7 @@ def main() -> None:
                     setting = Setting("cpu", precision, choice.batch_size, choice.threads)
                     lanes = max(run.workers // choice.threads, 1)
                     executor = executors.build(name, network, taps, setting, lanes)
-                    forwards.append((choice, bare(executor, choice.batch_size)))
+                    forwards.append((choice, executor))
             except RequestError as error:
                 print(f"not measured: {error}")
                 continue
@@ -187,8 +188,13 @@ def main() -> None:
         found.setdefault("decode", []).append(decode())
         found.setdefault("notebook", []).append(notebook())
         for name, (wanted, forwards) in variants.items():
-            rates = {choice: rate_of(forward, choice, run.workers) for choice, forward in forwards}
-            best = chosen[name] = max(rates, key=lambda choice: rates[choice])
+            if name not in chosen:  # as calibration does
+                trials = {choice: rate(executor, choice, taps, sample, run.workers) for choice, executor in forwards}
+                chosen[name] = max(trials, key=lambda choice: trials[choice])
+            best = chosen[name]
+            forward = max(
+                rate_of(bare(executor, choice.batch_size), choice, run.workers) for choice, executor in forwards
+            )
             steady, whole = index(
                 Wanted(
                     executor=best.executor,
@@ -198,8 +204,8 @@ def main() -> None:
                     threads=best.threads,
                 )
             )
-            limit = 1 / (1 / found["decode"][-1] + 1 / rates[best])
-            for what, value in (("forward", rates[best]), ("limit", limit), ("steady", steady), ("whole", whole)):
+            limit = 1 / (1 / found["decode"][-1] + 1 / forward)
+            for what, value in (("forward", forward), ("limit", limit), ("steady", steady), ("whole", whole)):
                 found.setdefault(f"{name} {what}", []).append(value)
             found.setdefault(f"{name} steady/limit", []).append(steady / limit)
             found.setdefault(f"{name} steady/notebook", []).append(steady / found["notebook"][-1])

@@ -51,16 +51,16 @@ def test_what_is_asked_for_is_not_up_for_choice(network):
 
 def test_the_fastest_wins_is_said_and_is_remembered(network, taps, cache, monkeypatch):
     rates = {8: 10.0, 16: 30.0, 32: 20.0}
-    monkeypatch.setattr(calibration, "_rate", lambda _executor, choice, *_: rates[choice.batch_size])
+    monkeypatch.setattr(calibration, "rate", lambda _executor, choice, *_: rates[choice.batch_size])
     choices, notes = [Choice("torch", size, 1) for size in rates], []
     assert pick(network, taps, choices, notes) == Choice("torch", 16, 1)
     assert notes[0] == "calibration: torch, batches of 16, 1 thread each: 30/s, chosen"
     assert len(notes) == 3
-    monkeypatch.setattr(calibration, "_rate", lambda *_: pytest.fail("tried again"))
+    monkeypatch.setattr(calibration, "rate", lambda *_: pytest.fail("tried again"))
     assert pick(network, taps, choices, notes) == Choice("torch", 16, 1)
     assert "as calibrated before" in notes[-1]
     cache.write_text("not JSON")
-    monkeypatch.setattr(calibration, "_rate", lambda _executor, choice, *_: -choice.batch_size)
+    monkeypatch.setattr(calibration, "rate", lambda _executor, choice, *_: -choice.batch_size)
     assert pick(network, taps, choices, notes) == Choice("torch", 8, 1)
 
 
