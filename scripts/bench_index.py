@@ -23,6 +23,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -192,28 +193,25 @@ def main() -> None:
                 trials = {choice: rate(executor, choice, taps, sample, run.workers) for choice, executor in forwards}
                 chosen[name] = max(trials, key=lambda choice: trials[choice])
             best = chosen[name]
-            forward = max(
-                rate_of(bare(executor, choice.batch_size), choice, run.workers) for choice, executor in forwards
-            )
-            steady, whole = index(
-                Wanted(
-                    executor=best.executor,
-                    precision=wanted.precision,
-                    limit=wanted.limit,
-                    batch_size=best.batch_size,
-                    threads=best.threads,
-                )
-            )
-            limit = 1 / (1 / found["decode"][-1] + 1 / forward)
-            for what, value in (("forward", forward), ("limit", limit), ("steady", steady), ("whole", whole)):
-                found.setdefault(f"{name} {what}", []).append(value)
-            found.setdefault(f"{name} steady/limit", []).append(steady / limit)
-            found.setdefault(f"{name} steady/notebook", []).append(steady / found["notebook"][-1])
-            found.setdefault(f"{name} whole/notebook", []).append(whole / found["notebook"][-1])
+            for choice, executor in forwards:
+                bare_rate = rate_of(bare(executor, choice.batch_size), choice, run.workers)
+                found.setdefault(f"{name} forward, {choice}", []).append(bare_rate)
+            steady, whole = index(replace(wanted, batch_size=best.batch_size, threads=best.threads))
+            found.setdefault(f"{name} steady", []).append(steady)
+            found.setdefault(f"{name} whole", []).append(whole)
+    for name in variants:
+        # The setting whose median is best: the best of each round would be the noise's.
+        forward = max((v for key, v in found.items() if key.startswith(f"{name} forward")), key=median)
+        limit = [1 / (1 / a + 1 / b) for a, b in zip(found["decode"], forward, strict=True)]
+        found[f"{name} limit"] = limit
+        for what, under in (("steady", limit), ("steady", found["notebook"]), ("whole", found["notebook"])):
+            against = "limit" if under is limit else "notebook"
+            pairs = zip(found[f"{name} {what}"], under, strict=True)
+            found[f"{name} {what}/{against}"] = [rate / base for rate, base in pairs]
     print(f"{len(entries)} photographs, {options.rounds} rounds, {run.workers} threads; medians, images/s and ratios")
     for name, values in found.items():
         shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
-        print(f"{name:32} {shown[0]:>8}   of {', '.join(shown[1:])}")
+        print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")
     for name, choice in chosen.items():
         print(f"{name}: {choice}")
 

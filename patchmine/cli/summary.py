@@ -18,12 +18,26 @@ def print_report(report: Report) -> None:
         print(
             f"{report.mined} photographs in {report.seconds:.1f} s, {rate}" + (" (resumed)" if report.resumed else "")
         )
+        print(seconds_by_stage(manifest["stages"]))
     else:
         print("this index was finished before; nothing had to be done")
     print_layers(manifest)
     first = manifest["layers"][-1]["layer"]
     print(f"{report.directory}: {manifest['images']} photographs")
     print(f"ask it: patchmine top -i {report.directory} --unit {first}:0")
+
+
+def seconds_by_stage(stages: Mapping[str, Any]) -> str:
+    """One line: start-up by part, the threads that mine on average, and publishing."""
+    others = stages["others"]
+    start = [f"{name} {others[name]:.1f}" for name in ("list", "load", "calibrate", "fields", "build")]
+    mining = [f"{name} {seconds:.1f}" for name, seconds in stages["of_mining"].items()]
+    meanwhile = [f"{name} {others.get(name, 0):.1f}" for name in ("rank", "write")]
+    return (
+        f"seconds: start {stages['start']:.1f} ({', '.join(start)}); mining {stages['mining']:.1f} "
+        f"({', '.join(mining)}; meanwhile {', '.join(meanwhile)}); "
+        f"publish {stages['publish']:.1f} (effective fields {others['effective']:.1f})"
+    )
 
 
 def print_layers(manifest: Mapping[str, Any]) -> None:
