@@ -1,6 +1,6 @@
 """How close `patchmine index` comes to its limit, and how far it is ahead of a notebook, in the same run.
 
-    python scripts/bench_index.py PHOTOGRAPHS [--images 400] [--rounds 3]
+    python scripts/bench_index.py PHOTOGRAPHS [--images 400] [--rounds 3] [--repeat 1]
 
 Each round measures, one after the other: reading, digest and decoding alone, with a thread on each core; for each
 executor that is installed and each precision that the CPU has, the bare forward pass alone, as many at once as
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -122,6 +121,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=1, help="how often index meets each photograph")
     parser.add_argument("--notebook", action="store_true", help="only the loop of a notebook: prints images/s")
     options = parser.parse_args()
     if options.notebook:
@@ -157,7 +157,7 @@ def main() -> None:
     variants: dict[str, tuple[Wanted, list[tuple[Choice, Executor]]]] = {}
     for name in executors.kinds():
         for precision in ("fp32", "bf16"):
-            wanted = Wanted(executor=name, precision=precision, limit=len(entries))
+            wanted = Wanted(executor=name, precision=precision)
             if name == "torch" and precision != "fp32":
                 continue  # autocast on a CPU loses against fp32 wherever OpenVINO has bf16
             forwards = []
@@ -175,13 +175,17 @@ def main() -> None:
 
     def index(wanted: Wanted) -> tuple[float, float]:
         """Photographs a second: steady, whole."""
-        folder = Path(tempfile.mkdtemp()) / "bench.patchmine"
-        try:
-            build_index(options.folder, folder, wanted, run)
-            stages = read_manifest(folder)["stages"]
-            return len(entries) / stages["mining"], len(entries) / stages["total"]
-        finally:
-            shutil.rmtree(folder.parent, ignore_errors=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "photographs"
+            for number, entry in enumerate(entries * options.repeat):
+                link = folder / entry.path
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.with_name(f"{number}-{link.name}").symlink_to((options.folder / entry.path).resolve())
+            directory = folder.with_suffix(".patchmine")
+            build_index(folder, directory, wanted, run)
+            stages = read_manifest(directory)["stages"]
+            count = len(entries) * options.repeat
+            return count / stages["mining"], count / stages["total"]
 
     found: dict[str, list[float]] = {}
     chosen: dict[str, Choice] = {}
@@ -208,7 +212,9 @@ def main() -> None:
             against = "limit" if under is limit else "notebook"
             pairs = zip(found[f"{name} {what}"], under, strict=True)
             found[f"{name} {what}/{against}"] = [rate / base for rate, base in pairs]
-    print(f"{len(entries)} photographs, {options.rounds} rounds, {run.workers} threads; medians, images/s and ratios")
+    print(
+        f"{len(entries)} photographs, indexed {options.repeat} times over, {options.rounds} rounds, {run.workers} threads; medians, images/s and ratios"
+    )
     for name, values in found.items():
         shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
         print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")

@@ -1,6 +1,6 @@
 """Peak memory of `patchmine index` for few and for many photographs: it must not grow with their number.
 
-    python scripts/check_memory.py PHOTOGRAPHS [--counts 200 800] [--model M]
+    python scripts/check_memory.py PHOTOGRAPHS [--counts 200 800] [--model M] [--executor E]
 
 Prints the peak resident memory of each run and exits with 1 when the largest is more than 5 % above the smallest.
 """
@@ -32,12 +32,26 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--counts", type=int, nargs="+", default=[200, 800])
     parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--executor", default="torch")
     options = parser.parse_args()
     peaks = []
     with tempfile.TemporaryDirectory() as temporary:
         for count in options.counts:
             words = ["index", str(options.folder), "-o", f"{temporary}/{count}.patchmine", "--limit", str(count)]
-            peaks.append(peak_mib([sys.executable, "-m", "patchmine", *words, "--model", options.model]))
+            peaks.append(
+                peak_mib(
+                    [
+                        sys.executable,
+                        "-m",
+                        "patchmine",
+                        *words,
+                        "--model",
+                        options.model,
+                        "--executor",
+                        options.executor,
+                    ]
+                )
+            )
             print(f"{count:8} photographs: {peaks[-1]:8.1f} MiB")
     growth = max(peaks) / min(peaks) - 1
     print(f"difference: {growth:.1%}")
