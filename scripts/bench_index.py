@@ -212,9 +212,8 @@ def main() -> None:
             against = "limit" if under is limit else "notebook"
             pairs = zip(found[f"{name} {what}"], under, strict=True)
             found[f"{name} {what}/{against}"] = [rate / base for rate, base in pairs]
-    print(
-        f"{len(entries)} photographs, indexed {options.repeat} times over, {options.rounds} rounds, {run.workers} threads; medians, images/s and ratios"
-    )
+    print(f"{len(entries)} photographs, indexed {options.repeat} times over; {options.rounds} rounds")
+    print(f"{run.workers} threads; medians, images/s and ratios")
     for name, values in found.items():
         shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
         print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")
