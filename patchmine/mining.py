@@ -225,7 +225,10 @@ def _choice(
 ) -> Choice:
     """Executor, batch size and threads: as wanted, else by trying where the job is long enough, else by rule."""
     choices = candidates(network, wanted, device, run.workers)
-    if len(choices) == 1 or there is not None or not run.calibrate or len(entries) < WORTH_IT:
+    if len(entries) < WORTH_IT:
+        # torch is ready at once; converting a network takes seconds, which a short job does not win back.
+        return next((choice for choice in choices if choice.executor == "torch"), choices[0])
+    if len(choices) == 1 or there is not None or not run.calibrate:
         return choices[0]
     sample = _sample(network, source, entries)
     if sample is None:

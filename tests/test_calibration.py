@@ -102,8 +102,9 @@ def test_only_a_long_job_is_calibrated(tmp_path, cache, monkeypatch):
         return choices[-1]
 
     monkeypatch.setattr("patchmine.mining.fastest", note)
-    patchmine.build_index(SHAPES, tmp_path / "a.patchmine", WANTED)
+    short = patchmine.build_index(SHAPES, tmp_path / "a.patchmine", WANTED)
     assert not tried
+    assert short.manifest["job"]["executor"] == "torch"
     monkeypatch.setattr("patchmine.mining.WORTH_IT", 40)
     patchmine.build_index(SHAPES, tmp_path / "b.patchmine", WANTED)
     assert len(tried) == 1
