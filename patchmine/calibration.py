@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,10 @@ class Choice:
     executor: str
     batch_size: int
     threads: int
+
+    def lanes(self, workers: int) -> int:
+        """How many batches are computed at once where there are so many threads."""
+        return max(workers // self.threads, 1)
 
     def __str__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''} each"
@@ -93,7 +98,7 @@ def fastest(
     for choice in choices:
         setting = Setting(device, wanted.precision, choice.batch_size, choice.threads)
         try:
-            built[choice] = executors.build(choice.executor, network, taps, setting, max(workers // choice.threads, 1))
+            built[choice] = executors.build(choice.executor, network, taps, setting, choice.lanes(workers))
         except RequestError as error:
             if all(other.executor == choice.executor for other in choices):
                 raise
@@ -108,7 +113,6 @@ def fastest(
 
 def rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: Tensor, workers: int) -> float:
     """Photographs a second with as many batches at once as mining has."""
-    lanes = max(workers // choice.threads, 1)
     repeats = -(-choice.batch_size // len(photographs))
     batch = photographs.repeat(repeats, 1, 1, 1)[: choice.batch_size]
     ids = np.arange(choice.batch_size, dtype=np.int64)
@@ -117,35 +121,40 @@ def rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: T
         tap.layer: (np.full(tap.layout.channels, np.inf, np.float32), np.zeros(tap.layout.channels, np.int64))
         for tap in taps
     }
-    done = [0] * lanes
-    ends = [0.0] * lanes
+    try:
+        return throughput(lambda: executor.run(batch, ids, never), choice, workers, _TRIAL_S)
+    except (RuntimeError, MemoryError) as error:
+        if not executors.out_of_memory(error):
+            raise
+        return 0.0
+
+
+def throughput(work: Callable[[], object], choice: Choice, workers: int, seconds: float) -> float:
+    """Photographs a second when every lane does `work`, one batch, again and again. Raises what `work` raises."""
+    lanes = choice.lanes(workers)
     ready = threading.Barrier(lanes)
-    failed: list[BaseException] = []
 
-    def lane(number: int) -> None:
+    def lane() -> float:
+        set_num_threads(choice.threads)
         try:
-            set_num_threads(choice.threads)
-            executor.run(batch, ids, never)  # the first pass makes the kernels
-            ready.wait()
-            start = perf_counter()
-            while perf_counter() - start < _TRIAL_S:
-                executor.run(batch, ids, never)
-                done[number] += 1
-            ends[number] = perf_counter() - start
-        except BaseException as error:  # noqa: BLE001 - carried to the thread that waits, and raised there
-            failed.append(error)
+            work()  # the first pass makes the kernels
+        except BaseException:
             ready.abort()
+            raise
+        ready.wait()
+        start, done = perf_counter(), 0
+        while perf_counter() - start < seconds:
+            work()
+            done += 1
+        return done * choice.batch_size / (perf_counter() - start)
 
-    threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        if isinstance(failed[0], RuntimeError | MemoryError):
-            return 0.0  # such as out of memory: this choice is no good here
-        raise failed[0]
-    return sum(count * choice.batch_size / seconds for count, seconds in zip(done, ends, strict=True))
+    with ThreadPoolExecutor(lanes) as pool:
+        futures = [pool.submit(lane) for _ in range(lanes)]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, threading.BrokenBarrierError):
+            raise error
+    return sum(future.result() for future in futures)
 
 
 def _key(

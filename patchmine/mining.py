@@ -124,10 +124,9 @@ def build_index(
         fields.check()
     with stages.timed("build"):
         setting = Setting(job.device, job.precision, job.batch_size, job.threads)
-        lanes = max(run.workers // job.threads, 1)
-        executor = executors.build(job.executor, network, taps, setting, lanes)
+        executor = executors.build(job.executor, network, taps, setting, choice.lanes(run.workers))
     if job.precision != "fp32":
-        progress.note(f"{job.precision}: a few per cent of each top 25 will be other photographs than in fp32 (README)")
+        progress.note(f"{job.precision} changes answers: bf16 kept 96 % of the top 25 in a measurement (README)")
     shards = _workspace(directory, job, run.fresh)
     done = _verified(shards, job, progress)
     todo = [shard for shard in job.shards if shard.number not in done]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from patchmine.decode import Pixels, prepare
 from patchmine.errors import PhotographError, RequestError
-from patchmine.executors import Executor, Reduced
+from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.job import Job, Shard
 from patchmine.network import Tap
 from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
@@ -233,7 +233,7 @@ class ShardMiner:
             try:
                 reduced = self.executor.run(pixels, images, bounds)
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(part) == 1:
                     raise RequestError(
@@ -249,11 +249,6 @@ class ShardMiner:
 def _blocks(shard: Shard, size: int) -> Iterator[range]:
     for start in range(shard.start, shard.stop, size):
         yield range(start, min(start + size, shard.stop))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch raises a class of its own for a GPU, and a bare RuntimeError for the CPU."""
-    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _record(photograph: Photograph) -> dict[str, Any]:

@@ -19,7 +19,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,7 +34,7 @@ import torch
 from PIL import Image
 
 from patchmine import allocator, build_index, executors, models
-from patchmine.calibration import Choice, candidates, rate
+from patchmine.calibration import Choice, candidates, rate, throughput
 from patchmine.decode import prepare
 from patchmine.errors import RequestError
 from patchmine.executors import Executor, Setting
@@ -73,28 +72,6 @@ def bare(executor: Executor, batch_size: int) -> Callable[[], object]:
         executor.requests.put(request)
 
     return infer
-
-
-def rate_of(forward: Callable[[], object], choice: Choice, workers: int) -> float:
-    """Photographs a second, with as many batches at once as there are lanes."""
-    lanes = max(workers // choice.threads, 1)
-    done, seconds = [0] * lanes, [0.0] * lanes
-
-    def lane(number: int) -> None:
-        torch.set_num_threads(choice.threads)
-        forward()
-        start = perf_counter()
-        while perf_counter() - start < TRIAL_S:
-            forward()
-            done[number] += 1
-        seconds[number] = perf_counter() - start
-
-    threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(count * choice.batch_size / took for count, took in zip(done, seconds, strict=True))
 
 
 def run_notebook(folder: Path, images: int) -> float:
@@ -165,8 +142,7 @@ def main() -> None:
                 executors.kind(name)
                 for choice in candidates(network, wanted, "cpu", run.workers):
                     setting = Setting("cpu", precision, choice.batch_size, choice.threads)
-                    lanes = max(run.workers // choice.threads, 1)
-                    executor = executors.build(name, network, taps, setting, lanes)
+                    executor = executors.build(name, network, taps, setting, choice.lanes(run.workers))
                     forwards.append((choice, executor))
             except RequestError as error:
                 print(f"not measured: {error}")
@@ -198,7 +174,7 @@ def main() -> None:
                 chosen[name] = max(trials, key=lambda choice: trials[choice])
             best = chosen[name]
             for choice, executor in forwards:
-                bare_rate = rate_of(bare(executor, choice.batch_size), choice, run.workers)
+                bare_rate = throughput(bare(executor, choice.batch_size), choice, run.workers, TRIAL_S)
                 found.setdefault(f"{name} forward, {choice}", []).append(bare_rate)
             steady, whole = index(replace(wanted, batch_size=best.batch_size, threads=best.threads))
             found.setdefault(f"{name} steady", []).append(steady)

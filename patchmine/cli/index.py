@@ -66,7 +66,7 @@ def index(
         typer.Option(
             "--executor",
             metavar="E",
-            help="What computes a batch: torch or openvino. Default: the faster one that is installed.",
+            help="What computes a batch: torch or openvino. Default: torch for a short job, else the faster one.",
             show_default=False,
         ),
     ] = WANTED.executor,

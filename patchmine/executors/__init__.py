@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.cuda import OutOfMemoryError
 
 from patchmine.errors import RequestError, nearest
 from patchmine.network import Network, Tap
@@ -65,6 +66,11 @@ class Executor(Protocol):
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         """Compute a batch: pixels uint8 (N, 3, height, width), images the ids (N,), a bound for each layer."""
         ...
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """torch raises a class of its own for a GPU, and a bare RuntimeError for the CPU."""
+    return isinstance(error, OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def kinds() -> dict[str, ModuleType]:
