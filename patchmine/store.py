@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from patchmine import digests
 from patchmine.errors import StoreError
 from patchmine.geometry import FieldsBySize, ReceptiveField
 from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype
@@ -34,6 +36,7 @@ QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.99
 TIED = 25
 """A unit saturates when more photographs than this hold its very maximum: a top 25 is then arbitrary."""
 
+_LIBVER = "v110"  # from here on an attribute may be long
 _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images lies in 13 chunks of 256 kB
 
 
@@ -67,42 +70,34 @@ def write_activations(
     keep: int,
     table: bool,
 ) -> dict[str, Any]:
-    """Write activations.h5 from verified shards, whole or not at all; one layer and one shard in memory at a time.
+    """Write activations.h5 from verified shards; one layer and one shard in memory at a time.
 
     Photographs that could not be read are left out, and image ids count those that could. Returns the counts that
     go into the manifest. Raises OSError when the disk is full.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     records = [record for shard in shards for record in shard.about["images"]]
     good = [record for record in records if record["reason"] is None]
     # From the id in the source to the id in the index.
     ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
     non_finite: dict[str, int] = {}
     saturated: dict[str, int] = {}
-    try:
-        with h5py.File(temporary, "w", libver="v110") as h5:
-            h5.attrs["format"] = FORMAT
-            h5.attrs["job"] = job_digest
-            _write_images(h5.create_group("images"), good)
-            for number, plan in enumerate(layers):
-                group = h5.create_group(f"layers/{plan.layer}")
-                group.attrs["grid"] = plan.grid
-                entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
-                group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
-                if plan.fields.nominal.effective is not None:
-                    group.create_dataset("effective", data=plan.fields.nominal.effective)
-                writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
-                top = writer.write_table(keep, table)
-                writer.write_top(top)
-                writer.write_vectors(top)
-                non_finite[plan.layer] = writer.non_finite
-                saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
-            h5.flush()
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with h5py.File(file, "w", libver=_LIBVER) as h5:
+        h5.attrs["format"] = FORMAT
+        h5.attrs["job"] = job_digest
+        _write_images(h5.create_group("images"), good)
+        for number, plan in enumerate(layers):
+            group = h5.create_group(f"layers/{plan.layer}")
+            group.attrs["grid"] = plan.grid
+            entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
+            group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
+            if plan.fields.nominal.effective is not None:
+                group.create_dataset("effective", data=plan.fields.nominal.effective)
+            writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
+            top = writer.write_table(keep, table)
+            writer.write_top(top)
+            writer.write_vectors(top)
+            non_finite[plan.layer] = writer.non_finite
+            saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
     skipped = [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
     return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
 
@@ -295,12 +290,51 @@ class _Moments:
         group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
 
 
+def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Let activations.h5 carry what its manifest says: it tells who finds a manifest of another job beside it."""
+    with h5py.File(file, "r+", libver=_LIBVER) as h5:
+        h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     """The last file of an index, and the proof that it is whole."""
     from patchmine.shardfile import write_atomically
 
-    text = json.dumps({"format": FORMAT, **manifest}, indent=1)
+    whole = {"format": FORMAT, **manifest}
+    text = json.dumps({**whole, "manifest_digest": digests.of_json(whole)}, indent=1)
     write_atomically(directory / MANIFEST, [text.encode() + b"\n"])
+
+
+def dataset_digests(file: Path) -> dict[str, str]:
+    """The digest of every dataset of an activations.h5, over its type, shape and content."""
+    found: dict[str, str] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            digest = hashlib.blake2b(f"{item.dtype.str}{item.shape}".encode(), digest_size=digests.DIGEST_BYTES)
+            for block in _blocks(item):
+                digest.update(block)
+            found[name] = digest.hexdigest()
+
+    with h5py.File(file, "r") as h5:
+        h5.visititems(visit)
+    return found
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[bytes]:
+    """A dataset's content in order, in parts of whole chunks; texts each behind their length."""
+    if dataset.shape == ():
+        yield bytes(dataset[()])
+        return
+    rows = dataset.chunks[0] if dataset.chunks else 1 << 16
+    for start in range(0, len(dataset), rows):
+        block = dataset[start : start + rows]
+        if block.dtype == object:
+            yield b"".join(len(text).to_bytes(8, "little") + text for text in block)
+        else:
+            yield np.ascontiguousarray(block).tobytes()
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -345,7 +379,19 @@ class Store:
                 f"{self.manifest['job']['source']} -o {directory} --fresh"
             ) from None
         if self._h5.attrs.get("job") != self.manifest["job_digest"]:
-            raise StoreError(f"{directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build with --fresh")
+            # Another run is publishing, or died while it did: the table is new already, the manifest old still.
+            self.manifest = self._carried_manifest()
+
+    def _carried_manifest(self) -> dict[str, Any]:
+        try:
+            carried: dict[str, Any] = json.loads(self._h5.attrs["manifest"])
+            if carried["format"] == FORMAT and carried["job_digest"] == self._h5.attrs["job"]:
+                return carried
+        except (KeyError, ValueError, TypeError):
+            pass
+        raise StoreError(
+            f"{self.directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build the index again with --fresh"
+        )
 
     def close(self) -> None:
         self._h5.close()

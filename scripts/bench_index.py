@@ -14,7 +14,6 @@ medians and ratios.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
@@ -33,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from patchmine import allocator, build_index, executors, models
+from patchmine import allocator, build_index, digests, executors, models
 from patchmine.calibration import Choice, candidates, rate, throughput
 from patchmine.decode import prepare
 from patchmine.errors import RequestError
@@ -43,7 +42,6 @@ from patchmine.executors.torch import TorchExecutor
 from patchmine.layers import choose
 from patchmine.network import run_until, survey
 from patchmine.request import Run, Wanted
-from patchmine.shards import DIGEST_BYTES
 from patchmine.sources import open_source
 from patchmine.store import read_manifest
 
@@ -115,7 +113,7 @@ def main() -> None:
 
     def read_and_decode(path: str) -> None:
         data = source.read(path)
-        hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+        digests.of_bytes(data)
         prepare(data, network.preprocessing)
 
     def decode() -> float:
