@@ -415,8 +415,15 @@ class Store:
             self._records[image] = self._read_image(image)
         return self._records[image]
 
+    def records(self) -> list[ImageRecord]:
+        """The records of all photographs, in the order of their ids."""
+        columns = {name: dataset[:] for name, dataset in self._columns.items()}
+        return [self._record(columns, image) for image in range(self.images)]
+
     def _read_image(self, image: int) -> ImageRecord:
-        columns = self._columns
+        return self._record(self._columns, image)
+
+    def _record(self, columns: Mapping[str, Any], image: int) -> ImageRecord:
         code = int(columns["class"][image])
         return ImageRecord(
             image=image,
@@ -448,17 +455,25 @@ class Store:
 
     def column(self, layer: str, channel: int) -> tuple[Float32, NDArray[np.integer]]:
         """Values float32 (images,) and positions (images,) of one unit. Raises StoreError without a table."""
+        value, position = self.table_on_disk(layer)
+        return value[:, channel], position[:, channel]
+
+    @property
+    def keep(self) -> int:
+        """How many patches of each unit are kept with their vectors."""
+        return int(self.manifest["job"]["keep"])
+
+    def table_on_disk(self, layer: str) -> tuple[h5py.Dataset, h5py.Dataset]:
+        """Values and positions of the whole layer, both (images, units). Raises StoreError without a table."""
         if not self.has_table:
-            raise StoreError(
-                f"{self.directory} was built with --no-table and keeps the top {self.manifest['job']['keep']} alone"
-            )
+            raise StoreError(f"{self.directory} was built with --no-table and keeps the top {self.keep} alone")
         group = self._layer(layer)
-        return group["value"][:, channel], group["position"][:, channel]
+        return group["value"], group["position"]
 
     def table(self, layer: str) -> tuple[Float32, NDArray[np.integer]]:
         """Values float32 and positions of the whole layer, both (images, units), in memory."""
-        group = self._layer(layer)
-        return group["value"][:], group["position"][:]
+        value, position = self.table_on_disk(layer)
+        return value[:], position[:]
 
     def top(self, layer: str, channel: int) -> tuple[Float32, Int64, Int64]:
         """Values, image ids and positions of the kept top-k of one unit, best first, empty places left out."""

@@ -19,10 +19,12 @@ FLOORS = [
     ["job", "decode", "network", "weights", "crops", "naming", "field_moves", "field_calls", "field_windows"],
     ["layers", "field_rules", "observer", "sources", "models", "store"],
     ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index"],
-    ["calibration", "fields", "shards", "sheets", "telling", "retained"],
+    ["calibration", "fields", "known"],
+    ["shards", "sheets", "telling", "retained"],
     ["engines", "demo"],
     ["workspace", "publishing"],
     ["mining"],
+    ["merging"],
     ["cli"],
 ]
 FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}

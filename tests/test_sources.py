@@ -43,7 +43,13 @@ def folder_example(place):
     return str(place / "photographs")
 
 
-EXAMPLES = {"folder": folder_example, "shapes": lambda place: "shapes:7"}
+def union_example(place):
+    folder_example(place)
+    photograph(place, "more", "c", "4.jpg")
+    return f'union:["{place / "photographs"}", "{place / "more"}"]'
+
+
+EXAMPLES = {"folder": folder_example, "shapes": lambda place: "shapes:7", "union": union_example}
 """How to make something that each kind can open, in an empty folder."""
 
 
