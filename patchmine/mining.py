@@ -18,6 +18,7 @@ import torch
 
 from patchmine import allocator, engines, executors, models, store, vectors
 from patchmine.calibration import WORTH_IT, Choice, candidates, fastest
+from patchmine.class_file import classified
 from patchmine.decode import decoder_name, prepare
 from patchmine.engines import Task, shard_path
 from patchmine.errors import PatchmineError, PhotographError, RequestError, SourceError, StoreError, nearest
@@ -103,7 +104,10 @@ def build_index(
         directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
         _check(wanted, run)
         _refuse_foreign(directory)
-        entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
+        entries = opened.entries()
+        if wanted.labels is not None:
+            entries = classified(entries, wanted.labels)
+        entries = entries[: wanted.limit]
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
@@ -277,27 +281,6 @@ def _refuse_foreign(directory: Path) -> None:
         names = {entry.name for entry in directory.iterdir()}
         if names and not names & ours:
             raise StoreError(f"{str(directory)!r} holds other files and is no index: choose another folder with -o DIR")
-
-
-def _labelled(entries: list[Entry], labels: Path | None) -> list[Entry]:
-    """The entries with the classes of a CSV `path,class` (with or without a header) put on."""
-    if labels is None:
-        return entries
-    import csv
-
-    if not labels.is_file():
-        raise SourceError(f"there is no labels file {str(labels)!r}")
-    with labels.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if any(len(row) != 2 for row in rows):
-        raise SourceError(f"{str(labels)!r} is no labels file: each line is PATH,CLASS")
-    classes = {row[0]: row[1] for row in rows if row != ["path", "class"]}
-    known = {entry.path for entry in entries}
-    unknown = [path for path in classes if path not in known]
-    if unknown:
-        close = nearest(unknown[0], [entry.path for entry in entries[:10_000]])
-        raise SourceError(f"{str(labels)!r} names {unknown[0]!r}, which is not in the source{close}")
-    return [Entry(entry.path, classes.get(entry.path, entry.class_name)) for entry in entries]
 
 
 def _job(
