@@ -14,6 +14,7 @@ import torch
 
 from patchmine import allocator, engines, executors, models, store
 from patchmine.calibration import WORTH_IT, Choice, candidates, fastest
+from patchmine.class_file import classified
 from patchmine.decode import decoder_name, prepare
 from patchmine.engines import Task, shard_path
 from patchmine.errors import PhotographError, RequestError, SourceError, nearest
@@ -101,7 +102,10 @@ def build_index(
         _check(wanted, run)
         space = Workspace(directory)
         space.refuse_foreign()
-        entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
+        entries = opened.entries()
+        if wanted.labels is not None:
+            entries = classified(entries, wanted.labels)
+        entries = entries[: wanted.limit]
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
@@ -280,27 +284,6 @@ def _check(wanted: Wanted, run: Run) -> None:
     for option, count in counts.items():
         if count is not None and count < 1:
             raise RequestError(f"{option} {count} is too few: give 1 or more")
-
-
-def _labelled(entries: list[Entry], labels: Path | None) -> list[Entry]:
-    """The entries with the classes of a CSV `path,class` (with or without a header) put on."""
-    if labels is None:
-        return entries
-    import csv
-
-    if not labels.is_file():
-        raise SourceError(f"there is no labels file {str(labels)!r}")
-    with labels.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if any(len(row) != 2 for row in rows):
-        raise SourceError(f"{str(labels)!r} is no labels file: each line is PATH,CLASS")
-    classes = {row[0]: row[1] for row in rows if row != ["path", "class"]}
-    known = {entry.path for entry in entries}
-    unknown = [path for path in classes if path not in known]
-    if unknown:
-        close = nearest(unknown[0], [entry.path for entry in entries[:10_000]])
-        raise SourceError(f"{str(labels)!r} names {unknown[0]!r}, which is not in the source{close}")
-    return [Entry(entry.path, classes.get(entry.path, entry.class_name)) for entry in entries]
 
 
 def _job(

@@ -15,10 +15,11 @@ ROOT = Path(patchmine.__file__).parent
 # From the ground up; a module may import what stands before it, and its own package.
 FLOORS = [
     ["allocator", "digests", "errors", "stages", "request", "units", "classes"],
-    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach"],
-    ["job", "decode", "network", "weights", "crops", "naming", "field_moves", "field_calls", "field_windows"],
+    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach", "regular"],
+    ["job", "decode", "network", "tar_headers", "weights", "crops", "naming"],
+    ["field_moves", "field_calls", "field_windows"],
     ["layers", "field_rules", "observer", "sources", "models", "store"],
-    ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index"],
+    ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index", "class_file"],
     ["calibration", "fields", "known"],
     ["shards", "sheets", "telling", "retained"],
     ["engines", "demo"],

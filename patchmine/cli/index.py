@@ -19,7 +19,12 @@ DIR = "DIR"
 
 def index(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder of photographs, or shapes:N for drawn ones.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of photographs, a .tar or .zip, several as 'NAME-{000..063}.tar', a list of paths "
+            "(.txt, or .csv with path,class), or shapes:N for drawn ones.",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -36,7 +41,12 @@ def index(
     layer_patterns: options.Layers = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE", help="A CSV of PATH,CLASS.", show_default=False),
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Classes: a CSV of PATH,CLASS, or ImageNet's val.txt or validation_ground_truth.txt.",
+            show_default=False,
+        ),
     ] = WANTED.labels,
     keep: Annotated[int, typer.Option("--keep", help="Patches of each unit kept with their vectors.")] = WANTED.keep,
     limit: Annotated[
