@@ -73,9 +73,12 @@ class Fields:
 
         for size in wanted:
             self.at(size)  # before the threads ask for them
-        with ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool = ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,))
+        try:
             deepest_first = [pool.submit(plan, number) for number in reversed(range(len(self.taps)))]
             return [future.result() for future in reversed(deepest_first)]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _hits(
         self,

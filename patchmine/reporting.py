@@ -43,6 +43,8 @@ class Lines:
             self.note(f"{self.done}/{self.total} {self.what}, {rate:.0f}/s, {left} left{skipped_so_far}{self.shards}")
 
     def committed(self, shards: int, of: int) -> None:
+        if not self.shards:
+            self.note(f"{of} shards" + (f", {shards} of them done before" if shards else ""))
         self.shards = f", shard {shards} of {of}"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +83,7 @@ def write_activations(
     ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
     non_finite: dict[str, int] = {}
     saturated: dict[str, int] = {}
-    with h5py.File(file, "w", libver=_LIBVER) as h5:
+    with _written(file, "w") as h5:
         h5.attrs["format"] = FORMAT
         h5.attrs["job"] = job_digest
         _write_images(h5.create_group("images"), good)
@@ -100,6 +102,19 @@ def write_activations(
             saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
     skipped = [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
     return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
+
+
+@contextmanager
+def _written(file: Path, mode: str) -> Iterator[h5py.File]:
+    """The file open for writing. Raises OSError as any other file would: HDF5 tells of a full disk in its own way."""
+    try:
+        with h5py.File(file, mode, libver=_LIBVER) as h5:
+            yield h5
+    except (OSError, RuntimeError) as error:
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
 
 
 def _write_images(group: h5py.Group, records: Sequence[Mapping[str, Any]]) -> None:
@@ -292,7 +307,7 @@ class _Moments:
 
 def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
     """Let activations.h5 carry what its manifest says: it tells who finds a manifest of another job beside it."""
-    with h5py.File(file, "r+", libver=_LIBVER) as h5:
+    with _written(file, "r+") as h5:
         h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
     with file.open("rb+") as written:
         os.fsync(written.fileno())

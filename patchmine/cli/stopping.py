@@ -1,4 +1,4 @@
-"""SIGTERM stops a command as Ctrl-C does: what is finished is kept, and the message says how to go on."""
+"""Ctrl-C and SIGTERM stop a command in good order: what is finished is kept, and the message says how to go on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM raises Terminated within the block."""
+    """SIGINT raises KeyboardInterrupt and SIGTERM Terminated within the block, but only the first of them does.
 
-    def raised(*_: object) -> None:
-        raise Terminated
+    Stopping takes as long as the batches in hand. A second signal must not break into that: Python would then end
+    under threads that still compute, which aborts the process.
+    """
 
-    before = signal.signal(signal.SIGTERM, raised)
+    def stop(number: int, _: object) -> None:
+        for which in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(which, signal.SIG_IGN)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before = {which: signal.signal(which, stop) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGINT) is stop:
+            for which, handler in before.items():
+                signal.signal(which, handler)
