@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -104,17 +104,39 @@ def write_activations(
     return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
 
 
+class _Lenient(io.FileIO):
+    """A file that takes what HDF5 writes also when the disk is full, and remembers that it was.
+
+    HDF5 cannot close a file whose last bytes cannot be written: it fails in destructors, whose tracebacks nobody can
+    catch.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while len(left) and self.failure is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failure = error
+        return size
+
+
 @contextmanager
 def _written(file: Path, mode: str) -> Iterator[h5py.File]:
-    """The file open for writing. Raises OSError as any other file would: HDF5 tells of a full disk in its own way."""
-    try:
-        with h5py.File(file, mode, libver=_LIBVER) as h5:
-            yield h5
-    except (OSError, RuntimeError) as error:
-        number = re.search(r"errno = (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+    """The HDF5 file open for writing (`w` or `r+`), on the disk at the end. Raises OSError where that is full."""
+    with _Lenient(file, "w+" if mode == "w" else mode) as raw:
+        try:
+            with h5py.File(raw, mode, libver=_LIBVER) as h5:
+                yield h5
+        except (OSError, RuntimeError):
+            if raw.failure is None:
+                raise
+        if raw.failure is not None:
+            raise raw.failure
+        os.fsync(raw.fileno())
 
 
 def _write_images(group: h5py.Group, records: Sequence[Mapping[str, Any]]) -> None:
@@ -309,8 +331,6 @@ def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
     """Let activations.h5 carry what its manifest says: it tells who finds a manifest of another job beside it."""
     with _written(file, "r+") as h5:
         h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
-    with file.open("rb+") as written:
-        os.fsync(written.fileno())
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchmine.cli.stopping import stoppable
+from patchmine.cli.stopping import starting, stoppable
 
 if TYPE_CHECKING:
     from patchmine.mining import Report
@@ -17,9 +17,11 @@ def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -
     """Do the work, which leaves an index in `directory`, and print what it came to; stopped, say how to go on."""
     from patchmine import allocator
 
+    allocator.keep_flat()  # before torch starts its threads
+    with starting():
+        import patchmine.mining  # noqa: F401
     try:
         with stoppable():
-            allocator.keep_flat()  # before torch starts its threads
             from patchmine.cli import progress
 
             with progress.shown() as display:
