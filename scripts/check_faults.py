@@ -190,7 +190,7 @@ def stop(check: Check, lasts: float) -> None:
         which = (signal.SIGTERM, signal.SIGINT)[number % 2]
         command = [sys.executable, "-m", "patchmine", *words(check.options, out)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        moment = check.rng.uniform(0.1, lasts)
+        moment = check.rng.uniform(1, lasts)
         try:
             _, text = process.communicate(timeout=moment)
         except subprocess.TimeoutExpired:
