@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.job import Job, Shard
 from patchmine.network import Tap
+from patchmine.photographs import digest
 from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
 from patchmine.sources import Entry, Source
 from patchmine.stages import Stages
@@ -26,7 +26,6 @@ from patchmine.stages import Stages
 ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
 
-DIGEST_BYTES = 16
 _AHEAD = 64  # photographs that wait for a thread, so that none is idle while a shard is written
 _MERGE_EVERY = 64  # photographs between two updates of the bounds: a merge per batch would cost more than it saves
 
@@ -212,15 +211,15 @@ class ShardMiner:
 
     def _read(self, image: int) -> Photograph:
         entry = self.entries[image]
-        digest = ""
+        known = ""
         try:
             with self.stages.timed("read"):
                 data = self.source.read(entry.path)
-                digest = hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+                known = digest(data)
             with self.stages.timed("decode"):
-                return Photograph(image, entry, digest, prepare(data, self.job.preprocessing), None)
+                return Photograph(image, entry, known, prepare(data, self.job.preprocessing), None)
         except PhotographError as error:
-            return Photograph(image, entry, digest, None, str(error))
+            return Photograph(image, entry, known, None, str(error))
 
     def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
         """Take photographs of one input size through the network; in parts where the memory does not last."""

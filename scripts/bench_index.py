@@ -14,7 +14,6 @@ medians and ratios.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
@@ -42,8 +41,8 @@ from patchmine.executors.openvino import OpenVinoExecutor
 from patchmine.executors.torch import TorchExecutor
 from patchmine.layers import choose
 from patchmine.network import run_until, survey
+from patchmine.photographs import digest
 from patchmine.request import Run, Wanted
-from patchmine.shards import DIGEST_BYTES
 from patchmine.sources import open_source
 from patchmine.store import read_manifest
 
@@ -115,7 +114,7 @@ def main() -> None:
 
     def read_and_decode(path: str) -> None:
         data = source.read(path)
-        hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+        digest(data)
         prepare(data, network.preprocessing)
 
     def decode() -> float:

@@ -10,6 +10,9 @@ from pathlib import Path
 from PIL import ImageFont
 from PIL.Image import Image
 
+LONGEST = 400
+"""Characters, narrow ones, that the widest line of a page could hold."""
+
 INK, QUIET = "#1a1a1a", "#666666"
 DPI = 200
 
@@ -67,8 +70,9 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
 
 def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
     """The text, cut short with an ellipsis where it is wider than `width` points."""
-    if text_width(text, size, bold) <= width:
+    if len(text) <= LONGEST and text_width(text, size, bold) <= width:
         return text
+    text = text[:LONGEST]
     while text and text_width(text + "…", size, bold) > width:
         text = text[:-1]
     return text.rstrip() + "…"
