@@ -35,7 +35,7 @@ class Data:
     """A dataset whose type, shape and place in the file have been checked."""
 
     def __init__(self, dataset: h5d.DatasetID, file: Path, place: str, longest: int) -> None:
-        self._dataset = h5py.Dataset(dataset)
+        self._dataset = h5py.Dataset(dataset, readonly=True)
         self._file, self._place, self._longest = file, place, longest
         self._offset: int | None = dataset.get_offset()
         self.shape: tuple[int, ...] = dataset.shape
