@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -17,7 +16,7 @@ from time import perf_counter
 import numpy as np
 from torch import Tensor, set_num_threads
 
-from patchmine import executors
+from patchmine import digests, executors
 from patchmine.errors import RequestError
 from patchmine.executors import Executor, Setting
 from patchmine.network import Network, Tap
@@ -172,7 +171,7 @@ def _key(
         [asdict(choice) for choice in choices],
         [executors.kind(name).version() for name in sorted({choice.executor for choice in choices})],
     ]
-    return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+    return digests.of_json(about)
 
 
 def _processor() -> str:

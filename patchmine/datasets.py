@@ -20,15 +20,13 @@ import numpy as np
 from h5py import h5d, h5l, h5o, h5t
 
 from patchmine.errors import StoreError
+from patchmine.headers import TEXT_AT, claimed_length
 
 # What h5py raises on damage, by the place where libhdf5 notices it.
 DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, struct.error)
 
 CHUNK_BYTES = 16 << 20
 """The largest chunk that is read; those that are written have at most 2 MB."""
-
-_TEXT = struct.Struct("<IQI")  # a text's length in bytes, and where it lies
-_ATTRIBUTE, _ATTRIBUTE_INFO = 0x0C, 0x15
 
 
 class Data:
@@ -67,8 +65,8 @@ class Data:
         if not count or self._offset is None:
             return 0
         with self._file.open("rb") as file:
-            file.seek(self._offset + start * _TEXT.size)
-            lengths = [length for length, _, _ in _TEXT.iter_unpack(file.read(count * _TEXT.size))]
+            file.seek(self._offset + start * TEXT_AT.size)
+            lengths = [length for length, _, _ in TEXT_AT.iter_unpack(file.read(count * TEXT_AT.size))]
         if len(lengths) != count or max(lengths) > self._longest:
             raise refusal(self._file, self._place, f"it claims a text of more than {self._longest} bytes")
         return sum(lengths)
@@ -90,19 +88,20 @@ class Datasets:
     def close(self) -> None:
         self._h5.close()
 
-    def label(self, name: str) -> str:
+    def label(self, name: str, longest: int) -> str:
         """The text of an attribute of the file. Raises StoreError where there is none, or it is of another kind."""
+        shown = f"attribute {name}"
         try:
-            if _claimed_length(self._header(), name.encode()) > 4096:
-                raise refusal(self.file, f"attribute {name}", "it is too long")
-            return str(self._h5.attrs[name])
+            with self.file.open("rb") as file:
+                length = claimed_length(file, h5o.get_info(self._h5.id).addr, name.encode())
+            if length > longest:
+                raise refusal(self.file, shown, f"it claims a text of more than {longest} bytes")
+            text = self._h5.attrs[name]
         except DAMAGE as error:
-            raise refusal(self.file, f"attribute {name}", _reason(error)) from None
-
-    def _header(self) -> bytes:
-        with self.file.open("rb") as file:
-            file.seek(h5o.get_info(self._h5.id).addr)
-            return file.read(1 << 16)
+            raise refusal(self.file, shown, _reason(error)) from None
+        if not isinstance(text, str):
+            raise refusal(self.file, shown, "it is no text")
+        return text
 
     def has(self, *place: str) -> bool:
         """Whether there is something by that name, whatever it is."""
@@ -174,7 +173,7 @@ class Datasets:
         plist = found.get_create_plist()
         kind = found.get_type()
         # libhdf5 says of a text how large the pointer to it would be.
-        item = _TEXT.size if _is_type(kind, "text") else kind.get_size()
+        item = TEXT_AT.size if _is_type(kind, "text") else kind.get_size()
         if plist.get_nfilters() or plist.get_external_count():
             return "it is compressed or lies in another file"
         needed = prod(found.shape) * item
@@ -216,33 +215,3 @@ def _is_type(found: h5t.TypeID, dtype: str) -> bool:
     if dtype == "text":
         return isinstance(found, h5t.TypeStringID) and found.is_variable_str()
     return any(found.equal(h5t.py_create(np.dtype(order + dtype))) for order in "<>")
-
-
-def _claimed_length(header: bytes, name: bytes) -> int:
-    """How long a text attribute is said to be, from the object header that holds it.
-
-    libhdf5 makes room for the claimed length, up to 4 GB, before it looks whether there is a text of that length. Only
-    attributes where patchmine writes them are found: in the first block of a header of version 2. Raises one of DAMAGE.
-    """
-    if header[:5] != b"OHDR\x02":
-        raise ValueError("its header is of another version")
-    flags = header[5]
-    start = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
-    width = 1 << (flags & 3)
-    stop = start + width + int.from_bytes(header[start : start + width], "little")
-    at, lengths = start + width, list[int]()
-    while at + 4 <= min(stop, len(header)):
-        kind, size, shared = struct.unpack_from("<BHB", header, at)
-        at += 4 + (2 if flags & 4 else 0)
-        message = header[at : at + size]
-        at += size
-        if kind == _ATTRIBUTE:
-            name_size, type_size, space_size = struct.unpack_from("<HHH", message, 2)
-            skipped = 9 if message[0] == 3 else 8
-            if message[0] == 3 and not shared & 2 and message[skipped : skipped + name_size].rstrip(b"\0") == name:
-                lengths.append(_TEXT.unpack_from(message, skipped + name_size + type_size + space_size)[0])
-        elif kind == _ATTRIBUTE_INFO and message[2 + 2 * (message[1] & 1) :][:8] != b"\xff" * 8:
-            raise ValueError("it is not stored where patchmine stores it")
-    if len(lengths) != 1:
-        raise ValueError("it is missing")
-    return lengths[0]

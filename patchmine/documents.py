@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, NoReturn
 
 TEXT = 4096
 """The longest text in characters, and the longest path in bytes: no system opens a longer one."""
@@ -34,7 +34,7 @@ def read_bounded(file: Path, most: int) -> bytes:
 def parse(data: bytes) -> Part:
     """The document, which has to be an object. Raises Misfit."""
     try:
-        return Part(json.loads(data, parse_constant=_refuse_constant))
+        return Part(json.loads(data, parse_constant=_refuse_constant, parse_float=_finite))
     except RecursionError:
         raise Misfit("it is nested too deeply") from None
     except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
@@ -46,8 +46,13 @@ def parse_list(data: bytes) -> list[Part]:
     return parse(b'{"document":' + data + b"}").parts("document")
 
 
-def _refuse_constant(word: str) -> None:
-    raise Misfit(f"{word} is no number of JSON")
+def _finite(word: str) -> float:
+    number = float(word)
+    return number if math.isfinite(number) else _refuse_constant(word)
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise Misfit(f"{word} is no number that JSON can hold")
 
 
 class Part:
@@ -135,8 +140,6 @@ def _whole(value: Any, place: str, low: int, high: int) -> int:
 def _number(value: Any, place: str, low: float, high: float) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
         raise Misfit(f"{place} is {_shown(value)}, not a number from {low:g} to {high:g}")
-    if not math.isfinite(value):
-        raise Misfit(f"{place} is not finite")
     return value
 
 

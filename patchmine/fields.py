@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchmine import store
+from patchmine import digests, store
 from patchmine.decode import normalised, prepare
 from patchmine.effective import Hit, effective_field
 from patchmine.errors import PhotographError, RequestError
@@ -60,10 +61,12 @@ class Fields:
         sizes = covering(_input_sizes(files, self.network.preprocessing)) if whole else []
         wanted = [nominal, *(size for size in sizes if size != nominal)]
 
+        records = [record for file in files for record in file.about["images"]]
+
         def plan(number: int) -> store.LayerPlan:
             tap = self.taps[number]
             exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
-            hits = self._hits(exact, source, entries, _strongest(files, number, tap, job.shard_size))
+            hits = self._hits(exact, source, entries, _strongest(files, number, tap, job.shard_size), records)
             effective = effective_field(replica(self.network.module), tap, hits)
             measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
             return store.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
@@ -80,12 +83,16 @@ class Fields:
         source: Source,
         entries: Sequence[Entry],
         strongest: Iterable[tuple[int, int, int]],
+        records: Sequence[Mapping[str, Any]],
     ) -> Iterator[Hit]:
-        """The hits of (channel, photograph, place), but for photographs that have gone since."""
+        """The hits of (channel, photograph, place), but for photographs that have gone or changed since."""
         preprocessing = self.network.preprocessing
         for channel, image, place in strongest:
             try:
-                pixels = prepare(source.read(entries[image].path), preprocessing)
+                data = source.read(entries[image].path)
+                if digests.of_bytes(data) != records[image]["digest"]:
+                    continue
+                pixels = prepare(data, preprocessing)
             except PhotographError:
                 continue
             width, height = pixels.placement.input

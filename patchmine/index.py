@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from patchmine import request, store
+from patchmine import digests, request, store
 from patchmine.classes import class_label
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
@@ -214,11 +214,9 @@ class Index:
         Everything that shows a photograph of an index reads it here. Raises PhotographError when it has gone or is
         another one, SourceError when the source has gone.
         """
-        from patchmine.photographs import digest
-
         record = self.store.image(image)
         data = self.source.read(record.path)
-        if digest(data) != record.digest:
+        if digests.of_bytes(data) != record.digest:
             raise PhotographError("has changed since it was indexed: bring it back, or index again with --fresh")
         return data
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from patchmine import digests
 from patchmine.geometry import Preprocessing
 
 
@@ -41,8 +41,7 @@ class Job:
 
     @property
     def digest(self) -> str:
-        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return digests.of_json(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
         # Through JSON, so that a job just planned and one read back are equal.

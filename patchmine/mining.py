@@ -1,11 +1,8 @@
-"""`build_index`: plan the shards, skip the finished ones, run an engine, publish."""
+"""`build_index`: plan the job, skip the finished shards, run an engine, publish."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import json
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,28 +13,28 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from patchmine import allocator, engines, executors, models, store, vectors
+from patchmine import allocator, engines, executors, models
 from patchmine.calibration import WORTH_IT, Choice, candidates, fastest
 from patchmine.decode import decoder_name, prepare
 from patchmine.engines import Task, shard_path
-from patchmine.errors import PatchmineError, PhotographError, RequestError, SourceError, StoreError, nearest
-from patchmine.executors import Setting
+from patchmine.errors import PhotographError, RequestError, SourceError, nearest
+from patchmine.executors import Executor, Setting
 from patchmine.executors.torch import default_device
 from patchmine.fields import Fields
 from patchmine.job import Job
 from patchmine.layers import choose
 from patchmine.network import Network, Tap, survey
+from patchmine.publishing import Timing, publish
 from patchmine.receptive import FieldKind
+from patchmine.reporting import logged
 from patchmine.request import FIELDS, VIEWS, Progress, Run, Silent, Wanted
-from patchmine.shardfile import ShardFile, write_atomically
+from patchmine.shardfile import ShardFile
 from patchmine.sources import Entry, Source, open_source
 from patchmine.stages import Stages
+from patchmine.workspace import LOG, Workspace
 
 SAMPLE = 32
 """Photographs that calibration computes."""
-
-MINING = ("read", "decode", "forward", "wait")
-"""The stages of the threads that mine; what is ranked and written meanwhile is done by another."""
 
 
 @dataclass(frozen=True)
@@ -102,101 +99,101 @@ def build_index(
         opened = open_source(str(source))
         directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
         _check(wanted, run)
-        _refuse_foreign(directory)
+        space = Workspace(directory)
+        space.refuse_foreign()
         entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
         taps = survey(network.module, network.blank(), choose(network, wanted.layers))
-    there = None if run.fresh else _there(directory)
+    there = None if run.fresh else space.job()
     wanted = _as_before(wanted, there)
     device = wanted.device or default_device()
     with stages.timed("calibrate"):
         choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
     job = _job(wanted, choice, device, opened, entries, network, taps)
-
-    finished = None if run.fresh else _finished(directory, job)
-    if finished is not None:
-        shutil.rmtree(directory / store.SHARDS, ignore_errors=True)
+    if not run.fresh and (finished := space.finished(job)) is not None:
         return Report(directory, finished, True, 0.0, 0)
+    plan = prepared(job, opened, entries, network, taps, choice.lanes(run.workers), stages)
+    with space.taken(), logged(directory / LOG, progress) as told:
+        # What the lock was waited for may have changed while it was another's.
+        if not run.fresh and (finished := space.finished(job)) is not None:
+            return Report(directory, finished, True, 0.0, 0)
+        return complete(plan, space, run, told, stages, began)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job with everything that it names at hand."""
+
+    job: Job
+    source: Source
+    entries: Sequence[Entry]
+    taps: tuple[Tap, ...]
+    fields: Fields
+    executor: Executor
+
+
+def prepared(
+    job: Job,
+    source: Source,
+    entries: Sequence[Entry],
+    network: Network,
+    taps: tuple[Tap, ...],
+    lanes: int,
+    stages: Stages,
+) -> Plan:
+    """Fields and executor made, `lanes` batches at once. Raises a PatchmineError where the job cannot be done here."""
     with stages.timed("fields"):
         fields = Fields(network, taps, cast(FieldKind, job.field))
         fields.check()
     with stages.timed("build"):
         setting = Setting(job.device, job.precision, job.batch_size, job.threads)
-        executor = executors.build(job.executor, network, taps, setting, choice.lanes(run.workers))
+        executor = executors.build(job.executor, network, taps, setting, lanes)
+    return Plan(job, source, entries, taps, fields, executor)
+
+
+def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages: Stages, began: float) -> Report:
+    """Compute the shards that are not there yet and publish. The workspace is taken; `began` is on perf_counter."""
+    job = plan.job
     if job.precision != "fp32":
         progress.note(f"{job.precision} changes answers: bf16 kept 96 % of the top 25 in a measurement (README)")
-    shards = _workspace(directory, job, run.fresh)
-    done = _verified(shards, job, progress)
-    todo = [shard for shard in job.shards if shard.number not in done]
-    resumed = bool(done)
-
     start = perf_counter()
-    progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
-    finished_files = list(done.values())
-    task = Task(
-        job,
-        taps,
-        executor,
-        opened,
-        entries,
-        shards,
-        finished_files,
-        run.workers,
-        progress.advance,
-        progress.note,
-        stages,
-    )
-    engines.kinds()[run.engine].mine(task, todo)
-    mining = perf_counter() - start
-    files = [ShardFile.open(shard_path(shards, shard.number)) for shard in job.shards]
-    _refuse_unreadable(files, run.strict)
-    progress.note("publishing")
-    with stages.timed("effective"):
-        layers = fields.plans(job, files, opened, entries, run.workers)
-    del task, network, executor, fields
-    allocator.give_back()
-    mined = sum(shard.stop - shard.start for shard in todo)
-    timing = Timing(began, start, mining, run.workers, mined, stages)
-    manifest = _publish(directory, job, files, layers, timing)
-    shutil.rmtree(shards, ignore_errors=True)
-    return Report(directory, manifest, resumed, perf_counter() - began, mined)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """When what was done, for the manifest. Seconds, `began` and `start` on the clock of perf_counter."""
-
-    began: float
-    start: float
-    mining: float
-    workers: int
-    mined: int
-    stages: Stages
-
-    def as_dict(self) -> dict[str, Any]:
-        """Seconds by stage up to now. Those of mining are an average over its threads, and add up to `mining`."""
-        seconds = self.stages.seconds
-        rounded = {name: round(value, 3) for name, value in seconds.items() if name not in MINING}
-        threads = {name: round(seconds[name] / self.workers, 3) for name in MINING}
-        return {
-            "total": round(perf_counter() - self.began, 3),
-            "start": round(self.start - self.began, 3),
-            "mining": round(self.mining, 3),
-            "publish": round(perf_counter() - self.start - self.mining, 3),
-            "of_mining": threads,
-            "others": rounded,
-        }
-
-
-def _there(directory: Path) -> Job | None:
-    """The job of what is in the directory, finished or not, as far as it can be read."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return Job.from_dict(json.loads((directory / store.SHARDS / store.JOB).read_bytes()))
-    with suppress(OSError, ValueError, KeyError, TypeError, PatchmineError):
-        return Job.from_dict(store.read_manifest(directory)["job"])
-    return None
+    try:
+        space.begin(job, run.fresh)
+        done = space.verified(job, progress.note)
+        todo = [shard for shard in job.shards if shard.number not in done]
+        progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
+        progress.committed(len(done), len(job.shards))
+        finished = list(done.values())
+        task = Task(
+            job,
+            plan.taps,
+            plan.executor,
+            plan.source,
+            plan.entries,
+            space.shards,
+            finished,
+            run.workers,
+            progress,
+            stages,
+        )
+        engines.kinds()[run.engine].mine(task, todo)
+        mining = perf_counter() - start
+        files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
+        _refuse_unreadable(files, run.strict)
+        progress.note("publishing")
+        with stages.timed("effective"):
+            layers = plan.fields.plans(job, files, plan.source, plan.entries, run.workers)
+        allocator.give_back()
+        mined = sum(shard.stop - shard.start for shard in todo)
+        timing = Timing(began, start, mining, run.workers, mined, stages)
+        manifest = publish(space.directory, job, files, layers, timing)
+    except OSError as error:
+        raise space.unwritable(error) from error
+    space.end()
+    progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
+    return Report(space.directory, manifest, bool(done), perf_counter() - began, mined)
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
@@ -268,17 +265,6 @@ def _check(wanted: Wanted, run: Run) -> None:
             raise RequestError(f"{option} {count} is too few: give 1 or more")
 
 
-def _refuse_foreign(directory: Path) -> None:
-    """Never write into a folder that patchmine did not make."""
-    if directory.exists() and not directory.is_dir():
-        raise StoreError(f"{str(directory)!r} is a file, and the index is a folder: choose another with -o DIR")
-    if directory.is_dir():
-        ours = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
-        names = {entry.name for entry in directory.iterdir()}
-        if names and not names & ours:
-            raise StoreError(f"{str(directory)!r} holds other files and is no index: choose another folder with -o DIR")
-
-
 def _labelled(entries: list[Entry], labels: Path | None) -> list[Entry]:
     """The entries with the classes of a CSV `path,class` (with or without a header) put on."""
     if labels is None:
@@ -334,73 +320,6 @@ def _job(
     )
 
 
-def _finished(directory: Path, job: Job) -> dict[str, Any] | None:
-    """The manifest, if the directory holds this job already finished. Raises StoreError if it holds another."""
-    if not (directory / store.MANIFEST).exists():
-        return None
-    manifest = store.read_manifest(directory)
-    _refuse_other(directory, Job.from_dict(manifest["job"]), job)
-    return manifest
-
-
-def _refuse_other(directory: Path, there: Job, job: Job) -> None:
-    difference = there.first_difference(job)
-    if difference:
-        name, old, new = difference
-        raise StoreError(
-            f"{str(directory)!r} holds another job: its {name} is {_brief(old)}, and now it is {_brief(new)}; "
-            "choose another folder with -o DIR, or start over with --fresh"
-        )
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _workspace(directory: Path, job: Job, fresh: bool) -> Path:
-    """The folder for shards, made for this job. Raises StoreError if it is there for another."""
-    shards = directory / store.SHARDS
-    if fresh:
-        shutil.rmtree(shards, ignore_errors=True)
-    described = shards / store.JOB
-    try:
-        there = Job.from_dict(json.loads(described.read_bytes()))
-    except FileNotFoundError:
-        there = None
-    except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{described} is damaged or of another version; start over with --fresh") from None
-    if there is not None:
-        _refuse_other(directory, there, job)
-        return shards
-    try:
-        shards.mkdir(parents=True, exist_ok=True)
-        write_atomically(described, [json.dumps(job.as_dict(), indent=1).encode() + b"\n"])
-    except OSError as error:
-        raise StoreError(
-            f"{str(directory)!r} cannot be written: {error.strerror}; choose another with -o DIR"
-        ) from None
-    return shards
-
-
-def _verified(shards: Path, job: Job, progress: Progress) -> dict[int, ShardFile]:
-    """The finished shards by number; a damaged one is removed, to be computed again."""
-    done = {}
-    for shard in job.shards:
-        path = shard_path(shards, shard.number)
-        try:
-            file = ShardFile.open(path)
-        except FileNotFoundError:
-            continue
-        except StoreError as error:
-            progress.note(f"{error}; it is computed again")
-            path.unlink()
-            continue
-        if file.about["job"] == job.digest:
-            done[shard.number] = file
-    return done
-
-
 def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
     records = [record for file in files for record in file.about["images"]]
     broken = [record for record in records if record["reason"] is not None]
@@ -414,53 +333,3 @@ def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
             f"{len(broken)} of {len(records)} photographs could not be read, the first {broken[0]['path']!r}: "
             f"{broken[0]['reason']}; what is mined is kept: the same command without --strict publishes it"
         )
-
-
-def _publish(
-    directory: Path,
-    job: Job,
-    files: Sequence[ShardFile],
-    layers: Sequence[store.LayerPlan],
-    timing: Timing,
-) -> dict[str, Any]:
-    """activations.h5, then patches.faiss, then the manifest, which makes it an index."""
-    counts = store.write_activations(directory / store.ACTIVATIONS, job.digest, files, layers, job.keep, job.table)
-    manifest: dict[str, Any] = {
-        "job": job.as_dict(),
-        "job_digest": job.digest,
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("patchmine", "torch", "torchvision", "timm", "numpy", "h5py", "faiss-cpu", "Pillow")
-        },
-        "decoder": job.decoder,
-        "images": counts["images"],
-        "skipped_files": counts["skipped"],
-        "layers": [
-            {
-                "layer": plan.layer,
-                "units": plan.units,
-                "grid": list(plan.grid),
-                "saturated": counts["saturated"][plan.layer],
-                "non_finite": counts["non_finite"][plan.layer],
-            }
-            for plan in layers
-        ],
-    }
-    vectors.build(store.Store(directory, manifest))
-    times = timing.as_dict()
-    manifest |= {
-        "seconds": times["total"],
-        "images_per_second": round(timing.mined / times["total"], 2),
-        "stages": times,
-    }
-    store.write_manifest(directory, manifest)
-    return manifest
-
-
-def kept(directory: Path) -> str:
-    """What an interrupted run has left, for the message that says how to go on."""
-    with suppress(OSError, ValueError, KeyError, TypeError, PatchmineError):
-        job = Job.from_dict(json.loads((directory / store.SHARDS / store.JOB).read_bytes()))
-        done = sum(shard_path(directory / store.SHARDS, shard.number).exists() for shard in job.shards)
-        return f"{done} of {len(job.shards)} shards are kept in {directory}; the same command goes on from there"
-    return "nothing had been computed yet"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 import warnings
@@ -24,11 +23,6 @@ DAMAGE = (
     OverflowError,
     TypeError,
 )
-
-
-def digest(data: bytes) -> str:
-    """What an index knows a photograph by: BLAKE2b of its encoded bytes, 16 bytes in hexadecimal."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def upright(data: bytes) -> Image.Image:

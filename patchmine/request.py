@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -58,11 +59,17 @@ class Run:
     strict: bool = False
 
 
+Skipped = tuple[str, str]
+"""The path of a photograph that could not be read, and why."""
+
+
 class Progress(Protocol):
-    """Who wants to be told. `begin` comes once with what is counted, then `advance` with the number done since."""
+    """Who wants to be told. `begin` comes once with what is counted, then `advance` with the number done since and
+    those of them that were skipped, and `committed` with the number of shards that are on disk."""
 
     def begin(self, total: int, done: int, what: str = "photographs") -> None: ...
-    def advance(self, count: int) -> None: ...
+    def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None: ...
+    def committed(self, shards: int, of: int) -> None: ...
     def note(self, text: str) -> None: ...
 
 
@@ -70,5 +77,6 @@ class Silent:
     """Nobody wants to be told."""
 
     def begin(self, total: int, done: int, what: str = "photographs") -> None: ...
-    def advance(self, count: int) -> None: ...
+    def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None: ...
+    def committed(self, shards: int, of: int) -> None: ...
     def note(self, text: str) -> None: ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from patchmine import digests
 from patchmine.decode import Pixels, prepare
-from patchmine.errors import PhotographError, RequestError
+from patchmine.errors import PhotographError, RequestError, SourceError
 from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.job import Job, Shard
 from patchmine.network import Tap
-from patchmine.photographs import digest
 from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
+from patchmine.request import Progress
 from patchmine.sources import Entry, Source
 from patchmine.stages import Stages
 
@@ -27,6 +29,7 @@ ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
 
 _AHEAD = 64  # photographs that wait for a thread, so that none is idle while a shard is written
+_PROBES = 16  # photographs tried before a source is said to have gone
 _MERGE_EVERY = 64  # photographs between two updates of the bounds: a merge per batch would cost more than it saves
 
 
@@ -143,11 +146,11 @@ class ShardMiner:
         entries: Sequence[Entry],
         executor: Executor,
         workers: int,
-        note: Callable[[str], None],
+        progress: Progress,
         stages: Stages,
     ) -> None:
         self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
-        self.executor, self.note = executor, note
+        self.executor, self.progress = executor, progress
         self.most = job.batch_size  # photographs at once; less after the memory has run out
         self.stages = stages
         self.ahead = workers + -(-_AHEAD // job.batch_size)
@@ -163,8 +166,8 @@ class ShardMiner:
         """Let the photographs of a shard that was finished before compete."""
         self.layers[layer].remember(values, images)
 
-    def mine(self, shards: Sequence[Shard], progress: Callable[[int], None]) -> Iterator[ShardContent]:
-        """Compute shards one after the other. `progress` is told the number of photographs done since it was last.
+    def mine(self, shards: Sequence[Shard]) -> Iterator[ShardContent]:
+        """Compute shards one after the other. Raises SourceError when all photographs have gone.
 
         The arrays are views of buffers that the next shard fills again; the threads go on while one is looked at.
         """
@@ -183,12 +186,28 @@ class ShardMiner:
                     for name, of_layer in reduced.items():
                         self.layers[name].add(images, of_layer)
             records += block.records
-            progress(len(block.records))
+            skipped = [(r["path"], r["reason"]) for r in block.records if r["reason"] is not None]
+            self.progress.advance(len(block.records), skipped)
             if len(records) == shard.stop - shard.start:
+                self._refuse_vanished(records)
                 yield self._content(shard, records)
                 records = []
                 for layer in self.layers.values():
                     layer.begin()
+
+    def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """A disk that was unmounted must not leave an index of nothing but photographs that are not there."""
+        if any(record["digest"] for record in records):
+            return
+        step = max(1, len(self.entries) // _PROBES)
+        for entry in self.entries[::step]:
+            with suppress(PhotographError):
+                self.source.read(entry.path)
+                return
+        raise SourceError(
+            f"the photographs of {self.source.spec!r} have gone: {records[0]['path']!r} and those around it are "
+            f"{records[0]['reason']}, and so are {_PROBES} others; bring them back, and the same command goes on"
+        )
 
     def _content(self, shard: Shard, records: list[dict[str, Any]]) -> ShardContent:
         arrays: dict[str, NDArray[Any]] = {}
@@ -211,15 +230,15 @@ class ShardMiner:
 
     def _read(self, image: int) -> Photograph:
         entry = self.entries[image]
-        known = ""
+        digest = ""
         try:
             with self.stages.timed("read"):
                 data = self.source.read(entry.path)
-                known = digest(data)
+                digest = digests.of_bytes(data)
             with self.stages.timed("decode"):
-                return Photograph(image, entry, known, prepare(data, self.job.preprocessing), None)
+                return Photograph(image, entry, digest, prepare(data, self.job.preprocessing), None)
         except PhotographError as error:
-            return Photograph(image, entry, known, None, str(error))
+            return Photograph(image, entry, digest, None, str(error))
 
     def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
         """Take photographs of one input size through the network; in parts where the memory does not last."""
@@ -239,7 +258,7 @@ class ShardMiner:
                         "the memory is too small for one photograph; close other programs, or index fewer layers"
                     ) from None
                 self.most = min(self.most, len(part) // 2)
-                self.note(f"out of memory at {len(part)} photographs at once; going on with {self.most}")
+                self.progress.note(f"out of memory at {len(part)} photographs at once; going on with {self.most}")
                 continue
             yield images, reduced
             start += len(part)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +17,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine import checked
+from patchmine import checked, digests
 from patchmine.datasets import Data, Datasets, refusal
-from patchmine.documents import TEXT, Misfit
+from patchmine.documents import TEXT, Misfit, parse
 from patchmine.errors import StoreError
 from patchmine.geometry import FieldsBySize
 from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype
@@ -41,6 +43,7 @@ TIED = 25
 
 _DIGEST = re.compile(rb"[0-9a-f]{32}")
 
+_LIBVER = "v110"  # from here on an attribute may be long
 _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images lies in 13 chunks of 256 kB
 
 
@@ -74,42 +77,34 @@ def write_activations(
     keep: int,
     table: bool,
 ) -> dict[str, Any]:
-    """Write activations.h5 from verified shards, whole or not at all; one layer and one shard in memory at a time.
+    """Write activations.h5 from verified shards; one layer and one shard in memory at a time.
 
     Photographs that could not be read are left out, and image ids count those that could. Returns the counts that
     go into the manifest. Raises OSError when the disk is full.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     records = [record for shard in shards for record in shard.about["images"]]
     good = [record for record in records if record["reason"] is None]
     # From the id in the source to the id in the index.
     ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
     non_finite: dict[str, int] = {}
     saturated: dict[str, int] = {}
-    try:
-        with h5py.File(temporary, "w", libver="v110") as h5:
-            h5.attrs["format"] = FORMAT
-            h5.attrs["job"] = job_digest
-            _write_images(h5.create_group("images"), good)
-            for number, plan in enumerate(layers):
-                group = h5.create_group(f"layers/{plan.layer}")
-                group.attrs["grid"] = plan.grid
-                entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
-                group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
-                if plan.fields.nominal.effective is not None:
-                    group.create_dataset("effective", data=plan.fields.nominal.effective)
-                writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
-                top = writer.write_table(keep, table)
-                writer.write_top(top)
-                writer.write_vectors(top)
-                non_finite[plan.layer] = writer.non_finite
-                saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
-            h5.flush()
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with h5py.File(file, "w", libver=_LIBVER) as h5:
+        h5.attrs["format"] = FORMAT
+        h5.attrs["job"] = job_digest
+        _write_images(h5.create_group("images"), good)
+        for number, plan in enumerate(layers):
+            group = h5.create_group(f"layers/{plan.layer}")
+            group.attrs["grid"] = plan.grid
+            entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
+            group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
+            if plan.fields.nominal.effective is not None:
+                group.create_dataset("effective", data=plan.fields.nominal.effective)
+            writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
+            top = writer.write_table(keep, table)
+            writer.write_top(top)
+            writer.write_vectors(top)
+            non_finite[plan.layer] = writer.non_finite
+            saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
     skipped = [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
     return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
 
@@ -302,12 +297,51 @@ class _Moments:
         group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
 
 
+def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Let activations.h5 carry what its manifest says: it tells who finds a manifest of another job beside it."""
+    with h5py.File(file, "r+", libver=_LIBVER) as h5:
+        h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     """The last file of an index, and the proof that it is whole."""
     from patchmine.shardfile import write_atomically
 
-    text = json.dumps({"format": FORMAT, **manifest}, indent=1)
+    whole = {"format": FORMAT, **manifest}
+    text = json.dumps({**whole, "manifest_digest": digests.of_json(whole)}, indent=1)
     write_atomically(directory / MANIFEST, [text.encode() + b"\n"])
+
+
+def dataset_digests(file: Path) -> dict[str, str]:
+    """The digest of every dataset of an activations.h5, over its type, shape and content."""
+    found: dict[str, str] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            digest = hashlib.blake2b(f"{item.dtype.str}{item.shape}".encode(), digest_size=digests.DIGEST_BYTES)
+            for block in _blocks(item):
+                digest.update(block)
+            found[name] = digest.hexdigest()
+
+    with h5py.File(file, "r") as h5:
+        h5.visititems(visit)
+    return found
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[bytes]:
+    """A dataset's content in order, in parts of whole chunks; texts each behind their length."""
+    if dataset.shape == ():
+        yield bytes(dataset[()])
+        return
+    rows = dataset.chunks[0] if dataset.chunks else 1 << 16
+    for start in range(0, len(dataset), rows):
+        block = dataset[start : start + rows]
+        if block.dtype == object:
+            yield b"".join(len(text).to_bytes(8, "little") + text for text in block)
+        else:
+            yield np.ascontiguousarray(block).tobytes()
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
@@ -360,12 +394,23 @@ class Store:
                 f"{self.manifest['job']['source']} -o {directory} --fresh"
             ) from None
         try:
-            job = self._datasets.label("job")
+            job = self._datasets.label("job", TEXT)
             if job != self.manifest["job_digest"]:
-                raise StoreError(f"{directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build with --fresh")
+                # Another run is publishing, or died while it did: the table is new already, the manifest old still.
+                self.manifest = self._carried_manifest(job)
         except StoreError:
             self.close()
             raise
+
+    def _carried_manifest(self, job: str) -> dict[str, Any]:
+        with suppress(Misfit, StoreError):
+            document = parse(self._datasets.label("manifest", checked.MANIFEST_BYTES).encode())
+            if document.data.get("format") == FORMAT and document.data.get("job_digest") == job:
+                checked.check_manifest(document)
+                return document.data
+        raise StoreError(
+            f"{self.directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build the index again with --fresh"
+        )
 
     def close(self) -> None:
         self._datasets.close()
@@ -390,10 +435,17 @@ class Store:
             self._records[image] = self._read_image(image)
         return self._records[image]
 
+    def records(self) -> list[ImageRecord]:
+        """The records of all photographs, in the order of their ids."""
+        columns = {name: data.texts() if name == "path" else data[:] for name, data in self._columns.items()}
+        return [self._record(columns, columns["path"][image], image) for image in range(self.images)]
+
     def _read_image(self, image: int) -> ImageRecord:
         if not 0 <= image < self.images:
             raise refusal(self._file, "images", f"there is no photograph {image} of {self.images}")
-        columns = self._columns
+        return self._record(self._columns, self._columns["path"].text(image), image)
+
+    def _record(self, columns: Mapping[str, Any], path: bytes, image: int) -> ImageRecord:
         code, width, height = (int(columns[name][image]) for name in ("class", "width", "height"))
         digest = bytes(columns["digest"][image])
         if not -1 <= code < (len(self.class_names) if code >= 0 else 0):
@@ -404,7 +456,7 @@ class Store:
             raise refusal(self._file, "images/digest", f"that of photograph {image} is no digest")
         return ImageRecord(
             image=image,
-            path=_text(columns["path"].text(image)),
+            path=_text(path),
             digest=digest.decode(),
             size=(width, height),
             class_name=self.class_names[code] if code >= 0 else None,
@@ -445,19 +497,23 @@ class Store:
 
     def column(self, layer: str, channel: int) -> tuple[Float32, NDArray[np.integer]]:
         """Values float32 (images,) and positions (images,) of one unit. Raises StoreError without a table."""
-        if not self.has_table:
-            raise StoreError(
-                f"{self.directory} was built with --no-table and keeps the top {self.manifest['job']['keep']} alone"
-            )
-        value, position = self._table(layer)
+        value, position = self.table_on_disk(layer)
         return value[:, channel], position[:, channel]
+
+    @property
+    def keep(self) -> int:
+        """How many patches of each unit are kept with their vectors."""
+        return int(self.manifest["job"]["keep"])
 
     def table(self, layer: str) -> tuple[Float32, NDArray[np.integer]]:
         """Values float32 and positions of the whole layer, both (images, units), in memory."""
-        value, position = self._table(layer)
+        value, position = self.table_on_disk(layer)
         return value[:], position[:]
 
-    def _table(self, layer: str) -> tuple[Data, Data]:
+    def table_on_disk(self, layer: str) -> tuple[Data, Data]:
+        """Values and positions of the whole layer, both (images, units). Raises StoreError without a table."""
+        if not self.has_table:
+            raise StoreError(f"{self.directory} was built with --no-table and keeps the top {self.keep} alone")
         shape = (self.images, self.channels[layer])
         return (
             self._data(layer, "value", dtypes=["f4"], shape=shape),
@@ -466,7 +522,7 @@ class Store:
 
     def top(self, layer: str, channel: int) -> tuple[Float32, Int64, Int64]:
         """Values, image ids and positions of the kept top-k of one unit, best first, empty places left out."""
-        shape = (self.channels[layer], int(self.manifest["job"]["keep"]))
+        shape = (self.channels[layer], self.keep)
         value, image, position = (
             self._data(layer, "top", name, dtypes=[kind], shape=shape)[channel]
             for name, kind in (("value", "f4"), ("image", "u4"), ("position", "u4"))

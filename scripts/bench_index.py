@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from patchmine import allocator, build_index, executors, models
+from patchmine import allocator, build_index, digests, executors, models
 from patchmine.calibration import Choice, candidates, rate, throughput
 from patchmine.decode import prepare
 from patchmine.errors import RequestError
@@ -41,7 +41,6 @@ from patchmine.executors.openvino import OpenVinoExecutor
 from patchmine.executors.torch import TorchExecutor
 from patchmine.layers import choose
 from patchmine.network import run_until, survey
-from patchmine.photographs import digest
 from patchmine.request import Run, Wanted
 from patchmine.sources import open_source
 from patchmine.store import read_manifest
@@ -114,7 +113,7 @@ def main() -> None:
 
     def read_and_decode(path: str) -> None:
         data = source.read(path)
-        digest(data)
+        digests.of_bytes(data)
         prepare(data, network.preprocessing)
 
     def decode() -> float:

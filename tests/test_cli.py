@@ -222,7 +222,9 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert stdout == ""
     last = stderr.strip().splitlines()[-1]
-    assert re.search(r"patchmine: interrupted: \d+ of 100 shards are kept in .*; the same command goes on", last)
+    assert re.search(
+        r"patchmine: interrupted: \d+ of 100 shards are kept in .*; the same command \(without --fresh\) goes on", last
+    )
     assert "Traceback" not in stderr
 
 

@@ -14,24 +14,15 @@ ROOT = Path(patchmine.__file__).parent
 
 # From the ground up; a module may import what stands before it, and its own package.
 FLOORS = [
-    ["allocator", "errors", "stages", "request", "units", "classes"],
-    ["ranking", "geometry", "photographs", "shardfile", "reach", "documents", "datasets"],
-    [
-        "job",
-        "decode",
-        "network",
-        "weights",
-        "crops",
-        "naming",
-        "field_moves",
-        "field_calls",
-        "field_windows",
-        "checked",
-    ],
+    ["allocator", "digests", "errors", "printable", "stages", "request", "units", "classes"],
+    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach", "documents", "headers"],
+    ["job", "decode", "network", "weights", "crops", "naming", "field_moves", "field_calls", "field_windows"],
+    ["checked", "datasets"],
     ["layers", "field_rules", "observer", "sources", "models", "store"],
     ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index"],
     ["calibration", "fields", "shards", "sheets", "telling", "retained"],
     ["engines", "demo"],
+    ["workspace", "publishing"],
     ["mining"],
     ["cli"],
 ]

@@ -14,8 +14,8 @@ from patchmine import engines, store
 from patchmine.engines import local, shard_path
 from patchmine.errors import ModelError, RequestError, SourceError, StoreError
 from patchmine.executors.torch import TorchExecutor
-from patchmine.mining import kept
 from patchmine.request import Run, Silent, Wanted
+from patchmine.workspace import Workspace
 from tests.conftest import SHAPES, jpeg
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
@@ -67,7 +67,7 @@ def test_a_resumed_index_is_the_uninterrupted_one_to_the_byte(shapes_index_dir, 
     out = tmp_path / "again.patchmine"
     with pytest.raises(Killed):
         patchmine.build_index(SHAPES, out, WANTED)
-    assert f"{shards} of 4 shards are kept" in kept(out)
+    assert f"{shards} of 4 shards are kept" in Workspace(out).kept()
     with pytest.raises(StoreError, match="not finished"):
         patchmine.open_index(out)
     revive()

@@ -9,13 +9,14 @@ from typing import Any
 
 import typer
 
+from patchmine.cli.stopping import Terminated
 from patchmine.errors import PatchmineError
 
 show_traceback = False
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with its errors printed as one line: exit 1 for an error, 130 for Ctrl-C."""
+    """The command with its errors printed as one line: exit 1 for an error, 130 for Ctrl-C, 143 for SIGTERM."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -23,7 +24,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
             _say(f"interrupted{': ' if str(interrupt) else ''}{interrupt}")
-            raise typer.Exit(130) from None
+            raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
         except PatchmineError as error:
             if show_traceback:
                 raise
@@ -39,5 +40,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _say(text: str) -> None:
-    line = " ".join(text.split())
+    from patchmine.printable import printable
+
+    line = printable(" ".join(text.split()))
     print(f"patchmine: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

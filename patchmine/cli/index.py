@@ -94,12 +94,10 @@ def index(
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
     from patchmine import allocator
-
-    allocator.keep_flat()  # before torch starts its threads
-
-    from patchmine.cli import progress
-    from patchmine.mining import build_index, kept
+    from patchmine.cli.stopping import stoppable
     from patchmine.sources import open_source
+
+    directory = out or Path(f"{open_source(source).name}.patchmine")
 
     wanted = Wanted(
         model,
@@ -119,12 +117,19 @@ def index(
         view,
     )
     run = Run(engine, workers, not no_calibrate, fresh, strict)
-    directory = out or Path(f"{open_source(source).name}.patchmine")
     try:
-        with progress.shown() as display:
-            report = build_index(source, directory, wanted, run, display)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(kept(directory)) from None
+        with stoppable():
+            allocator.keep_flat()  # before torch starts its threads
+
+            from patchmine.cli import progress
+            from patchmine.mining import build_index
+
+            with progress.shown() as display:
+                report = build_index(source, directory, wanted, run, display)
+    except KeyboardInterrupt as interrupt:
+        from patchmine.workspace import Workspace
+
+        raise type(interrupt)(Workspace(directory).kept() or "nothing had been computed yet") from None
 
     from patchmine.cli.output import print_json
     from patchmine.cli.summary import print_report

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
-from time import monotonic
 from typing import Any
 
-from patchmine.request import Progress
-
-LINE_EVERY_S = 30
+from patchmine.reporting import Lines
+from patchmine.request import Progress, Skipped
 
 
 @contextmanager
 def shown() -> Iterator[Progress]:
     """A progress display for the length of the block."""
     if not sys.stderr.isatty():
-        yield Lines()
+        yield Lines(_say)
         return
     bar = Bar()
     try:
@@ -27,28 +24,12 @@ def shown() -> Iterator[Progress]:
         bar.stop()
 
 
-class Lines:
-    """Plain lines for logs: number done, number a second, time left."""
-
-    def begin(self, total: int, done: int, what: str = "photographs") -> None:
-        self.total, self.done, self.before, self.what = total, done, done, what
-        self.start = self.said = monotonic()
-        self.note(f"{total} {what}" + (f", {done} of them done before" if done else ""))
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        if monotonic() - self.said >= LINE_EVERY_S:
-            self.said = monotonic()
-            rate = (self.done - self.before) / (self.said - self.start)
-            left = timedelta(seconds=round((self.total - self.done) / rate)) if rate else "?"
-            self.note(f"{self.done}/{self.total} {self.what}, {rate:.0f}/s, {left} left")
-
-    def note(self, text: str) -> None:
-        print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+def _say(text: str) -> None:
+    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
 
 
 class Bar:
-    """Rich's bar with the number a second and the time left."""
+    """Rich's bar with the number a second, the time left, the shards on disk and the number skipped."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -72,17 +53,28 @@ class Bar:
             MofNCompleteColumn(),
             Rate(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[more]}"),
             console=Console(stderr=True),
         )
         self.task: Any = None
+        self.skipped = 0
+        self.shards = ""
 
     def begin(self, total: int, done: int, what: str = "photographs") -> None:
         self.rich.start()
-        self.task = self.rich.add_task(what, total=total)
+        self.task = self.rich.add_task(what, total=total, more="")
         self.rich.reset(self.task, total=total, completed=done)
 
-    def advance(self, count: int) -> None:
-        self.rich.advance(self.task, count)
+    def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:
+        self.skipped += len(skipped)
+        self.rich.update(self.task, advance=count, more=self._more())
+
+    def committed(self, shards: int, of: int) -> None:
+        self.shards = f"shard {shards}/{of}"
+        self.rich.update(self.task, more=self._more())
+
+    def _more(self) -> str:
+        return "  ".join(part for part in (self.shards, f"{self.skipped} skipped" if self.skipped else "") if part)
 
     def note(self, text: str) -> None:
         self.rich.console.print(text, highlight=False, markup=False)

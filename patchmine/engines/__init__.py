@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +15,7 @@ from types import ModuleType
 from patchmine.executors import Executor
 from patchmine.job import Job
 from patchmine.network import Tap
+from patchmine.request import Progress
 from patchmine.shardfile import ShardFile
 from patchmine.sources import Entry, Source
 from patchmine.stages import Stages
@@ -32,9 +33,7 @@ class Task:
     shards: Path
     finished: Sequence[ShardFile]
     workers: int
-    progress: Callable[[int], None]
-    """Told how many photographs have been done since it was last called."""
-    note: Callable[[str], None]
+    progress: Progress
     stages: Stages
 
 

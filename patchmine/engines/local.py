@@ -14,14 +14,17 @@ HELP = "local: in this process"
 
 def mine(task: Task, todo: Sequence[Shard]) -> None:
     miner = ShardMiner(
-        task.job, task.taps, task.source, task.entries, task.executor, task.workers, task.note, task.stages
+        task.job, task.taps, task.source, task.entries, task.executor, task.workers, task.progress, task.stages
     )
+    committed = len(task.finished)
     try:
         for finished in task.finished:
             _remember(miner, finished)
-        for about, arrays in miner.mine(todo, task.progress):
+        for about, arrays in miner.mine(todo):
             with task.stages.timed("write"):
                 write_shard(shard_path(task.shards, about["shard"]), about, arrays)
+            committed += 1
+            task.progress.committed(committed, len(task.job.shards))
     finally:
         miner.close()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import ImageFont
 from PIL.Image import Image
 
+from patchmine.printable import printable
+
 LONGEST = 400
 """Characters, narrow ones, that the widest line of a page could hold."""
 
@@ -65,7 +67,7 @@ def font(size_px: float, bold: bool) -> ImageFont.FreeTypeFont:
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """The width in points of a text of that size."""
-    return font(100, bold).getlength(text) * size / 100
+    return font(100, bold).getlength(printable(text)) * size / 100
 
 
 def fitted(text: str, width: float, size: float, bold: bool = False) -> str:

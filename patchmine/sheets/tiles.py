@@ -14,7 +14,8 @@ from patchmine.crops import View, padding, tile
 from patchmine.errors import PhotographError
 from patchmine.geometry import FieldGroup
 from patchmine.index import Cropping, IndexedUnit
-from patchmine.sheets.page import font
+from patchmine.printable import printable
+from patchmine.sheets.page import LONGEST, font
 from patchmine.units import Box, Patch, Position
 
 SLIVER = 16
@@ -78,7 +79,7 @@ def _image(unit: IndexedUnit, patch: Patch, view: View, size: tuple[int, int]) -
         return tile(unit.index.photograph(patch.image_id), unit.index.placement(patch.image_id), view, size)
     except PhotographError as error:
         image = padding(size)
-        text = f"{PurePath(patch.image).name}\n{error}"
+        text = f"{printable(PurePath(patch.image).name[:LONGEST])}\n{error}"
         ImageDraw.Draw(image).multiline_text((8, 8), text, fill="#a00", font=font(size[0] / 16, False))
         return image
 
