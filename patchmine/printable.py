@@ -9,5 +9,5 @@ _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\u
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that does more than to be seen: `\\x1b` for the character that starts a command."""
+    """The text with what does more than to be seen escaped: `\\x1b` for the character that starts a command."""
     return _UNFIT.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

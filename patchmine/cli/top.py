@@ -56,7 +56,7 @@ def top(
 
         draw_sheet(found, patches, out, pick=pick, cropping=Cropping(meant, share))
 
-    from patchmine.cli.output import print_csv, print_json, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table
 
     if json:
         print_json(
@@ -72,7 +72,7 @@ def top(
         rows = [{**found.as_dict(), **_flat(patch)} for patch in patches]
         print_csv(rows, [*found.as_dict(), *(_flat(patches[0]) if patches else ())])
     else:
-        print(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
+        print_line(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
         print_table(
             [
                 (
