@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from patchmine.errors import PatchmineError
     from patchmine.index import Index, open_index
+    from patchmine.merging import merge_indexes
     from patchmine.mining import build_index
     from patchmine.units import Box, Patch, Position, Unit
 
@@ -25,10 +26,21 @@ _HOMES = {
     "Position": "units",
     "Unit": "units",
     "build_index": "mining",
+    "merge_indexes": "merging",
     "open_index": "index",
 }
 
-__all__ = ["Box", "Index", "Patch", "PatchmineError", "Position", "Unit", "build_index", "open_index"]
+__all__ = [
+    "Box",
+    "Index",
+    "Patch",
+    "PatchmineError",
+    "Position",
+    "Unit",
+    "build_index",
+    "merge_indexes",
+    "open_index",
+]
 
 
 def __getattr__(name: str) -> Any:

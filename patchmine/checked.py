@@ -8,11 +8,15 @@ from typing import Any
 from patchmine.documents import Misfit, Part, parse, parse_list, read_bounded
 from patchmine.geometry import FILTER_REACH, FieldsBySize, ReceptiveField
 from patchmine.job import Job
+from patchmine.printable import printable
 from patchmine.ranking import NO_IMAGE
 from patchmine.request import FIELDS, VIEWS
 
 MANIFEST_BYTES = 32 << 20
 """The largest manifest that is read: room for more than 100,000 skipped photographs."""
+
+SOURCE = 1 << 16
+"""The longest source in characters: one of many parts names them all."""
 
 FIELDS_BYTES = 32 << 20
 """The largest document of receptive fields of one layer that is read."""
@@ -43,7 +47,7 @@ def check_manifest(document: Part) -> None:
     units = 0
     for layer in layers:
         name = layer.text("layer", most=1024)
-        if any(piece in ("", ".", "..") for piece in name.split("/")):
+        if any(piece in ("", ".", "..") for piece in name.split("/")) or printable(name) != name:
             raise Misfit(f"{name!r} is no name of a layer")
         units += layer.whole("units", 1, UNITS)
         layer.wholes("grid", 2, 1, GRID)
@@ -56,10 +60,9 @@ def check_manifest(document: Part) -> None:
 
 
 def _check_job(job: Part) -> None:
-    for key in ("source", "listing", "model", "weights", "decoder", "executor", "runtime", "device", "precision"):
+    job.text("source", most=SOURCE)
+    for key in ("listing", "model", "weights", "decoder", "executor", "runtime", "device", "precision"):
         job.text(key)
-    if job.text("source").startswith("~"):
-        raise Misfit("job.source is no absolute path")
     for key in ("photographs", "batch_size", "threads", "shard_size", "keep"):
         job.whole(key, 1, NO_IMAGE - 1)
     job.texts("layers")

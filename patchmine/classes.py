@@ -26,6 +26,11 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(label for _, label in _rows())
 
 
+def imagenet_wnids() -> tuple[str, ...]:
+    """The WordNet id of each class, in the order of a network's outputs, which is also theirs when sorted."""
+    return tuple(wnid for wnid, _ in _rows())
+
+
 def class_label(name: str) -> str:
     """`goldfish` for `n01443537`; any other class name is its own label."""
     return _labels_by_wnid().get(name, name)

@@ -82,7 +82,11 @@ class Datasets:
             raise StoreError(f"{file} is no regular file, so it is not read; build the index again with --fresh")
         self.size = file.stat().st_size
         self._h5 = h5py.File(file, "r")
-        self._groups: dict[tuple[str, ...], h5py.h5g.GroupID] = {(): h5o.open(self._h5.id, b"/")}
+        try:
+            self._groups: dict[tuple[str, ...], h5py.h5g.GroupID] = {(): h5o.open(self._h5.id, b"/")}
+        except DAMAGE as error:
+            self._h5.close()
+            raise refusal(file, "/", _reason(error)) from None
         self._data: dict[str, Data] = {}
 
     def close(self) -> None:

@@ -325,7 +325,7 @@ class IndexedUnit:
         stored = self.index.store
         if pick == "top":
             values, images, places = stored.top(layer, channel)
-            keep = int(self.index.manifest["job"]["keep"])
+            keep = stored.keep
             if k <= keep or len(values) < keep:
                 return values[:k], images[:k], places[:k]
         elif pick not in ("bottom", "random") and not pick.startswith("quantile:"):

@@ -1,13 +1,18 @@
-"""The job: everything that can change a byte of an index. What must not is in `mining.Run`."""
+"""The job: everything that can change a byte of an index. What must not is in `request.Run`."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from patchmine import digests
 from patchmine.geometry import Preprocessing
+
+WHICH = ("photographs", "listing")
+"""The fields that say which photographs of the source there are."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,11 @@ class Job:
         values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
         return cls(**values)
 
-    def first_difference(self, other: Job) -> tuple[str, Any, Any] | None:
-        """The first field in which the jobs differ, with both values."""
+    def first_difference(self, other: Job, but: Collection[str] = ()) -> tuple[str, Any, Any] | None:
+        """The first field in which the jobs differ, with both values; those in `but` may."""
         mine, theirs = self.as_dict(), other.as_dict()
         for name in mine:
-            if mine[name] != theirs[name]:
+            if name not in but and mine[name] != theirs[name]:
                 return name, mine[name], theirs[name]
         return None
 
@@ -70,6 +75,14 @@ class Job:
             Shard(number, start, min(start + self.shard_size, self.photographs))
             for number, start in enumerate(range(0, self.photographs, self.shard_size))
         )
+
+
+def listing_digest(photographs: Iterable[tuple[str, str | None]]) -> str:
+    """Of the paths and classes of all photographs, in order."""
+    digest = hashlib.blake2b(digest_size=digests.DIGEST_BYTES)
+    for path, class_name in photographs:
+        digest.update(f"{path}\0{class_name}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,15 +12,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from patchmine import allocator, engines, executors, models
+from patchmine import allocator, engines, executors, models, store
 from patchmine.calibration import WORTH_IT, Choice, candidates, fastest
+from patchmine.class_file import classified
 from patchmine.decode import decoder_name, prepare
 from patchmine.engines import Task, shard_path
 from patchmine.errors import PhotographError, RequestError, SourceError, nearest
 from patchmine.executors import Executor, Setting
 from patchmine.executors.torch import default_device
 from patchmine.fields import Fields
-from patchmine.job import Job
+from patchmine.job import Job, listing_digest
+from patchmine.known import Known
 from patchmine.layers import choose
 from patchmine.network import Network, Tap, survey
 from patchmine.publishing import Timing, publish
@@ -101,7 +102,10 @@ def build_index(
         _check(wanted, run)
         space = Workspace(directory)
         space.refuse_foreign()
-        entries = _labelled(opened.entries(), wanted.labels)[: wanted.limit]
+        entries = opened.entries()
+        if wanted.labels is not None:
+            entries = classified(entries, wanted.labels)
+        entries = entries[: wanted.limit]
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
@@ -112,14 +116,28 @@ def build_index(
     with stages.timed("calibrate"):
         choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
     job = _job(wanted, choice, device, opened, entries, network, taps)
-    if not run.fresh and (finished := space.finished(job)) is not None:
+    finished = None if run.fresh else space.finished(job, run.extend)
+    if finished is not None and not space.shards.exists():
         return Report(directory, finished, True, 0.0, 0)
-    plan = prepared(job, opened, entries, network, taps, choice.lanes(run.workers), stages)
+    known = _known(space, entries) if run.extend and not run.fresh else None
+    plan = prepared(job, opened, entries, network, taps, choice.lanes(run.workers), stages, known)
     with space.taken(), logged(directory / LOG, progress) as told:
-        # What the lock was waited for may have changed while it was another's.
-        if not run.fresh and (finished := space.finished(job)) is not None:
+        # It may have been finished by another process since, or by one that died before it had tidied up.
+        finished = None if run.fresh else space.finished(job, run.extend)
+        if finished is not None:
+            space.end()
             return Report(directory, finished, True, 0.0, 0)
         return complete(plan, space, run, told, stages, began)
+
+
+def _known(space: Workspace, entries: Sequence[Entry]) -> Known | None:
+    """What the finished index in the workspace knows of the photographs; None where there is none."""
+    if not (space.directory / store.MANIFEST).exists():
+        return None
+    known = Known([store.Store(space.directory)], reread=True)
+    known.forget(known.places.keys() - {entry.path for entry in entries})
+    known.forget(known.without_vectors())
+    return known
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,7 @@ class Plan:
     taps: tuple[Tap, ...]
     fields: Fields
     executor: Executor
+    known: Known | None
 
 
 def prepared(
@@ -142,6 +161,7 @@ def prepared(
     taps: tuple[Tap, ...],
     lanes: int,
     stages: Stages,
+    known: Known | None = None,
 ) -> Plan:
     """Fields and executor made, `lanes` batches at once. Raises a PatchmineError where the job cannot be done here."""
     with stages.timed("fields"):
@@ -150,7 +170,7 @@ def prepared(
     with stages.timed("build"):
         setting = Setting(job.device, job.precision, job.batch_size, job.threads)
         executor = executors.build(job.executor, network, taps, setting, lanes)
-    return Plan(job, source, entries, taps, fields, executor)
+    return Plan(job, source, entries, taps, fields, executor, known)
 
 
 def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages: Stages, began: float) -> Report:
@@ -177,6 +197,7 @@ def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages:
             run.workers,
             progress,
             stages,
+            plan.known,
         )
         engines.kinds()[run.engine].mine(task, todo)
         mining = perf_counter() - start
@@ -265,27 +286,6 @@ def _check(wanted: Wanted, run: Run) -> None:
             raise RequestError(f"{option} {count} is too few: give 1 or more")
 
 
-def _labelled(entries: list[Entry], labels: Path | None) -> list[Entry]:
-    """The entries with the classes of a CSV `path,class` (with or without a header) put on."""
-    if labels is None:
-        return entries
-    import csv
-
-    if not labels.is_file():
-        raise SourceError(f"there is no labels file {str(labels)!r}")
-    with labels.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if any(len(row) != 2 for row in rows):
-        raise SourceError(f"{str(labels)!r} is no labels file: each line is PATH,CLASS")
-    classes = {row[0]: row[1] for row in rows if row != ["path", "class"]}
-    known = {entry.path for entry in entries}
-    unknown = [path for path in classes if path not in known]
-    if unknown:
-        close = nearest(unknown[0], [entry.path for entry in entries[:10_000]])
-        raise SourceError(f"{str(labels)!r} names {unknown[0]!r}, which is not in the source{close}")
-    return [Entry(entry.path, classes.get(entry.path, entry.class_name)) for entry in entries]
-
-
 def _job(
     wanted: Wanted,
     choice: Choice,
@@ -295,13 +295,10 @@ def _job(
     network: Network,
     taps: Sequence[Tap],
 ) -> Job:
-    listing = hashlib.blake2b(digest_size=16)
-    for entry in entries:
-        listing.update(f"{entry.path}\0{entry.class_name}\n".encode("utf-8", "surrogateescape"))
     return Job(
         source=source.spec,
         photographs=len(entries),
-        listing=listing.hexdigest(),
+        listing=listing_digest((entry.path, entry.class_name) for entry in entries),
         model=wanted.model,
         weights=network.weights,
         layers=tuple(tap.layer for tap in taps),

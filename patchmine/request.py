@@ -56,6 +56,8 @@ class Run:
     """Threads, each of which decodes and computes."""
     calibrate: bool = True
     fresh: bool = False
+    extend: bool = False
+    """Whether a finished index may be brought up to date with photographs that came and went."""
     strict: bool = False
 
 

@@ -19,6 +19,7 @@ from patchmine.decode import Pixels, prepare
 from patchmine.errors import PhotographError, RequestError, SourceError
 from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.job import Job, Shard
+from patchmine.known import Known, Place, joined
 from patchmine.network import Tap
 from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
 from patchmine.request import Progress
@@ -35,13 +36,15 @@ _MERGE_EVERY = 64  # photographs between two updates of the bounds: a merge per 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One entry of the source after the attempt to read it: its pixels, or the reason why there are none."""
+    """One entry of the source after the attempt to read it: its pixels, or the reason why there are none, or where
+    what is to be known of it is known already."""
 
     image: int
     entry: Entry
     digest: str
     pixels: Pixels | None
     reason: str | None
+    known: Place | None = None
 
 
 class LayerShard:
@@ -148,11 +151,12 @@ class ShardMiner:
         workers: int,
         progress: Progress,
         stages: Stages,
+        known: Known | None = None,
     ) -> None:
         self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
         self.executor, self.progress = executor, progress
         self.most = job.batch_size  # photographs at once; less after the memory has run out
-        self.stages = stages
+        self.stages, self.known = stages, known
         self.ahead = workers + -(-_AHEAD // job.batch_size)
         self.pool = ThreadPoolExecutor(workers, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
@@ -196,8 +200,10 @@ class ShardMiner:
                     layer.begin()
 
     def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """A disk that was unmounted must not leave an index of nothing but photographs that are not there."""
-        if any(record["digest"] for record in records):
+        """Where photographs could not be read, see whether any can: a disk that was unmounted must not leave an index
+        of half of its photographs."""
+        gone = [record for record in records if not record["digest"]]
+        if not gone or (self.known is not None and not self.known.reread):
             return
         step = max(1, len(self.entries) // _PROBES)
         for entry in self.entries[::step]:
@@ -205,8 +211,8 @@ class ShardMiner:
                 self.source.read(entry.path)
                 return
         raise SourceError(
-            f"the photographs of {self.source.spec!r} have gone: {records[0]['path']!r} and those around it are "
-            f"{records[0]['reason']}, and so are {_PROBES} others; bring them back, and the same command goes on"
+            f"the photographs of {self.source.spec!r} have gone: {gone[0]['path']!r} is {gone[0]['reason']}, "
+            "and all others that were tried are, too; bring them back, and the same command goes on"
         )
 
     def _content(self, shard: Shard, records: list[dict[str, Any]]) -> ShardContent:
@@ -224,21 +230,47 @@ class ShardMiner:
         with self.stages.timed("forward"):
             batches = [list(batch) for _, batch in groupby(readable, _input_size)]
             reduced = [part for batch in batches for part in self._run(batch)]
-        block = Block([_record(photograph) for photograph in photographs], reduced)
+        known = [photograph for photograph in photographs if photograph.known and photograph.reason is None]
+        if known:
+            with self.stages.timed("read"):
+                reduced = joined([*reduced, self._looked_up(known)])
+        block = Block([self._record(photograph) for photograph in photographs], reduced)
         self.stages.done()
         return block
 
     def _read(self, image: int) -> Photograph:
         entry = self.entries[image]
         digest = ""
+        known = self.known.places.get(entry.path) if self.known else None
+        if self.known and known and not self.known.reread:
+            return Photograph(image, entry, known.digest, None, known.reason, known)
         try:
             with self.stages.timed("read"):
                 data = self.source.read(entry.path)
                 digest = digests.of_bytes(data)
+            if known and known.digest == digest:
+                return Photograph(image, entry, digest, None, None, known)
             with self.stages.timed("decode"):
                 return Photograph(image, entry, digest, prepare(data, self.job.preprocessing), None)
         except PhotographError as error:
             return Photograph(image, entry, digest, None, str(error))
+
+    def _looked_up(self, photographs: Sequence[Photograph]) -> tuple[Int64, dict[str, Reduced]]:
+        assert self.known is not None
+        images = np.array([photograph.image for photograph in photographs], np.int64)
+        return images, self.known.reduced([photograph.known for photograph in photographs if photograph.known])
+
+    def _record(self, photograph: Photograph) -> dict[str, Any]:
+        size = photograph.pixels.placement.source if photograph.pixels else (0, 0)
+        if self.known and photograph.known:
+            size = self.known.size(photograph.known)
+        return {
+            "path": photograph.entry.path,
+            "class": photograph.entry.class_name,
+            "digest": photograph.digest,
+            "size": list(size),
+            "reason": photograph.reason,
+        }
 
     def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
         """Take photographs of one input size through the network; in parts where the memory does not last."""
@@ -267,17 +299,6 @@ class ShardMiner:
 def _blocks(shard: Shard, size: int) -> Iterator[range]:
     for start in range(shard.start, shard.stop, size):
         yield range(start, min(start + size, shard.stop))
-
-
-def _record(photograph: Photograph) -> dict[str, Any]:
-    size = photograph.pixels.placement.source if photograph.pixels else (0, 0)
-    return {
-        "path": photograph.entry.path,
-        "class": photograph.entry.class_name,
-        "digest": photograph.digest,
-        "size": list(size),
-        "reason": photograph.reason,
-    }
 
 
 def _input_size(photograph: Photograph) -> tuple[int, int]:

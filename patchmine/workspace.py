@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from patchmine import store
 from patchmine.engines import shard_path
 from patchmine.errors import PatchmineError, StoreError
-from patchmine.job import Job
+from patchmine.job import WHICH, Job
 from patchmine.shardfile import ShardFile, write_atomically
 
 LOG, LOCK = "index.log", "index.lock"
@@ -58,8 +58,11 @@ class Workspace:
             return self.unfinished() or Job.from_dict(store.read_manifest(self.directory)["job"])
         return None
 
-    def finished(self, job: Job) -> dict[str, Any] | None:
-        """The manifest, if this job is finished. Raises StoreError where another job is there, finished or not."""
+    def finished(self, job: Job, extend: bool = False) -> dict[str, Any] | None:
+        """The manifest, if this job is finished. Raises StoreError where another job is there, finished or not.
+
+        With `extend` a finished one may have other photographs of the same source.
+        """
         unfinished = self.unfinished()
         if unfinished is not None:
             self._refuse_other(unfinished, job)
@@ -68,16 +71,18 @@ class Workspace:
         manifest = store.read_manifest(self.directory)
         there = Job.from_dict(manifest["job"])
         if unfinished is None:
-            self._refuse_other(there, job)
+            self._refuse_other(there, job, WHICH if extend else ())
         return manifest if there == job else None
 
-    def _refuse_other(self, there: Job, job: Job) -> None:
-        difference = there.first_difference(job)
+    def _refuse_other(self, there: Job, job: Job, but: Collection[str] = ()) -> None:
+        difference = there.first_difference(job, but)
         if difference:
             name, old, new = difference
+            grown = there.first_difference(job, WHICH) is None
             raise StoreError(
                 f"{str(self.directory)!r} holds another job: its {name} is {_brief(old)}, and now it is {_brief(new)}; "
-                "choose another folder with -o DIR, or start over with --fresh"
+                + ("bring it up to date with --extend, " if grown else "")
+                + "choose another folder with -o DIR, or start over with --fresh"
             )
 
     @contextmanager

@@ -1,6 +1,6 @@
 """How close `patchmine index` comes to its limit, and how far it is ahead of a notebook, in the same run.
 
-    python scripts/bench_index.py PHOTOGRAPHS [--images 400] [--rounds 3] [--repeat 1]
+    python scripts/bench_index.py PHOTOGRAPHS [--images 400] [--rounds 3] [--repeat 1] [--compare]
 
 Each round measures, one after the other: reading, digest and decoding alone, with a thread on each core; for each
 executor that is installed and each precision that the CPU has, the bare forward pass alone, as many at once as
@@ -8,7 +8,7 @@ mining has and in the best of the settings that calibration tries; the loop that
 32, hooks); and `patchmine.build_index`, whole. The limit is what decoding and the forward pass come to when they
 share the cores and nothing else costs anything. *Steady* is the mining alone, from the first photograph to the
 last shard, with what is read, decoded, ranked and written; *whole* the call with start-up and publishing. Prints
-medians and ratios.
+medians and ratios. With `--compare` each round also times the peers of `peers.py` that are installed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if "--notebook" not in sys.argv:
 
 import numpy as np
 import torch
+from peers import PEERS
 from PIL import Image
 
 from patchmine import allocator, build_index, digests, executors, models
@@ -91,12 +92,18 @@ def run_notebook(folder: Path, images: int) -> float:
     return len(paths) / (perf_counter() - start)
 
 
+def ratios(rates: list[float], bases: list[float]) -> list[float]:
+    """Round by round."""
+    return [rate / base for rate, base in zip(rates, bases, strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=1, help="how often index meets each photograph")
+    parser.add_argument("--compare", action="store_true", help="also other tools that find top images of a channel")
     parser.add_argument("--notebook", action="store_true", help="only the loop of a notebook: prints images/s")
     options = parser.parse_args()
     if options.notebook:
@@ -122,11 +129,21 @@ def main() -> None:
             pass
         return len(entries) / (perf_counter() - start)
 
-    def notebook() -> float:
-        """In a process of its own, without the settings of this one."""
-        words = [sys.executable, __file__, str(options.folder), "--images", str(len(entries)), "--notebook"]
+    def alone(script: Path, *words: str) -> float:
+        """What a script prints last, in a process of its own, without the settings of this one."""
+        command = [sys.executable, str(script), str(options.folder), "--images", str(len(entries)), *words]
         plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-        return float(subprocess.run(words, capture_output=True, text=True, check=True, env=plain).stdout)
+        done = subprocess.run(command, capture_output=True, text=True, env=plain)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        return float(done.stdout.split()[-1])
+
+    peers = []
+    for name, peer in PEERS.items() if options.compare else ():
+        if command := peer.missing():
+            print(f"not measured: {name}, which `{command}` would add")
+        else:
+            peers.append(name)
 
     sample = torch.stack([prepare(source.read(e.path), network.preprocessing).tensor for e in entries[:16]])
     variants: dict[str, tuple[Wanted, list[tuple[Choice, Executor]]]] = {}
@@ -165,7 +182,9 @@ def main() -> None:
     chosen: dict[str, Choice] = {}
     for _ in range(options.rounds):
         found.setdefault("decode", []).append(decode())
-        found.setdefault("notebook", []).append(notebook())
+        found.setdefault("notebook", []).append(alone(Path(__file__), "--notebook"))
+        for name in peers:
+            found.setdefault(name, []).append(alone(Path(__file__).with_name("peers.py"), "--peer", name))
         for name, (wanted, forwards) in variants.items():
             if name not in chosen:  # as calibration does
                 trials = {choice: rate(executor, choice, taps, sample, run.workers) for choice, executor in forwards}
@@ -182,10 +201,10 @@ def main() -> None:
         forward = max((v for key, v in found.items() if key.startswith(f"{name} forward")), key=median)
         limit = [1 / (1 / a + 1 / b) for a, b in zip(found["decode"], forward, strict=True)]
         found[f"{name} limit"] = limit
-        for what, under in (("steady", limit), ("steady", found["notebook"]), ("whole", found["notebook"])):
-            against = "limit" if under is limit else "notebook"
-            pairs = zip(found[f"{name} {what}"], under, strict=True)
-            found[f"{name} {what}/{against}"] = [rate / base for rate, base in pairs]
+        found[f"{name} steady/limit"] = ratios(found[f"{name} steady"], limit)
+        for other in ("notebook", *peers):
+            for what in ("steady", "whole"):
+                found[f"{name} {what}/{other}"] = ratios(found[f"{name} {what}"], found[other])
     print(f"{len(entries)} photographs, indexed {options.repeat} times over; {options.rounds} rounds")
     print(f"{run.workers} threads; medians, images/s and ratios")
     for name, values in found.items():
@@ -193,6 +212,8 @@ def main() -> None:
         print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")
     for name, choice in chosen.items():
         print(f"{name}: {choice}")
+    for name in peers:
+        print(f"{name}: {PEERS[name].described()}")
 
 
 if __name__ == "__main__":

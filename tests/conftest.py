@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,3 +96,20 @@ def jpeg(picture: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", **options)
     return buffer.getvalue()
+
+
+def tarred(file: Path, members: Mapping[str, bytes], **options: object) -> Path:
+    """A tar of these members, in this order."""
+    with tarfile.open(file, "w", **options) as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file
+
+
+def zipped(file: Path, members: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file

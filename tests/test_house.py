@@ -15,15 +15,17 @@ ROOT = Path(patchmine.__file__).parent
 # From the ground up; a module may import what stands before it, and its own package.
 FLOORS = [
     ["allocator", "digests", "errors", "printable", "stages", "request", "units", "classes"],
-    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach", "documents", "headers"],
-    ["job", "decode", "network", "weights", "crops", "naming", "field_moves", "field_calls", "field_windows"],
-    ["checked", "datasets"],
+    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach", "regular", "documents", "headers"],
+    ["job", "decode", "network", "tar_headers", "weights", "crops", "naming"],
+    ["field_moves", "field_calls", "field_windows", "checked", "datasets"],
     ["layers", "field_rules", "observer", "sources", "models", "store"],
-    ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index"],
-    ["calibration", "fields", "shards", "sheets", "telling", "retained"],
+    ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index", "class_file"],
+    ["calibration", "fields", "known"],
+    ["shards", "sheets", "telling", "retained"],
     ["engines", "demo"],
     ["workspace", "publishing"],
     ["mining"],
+    ["merging"],
     ["cli"],
 ]
 FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -15,8 +15,9 @@ from patchmine.engines import local, shard_path
 from patchmine.errors import ModelError, RequestError, SourceError, StoreError
 from patchmine.executors.torch import TorchExecutor
 from patchmine.request import Run, Silent, Wanted
+from patchmine.sources import open_source
 from patchmine.workspace import Workspace
-from tests.conftest import SHAPES, jpeg
+from tests.conftest import SHAPES, jpeg, tarred, zipped
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
 
@@ -250,6 +251,44 @@ def test_digest_size_and_class_of_each_photograph_are_stored(photographs, tmp_pa
         with Image.open(photographs / record.path) as picture:
             stored, turned = picture.size, record.path.endswith("04.png")
         assert record.size == (stored[::-1] if turned else stored)
+
+
+def test_the_same_photographs_give_the_same_table_from_wherever_they_come(photographs, tmp_path):
+    members = {entry.path: (photographs / entry.path).read_bytes() for entry in open_source(str(photographs)).entries()}
+    for kind, pack in (("tar", tarred), ("zip", zipped)):
+        pack(tmp_path / f"photographs.{kind}", dict(reversed(members.items())))
+    rows = [f"{path},{path.partition('/')[0]}\n" for path in members]
+    (tmp_path / "list.csv").write_text("path,class\n" + "".join(rows))
+    (tmp_path / "list.txt").write_text("\n".join(members))
+    (tmp_path / "classes.csv").write_text("".join(rows))
+    for kind in ("n01443537", "n01440764", "other"):
+        (tmp_path / kind).symlink_to(photographs / kind)
+
+    patchmine.build_index(photographs, tmp_path / "folder.patchmine", WANTED)
+    expected = datasets(tmp_path / "folder.patchmine")
+    labelled = replace(WANTED, labels=tmp_path / "classes.csv")
+    for name, wanted in (
+        ("photographs.tar", WANTED),
+        ("photographs.zip", WANTED),
+        ("list.csv", WANTED),
+        ("list.txt", labelled),
+    ):
+        out = tmp_path / f"{name}.patchmine"
+        patchmine.build_index(tmp_path / name, out, wanted)
+        assert datasets(out) == expected, name
+        index = patchmine.open_index(out)
+        patch = next(iter(index.unit("colour:0").top(1)))
+        assert patch.crop().size == (patch.box.width, patch.box.height)
+        # The paths being the same, the folder can stand in for what was packed.
+        assert patchmine.open_index(out, source=photographs).cut(patch).size == patch.crop().size
+
+
+def test_a_photograph_that_a_list_names_twice_counts_twice_and_one_that_is_gone_is_skipped(photographs, tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("\n".join([*map(str, sorted(photographs.rglob("*.jpg"))[:3] * 2), "gone.jpg"]))
+    report = patchmine.build_index(file, tmp_path / "l.patchmine", WANTED)
+    assert report.images == 6
+    assert report.manifest["skipped_files"] == [{"image": "gone.jpg", "reason": "no such file"}]
 
 
 def test_labels_from_a_csv(photographs, tmp_path):

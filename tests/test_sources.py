@@ -1,4 +1,7 @@
-"""Sources of photographs: what every kind promises, then what is special about folders and drawn pictures."""
+"""Sources of photographs: what every kind promises, then what is special about folders and drawn pictures.
+
+Archives and lists have files of their own.
+"""
 
 import io
 import os
@@ -17,7 +20,7 @@ from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, open_source
 from patchmine.sources.shapes import COLOURS, SHAPES, Shapes, mask_of
 from patchmine.units import Box
-from tests.conftest import jpeg
+from tests.conftest import jpeg, tarred, zipped
 
 PHOTOGRAPH = jpeg(Image.new("RGB", (8, 8)))
 
@@ -36,22 +39,67 @@ def paths(folder):
 # What every kind promises
 
 
+NAMES = ("b/2.jpg", "a/1.jpg", "0.jpg", "a/deep/3.jpg")
+
+
 def folder_example(place):
-    for name in ("b/2.jpg", "a/1.jpg", "0.jpg", "a/deep/3.jpg"):
+    for name in NAMES:
         photograph(place, "photographs", name)
     photograph(place, "secret.jpg")
     return str(place / "photographs")
 
 
-EXAMPLES = {"folder": folder_example, "shapes": lambda place: "shapes:7"}
-"""How to make something that each kind can open, in an empty folder."""
+def union_example(place):
+    folder_example(place)
+    photograph(place, "more", "c", "4.jpg")
+    return f'union:["{place / "photographs"}", "{place / "more"}"]'
 
 
-@pytest.fixture(params=sorted(sources.kinds()))
+def tar_example(place):
+    photograph(place, "secret.jpg")
+    return str(tarred(place / "photographs.tar", dict.fromkeys(NAMES, PHOTOGRAPH)))
+
+
+def tars_example(place):
+    for number in range(3):
+        tarred(place / f"val-{number:03d}.tar", {f"{key}.jpg": PHOTOGRAPH for key in (2, 1)})
+    return str(place / "val-{000..002}.tar")
+
+
+def zip_example(place):
+    return str(zipped(place / "photographs.zip", dict.fromkeys(NAMES, PHOTOGRAPH)))
+
+
+def txt_example(place):
+    folder_example(place)
+    (place / "photographs" / "all.txt").write_text("# all of them, one twice\n" + "\n".join([*NAMES, NAMES[1]]))
+    return str(place / "photographs" / "all.txt")
+
+
+def csv_example(place):
+    folder_example(place)
+    (place / "all.csv").write_text("path,class\n" + "".join(f"photographs/{name},dog\n" for name in NAMES))
+    return str(place / "all.csv")
+
+
+EXAMPLES = {
+    "folder": folder_example,
+    "listing": txt_example,
+    "listing, CSV": csv_example,
+    "shapes": lambda place: "shapes:7",
+    "tar": tar_example,
+    "tar, several": tars_example,
+    "union": union_example,
+    "zip": zip_example,
+}
+"""How to make something that each kind can open, in an empty folder: by the kind, or the kind and a comma."""
+
+
+@pytest.fixture(params=sorted({*sources.kinds(), *EXAMPLES}))
 def example(request, tmp_path):
     """Each kind of source with a spec for it. A new kind in the folder fails here until it has an example."""
     assert request.param in EXAMPLES, f"sources/{request.param}.py is new: give it an example in this file"
-    return request.param, EXAMPLES[request.param](tmp_path)
+    return request.param.partition(",")[0], EXAMPLES[request.param](tmp_path)
 
 
 def test_a_kind_claims_its_own_and_nobody_elses(example):
@@ -63,12 +111,14 @@ def test_a_kind_claims_its_own_and_nobody_elses(example):
     assert "/" not in source.name
 
 
-def test_entries_are_sorted_distinct_and_the_same_each_time(example):
+def test_entries_are_sorted_and_the_same_each_time(example):
     source = open_source(example[1])
     entries = source.entries()
     names = [entry.path for entry in entries]
     assert len(names) > 3
-    assert names == sorted(set(names))
+    assert names == sorted(names)
+    # A list may name a photograph twice on purpose; sorted, its repeats lie side by side.
+    assert len(set(names)) == len(names) or source.kind == "listing"
     assert source.entries() == entries
     assert all(isinstance(entry, Entry) and (entry.class_name is None or entry.class_name) for entry in entries)
 
@@ -124,6 +174,13 @@ def test_opening_a_source_loads_no_torch_and_a_folder_nothing_but_the_standard_l
         ("photographs/0.jpg", "is a file, not a source of photographs: give a folder of photographs"),
         ("", "empty word"),
         ("nowhere/at/all", "there is no folder 'nowhere/at/all'; give a folder"),
+        ("photographs/0.JPG.tar", "there is no tar 'photographs/0.JPG.tar'"),
+        ("phptographs.tar", "there is no tar 'phptographs.tar'; did you mean photographs.tar?"),
+        ("v-{0..9}.tar", "there are none of the tars 'v-{0..9}.tar'; known: photographs.tar"),
+        ("photographs.zip", "there is no zip 'photographs.zip'"),
+        ("lst.txt", "there is no list 'lst.txt'; did you mean list.txt?"),
+        ("x" * 300, "there is no folder 'xxx"),
+        ("{" + "a," * 200 + "}.tar", "there are none of the tars"),
         ("shapes:many", "'shapes:many' does not say how many: write shapes:200"),
         ("shapes:0", "'shapes:0' does not say how many"),
         ("shapes:3@x", "'shapes:3@x' does not say how many"),
@@ -131,11 +188,24 @@ def test_opening_a_source_loads_no_torch_and_a_folder_nothing_but_the_standard_l
 )
 def test_a_word_that_means_no_source_gets_one_line_that_says_what_to_type(tmp_path, monkeypatch, spec, answer):
     folder_example(tmp_path)
+    tar_example(tmp_path)
+    (tmp_path / "list.txt").write_text("photographs/0.jpg\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError) as caught:
         open_source(spec)
     assert answer in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_source_is_answered_with_every_kind_in_one_sentence(tmp_path):
+    with pytest.raises(SourceError) as caught:
+        open_source(str(photograph(tmp_path, "a.jpg")))
+    assert str(caught.value).endswith(
+        "is a file, not a source of photographs: give a folder of photographs (recursive; the first folder level is "
+        "the class), a .txt of paths (one per line), a .csv of path,class, "
+        "shapes:N (N drawn pictures whose truth is known; shapes:N@SEED draws others), "
+        'a .tar (several: NAME-{000000..000063}.tar), union:["A","B"] (several sources as one) or a .zip'
+    )
 
 
 # Folders
@@ -186,6 +256,33 @@ def test_odd_names_survive(tmp_path):
     assert sorted(paths(tmp_path)) == sorted(set(paths(tmp_path)))
     assert set(paths(tmp_path)) == set(names)
     assert all(open_source(str(tmp_path)).read(name) == PHOTOGRAPH for name in names)
+
+
+def test_names_that_are_no_utf8_survive(tmp_path):
+    photograph(tmp_path, "caf\udce9", "\udcff.jpg")
+    assert [os.fsencode(place.name) for place in tmp_path.iterdir()] == [b"caf\xe9"]
+    source = open_source(str(tmp_path))
+    assert source.entries() == [Entry("caf\udce9/\udcff.jpg", "caf\udce9")]
+    assert source.read("caf\udce9/\udcff.jpg") == PHOTOGRAPH
+
+
+def test_a_fifo_in_the_place_of_a_photograph_is_refused_and_not_waited_for(tmp_path):
+    photograph(tmp_path, "a.jpg")
+    source = open_source(str(tmp_path))
+    (tmp_path / "a.jpg").unlink()
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(PhotographError, match="cannot be read: not a regular file"):
+        source.read("a.jpg")
+    (tmp_path / "b.jpg").symlink_to("/dev/zero")
+    with pytest.raises(PhotographError, match="cannot be read: not a regular file"):
+        source.read("b.jpg")
+
+
+def test_a_file_too_large_for_a_photograph_is_refused_before_it_is_read(tmp_path):
+    with photograph(tmp_path, "a.jpg").open("rb+") as file:
+        file.truncate((1 << 30) + 1)
+    with pytest.raises(PhotographError, match="larger than 1 GiB"):
+        open_source(str(tmp_path)).read("a.jpg")
 
 
 def test_a_folder_that_cannot_be_listed_is_said_and_not_skipped(tmp_path, monkeypatch):

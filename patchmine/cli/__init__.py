@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from patchmine.cli import demo, errors, index, info, layers, top, units, verify, words
+from patchmine.cli import demo, errors, index, info, layers, merge, top, units, verify, words
 
 app = typer.Typer(
     name="patchmine",
@@ -21,7 +21,19 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-for command in (index.index, top.top, units.units, info.info, layers.layers, layers.rf, verify.verify, demo.demo):
+COMMANDS = (
+    index.index,
+    merge.merge,
+    top.top,
+    units.units,
+    info.info,
+    layers.layers,
+    layers.rf,
+    verify.verify,
+    demo.demo,
+)
+
+for command in COMMANDS:
     app.command(cls=words.Command)(errors.guarded(command))
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchmine.cli import options
-from patchmine.request import Run, Wanted
+from patchmine.request import Progress, Run, Wanted
+
+if TYPE_CHECKING:
+    from patchmine.mining import Report
 
 WANTED, RUN = Wanted(), Run()
 DIR = "DIR"
@@ -16,7 +19,12 @@ DIR = "DIR"
 
 def index(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder of photographs, or shapes:N for drawn ones.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of photographs, a .tar or .zip, several as 'NAME-{000..063}.tar', a list of paths "
+            "(.txt, or .csv with path,class), or shapes:N for drawn ones.",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -33,7 +41,12 @@ def index(
     layer_patterns: options.Layers = None,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE", help="A CSV of PATH,CLASS.", show_default=False),
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Classes: a CSV of PATH,CLASS, or ImageNet's val.txt or validation_ground_truth.txt.",
+            show_default=False,
+        ),
     ] = WANTED.labels,
     keep: Annotated[int, typer.Option("--keep", help="Patches of each unit kept with their vectors.")] = WANTED.keep,
     limit: Annotated[
@@ -51,9 +64,7 @@ def index(
         int | None,
         typer.Option("--threads", metavar="N", help="Threads of one batch. Default: calibrated.", show_default=False),
     ] = WANTED.threads,
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="N", help="Threads that decode and compute.", show_default="the cores")
-    ] = RUN.workers,
+    workers: options.Workers = RUN.workers,
     device: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +92,10 @@ def index(
     view: Annotated[
         str, typer.Option("--view", help="crop: the middle; pad: the whole picture, padded; whole: in its own size.")
     ] = WANTED.view,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever is there.")] = RUN.fresh,
+    fresh: options.Fresh = RUN.fresh,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Bring a finished index up to date: photographs that came or went.")
+    ] = RUN.extend,
     strict: Annotated[
         bool, typer.Option("--strict", help="A photograph that cannot be read is an error.")
     ] = RUN.strict,
@@ -89,16 +103,15 @@ def index(
 ) -> None:
     """Index the photographs of SOURCE: where each unit fires hardest in each of them, and how hard.
 
-    Killed at any moment, the same command goes on where it was.
+    Killed at any moment, the same command goes on where it was. When photographs have come or gone since it was
+    finished, `--extend` computes the new ones and lets the others leave.
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
-    from patchmine import allocator
-    from patchmine.cli.stopping import stoppable
+    from patchmine.cli.running import carry_out
     from patchmine.sources import open_source
 
     directory = out or Path(f"{open_source(source).name}.patchmine")
-
     wanted = Wanted(
         model,
         weights,
@@ -116,25 +129,11 @@ def index(
         field,
         view,
     )
-    run = Run(engine, workers, not no_calibrate, fresh, strict)
-    try:
-        with stoppable():
-            allocator.keep_flat()  # before torch starts its threads
+    run = Run(engine, workers, not no_calibrate, fresh, extend, strict)
 
-            from patchmine.cli import progress
-            from patchmine.mining import build_index
+    def work(display: Progress) -> Report:
+        from patchmine.mining import build_index
 
-            with progress.shown() as display:
-                report = build_index(source, directory, wanted, run, display)
-    except KeyboardInterrupt as interrupt:
-        from patchmine.workspace import Workspace
+        return build_index(source, directory, wanted, run, display)
 
-        raise type(interrupt)(Workspace(directory).kept() or "nothing had been computed yet") from None
-
-    from patchmine.cli.output import print_json
-    from patchmine.cli.summary import print_report
-
-    if json:
-        print_json(report.as_dict())
-    else:
-        print_report(report)
+    carry_out(work, directory, json)

@@ -31,6 +31,10 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="A state dict or safetensors file.", show_default=False),
 ]
+Workers = Annotated[
+    int, typer.Option("--workers", metavar="N", help="Threads that decode and compute.", show_default="the cores")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over, whatever is there.")]
 Layers = Annotated[
     list[str] | None,
     typer.Option(

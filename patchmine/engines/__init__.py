@@ -14,6 +14,7 @@ from types import ModuleType
 
 from patchmine.executors import Executor
 from patchmine.job import Job
+from patchmine.known import Known
 from patchmine.network import Tap
 from patchmine.request import Progress
 from patchmine.shardfile import ShardFile
@@ -35,6 +36,8 @@ class Task:
     workers: int
     progress: Progress
     stages: Stages
+    known: Known | None = None
+    """What need not be computed again."""
 
 
 def shard_path(folder: Path, number: int) -> Path:

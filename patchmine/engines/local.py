@@ -14,7 +14,15 @@ HELP = "local: in this process"
 
 def mine(task: Task, todo: Sequence[Shard]) -> None:
     miner = ShardMiner(
-        task.job, task.taps, task.source, task.entries, task.executor, task.workers, task.progress, task.stages
+        task.job,
+        task.taps,
+        task.source,
+        task.entries,
+        task.executor,
+        task.workers,
+        task.progress,
+        task.stages,
+        task.known,
     )
     committed = len(task.finished)
     try:

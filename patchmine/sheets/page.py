@@ -49,6 +49,8 @@ class Page:
     height: float
     pictures: list[Picture] = field(default_factory=list)
     texts: list[Text] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Photographs that could not be shown, each with the reason."""
 
 
 @cache
@@ -83,7 +85,7 @@ def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
 def wrapped(text: str, width: float, size: float) -> list[str]:
     """The text in lines no wider than `width` points, broken at spaces."""
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in (word[:LONGEST] for word in text.split(" ")):
         if lines and text_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:

@@ -22,10 +22,22 @@ SLIVER = 16
 """The most that a tile is longer than wide, or wider than long."""
 
 
-def images(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int]) -> list[Image]:
-    """The tiles of `size` (width, height) pixels, read and cut in parallel."""
+def images(
+    unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int], missing: list[str]
+) -> list[Image]:
+    """The tiles of `size` (width, height) pixels, read and cut in parallel.
+
+    A photograph that cannot be shown gets a tile that says why, and a line in `missing`.
+    """
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda patch: _image(unit, patch, view(unit, patch, cropping), size), patches))
+        found = list(pool.map(lambda patch: _image(unit, patch, view(unit, patch, cropping), size), patches))
+    tiles = []
+    for patch, image in zip(patches, found, strict=True):
+        if isinstance(image, str):
+            missing.append(f"{patch.image}: {image}")
+            image = _told(patch, image, size)
+        tiles.append(image)
+    return tiles
 
 
 def ratio(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping) -> float:
@@ -74,14 +86,19 @@ def _centred(box: Box, height: int, width: int) -> Box:
     return Box(left, top, left + width, top + height)
 
 
-def _image(unit: IndexedUnit, patch: Patch, view: View, size: tuple[int, int]) -> Image:
+def _image(unit: IndexedUnit, patch: Patch, view: View, size: tuple[int, int]) -> Image | str:
+    """The tile, or why there is none."""
     try:
         return tile(unit.index.photograph(patch.image_id), unit.index.placement(patch.image_id), view, size)
     except PhotographError as error:
-        image = padding(size)
-        text = f"{printable(PurePath(patch.image).name[:LONGEST])}\n{error}"
-        ImageDraw.Draw(image).multiline_text((8, 8), text, fill="#a00", font=font(size[0] / 16, False))
-        return image
+        return str(error)
+
+
+def _told(patch: Patch, reason: str, size: tuple[int, int]) -> Image:
+    image = padding(size)
+    text = f"{printable(PurePath(patch.image).name[:LONGEST])}\n{reason}"
+    ImageDraw.Draw(image).multiline_text((8, 8), text, fill="#a00", font=font(size[0] / 16, False))
+    return image
 
 
 def value_text(patch: Patch) -> str:

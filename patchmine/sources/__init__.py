@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol, cast
 
 from patchmine.errors import SourceError, nearest
+from patchmine.regular import is_there
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+"""How the names of photographs end, in any case, where files of other kinds lie between them."""
+
+_ODD = re.compile(r"\0|(?:^|/)(?:\.|/|__MACOSX|\Z)")
+"""What makes a member's name more than a path: most have nothing of it, and a tar has thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class Source(Protocol):
         """The stem of the default index: NAME.patchmine."""
 
     def entries(self) -> list[Entry]:
-        """Every photograph, sorted by path. Raises SourceError where there is none."""
+        """Every photograph, sorted by path. Raises SourceError where there is none, or the source is damaged."""
 
     def read(self, path: str) -> bytes:
         """The encoded bytes. Raises PhotographError where there are none or the path leaves the source."""
@@ -67,22 +75,57 @@ def open_source(spec: str) -> Source:
 
     Raises SourceError, saying what to type, when no kind knows the word.
     """
-    for kind in kinds().values():
-        source = kind.claim(spec)
-        if source is not None:
-            return source
-    raise SourceError(_refusal(spec))
+    try:
+        for kind in kinds().values():
+            source = kind.claim(spec)
+            if source is not None:
+                return source
+        raise SourceError(_refusal(spec))
+    except RuntimeError:  # Path.expanduser; a refusal is none
+        raise SourceError(f"{spec!r} begins with the home of a user that there is not: write the whole path") from None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is passed over; macOS packs its own notes into `__MACOSX`."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def first_folder(path: str) -> str | None:
+    """The class of a photograph that nothing else is said of."""
+    return path.partition("/")[0] if "/" in path else None
+
+
+def packed_path(name: str, archive: str) -> str | None:
+    """Where unpacking would put a member of an archive: the path of the same photograph in a folder.
+
+    None for what a folder passes over. Raises SourceError for a name that leads out of the archive: nothing is ever
+    unpacked here, but whoever packed it was careless or worse.
+    """
+    if not _ODD.search(name):
+        return name
+    parts = name.split("/")
+    if (name and not parts[0]) or ".." in parts or "\0" in name:
+        raise SourceError(f"{archive!r} holds {name!r}, which leads out of it: pack it again from inside its folder")
+    parts = [part for part in parts if part not in ("", ".")]
+    return None if any(map(is_hidden, parts)) else "/".join(parts)
+
+
+def beside(path: Path, suffixes: tuple[str, ...] = ()) -> str:
+    """A clause naming what is nearest to a path that is not there, beside it: folders, or files of such suffixes."""
+    try:
+        places = [place for place in path.parent.iterdir() if not place.name.startswith(".")]
+        if suffixes:
+            return nearest(path.name, (place.name for place in places if place.name.lower().endswith(suffixes)))
+        return nearest(path.name, (place.name for place in places if place.is_dir()))
+    except OSError:
+        return ""
 
 
 def _refusal(spec: str) -> str:
-    path, known = Path(spec).expanduser(), " or ".join(kind.HELP for kind in kinds().values())
+    helps = [kind.HELP for kind in kinds().values()]
+    path, known = Path(spec).expanduser(), f"{', '.join(helps[:-1])} or {helps[-1]}"
     if not spec:
         return f"the source is an empty word: give {known}"
-    if path.exists():
+    if is_there(path):
         return f"{spec!r} is a file, not a source of photographs: give {known}"
-    try:
-        folders = [place.name for place in path.parent.iterdir() if place.is_dir()]
-    except OSError:
-        folders = []
-    beside = nearest(path.name, (name for name in folders if not name.startswith(".")))
-    return f"there is no folder {spec!r}{beside or f'; give {known}'}"
+    return f"there is no folder {spec!r}{beside(path) or f'; give {known}'}"

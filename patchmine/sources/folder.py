@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import Entry
+from patchmine.regular import is_folder, read_whole
+from patchmine.sources import SUFFIXES, Entry, first_folder, is_hidden
 
 HELP = "a folder of photographs (recursive; the first folder level is the class)"
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,14 @@ class Folder:
         if not paths:
             looked_for = " ".join(SUFFIXES)
             raise SourceError(f"no images in the folder {self.spec!r}: looked for {looked_for}, recursively")
-        return [Entry(path, path.partition("/")[0] if "/" in path else None) for path in paths]
+        return [Entry(path, first_folder(path)) for path in paths]
 
     def read(self, path: str) -> bytes:
         """The bytes of one file. Symbolic links inside the folder are the user's own and are followed."""
         if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
             raise PhotographError("its path leads out of the folder")
         try:
-            return Path(self.spec, path).read_bytes()
+            return read_whole(Path(self.spec, path))
         except FileNotFoundError:
             raise PhotographError(f"no longer in the folder {self.spec!r}") from None
         except OSError as error:
@@ -48,7 +47,7 @@ class Folder:
 def claim(spec: str) -> Folder | None:
     path = Path(spec).expanduser()
     # The empty word would be the working directory, which is hardly what an unset shell variable meant.
-    if not spec or not path.is_dir():
+    if not spec or not is_folder(path):
         return None
     return Folder(str(path.resolve() if ".." in path.parts else path.absolute()))
 
@@ -72,7 +71,7 @@ def _images(root: str) -> Iterator[str]:
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as places:
                 for place in places:
-                    if place.name.startswith("."):
+                    if is_hidden(place.name):
                         continue
                     if place.is_dir():
                         below = linked if place.is_symlink() else real

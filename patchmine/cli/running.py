@@ -1,0 +1,38 @@
+"""A run that makes an index: shown while it lasts, stoppable at any moment, reported at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchmine.cli.stopping import stoppable
+
+if TYPE_CHECKING:
+    from patchmine.mining import Report
+    from patchmine.request import Progress
+
+
+def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -> None:
+    """Do the work, which leaves an index in `directory`, and print what it came to; stopped, say how to go on."""
+    from patchmine import allocator
+
+    try:
+        with stoppable():
+            allocator.keep_flat()  # before torch starts its threads
+            from patchmine.cli import progress
+
+            with progress.shown() as display:
+                report = work(display)
+    except KeyboardInterrupt as interrupt:
+        from patchmine.workspace import Workspace
+
+        raise type(interrupt)(Workspace(directory).kept() or "nothing had been computed yet") from None
+
+    from patchmine.cli.output import print_json
+    from patchmine.cli.summary import print_report
+
+    if json:
+        print_json(report.as_dict())
+    else:
+        print_report(report)

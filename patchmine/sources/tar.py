@@ -1,0 +1,209 @@
+"""Photographs in tars: WebDataset's shards, or a folder of photographs packed into one.
+
+Whatever lies in a tar is read in place; nothing is unpacked. The path of a photograph is its member's name, as in a
+folder, and in one of several tars the tar's name before it: `val-000012.tar/00000007.jpg`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+from os import fstat
+from pathlib import Path
+
+from patchmine.errors import PhotographError, SourceError
+from patchmine.regular import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
+from patchmine.sources import SUFFIXES, Entry, beside, first_folder, packed_path
+from patchmine.tar_headers import FOLDER, WHY_NOT_COMPRESSED, Member, members
+
+HELP = "a .tar (several: NAME-{000000..000063}.tar)"
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+
+LABELS = ("cls", "cls.txt", "json")
+"""What a sample's class is in, by the part of the name behind its first dot; the first of them that says one counts."""
+
+KEYS = ("class_name", "class", "label", "cls")
+"""What a class is called in a sample's json; the first of them that is there counts."""
+
+LARGEST_LABEL = 1 << 20
+
+MOST_TARS = 100_000
+
+CACHED_TARS = 32
+"""Tables of contents in memory: more than the threads of a run read from at once, and the photographs of a sheet."""
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class Tar:
+    """`spec` is the absolute path of a tar, or of several with the braces as they were typed."""
+
+    spec: str
+    kind: str = "tar"
+
+    @property
+    def name(self) -> str:
+        stem = re.sub(r"\.tar$", "", Path(self.spec).name, flags=re.IGNORECASE)
+        if _is_pattern(self.spec):
+            stem = stem.partition("{")[0].rstrip("-_.")
+        return stem or "photographs"
+
+    def entries(self) -> list[Entry]:
+        tars = _tars(self.spec)
+        missing = {name: tar for name, tar in tars.items() if not is_there(tar)}
+        if missing:
+            raise SourceError(
+                f"{len(missing)} of the {len(tars)} tars {self.spec!r} are not there, first {next(iter(missing))!r}; "
+                f"there: {_enumerated([name for name in tars if name not in missing])}"
+            )
+        found = [entry for name, tar in tars.items() for entry in _entries(tar, f"{name}/" if name else "")]
+        if not found:
+            raise SourceError(f"no images in {self.spec!r}: looked for members ending in {' '.join(SUFFIXES)}")
+        return sorted(found, key=lambda entry: entry.path)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of one member. Of the other tars nothing is looked at."""
+        tars = _tars(self.spec)
+        name, _, member_path = ("", "", path) if "" in tars else path.partition("/")
+        if name not in tars:
+            raise PhotographError(f"in none of the tars {self.spec!r}")
+        try:
+            with opened(tars[name]) as descriptor:
+                status = fstat(descriptor)
+                table = _photographs(tars[name], status.st_mtime_ns, status.st_size)
+                if member_path not in table:
+                    raise PhotographError(f"not in {tars[name]!r}")
+                return _bytes(descriptor, table[member_path])
+        except PhotographError:
+            raise
+        except SourceError as error:
+            raise PhotographError(str(error)) from None
+        except OSError as error:
+            raise PhotographError(f"{tars[name]!r} cannot be read: {error.strerror}") from None
+
+
+def claim(spec: str) -> Tar | None:
+    path = Path(spec).expanduser()
+    if not spec.lower().endswith((".tar", *COMPRESSED)) or is_folder(path):
+        return None
+    if spec.lower().endswith(COMPRESSED):
+        raise SourceError(f"{spec!r} is a compressed tar, and {WHY_NOT_COMPRESSED}")
+    source = Tar(str(path.resolve() if ".." in path.parts else path.absolute()))
+    # One will do to read from, so that a sheet can be drawn although a tar is missing whose photographs it lacks.
+    if not any(is_there(tar) for tar in _tars(source.spec).values()):
+        what = "are none of the tars" if _is_pattern(source.spec) else "is no tar"
+        raise SourceError(f"there {what} {spec!r}{beside(path, ('.tar',))}")
+    return source
+
+
+def _bytes(descriptor: int, member: Member) -> bytes:
+    if member.unlike:
+        raise PhotographError(f"{member.unlike} in the tar, not a regular file")
+    if member.size > LIMIT:
+        raise PhotographError(TOO_LARGE)
+    return read_at(descriptor, member.size, member.offset)
+
+
+def _entries(tar: str, prefix: str) -> Iterator[Entry]:
+    """The photographs of one tar, in its order."""
+    photographs: dict[str, Member] = {}
+    labels: dict[str, dict[str, Member]] = {}
+    try:
+        with opened(tar) as descriptor:
+            for path, member in _files(descriptor, tar):
+                lowered = path.lower()
+                if lowered.endswith(SUFFIXES):
+                    photographs[path] = member
+                elif lowered.endswith(LABELS) and not member.unlike and member.size <= LARGEST_LABEL:
+                    sample, extension = _key(path)
+                    labels.setdefault(sample, {})[extension.lower()] = member
+            for path in photographs:
+                found = labels.get(_key(path)[0], {})
+                believed = (found[extension] for extension in LABELS if extension in found)
+                said = (_class_in(label, read_at(descriptor, label.size, label.offset)) for label in believed)
+                yield Entry(prefix + path, next(filter(None, said), None) or first_folder(path))
+    except OSError as error:
+        raise SourceError(f"{tar!r} cannot be read: {error.strerror}") from None
+
+
+@lru_cache(CACHED_TARS)
+def _photographs(tar: str, _changed_ns: int, _size: int) -> dict[str, Member]:
+    """The photographs of a tar by path; for as long as it stays as it is."""
+    with opened(tar) as descriptor:
+        return {path: member for path, member in _files(descriptor, tar) if path.lower().endswith(SUFFIXES)}
+
+
+def _files(descriptor: int, tar: str) -> Iterator[tuple[str, Member]]:
+    """The members that a folder would show, by path. Of two of one path the later counts, as if it were unpacked."""
+    for member in members(descriptor, tar):
+        path = packed_path(member.name, tar)
+        if path is not None and member.unlike != FOLDER:
+            yield path, member
+
+
+def _key(path: str) -> tuple[str, str]:
+    """WebDataset's rule: the members of a sample share their path up to the first dot of its last part."""
+    folder, slash, name = path.rpartition("/")
+    stem, _, extension = name.partition(".")
+    return folder + slash + stem, extension
+
+
+def _class_in(label: Member, data: bytes) -> str | None:
+    """The class that a member of a sample says, as it is written there: a number stays a number."""
+    text = data.decode("utf-8", "surrogateescape").strip()
+    if not label.name.lower().endswith(".json"):
+        return text or None
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    values = [said[key] for key in KEYS if key in said] if isinstance(said, dict) else []
+    names = [str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool)]
+    return next(filter(None, names), None)
+
+
+def _is_pattern(spec: str) -> bool:
+    return any(_words(inside) for inside in _BRACES.findall(spec))
+
+
+@lru_cache(8)
+def _tars(spec: str) -> dict[str, str]:
+    """The paths of the tars by name, whether they are there or not; a single tar has the name ''."""
+    if not _is_pattern(spec):
+        return {"": spec}
+    pieces = _BRACES.split(spec)  # what lies inside of braces has odd places
+    choices = [(_words(piece) or [f"{{{piece}}}"]) if place % 2 else [piece] for place, piece in enumerate(pieces)]
+    if prod(map(len, choices)) > MOST_TARS:
+        raise SourceError(f"{spec!r} stands for more than {MOST_TARS:,} tars")
+    tars: dict[str, str] = {}
+    for words in product(*choices):
+        tar = "".join(words)
+        name = Path(tar).name
+        if tars.setdefault(name, tar) != tar:
+            raise SourceError(f"{spec!r} names two tars {name!r}, and the photographs are told apart by the tar's name")
+    return tars
+
+
+def _words(inside: str) -> Sequence[str]:
+    """What the inside of braces stands for: '000..063' or 'a,b'; nothing where it is no choice, as in a shell."""
+    numbers = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", inside)
+    if numbers is None:
+        return inside.split(",") if "," in inside else ()
+    first, last = int(numbers[1]), int(numbers[2])
+    if abs(last - first) >= MOST_TARS:
+        raise SourceError(f"{{{inside}}} stands for more than {MOST_TARS:,} tars")
+    padded = any(len(number) > 1 and number.startswith("0") for number in numbers.groups())
+    width = max(map(len, numbers.groups())) if padded else 0
+    step = 1 if first <= last else -1
+    return [f"{number:0{width}d}" for number in range(first, last + step, step)]
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return ", ".join(names if len(names) <= 6 else [*names[:3], "...", names[-1]]) or "none"

@@ -1,0 +1,83 @@
+"""Several sources as one, as an index has that was merged from others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from patchmine.errors import PhotographError, SourceError
+from patchmine.sources import Entry, Source, open_source
+
+PREFIX = "union:"
+HELP = 'union:["A","B"] (several sources as one)'
+
+
+@dataclass(frozen=True)
+class Union:
+    """`specs` reopen the parts; a photograph is read from the first that has its path."""
+
+    specs: tuple[str, ...]
+    kind: str = "union"
+
+    @property
+    def spec(self) -> str:
+        return PREFIX + json.dumps(self.specs)
+
+    @property
+    def name(self) -> str:
+        return "+".join(part.name for part in self.parts)
+
+    @cached_property
+    def parts(self) -> tuple[Source, ...]:
+        return tuple(open_source(spec) for spec in self.specs)
+
+    def entries(self) -> list[Entry]:
+        """Raises SourceError where two parts have the same path: only one of the two could be read."""
+        first: dict[str, str] = {}
+        entries: list[Entry] = []
+        for part in self.parts:
+            for entry in part.entries():
+                if first.setdefault(entry.path, part.spec) != part.spec:
+                    raise SourceError(
+                        f"{entry.path!r} is in {first[entry.path]!r} and in {part.spec!r}: give one folder above both"
+                    )
+                entries.append(entry)
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def read(self, path: str) -> bytes:
+        reason = PhotographError("in none of the parts of the source")
+        for part in self.parts:
+            try:
+                return part.read(path)
+            except PhotographError as error:
+                reason = error
+        raise reason
+
+
+def united(specs: Sequence[str]) -> str:
+    """The spec of a source of all these, which may be unions themselves; one alone stays what it is."""
+    flat: dict[str, None] = {}
+    for spec in specs:
+        flat.update(dict.fromkeys(_parts(spec) if spec.startswith(PREFIX) else (spec,)))
+    return next(iter(flat)) if len(flat) == 1 else Union(tuple(flat)).spec
+
+
+def claim(spec: str) -> Union | None:
+    if not spec.startswith(PREFIX):
+        return None
+    parts = _parts(spec)
+    return Union(tuple(open_source(part).spec for part in parts))
+
+
+def _parts(spec: str) -> tuple[str, ...]:
+    try:
+        parts = json.loads(spec.removeprefix(PREFIX))
+    except (ValueError, RecursionError):
+        parts = None
+    if not isinstance(parts, list) or len(parts) < 2 or not all(isinstance(part, str) for part in parts):
+        raise SourceError(f"{spec!r} does not list sources: write {HELP}")
+    if any(part.startswith(PREFIX) for part in parts):
+        raise SourceError(f"{spec!r} holds a union in a union: list all parts in one")
+    return tuple(parts)

@@ -1,0 +1,153 @@
+"""Photographs in a zip, read in place: the paths and classes are those of the folder that it would unpack to."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from os import fstat
+from pathlib import Path
+from stat import S_ISLNK
+from typing import TYPE_CHECKING, NamedTuple
+
+from patchmine.errors import PhotographError, SourceError
+from patchmine.regular import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
+from patchmine.sources import SUFFIXES, Entry, beside, first_folder, packed_path
+
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
+
+HELP = "a .zip"
+
+STORED, DEFLATED = 0, 8
+
+ENCRYPTED, UTF8 = 0x1, 0x800
+"""Bits of a member's flags."""
+
+UNIX = 3
+"""The system on which a member was packed."""
+
+CACHED_ZIPS = 4
+
+
+class Member(NamedTuple):
+    """Where a member's local header lies, and what the table of contents says of it."""
+
+    header: int
+    packed: int
+    size: int
+    checksum: int
+    method: int
+    flags: int
+    is_link: bool
+
+
+@dataclass(frozen=True)
+class Zip:
+    """`spec` is the absolute path."""
+
+    spec: str
+    kind: str = "zip"
+
+    @property
+    def name(self) -> str:
+        return Path(self.spec).stem
+
+    def entries(self) -> list[Entry]:
+        try:
+            with opened(self.spec) as descriptor:
+                status = fstat(descriptor)
+            table = _photographs(self.spec, status.st_mtime_ns, status.st_size)
+        except OSError as error:
+            raise SourceError(f"{self.spec!r} cannot be read: {error.strerror}") from None
+        if not table:
+            raise SourceError(f"no images in {self.spec!r}: looked for members ending in {' '.join(SUFFIXES)}")
+        return [Entry(path, first_folder(path)) for path in sorted(table)]
+
+    def read(self, path: str) -> bytes:
+        try:
+            with opened(self.spec) as descriptor:
+                status = fstat(descriptor)
+                member = _photographs(self.spec, status.st_mtime_ns, status.st_size).get(path)
+                if member is None:
+                    raise PhotographError(f"not in {self.spec!r}")
+                return _unpacked(descriptor, member)
+        except PhotographError:
+            raise
+        except SourceError as error:
+            raise PhotographError(str(error)) from None
+        except OSError as error:
+            raise PhotographError(f"{self.spec!r} cannot be read: {error.strerror}") from None
+
+
+def claim(spec: str) -> Zip | None:
+    path = Path(spec).expanduser()
+    if not spec.lower().endswith(".zip") or is_folder(path):
+        return None
+    if not is_there(path):
+        raise SourceError(f"there is no zip {spec!r}{beside(path, ('.zip',))}")
+    return Zip(str(path.resolve() if ".." in path.parts else path.absolute()))
+
+
+@lru_cache(CACHED_ZIPS)
+def _photographs(path: str, _changed_ns: int, _size: int) -> dict[str, Member]:
+    """The photographs of a zip by path; for as long as it stays as it is."""
+    from zipfile import BadZipFile, ZipFile
+
+    try:
+        with ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (BadZipFile, ValueError, OverflowError, NotImplementedError, EOFError, struct.error) as error:
+        raise SourceError(f"{path!r} is no zip, damaged or cut short ({error}): fetch or pack it again") from None
+    named = ((packed_path(_name(info), path), info) for info in infos if not info.is_dir())
+    return {name: _member(info) for name, info in named if name is not None and name.lower().endswith(SUFFIXES)}
+
+
+def _member(info: ZipInfo) -> Member:
+    return Member(
+        info.header_offset,
+        info.compress_size,
+        info.file_size,
+        info.CRC,
+        info.compress_type,
+        info.flag_bits,
+        S_ISLNK(info.external_attr >> 16),
+    )
+
+
+def _name(info: ZipInfo) -> str:
+    """The name as it would be unpacked here. Without the mark for UTF-8, zipfile takes each byte for one of DOS."""
+    if info.flag_bits & UTF8:
+        return info.orig_filename
+    raw = info.orig_filename.encode("cp437")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "surrogateescape") if info.create_system == UNIX else info.orig_filename
+
+
+def _unpacked(descriptor: int, member: Member) -> bytes:
+    """A member's bytes: never more than it declares, and those only if they bear out its checksum."""
+    if member.is_link:
+        raise PhotographError("a symbolic link in the zip, not a regular file")
+    if member.flags & ENCRYPTED:
+        raise PhotographError("encrypted: pack it again without a password")
+    if member.method not in (STORED, DEFLATED):
+        raise PhotographError(f"compressed by method {member.method}, and only deflate is read: pack it again")
+    if max(member.size, member.packed) > LIMIT:
+        raise PhotographError(TOO_LARGE)
+    local = read_at(descriptor, 30, member.header)
+    if len(local) < 30 or not local.startswith(b"PK\3\4"):
+        raise PhotographError("damaged: it is not where the zip says")
+    name, extra = struct.unpack("<HH", local[26:])
+    data = read_at(descriptor, member.packed, member.header + 30 + name + extra)
+    if member.method == DEFLATED:
+        try:
+            # One byte more than declared would be too many; a limit of 0 would be none.
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
+        except zlib.error as error:
+            raise PhotographError(f"damaged: {error}") from None
+    if len(data) != member.size or zlib.crc32(data) != member.checksum:
+        raise PhotographError("damaged: its length or checksum is not what the zip says")
+    return data
