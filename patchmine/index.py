@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
-from patchmine import request, store
+from patchmine import digests, request, store
 from patchmine.classes import class_label
-from patchmine.errors import RequestError, SourceError, StoreError, UnitError, nearest
+from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
+from patchmine.job import Job
 from patchmine.naming import Names
 from patchmine.ranking import Int64, rank_column
 from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
@@ -128,6 +129,11 @@ class Index:
         return dict(self.store.manifest)
 
     @property
+    def job(self) -> Job:
+        """What was computed: the network, its layers, how photographs were prepared."""
+        return Job.from_dict(self.store.manifest["job"])
+
+    @property
     def name(self) -> str:
         """What the command line's JSON calls the index."""
         return str(self.directory)
@@ -178,7 +184,13 @@ class Index:
         if image is None or self.preprocessing.view != "whole":
             return self.fields(layer).nominal
         width, height = self.placement(image).input
-        return self.fields(layer).at((height, width))
+        try:
+            return self.fields(layer).at((height, width))
+        except KeyError:
+            raise StoreError(
+                f"{self.name} has no receptive fields of {layer} for an input of {width}x{height} pixels; "
+                "build it again with --fresh"
+            ) from None
 
     def stats(self, layer: str) -> dict[str, Any]:
         """The statistics of a layer, as `Store.stats` gives them; read once."""
@@ -194,7 +206,19 @@ class Index:
         """The pixels inside the patch's box. Raises PhotographError when the photograph cannot be read."""
         from patchmine.crops import cut
 
-        return cut(self.source.read(patch.image), patch.box)
+        return cut(self.photograph(patch.image_id), patch.box)
+
+    def photograph(self, image: int) -> bytes:
+        """The encoded bytes of a photograph: those that were indexed and no others, wherever its path leads.
+
+        Everything that shows a photograph of an index reads it here. Raises PhotographError when it has gone or is
+        another one, SourceError when the source has gone.
+        """
+        record = self.store.image(image)
+        data = self.source.read(record.path)
+        if digests.of_bytes(data) != record.digest:
+            raise PhotographError("has changed since it was indexed: bring it back, or index again with --fresh")
+        return data
 
     def crop(self, unit: Unit, wanted: str) -> Crop:
         """The crop that is meant: `auto` is `rf` while the receptive field covers less than half of the input, and
@@ -225,7 +249,7 @@ class Index:
         """The patch for one cell of the table: `place` is y * grid width + x."""
         record = self.store.image(image)
         field = self.field(unit.layer, image)
-        position = Position(*divmod(place, field.grid[1]))
+        position = self.store.place(unit.layer, place, field.grid)
         group = field.group(unit.channel)
         placement = self.preprocessing.place(*record.size)
         return Patch(

@@ -8,7 +8,7 @@ position on the bare background: 1 when the crop explains the activation, 0 when
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,20 +48,20 @@ def retained(
 ) -> list[Retained]:
     """Shares for `units` units of each layer (drawn with the seed) and the top k patches of each, for every crop.
 
-    `advance` is told how many patches have been fed back. Raises StoreError when the network is not the one that the
-    index was built with; PhotographError and SourceError when photographs have gone.
+    `network` comes from `models.load_for_index`. `advance` is told how many patches have been fed back. Raises
+    StoreError when a layer is not as the index has it; PhotographError and SourceError when photographs have gone.
     """
-    if network.weights != index.manifest["job"]["weights"]:
-        raise StoreError(
-            f"{index.name} was built with other weights of {network.name}: give the file it was built with by --weights"
-        )
     if index.preprocessing.view == "whole":
         raise RequestError(f"{index.name} shows photographs whole, and crops are compared at one input size only")
-    network = replace(network, preprocessing=index.preprocessing)
     rng = np.random.default_rng(seed)
     found: list[Retained] = []
     for layer, channels in index.layers.items():
+        network.layer(layer)
         (tap,) = survey(network.module, network.blank(), [layer])
+        if (tap.layout.channels, tap.layout.grid) != (channels, index.field(layer).grid):
+            raise StoreError(
+                f"layer {layer} of {network.name} is not as {index.name} has it; build it again with --fresh"
+            )
         background = _activations(network, tap, torch.zeros(1, 3, *network.preprocessing.crop))[0]
         for channel in sorted(rng.choice(channels, min(units, channels), replace=False).tolist()):
             patches = index.unit(f"{layer}:{channel}").top(k)
@@ -90,7 +90,7 @@ def summary(found: Sequence[Retained]) -> list[dict[str, Any]]:
 
 
 def _input(index: Index, network: Network, patch: Patch) -> Tensor:
-    pixels = prepare(index.source.read(patch.image), network.preprocessing).tensor
+    pixels = prepare(index.photograph(patch.image_id), network.preprocessing).tensor
     return normalised(pixels[None], network.preprocessing)[0]
 
 

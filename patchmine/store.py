@@ -1,4 +1,4 @@
-"""The index on disk: the only file that knows h5py. Written once, at publish; read by everything else."""
+"""The index on disk. Written once, at publish; read by all else through `datasets`, the other file with h5py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +18,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine import digests
+from patchmine import checked, digests
+from patchmine.datasets import Data, Datasets, refusal
+from patchmine.documents import TEXT, Misfit, parse
 from patchmine.errors import StoreError
-from patchmine.geometry import FieldsBySize, ReceptiveField
+from patchmine.geometry import FieldsBySize
 from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype
+from patchmine.units import Position
 
 if TYPE_CHECKING:
     from patchmine.shardfile import ShardFile
@@ -37,6 +41,8 @@ MANIFEST, ACTIVATIONS, PATCHES, SHARDS, JOB = (
 QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 TIED = 25
 """A unit saturates when more photographs than this hold its very maximum: a top 25 is then arbitrary."""
+
+_DIGEST = re.compile(rb"[0-9a-f]{32}")
 
 _LIBVER = "v110"  # from here on an attribute may be long
 _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images lies in 13 chunks of 256 kB
@@ -378,62 +384,74 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise StoreError(f"there is no index {shown!r}; build one with: patchmine index FOLDER -o {shown}")
     try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
+        document = checked.read_document(directory / MANIFEST)
+        if document.data.get("format") == FORMAT:
+            checked.check_manifest(document)
     except FileNotFoundError:
         if (directory / SHARDS).is_dir():
             raise StoreError(
                 f"the index {shown!r} is not finished; run the same `patchmine index` command again to go on"
             ) from None
         raise StoreError(f"{shown!r} is not a patchmine index: it has no {MANIFEST}") from None
-    except ValueError:
-        raise StoreError(f"{shown}/{MANIFEST} is damaged; build the index again with --fresh") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        found = manifest.get("format") if isinstance(manifest, dict) else None
+    except Misfit as misfit:
         raise StoreError(
-            f"{shown!r} has index format {found!r}, and this patchmine reads {FORMAT}; build it again with --fresh"
+            f"{shown}/{MANIFEST} is damaged or of another version: {misfit}; build the index again with --fresh"
+        ) from None
+    found = document.data.get("format")
+    if found != FORMAT or isinstance(found, bool):
+        word = found if isinstance(found, int) and abs(found) < 1e9 else "unknown"
+        raise StoreError(
+            f"{shown!r} has index format {word}, and this patchmine reads {FORMAT}; build it again with --fresh"
         )
-    return manifest
+    return document.data
 
 
 class Store:
     """A finished index, open for reading. Closing is optional; nothing is ever written.
 
-    Publishing gives the manifest that it is about to write; everybody else leaves it to be read.
+    Nothing in it is believed: `checked` has looked at every value of the manifest, `Datasets` looks at each dataset
+    before it is first read, and numbers that lead to another place are compared with what there is. Publishing gives
+    the manifest that it is about to write; everybody else leaves it to be read.
     """
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
         self.directory = directory
         self._records: dict[int, ImageRecord] = {}
         self.manifest = read_manifest(directory) if manifest is None else manifest
+        self._file = directory / ACTIVATIONS
         try:
-            self._h5 = h5py.File(directory / ACTIVATIONS, "r")
+            self._datasets = Datasets(self._file)
         except OSError:
-            state = "damaged" if (directory / ACTIVATIONS).exists() else "missing"
+            state = "damaged" if self._file.exists() else "missing"
             raise StoreError(
-                f"{directory}/{ACTIVATIONS} is {state}; build the index again: patchmine index "
+                f"{self._file} is {state}; build the index again: patchmine index "
                 f"{self.manifest['job']['source']} -o {directory} --fresh"
             ) from None
-        if self._h5.attrs.get("job") != self.manifest["job_digest"]:
-            # Another run is publishing, or died while it did: the table is new already, the manifest old still.
-            self.manifest = self._carried_manifest()
-
-    def _carried_manifest(self) -> dict[str, Any]:
         try:
-            carried: dict[str, Any] = json.loads(self._h5.attrs["manifest"])
-            if carried["format"] == FORMAT and carried["job_digest"] == self._h5.attrs["job"]:
-                return carried
-        except (KeyError, ValueError, TypeError):
-            pass
+            job = self._datasets.label("job", TEXT)
+            if job != self.manifest["job_digest"]:
+                # Another run is publishing, or died while it did: the table is new already, the manifest old still.
+                self.manifest = self._carried_manifest(job)
+        except StoreError:
+            self.close()
+            raise
+
+    def _carried_manifest(self, job: str) -> dict[str, Any]:
+        with suppress(Misfit, StoreError):
+            document = parse(self._datasets.label("manifest", checked.MANIFEST_BYTES).encode())
+            if document.data.get("format") == FORMAT and document.data.get("job_digest") == job:
+                checked.check_manifest(document)
+                return document.data
         raise StoreError(
             f"{self.directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build the index again with --fresh"
         )
 
     def close(self) -> None:
-        self._h5.close()
+        self._datasets.close()
 
     @property
     def images(self) -> int:
-        return len(self._h5["images/path"])
+        return int(self.manifest["images"])
 
     @cached_property
     def channels(self) -> dict[str, int]:
@@ -442,7 +460,8 @@ class Store:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        return tuple(map(_text, self._h5["images/class_name"][:]))
+        names = self._datasets.data("images", "class_name", dtypes=["text"], shape=(None,), longest=TEXT)
+        return tuple(map(_text, names.texts()))
 
     def image(self, image: int) -> ImageRecord:
         """The record of one photograph; remembered, since the same ones win for many units."""
@@ -452,37 +471,59 @@ class Store:
 
     def records(self) -> list[ImageRecord]:
         """The records of all photographs, in the order of their ids."""
-        columns = {name: dataset[:] for name, dataset in self._columns.items()}
-        return [self._record(columns, image) for image in range(self.images)]
+        columns = {name: data.texts() if name == "path" else data[:] for name, data in self._columns.items()}
+        return [self._record(columns, columns["path"][image], image) for image in range(self.images)]
 
     def _read_image(self, image: int) -> ImageRecord:
-        return self._record(self._columns, image)
+        if not 0 <= image < self.images:
+            raise refusal(self._file, "images", f"there is no photograph {image} of {self.images}")
+        return self._record(self._columns, self._columns["path"].text(image), image)
 
-    def _record(self, columns: Mapping[str, Any], image: int) -> ImageRecord:
-        code = int(columns["class"][image])
+    def _record(self, columns: Mapping[str, Any], path: bytes, image: int) -> ImageRecord:
+        code, width, height = (int(columns[name][image]) for name in ("class", "width", "height"))
+        digest = bytes(columns["digest"][image])
+        if not -1 <= code < (len(self.class_names) if code >= 0 else 0):
+            raise refusal(self._file, "images/class", f"there is no class {code}")
+        if not (width and height and max(width, height) <= checked.COUNT):
+            raise refusal(self._file, "images/width", f"no photograph has {width}x{height} pixels")
+        if not _DIGEST.fullmatch(digest):
+            raise refusal(self._file, "images/digest", f"that of photograph {image} is no digest")
         return ImageRecord(
             image=image,
-            path=_text(columns["path"][image]),
-            digest=columns["digest"][image].decode(),
-            size=(int(columns["width"][image]), int(columns["height"][image])),
+            path=_text(path),
+            digest=digest.decode(),
+            size=(width, height),
             class_name=self.class_names[code] if code >= 0 else None,
         )
 
     @cached_property
-    def _columns(self) -> dict[str, h5py.Dataset]:
+    def _columns(self) -> dict[str, Data]:
         """The columns of the records, opened once: opening one takes ten times as long as reading a number from it."""
-        return {name: self._h5["images"][name] for name in ("path", "digest", "width", "height", "class")}
+        kinds = {"path": "text", "digest": "S32", "width": "u4", "height": "u4", "class": "i4"}
+        return {
+            name: self._datasets.data("images", name, dtypes=[kind], shape=(self.images,), longest=TEXT)
+            for name, kind in kinds.items()
+        }
 
     def fields(self, layer: str) -> FieldsBySize:
-        group = self._layer(layer)
-        effective = group["effective"][:] if "effective" in group else None
-        entries = json.loads(group["fields"][()])
-        return FieldsBySize(
-            tuple(
-                replace(ReceptiveField.from_dict(entry, (entry["input"][0], entry["input"][1])), effective=effective)
-                for entry in entries
+        preprocessing = self.manifest["job"]["preprocessing"]
+        height, width = preprocessing["crop"]
+        stored = self._data(layer, "fields", dtypes=["text"], shape=(), longest=checked.FIELDS_BYTES)
+        try:
+            fields = checked.read_fields(
+                stored.text(0), layer, self.channels[layer], self._grid(layer), (height, width)
             )
-        )
+        except Misfit as misfit:
+            raise refusal(self._file, f"{layer}/fields", str(misfit)) from None
+        if not self._datasets.has(*_place(layer, "effective")):
+            return fields
+        effective = self._data(layer, "effective", dtypes=["f4"], shape=(None,), many=2 * checked.GRID)[:]
+        # Rounding may take a sum of shares a little beyond 1.
+        if not (len(effective) and np.isfinite(effective).all() and effective[0] >= 0 and effective[-1] <= 1.01):
+            raise refusal(self._file, f"{layer}/effective", "it holds no shares")
+        if (np.diff(effective) < 0).any():
+            raise refusal(self._file, f"{layer}/effective", "it does not rise")
+        return FieldsBySize(tuple(replace(entry, effective=effective) for entry in fields.entries))
 
     @property
     def has_table(self) -> bool:
@@ -498,45 +539,87 @@ class Store:
         """How many patches of each unit are kept with their vectors."""
         return int(self.manifest["job"]["keep"])
 
-    def table_on_disk(self, layer: str) -> tuple[h5py.Dataset, h5py.Dataset]:
-        """Values and positions of the whole layer, both (images, units). Raises StoreError without a table."""
-        if not self.has_table:
-            raise StoreError(f"{self.directory} was built with --no-table and keeps the top {self.keep} alone")
-        group = self._layer(layer)
-        return group["value"], group["position"]
-
     def table(self, layer: str) -> tuple[Float32, NDArray[np.integer]]:
         """Values float32 and positions of the whole layer, both (images, units), in memory."""
         value, position = self.table_on_disk(layer)
         return value[:], position[:]
 
+    def table_on_disk(self, layer: str) -> tuple[Data, Data]:
+        """Values and positions of the whole layer, both (images, units). Raises StoreError without a table."""
+        if not self.has_table:
+            raise StoreError(f"{self.directory} was built with --no-table and keeps the top {self.keep} alone")
+        shape = (self.images, self.channels[layer])
+        return (
+            self._data(layer, "value", dtypes=["f4"], shape=shape),
+            self._data(layer, "position", dtypes=["u2", "u4"], shape=shape),
+        )
+
     def top(self, layer: str, channel: int) -> tuple[Float32, Int64, Int64]:
         """Values, image ids and positions of the kept top-k of one unit, best first, empty places left out."""
-        group = self._layer(layer)["top"]
-        value = group["value"][channel]
-        filled = int(np.isfinite(value).sum())
-        return (
-            value[:filled],
-            group["image"][channel, :filled].astype(np.int64),
-            group["position"][channel, :filled].astype(np.int64),
+        shape = (self.channels[layer], self.keep)
+        value, image, position = (
+            self._data(layer, "top", name, dtypes=[kind], shape=shape)[channel]
+            for name, kind in (("value", "f4"), ("image", "u4"), ("position", "u4"))
         )
+        filled = int(np.isfinite(value).sum())
+        value, image, position = value[:filled], image[:filled].astype(np.int64), position[:filled].astype(np.int64)
+        if not np.isfinite(value).all() or (value[1:] > value[:-1]).any():
+            raise refusal(self._file, f"{layer}/top/value", f"that of unit {channel} is no ranking")
+        if (image >= self.images).any():
+            raise refusal(self._file, f"{layer}/top/image", f"there is no photograph {image.max()} of {self.images}")
+        return value, image, position
 
     def stats(self, layer: str) -> dict[str, NDArray[Any]]:
         """Every statistic of the layer: `mean`, `std`, `positive`, `minimum`, `maximum`, `tied`, each (units,), and,
         with a table, `quantiles` (units, len(QUANTILES))."""
-        return {name: dataset[:] for name, dataset in self._layer(layer)["stats"].items()}
+        units = self.channels[layer]
+        found = {
+            name: self._data(layer, "stats", name, dtypes=["i8" if name == "tied" else "f4"], shape=(units,))[:]
+            for name in ("mean", "std", "positive", "minimum", "maximum", "tied")
+        }
+        if self.has_table:
+            shape = (units, len(QUANTILES))
+            found["quantiles"] = self._data(layer, "stats", "quantiles", dtypes=["f4"], shape=shape)[:]
+        for name in ("mean", "std", "positive"):
+            if not np.isfinite(found[name]).all():
+                raise refusal(self._file, f"{layer}/stats/{name}", "it is not finite")
+        if ((found["positive"] < 0) | (found["positive"] > 1)).any() or (found["std"] < 0).any():
+            raise refusal(self._file, f"{layer}/stats", "its shares and spreads are none")
+        if ((found["tied"] < 0) | (found["tied"] > self.images)).any():
+            raise refusal(self._file, f"{layer}/stats/tied", f"it counts more than {self.images} photographs")
+        if np.isnan(found["minimum"]).any() or np.isnan(found["maximum"]).any():
+            raise refusal(self._file, f"{layer}/stats", "its extremes are no numbers")
+        return found
 
-    def vectors(self, layer: str) -> tuple[h5py.Dataset, Int64, Int64]:
+    def vectors(self, layer: str) -> tuple[Data, Int64, Int64]:
         """The kept vectors, float16 (patches, channels) still on disk, with their image ids and positions."""
-        group = self._layer(layer)
-        return (
-            group["vectors"],
-            group["vector_image"][:].astype(np.int64),
-            group["vector_position"][:].astype(np.int64),
+        vectors = self._data(layer, "vectors", dtypes=["f2"], shape=(None, self.channels[layer]))
+        image, position = (
+            self._data(layer, name, dtypes=["u4"], shape=(len(vectors),))[:].astype(np.int64)
+            for name in ("vector_image", "vector_position")
         )
+        if (image >= self.images).any():
+            raise refusal(self._file, f"{layer}/vector_image", f"there is no photograph {image.max()}")
+        return vectors, image, position
 
-    def _layer(self, layer: str) -> h5py.Group:
-        return self._h5["layers"][layer]
+    def place(self, layer: str, place: int, grid: tuple[int, int]) -> Position:
+        """The cell y * grid width + x of a grid (height, width). Raises StoreError where there is no such cell."""
+        y, x = divmod(place, grid[1])
+        if not 0 <= y < grid[0]:
+            raise refusal(self._file, f"{layer}: position {place}", f"it is outside the grid {grid[0]}x{grid[1]}")
+        return Position(y, x)
+
+    def _grid(self, layer: str) -> tuple[int, int]:
+        (grid,) = [entry["grid"] for entry in self.manifest["layers"] if entry["layer"] == layer]
+        return int(grid[0]), int(grid[1])
+
+    def _data(self, layer: str, *names: str, **expected: Any) -> Data:
+        return self._datasets.data(*_place(layer, *names), **expected)
+
+
+def _place(layer: str, *names: str) -> tuple[str, ...]:
+    """Where something of a layer lies: a slash in a layer's name makes groups in groups."""
+    return "layers", *layer.split("/"), *names
 
 
 def _text(data: bytes) -> str:

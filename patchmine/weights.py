@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,6 +17,29 @@ from patchmine.errors import ModelError
 
 # What torch's restricted unpickler raises on a file that is no checkpoint, depending on its first bytes.
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error)
+
+
+_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+@contextmanager
+def never_unpickling() -> Iterator[None]:
+    """Whatever loads a checkpoint meanwhile gets tensors or a pickle.UnpicklingError.
+
+    torchvision unpickles what it finds in torch's cache, without looking at its checksum, and offers no parameter
+    against it; torch reads these variables of the environment with each load.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
+    os.environ[_FORCE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_weights(file: Path) -> Mapping[str, Tensor]:
@@ -27,15 +52,15 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        with never_unpickling():
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
             f"{str(file)!r} holds more than tensors and is not loaded, since a pickle can run anything; "
             "save the state dict alone: torch.save(net.state_dict(), FILE)"
         ) from None
     except DAMAGE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{str(file)!r} cannot be read as weights: {reason}") from None
+        raise ModelError(f"{str(file)!r} cannot be read as weights: {first_line(error)}") from None
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

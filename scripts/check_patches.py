@@ -93,7 +93,7 @@ def main() -> int:
     taps = {layer: survey(network.module, network.blank(), [layer])[0] for layer in index.layers}
     for patch in drawn(index, options.patches):
         layer, box = patch.unit.layer, patch.box
-        picture = np.asarray(upright(index.source.read(patch.image)))
+        picture = np.asarray(upright(index.photograph(patch.image_id)))
         before = activation(network, taps[layer], picture, patch)
         noisy = rng.integers(0, 256, picture.shape, dtype=np.uint8)
         inside = (slice(box.top, box.bottom), slice(box.left, box.right))

@@ -14,10 +14,10 @@ ROOT = Path(patchmine.__file__).parent
 
 # From the ground up; a module may import what stands before it, and its own package.
 FLOORS = [
-    ["allocator", "digests", "errors", "stages", "request", "units", "classes"],
-    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach", "regular"],
+    ["allocator", "digests", "errors", "printable", "stages", "request", "units", "classes"],
+    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach", "regular", "documents", "headers"],
     ["job", "decode", "network", "tar_headers", "weights", "crops", "naming"],
-    ["field_moves", "field_calls", "field_windows"],
+    ["field_moves", "field_calls", "field_windows", "checked", "datasets"],
     ["layers", "field_rules", "observer", "sources", "models", "store"],
     ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index", "class_file"],
     ["calibration", "fields", "known"],

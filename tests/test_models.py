@@ -1,3 +1,4 @@
+import os
 import re
 
 import pytest
@@ -107,6 +108,24 @@ def test_weights_are_never_unpickled(tmp_path):
     (tmp_path / "junk.pth").write_bytes(b"junk")
     with pytest.raises(ModelError, match=r"junk\.pth"):
         models.load("efficientnet_lite0", tmp_path / "junk.pth")
+
+
+def test_what_torchvision_finds_in_its_cache_is_not_unpickled_either(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    from torchvision.models import ResNet18_Weights
+
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(Evil(), tmp_path / "checkpoints" / ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
+    with pytest.raises(ModelError, match="could not be fetched"):
+        models.load("torchvision:resnet18")
+    assert not (tmp_path / "ran").exists()
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 @pytest.mark.parametrize(

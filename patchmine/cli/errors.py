@@ -23,22 +23,24 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
-            _say(f"interrupted{': ' if str(interrupt) else ''}{interrupt}")
+            say(f"interrupted{': ' if str(interrupt) else ''}{interrupt}")
             raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
         except PatchmineError as error:
             if show_traceback:
                 raise
-            _say(str(error))
+            say(str(error))
             raise typer.Exit(1) from None
         except OSError as error:  # a full disk, a folder that cannot be written
             if show_traceback or (error.filename is None and error.strerror is None):
                 raise
-            _say(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            say(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
             raise typer.Exit(1) from None
 
     return run
 
 
-def _say(text: str) -> None:
-    line = " ".join(text.split())
+def say(text: str) -> None:
+    from patchmine.printable import printable
+
+    line = printable(" ".join(text.split()))
     print(f"patchmine: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
 
     Example: `patchmine info -i imagenet-val.patchmine`
     """
-    from patchmine.cli.output import print_json
+    from patchmine.cli.output import print_json, print_line
     from patchmine.cli.summary import print_layers
     from patchmine.index import open_index
 
@@ -19,9 +19,12 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
         print_json({"index": opened.name, **opened.manifest})
         return
     manifest, job = opened.manifest, opened.manifest["job"]
-    print(f"{opened.name}: {manifest['images']} photographs, {sum(opened.layers.values())} units")
-    print(f"source     {job['source']}")
-    print(f"model      {job['model']} ({job['executor']}, {job['device']}, {job['precision']})")
-    print(f"kept       top {job['keep']} of each unit" + (" and the whole table" if job["table"] else "; no table"))
-    print(f"made in    {manifest['seconds']:.0f} s, by patchmine {manifest['versions']['patchmine']}")
+    print_line(f"{opened.name}: {manifest['images']} photographs, {sum(opened.layers.values())} units")
+    print_line(f"source     {job['source']}")
+    print_line(f"model      {job['model']} ({job['executor']}, {job['device']}, {job['precision']})")
+    print_line(
+        f"kept       top {job['keep']} of each unit" + (" and the whole table" if job["table"] else "; no table")
+    )
+    took = f"{manifest['seconds']:.0f} s, " if "seconds" in manifest else ""
+    print_line(f"made in    {took}by patchmine {manifest['versions']['patchmine']}")
     print_layers(manifest)

@@ -8,10 +8,17 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from patchmine.printable import printable
+
 
 def print_json(document: Mapping[str, Any]) -> None:
     """One JSON document. Bytes of a path that are no UTF-8 come out as \\udcXX escapes, which are valid JSON."""
     print(json.dumps(document, allow_nan=False))
+
+
+def print_line(text: str) -> None:
+    _tolerate()
+    print(printable(text))
 
 
 def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
@@ -24,7 +31,7 @@ def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
     """Aligned columns; numbers to the right."""
     _tolerate()
-    cells = [list(header)] + [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [list(header)] + [["-" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     right = [all(_is_number(row[column]) for row in cells[1:]) and len(cells) > 1 for column in range(len(header))]
     for row in cells:

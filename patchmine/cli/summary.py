@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from patchmine.cli.output import print_table
+from patchmine.cli.output import print_line, print_table
 
 if TYPE_CHECKING:
     from patchmine.mining import Report
@@ -65,7 +65,7 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
     if skipped:
         print(f"{len(skipped)} photographs were skipped:")
         for entry in skipped[:20]:
-            print(f"  {entry['image']}: {entry['reason']}".encode("utf-8", "backslashreplace").decode())
+            print_line(f"  {entry['image']}: {entry['reason']}")
         if len(skipped) > 20:
             print(f"  ... and {len(skipped) - 20} more: patchmine info --json")
 

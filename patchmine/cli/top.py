@@ -52,11 +52,14 @@ def top(
     meant = opened.crop(found.unit, crop or ("auto" if out is not None else "rf"))
     patches = found.top(k, pick, meant, seed, share)
     if out is not None:
+        from patchmine.cli.errors import say
         from patchmine.sheets import draw_sheet
 
-        draw_sheet(found, patches, out, pick=pick, cropping=Cropping(meant, share))
+        missing = draw_sheet(found, patches, out, pick=pick, cropping=Cropping(meant, share))
+        if missing:
+            say(f"{len(missing)} of {len(patches)} photographs could not be shown; {missing[0]}")
 
-    from patchmine.cli.output import print_csv, print_json, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table
 
     if json:
         print_json(
@@ -72,7 +75,7 @@ def top(
         rows = [{**found.as_dict(), **_flat(patch)} for patch in patches]
         print_csv(rows, [*found.as_dict(), *(_flat(patches[0]) if patches else ())])
     else:
-        print(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
+        print_line(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
         print_table(
             [
                 (

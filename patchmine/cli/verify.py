@@ -18,6 +18,15 @@ def verify(
     k: Annotated[int, typer.Option("-k", metavar="K", help="Patches of each unit.")] = K,
     share: options.Share = request.SHARE,
     seed: Annotated[int, typer.Option("--seed", help="For the choice of units.")] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="M",
+            help="The network of the index; to be typed where it is a file of code, which is run.",
+            show_default=False,
+        ),
+    ] = None,
     weights: options.Weights = None,
     index: options.IndexDir = None,
     source: options.Moved = None,
@@ -30,18 +39,18 @@ def verify(
 
     Example: `patchmine verify --crops --units 16`
     """
-    from patchmine import models
     from patchmine.cli.output import print_json, print_table
     from patchmine.cli.progress import shown
     from patchmine.errors import RequestError
     from patchmine.index import open_index
+    from patchmine.models import load_for_index
 
     if not crops:
         raise RequestError("say what to verify: patchmine verify --crops")
     if units < 1 or k < 1:
         raise RequestError("--units and -k count from 1: nothing would be verified")
     opened = open_index(index, source)
-    network = models.load(opened.manifest["job"]["model"], weights)
+    network = load_for_index(opened.job, model, weights)
 
     from patchmine.retained import CROPS, retained, summary
 

@@ -12,6 +12,7 @@ from patchmine.geometry import Preprocessing
 from patchmine.network import Network, weights_digest
 from patchmine.weights import fill, read_weights
 
+CODE = True
 HELP = "path/to/file.py:function: your own; the function returns a torch module, or (module, Preprocessing)"
 
 PREPROCESSING = Preprocessing(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,9 +12,10 @@ import torch
 from patchmine.errors import ModelError, nearest
 from patchmine.geometry import Preprocessing
 from patchmine.network import Network, weights_digest
-from patchmine.weights import fill, read_weights
+from patchmine.weights import fill, first_line, never_unpickling, read_weights
 
 PREFIX = "timm:"
+_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 HELP = "timm:NAME[@random]: as in timm:convnext_tiny; @random for an untrained network"
 
 
@@ -26,7 +29,8 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
     name, _, variant = spec.removeprefix(PREFIX).partition("@")
     if variant not in ("", "random"):
         raise ModelError(f"timm weights are part of the name, as in timm:resnet50.a1_in1k, not @{variant}")
-    if not timm.is_model(name):
+    # timm takes hf-hub:, local-dir: and paths as well, and would fetch or read whatever they lead to.
+    if not _NAME.fullmatch(name) or not timm.is_model(name):
         raise ModelError(f"timm has no network {name!r}{nearest(name, timm.list_models())}")
     fetch = pretrained and weights is None and variant != "random"
     module = _build(timm, name, fetch, spec)
@@ -41,12 +45,13 @@ def _build(timm: Any, name: str, fetch: bool, spec: str) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
-            module: torch.nn.Module = timm.create_model(name, pretrained=fetch)
-        except (OSError, RuntimeError) as error:
+            with never_unpickling():
+                module: torch.nn.Module = timm.create_model(name, pretrained=fetch)
+        except (OSError, RuntimeError, UnpicklingError) as error:
             if not fetch:
                 raise
             raise ModelError(
-                f"the weights of {spec} could not be fetched ({str(error).splitlines()[0]}); give a state dict with "
+                f"the weights of {spec} could not be fetched ({first_line(error)}); give a state dict with "
                 f"--weights FILE, or {PREFIX}{name}@random for an untrained network"
             ) from None
     return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
@@ -11,7 +12,7 @@ import torch
 from patchmine.errors import ModelError, nearest
 from patchmine.geometry import Preprocessing
 from patchmine.network import Network, weights_digest
-from patchmine.weights import fill, read_weights
+from patchmine.weights import fill, first_line, never_unpickling, read_weights
 
 PREFIX = "torchvision:"
 HELP = "torchvision:NAME[@WEIGHTS]: as in torchvision:resnet50@IMAGENET1K_V2; @random for an untrained network"
@@ -49,11 +50,12 @@ def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
         try:
             # Inception and GoogLeNet would otherwise grow training-time heads; no other network takes the argument.
             extra = {"init_weights": True} if entry is None and name in ("googlenet", "inception_v3") else {}
-            module: torch.nn.Module = models.get_model(name, weights=entry, **extra)
-        except (URLError, OSError) as error:
+            with never_unpickling():
+                module: torch.nn.Module = models.get_model(name, weights=entry, **extra)
+        except (URLError, OSError, UnpicklingError) as error:
             raise ModelError(
-                f"the weights of {spec} could not be fetched ({error}); give a state dict with --weights FILE, "
-                f"or {PREFIX}{name}@random for an untrained network"
+                f"the weights of {spec} could not be fetched ({first_line(error)}); give a state dict with "
+                f"--weights FILE, or {PREFIX}{name}@random for an untrained network"
             ) from None
     return module
 

@@ -23,20 +23,26 @@ def check_target(target: Path) -> None:
         raise RequestError(f"there is no folder {str(target.parent)!r} to put {target.name} in")
 
 
-def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, cropping: Cropping) -> None:
+def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, cropping: Cropping) -> list[str]:
     """Write the contact sheet of one unit's patches to a .png, .pdf or .svg.
 
-    Raises RequestError for another suffix or a missing folder. A photograph that can no longer be read gets a tile
-    that says so.
+    Raises RequestError for another suffix or a missing folder. A photograph that can no longer be read, or is
+    another one now, gets a tile that says so and is in what is returned, with the reason.
     """
     check_target(target)
-    render(grid_page(unit, patches, pick=pick, cropping=cropping), target)
+    page = grid_page(unit, patches, pick=pick, cropping=cropping)
+    render(page, target)
+    return page.missing
 
 
-def draw_strips(units: Sequence[IndexedUnit], target: Path, *, k: int, crop: str, share: float = request.SHARE) -> None:
+def draw_strips(
+    units: Sequence[IndexedUnit], target: Path, *, k: int, crop: str, share: float = request.SHARE
+) -> list[str]:
     """Write a sheet with a row of the top k patches for each unit; otherwise as `draw_sheet`."""
     check_target(target)
-    render(strips_page(units, k, crop=crop, share=share), target)
+    page = strips_page(units, k, crop=crop, share=share)
+    render(page, target)
+    return page.missing
 
 
 def render(page: Page, target: Path) -> None:

@@ -25,7 +25,9 @@ def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropp
     top = _head(page, unit, patches, pick, cropping)
     step = height + 2 * LEADING + GAP + 2
     size = (round(width * DPI / 72), round(height * DPI / 72))
-    for number, (patch, image) in enumerate(zip(patches, tiles.images(unit, patches, cropping, size), strict=True)):
+    for number, (patch, image) in enumerate(
+        zip(patches, tiles.images(unit, patches, cropping, size, page.missing), strict=True)
+    ):
         x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
         page.pictures.append(Picture(image, x, y, width, height))
         caption(page, patch, x, y + height, width)

@@ -10,6 +10,11 @@ from pathlib import Path
 from PIL import ImageFont
 from PIL.Image import Image
 
+from patchmine.printable import printable
+
+LONGEST = 400
+"""Characters, narrow ones, that the widest line of a page could hold."""
+
 INK, QUIET = "#1a1a1a", "#666666"
 DPI = 200
 
@@ -44,6 +49,8 @@ class Page:
     height: float
     pictures: list[Picture] = field(default_factory=list)
     texts: list[Text] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Photographs that could not be shown, each with the reason."""
 
 
 @cache
@@ -62,13 +69,14 @@ def font(size_px: float, bold: bool) -> ImageFont.FreeTypeFont:
 
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """The width in points of a text of that size."""
-    return font(100, bold).getlength(text) * size / 100
+    return font(100, bold).getlength(printable(text)) * size / 100
 
 
 def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
     """The text, cut short with an ellipsis where it is wider than `width` points."""
-    if text_width(text, size, bold) <= width:
+    if len(text) <= LONGEST and text_width(text, size, bold) <= width:
         return text
+    text = text[:LONGEST]
     while text and text_width(text + "…", size, bold) > width:
         text = text[:-1]
     return text.rstrip() + "…"
@@ -77,7 +85,7 @@ def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
 def wrapped(text: str, width: float, size: float) -> list[str]:
     """The text in lines no wider than `width` points, broken at spaces."""
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in (word[:LONGEST] for word in text.split(" ")):
         if lines and text_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
         else:

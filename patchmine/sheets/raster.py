@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from patchmine.printable import printable
 from patchmine.sheets.page import DPI, Page, font
 
 
@@ -21,7 +22,7 @@ def write_png(page: Page, target: Path) -> None:
     for text in page.texts:
         draw.text(
             (text.x * scale, text.y * scale),
-            text.text,
+            printable(text.text),
             fill=text.colour,
             font=font(text.size * scale, text.bold),
             anchor="rs" if text.right else "ls",

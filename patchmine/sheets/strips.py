@@ -44,7 +44,9 @@ def strips_page(units: Sequence[IndexedUnit], k: int, *, crop: str, share: float
         patches = unit.top(k)
         height = width * tiles.ratio(unit, patches, cropping)
         size = (round(width * DPI / 72), round(height * DPI / 72))
-        for number, (patch, image) in enumerate(zip(patches, tiles.images(unit, patches, cropping, size), strict=True)):
+        for number, (patch, image) in enumerate(
+            zip(patches, tiles.images(unit, patches, cropping, size, page.missing), strict=True)
+        ):
             x = MARGIN + number * (width + GAP)
             page.pictures.append(Picture(image, x, y, width, height))
             caption(page, patch, x, y + height, width)

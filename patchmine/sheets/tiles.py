@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from pathlib import PurePath
 
 from PIL import ImageDraw
@@ -13,14 +14,30 @@ from patchmine.crops import View, padding, tile
 from patchmine.errors import PhotographError
 from patchmine.geometry import FieldGroup
 from patchmine.index import Cropping, IndexedUnit
-from patchmine.sheets.page import font
+from patchmine.printable import printable
+from patchmine.sheets.page import LONGEST, font
 from patchmine.units import Box, Patch, Position
 
+SLIVER = 16
+"""The most that a tile is longer than wide, or wider than long."""
 
-def images(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int]) -> list[Image]:
-    """The tiles of `size` (width, height) pixels, read and cut in parallel."""
+
+def images(
+    unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int], missing: list[str]
+) -> list[Image]:
+    """The tiles of `size` (width, height) pixels, read and cut in parallel.
+
+    A photograph that cannot be shown gets a tile that says why, and a line in `missing`.
+    """
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda patch: _image(unit, patch, view(unit, patch, cropping), size), patches))
+        found = list(pool.map(lambda patch: _image(unit, patch, view(unit, patch, cropping), size), patches))
+    tiles = []
+    for patch, image in zip(patches, found, strict=True):
+        if isinstance(image, str):
+            missing.append(f"{patch.image}: {image}")
+            image = _told(patch, image, size)
+        tiles.append(image)
+    return tiles
 
 
 def ratio(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping) -> float:
@@ -40,7 +57,7 @@ def view(unit: IndexedUnit, patch: Patch, cropping: Cropping) -> View:
     if cropping.crop == "image":
         whole = Box(0, 0, width, height)
         framed = field.effective_box(channel, patch.position, cropping.share)
-        return View(whole, whole, seen if seen != whole else framed and framed.intersect(whole))
+        return View(_widened(whole), whole, seen if seen != whole else framed and framed.intersect(whole))
     window = patch.input_box
     if cropping.crop == "erf":
         window = field.effective_box(channel, patch.position, cropping.share) or window
@@ -49,8 +66,14 @@ def view(unit: IndexedUnit, patch: Patch, cropping: Cropping) -> View:
         window = _centred(seen, *widest(group))
     across = (window.left, window.right) if window.width < width else (0, width)
     down = (window.top, window.bottom) if window.height < height else (0, height)
-    window = Box(across[0], down[0], across[1], down[1])
+    window = _widened(Box(across[0], down[0], across[1], down[1]))
     return View(window, seen.intersect(window))
+
+
+def _widened(box: Box) -> Box:
+    """The box with room around it where it is a sliver: its tile would be thousands of pixels long."""
+    width, height = max(box.width, ceil(box.height / SLIVER)), max(box.height, ceil(box.width / SLIVER))
+    return box if (width, height) == (box.width, box.height) else _centred(box, height, width)
 
 
 def widest(group: FieldGroup) -> tuple[int, int]:
@@ -63,15 +86,19 @@ def _centred(box: Box, height: int, width: int) -> Box:
     return Box(left, top, left + width, top + height)
 
 
-def _image(unit: IndexedUnit, patch: Patch, view: View, size: tuple[int, int]) -> Image:
+def _image(unit: IndexedUnit, patch: Patch, view: View, size: tuple[int, int]) -> Image | str:
+    """The tile, or why there is none."""
     try:
-        data = unit.index.source.read(patch.image)
-        return tile(data, unit.index.placement(patch.image_id), view, size)
+        return tile(unit.index.photograph(patch.image_id), unit.index.placement(patch.image_id), view, size)
     except PhotographError as error:
-        image = padding(size)
-        text = f"{PurePath(patch.image).name}\n{error}"
-        ImageDraw.Draw(image).multiline_text((8, 8), text, fill="#a00", font=font(size[0] / 16, False))
-        return image
+        return str(error)
+
+
+def _told(patch: Patch, reason: str, size: tuple[int, int]) -> Image:
+    image = padding(size)
+    text = f"{printable(PurePath(patch.image).name[:LONGEST])}\n{reason}"
+    ImageDraw.Draw(image).multiline_text((8, 8), text, fill="#a00", font=font(size[0] / 16, False))
+    return image
 
 
 def value_text(patch: Patch) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from patchmine.printable import printable
 from patchmine.sheets.page import Page, font_file
 
 
@@ -34,7 +35,7 @@ def write_vector(page: Page, target: Path) -> None:
             figure.text(
                 text.x / page.width,
                 1 - text.y / page.height,
-                text.text.replace("$", r"\$"),
+                printable(text.text).replace("$", r"\$"),
                 size=text.size,
                 color=text.colour,
                 ha="right" if text.right else "left",

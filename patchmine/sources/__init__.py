@@ -75,11 +75,14 @@ def open_source(spec: str) -> Source:
 
     Raises SourceError, saying what to type, when no kind knows the word.
     """
-    for kind in kinds().values():
-        source = kind.claim(spec)
-        if source is not None:
-            return source
-    raise SourceError(_refusal(spec))
+    try:
+        for kind in kinds().values():
+            source = kind.claim(spec)
+            if source is not None:
+                return source
+        raise SourceError(_refusal(spec))
+    except RuntimeError:  # Path.expanduser; a refusal is none
+        raise SourceError(f"{spec!r} begins with the home of a user that there is not: write the whole path") from None
 
 
 def is_hidden(name: str) -> bool:

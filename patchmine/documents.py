@@ -1,0 +1,159 @@
+"""JSON that a stranger may have written: bounded, and every value of the kind and in the range that is expected."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, NoReturn
+
+TEXT = 4096
+"""The longest text in characters, and the longest path in bytes: no system opens a longer one."""
+
+
+class Misfit(ValueError):  # noqa: N818 - no error of patchmine's tree
+    """What is wrong with a document, in a clause; whoever knows the file makes a StoreError of it."""
+
+
+def read_bounded(file: Path, most: int) -> bytes:
+    """The bytes of a regular file of no more than `most`. Raises Misfit for anything else, before it is read.
+
+    A missing file is a FileNotFoundError, as ever.
+    """
+    status = file.stat()
+    if not S_ISREG(status.st_mode):
+        raise Misfit("it is no regular file")
+    if status.st_size > most:
+        raise Misfit(f"it has {status.st_size} bytes, more than {most}")
+    with file.open("rb") as opened:
+        return opened.read(most)
+
+
+def parse(data: bytes) -> Part:
+    """The document, which has to be an object. Raises Misfit."""
+    try:
+        return Part(json.loads(data, parse_constant=_refuse_constant, parse_float=_finite))
+    except RecursionError:
+        raise Misfit("it is nested too deeply") from None
+    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
+        raise Misfit(" ".join(str(error).split())[:200]) from None
+
+
+def parse_list(data: bytes) -> list[Part]:
+    """The objects of a document that is a list. Raises Misfit."""
+    return parse(b'{"document":' + data + b"}").parts("document")
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    return number if math.isfinite(number) else _refuse_constant(word)
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise Misfit(f"{word} is no number that JSON can hold")
+
+
+class Part:
+    """An object in a document. Its methods return the value under a key, or raise a Misfit that says where it is."""
+
+    def __init__(self, data: Any, place: str = "") -> None:
+        if not isinstance(data, dict):
+            raise Misfit(f"{place or 'the document'} is {_shown(data)}, not an object")
+        self.data: dict[str, Any] = data
+        self.place = place
+
+    def whole(self, key: str, low: int, high: int) -> int:
+        return _whole(self._value(key), self._at(key), low, high)
+
+    def number(self, key: str, low: float, high: float) -> float:
+        return _number(self._value(key), self._at(key), low, high)
+
+    def truth(self, key: str) -> bool:
+        value = self._value(key)
+        if not isinstance(value, bool):
+            raise Misfit(f"{self._at(key)} is {_shown(value)}, not true or false")
+        return value
+
+    def text(self, key: str, most: int = TEXT) -> str:
+        """A text that is not empty and holds no NUL, which no name and no path does."""
+        return _text(self._value(key), self._at(key), most)
+
+    def word(self, key: str, known: Sequence[str]) -> str:
+        value = self._value(key)
+        if value not in known:
+            raise Misfit(f"{self._at(key)} is {_shown(value)}, not one of {', '.join(known)}")
+        return str(value)
+
+    def wholes(self, key: str, count: int, low: int, high: int) -> tuple[int, ...]:
+        values = self._list(key, count)
+        return tuple(_whole(value, f"{self._at(key)}[{i}]", low, high) for i, value in enumerate(values))
+
+    def numbers(self, key: str, count: int, low: float, high: float) -> tuple[float, ...]:
+        values = self._list(key, count)
+        return tuple(_number(value, f"{self._at(key)}[{i}]", low, high) for i, value in enumerate(values))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        return tuple(_text(value, f"{self._at(key)}[{i}]", TEXT) for i, value in enumerate(self._list(key)))
+
+    def part(self, key: str) -> Part:
+        return Part(self._value(key), self._at(key))
+
+    def parts(self, key: str) -> list[Part]:
+        return [Part(value, f"{self._at(key)}[{i}]") for i, value in enumerate(self._list(key))]
+
+    def given(self, key: str) -> bool:
+        """Whether there is a value that is not null."""
+        return self._value(key) is not None
+
+    def pairs(self, key: str, count: int, low: int, high: int) -> None:
+        """A list of so many half-open intervals within [low, high]."""
+        for i, pair in enumerate(self._list(key, count)):
+            place = f"{self._at(key)}[{i}]"
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise Misfit(f"{place} is {_shown(pair)}, not a pair")
+            start = _whole(pair[0], place, low, high)
+            _whole(pair[1], place, start, high)
+
+    def _value(self, key: str) -> Any:
+        if key not in self.data:
+            raise Misfit(f"{self._at(key)} is missing")
+        return self.data[key]
+
+    def _list(self, key: str, count: int | None = None) -> list[Any]:
+        value = self._value(key)
+        if not isinstance(value, list) or (count is not None and len(value) != count):
+            raise Misfit(f"{self._at(key)} is {_shown(value)}, not a list" + (f" of {count}" if count else ""))
+        return value
+
+    def _at(self, key: str) -> str:
+        return f"{self.place}.{key}" if self.place else key
+
+
+def _whole(value: Any, place: str, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise Misfit(f"{place} is {_shown(value)}, not a whole number from {low} to {high}")
+    return value
+
+
+def _number(value: Any, place: str, low: float, high: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise Misfit(f"{place} is {_shown(value)}, not a number from {low:g} to {high:g}")
+    return value
+
+
+def _text(value: Any, place: str, most: int) -> str:
+    if not isinstance(value, str) or not value or "\0" in value or len(value) > most:
+        raise Misfit(f"{place} is {_shown(value)}, not a text of 1 to {most} characters")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: the number or the word itself, or else what kind of thing it is."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = "null" if value is None else repr(value) if not isinstance(value, int) or abs(value) < 1e20 else "huge"
+    return text if len(text) <= 40 else text[:37] + "..."
