@@ -71,7 +71,7 @@ def publish(
         content = _content(job, layers, counts)
         store.attach_manifest(activations, content)
     with stages.timed("faiss"):
-        vectors.build(store.Store(making, content))
+        vectors.build(store.Store(making, content), making)
     with stages.timed("checksums"):
         sums = {
             "files": {name: digests.of_file(making / name) for name in (store.ACTIVATIONS, store.PATCHES)},

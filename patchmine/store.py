@@ -23,7 +23,7 @@ from patchmine.datasets import Data, Datasets, refusal
 from patchmine.documents import TEXT, Misfit, parse
 from patchmine.errors import StoreError
 from patchmine.geometry import FieldsBySize
-from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype
+from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype, sort_keys
 from patchmine.units import Position
 
 if TYPE_CHECKING:
@@ -431,13 +431,15 @@ class Store:
             job = self._datasets.label("job", TEXT)
             if job != self.manifest["job_digest"]:
                 # Another run is publishing, or died while it did: the table is new already, the manifest old still.
-                self.manifest = self._carried_manifest(job)
+                self.manifest = self.carried_manifest()
         except StoreError:
             self.close()
             raise
 
-    def _carried_manifest(self, job: str) -> dict[str, Any]:
+    def carried_manifest(self) -> dict[str, Any]:
+        """What activations.h5 itself carries of its manifest. Raises StoreError where that is of another job."""
         with suppress(Misfit, StoreError):
+            job = self._datasets.label("job", TEXT)
             document = parse(self._datasets.label("manifest", checked.MANIFEST_BYTES).encode())
             if document.data.get("format") == FORMAT and document.data.get("job_digest") == job:
                 checked.check_manifest(document)
@@ -568,6 +570,15 @@ class Store:
         if (image >= self.images).any():
             raise refusal(self._file, f"{layer}/top/image", f"there is no photograph {image.max()} of {self.images}")
         return value, image, position
+
+    def top_of_all(self, layer: str) -> TopK:
+        """The kept top-k of every unit."""
+        shape = (self.channels[layer], self.keep)
+        value, image, position = (
+            self._data(layer, "top", name, dtypes=[kind], shape=shape)[:]
+            for name, kind in (("value", "f4"), ("image", "u4"), ("position", "u4"))
+        )
+        return TopK(sort_keys(value, image), position.astype(np.int64))
 
     def stats(self, layer: str) -> dict[str, NDArray[Any]]:
         """Every statistic of the layer: `mean`, `std`, `positive`, `minimum`, `maximum`, `tied`, each (units,), and,

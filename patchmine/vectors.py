@@ -17,11 +17,11 @@ from patchmine.store import PATCHES, Store
 _BLOCK = 8192
 
 
-def build(store: Store) -> None:
-    """Write patches.faiss, whole or not at all; one layer in memory at a time."""
+def build(store: Store, folder: Path) -> None:
+    """Write patches.faiss in the folder, whole or not at all; one layer in memory at a time."""
     import faiss
 
-    target = store.directory / PATCHES
+    target = folder / PATCHES
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     body = target.with_name(f".{target.name}.{os.getpid()}.body.tmp")
     places: dict[str, tuple[int, int]] = {}

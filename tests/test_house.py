@@ -25,7 +25,7 @@ FLOORS = [
     ["engines", "demo"],
     ["workspace", "publishing"],
     ["mining"],
-    ["merging"],
+    ["merging", "verification"],
     ["cli"],
 ]
 FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
