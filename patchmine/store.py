@@ -23,7 +23,7 @@ from patchmine.datasets import Data, Datasets, refusal
 from patchmine.documents import TEXT, Misfit, parse
 from patchmine.errors import StoreError
 from patchmine.geometry import FieldsBySize
-from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype, sort_keys
+from patchmine.ranking import CELLS, Float32, Int64, TopK, among, position_dtype, sort_keys
 from patchmine.units import Position
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class _LayerWriter:
             image = self.ids[shard.array(f"{self.prefix}/vector_image")]
             found = image * CELLS + shard.array(f"{self.prefix}/vector_position")
             order = np.argsort(found)
-            chosen = order[np.isin(found[order], wanted)]
+            chosen = order[among(found[order], wanted)]
             if len(chosen):
                 vectors[done : done + len(chosen)] = shard.array(f"{self.prefix}/vectors")[chosen]
                 done += len(chosen)
