@@ -465,6 +465,13 @@ class Store:
         names = self._datasets.data("images", "class_name", dtypes=["text"], shape=(None,), longest=TEXT)
         return tuple(map(_text, names.texts()))
 
+    def class_codes(self) -> NDArray[np.int32]:
+        """The row of `class_names` of each photograph, int32 (images,); -1 where it has no class."""
+        codes: NDArray[np.int32] = self._columns["class"][:]
+        if len(codes) and not -1 <= codes.min() <= codes.max() < len(self.class_names):
+            raise refusal(self._file, "images/class", f"there is no class {codes.max()} or {codes.min()}")
+        return codes
+
     def image(self, image: int) -> ImageRecord:
         """The record of one photograph; remembered, since the same ones win for many units."""
         if image not in self._records:
