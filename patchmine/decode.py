@@ -18,7 +18,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from patchmine.errors import PhotographError, RequestError
 from patchmine.geometry import Placement, Preprocessing
-from patchmine.photographs import MOST_PIXELS, load, opened, orientation, to_array, turned
+from patchmine.photographs import MOST_PIXELS, is_plain_jpeg, load, opened, orientation, to_array, turned
 
 
 def decoder_name() -> str:
@@ -54,15 +54,17 @@ def prepare(data: bytes, preprocessing: Preprocessing) -> Pixels:
 
 def full_size(data: bytes) -> Tensor:
     """Decode and turn upright: uint8 (3, height, width)."""
-    image = opened(data)
-    if image.format in ("JPEG", "MPO"):
+    image = None if is_plain_jpeg(data) else opened(data)
+    if image is None or image.format in ("JPEG", "MPO"):
         try:
             picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:
-            pass  # Pillow has the last word: it takes what is merely odd and refuses what is cut short
+            image = image or opened(
+                data
+            )  # Pillow has the last word: it takes what is merely odd and refuses what is cut short
         else:
             # The orientation is Pillow's for every format: torchvision's own overlooks one that only XMP states.
-            number = orientation(image)
+            number = 1 if image is None else orientation(image)
             if number == 1:
                 return picture
             return _channels_first(turned(picture.permute(1, 2, 0).numpy(), number))

@@ -221,7 +221,7 @@ def bombs(seeds: list[Malformed]) -> Iterator[Malformed]:
     for name in ("jpeg-rgb", "jpeg-grey", "jpeg-cmyk", "jpeg-progressive"):
         for side in (HUGE, LARGE):
             yield Malformed(f"bomb-{name}-{side}", "jpg", jpeg_declaring(by_name[name], side, side))
-    yield Malformed("bomb-jpeg-scans", "jpg", many_scans(3000, 500))
+    yield Malformed("bomb-jpeg-scans", "jpg", many_scans(3000, 1000))
     for mode, colour in (("RGB", 2), ("L", 0), ("RGBA", 6), ("P", 3)):
         for side in (HUGE, LARGE):
             yield Malformed(f"bomb-png-{mode}-{side}", "png", png(side, side, colour, zlib.compress(bytes(500))))

@@ -18,7 +18,7 @@ from patchmine.crops import cut
 from patchmine.decode import full_size, prepare
 from patchmine.errors import PhotographError
 from patchmine.geometry import Preprocessing
-from patchmine.photographs import MOST_PIXELS, opened, to_array, to_rgb, upright
+from patchmine.photographs import MOST_PIXELS, is_plain_jpeg, opened, to_array, to_rgb, upright
 from patchmine.units import Box
 from tests.conftest import jpeg
 
@@ -125,7 +125,10 @@ def test_the_limit_is_ours_and_stays_where_somebody_lifts_pillows(monkeypatch):
     assert reason(bomb) == "65500x65500 pixels: more than the 178,956,970 that are decoded"
     assert Image.MAX_IMAGE_PIXELS is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    assert reason(jpeg(Image.new("RGB", (64, 64)))) == "4,096 pixels: more than the 100 that are decoded"
+    assert (
+        reason(next(base.data for base in BASES if base.name == "png-RGB"))
+        == "5,063 pixels: more than the 100 that are decoded"
+    )
 
 
 def test_what_would_take_minutes_is_refused_by_the_header():
@@ -134,6 +137,14 @@ def test_what_would_take_minutes_is_refused_by_the_header():
     # Neither thumbnails nor a film behind the photograph count as its scans.
     whole = jpeg(Image.new("L", (3000, 3000)), progressive=True)
     assert opened(whole + b"\xff\xda\0\xff\xd9" * 2000).size == (3000, 3000)
+
+
+def test_the_header_of_most_jpegs_is_judged_without_pillow():
+    plain = {base.name for base in BASES if is_plain_jpeg(base.data)}
+    assert {"jpeg-rgb", "jpeg-grey", "jpeg-progressive", "jpeg-444", "jpeg-icc"} <= plain
+    assert not plain & {"jpeg-exif", "jpeg-cmyk", "mpo"}
+    assert not any(is_plain_jpeg(bomb.data) for bomb in bombs(BASES) if bomb.name.endswith(str(HUGE)))
+    assert not is_plain_jpeg(many_scans(3000, 500))
 
 
 def test_a_line_of_pixels_is_not_blown_up():
