@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from patchmine.errors import PhotographError, RequestError
 from patchmine.geometry import Placement, Preprocessing
-from patchmine.photographs import upright
+from patchmine.photographs import MOST_PIXELS, is_plain_jpeg, load, opened, orientation, to_array, turned
 
 
 def decoder_name() -> str:
@@ -38,27 +39,45 @@ class Pixels:
 
 def prepare(data: bytes, preprocessing: Preprocessing) -> Pixels:
     """Decode, turn upright, resize and crop. Raises PhotographError, whose message is the reason."""
-    picture = _decode(data)
+    picture = full_size(data)
     height, width = picture.shape[1:]
     try:
         placement = preprocessing.place(width, height)
     except RequestError as error:
         raise PhotographError(str(error)) from None
+    if placement.resized[0] * placement.resized[1] > MOST_PIXELS:
+        # A line of pixels whose short side is made hundreds of times as long
+        shown = "x".join(map(str, placement.resized))
+        raise PhotographError(f"{width}x{height} pixels resized are {shown}: more than {MOST_PIXELS:,}")
     return Pixels(_fit(picture, placement, preprocessing), placement)
 
 
-def _decode(data: bytes) -> Tensor:
-    if data[:3] == b"\xff\xd8\xff":
+def full_size(data: bytes) -> Tensor:
+    """Decode and turn upright: uint8 (3, height, width)."""
+    image = None if is_plain_jpeg(data) else opened(data)
+    if image is None or image.format in ("JPEG", "MPO"):
         try:
-            return decode_jpeg(
-                torch.frombuffer(bytearray(data), dtype=torch.uint8),
-                mode=ImageReadMode.RGB,
-                apply_exif_orientation=True,
-            )
+            picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:
-            pass  # Pillow has the last word: it takes what is merely odd and refuses what is cut short
-    # A copy: Pillow's buffer is read-only, and channels-last is the layout that the resize is fast on.
-    return torch.from_numpy(np.array(upright(data))).permute(2, 0, 1)
+            image = image or opened(
+                data
+            )  # Pillow has the last word: it takes what is merely odd and refuses what is cut short
+        else:
+            # The orientation is Pillow's for every format: torchvision's own overlooks one that only XMP states.
+            number = 1 if image is None else orientation(image)
+            if number == 1:
+                return picture
+            return _channels_first(turned(picture.permute(1, 2, 0).numpy(), number))
+    load(image)
+    number = orientation(image)
+    array = to_array(image)
+    del image  # what the file holds of pixels: before a second copy is made to turn it
+    return _channels_first(array if number == 1 else turned(array, number))
+
+
+def _channels_first(array: NDArray[np.uint8]) -> Tensor:
+    """A view: channels stay last in memory, the layout that the resize is fast on."""
+    return torch.from_numpy(array).permute(2, 0, 1)
 
 
 def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) -> Tensor:
