@@ -21,6 +21,9 @@ SOURCE = 1 << 16
 FIELDS_BYTES = 32 << 20
 """The largest document of receptive fields of one layer that is read."""
 
+LABELS_FROM = ("classes", "predictions", "none")
+"""What the labels of units rest on: the classes of the source, or the classes that the network itself gives."""
+
 UNITS, LAYERS, SIDE, GRID, COUNT = 1_000_000, 10_000, 16_384, 65_536, 2**31 - 1
 """The most units of all layers together, layers, pixels and grid cells along a side of the input, and of the rest."""
 
@@ -36,6 +39,8 @@ def check_manifest(document: Part) -> None:
     document.text("job_digest")
     document.part("versions").text("patchmine")
     document.whole("images", 1, NO_IMAGE - 1)
+    if "labels" in document.data:  # an older patchmine had none
+        document.part("labels").word("from", LABELS_FROM)
     if "seconds" in document.data:  # those that activations.h5 carries have not been timed
         document.number("seconds", 0, COUNT)
     for skipped in document.parts("skipped_files"):

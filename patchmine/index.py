@@ -18,7 +18,9 @@ from patchmine.classes import class_label
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
 from patchmine.job import Job
-from patchmine.naming import Names
+from patchmine.labels import UnitLabels
+from patchmine.names_file import NamesFile
+from patchmine.naming import Names, spelled
 from patchmine.ranking import CELLS, Float32, Int64
 from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
 
@@ -74,6 +76,16 @@ class Statistics:
     @property
     def saturated(self) -> bool:
         return self.tied > store.TIED
+
+    @property
+    def dead(self) -> bool:
+        """Never above 0, or the same for every photograph."""
+        return self.maximum <= 0 or self.maximum == self.minimum
+
+    @property
+    def marks(self) -> list[str]:
+        """What makes the unit's rankings doubtful."""
+        return [mark for mark in ("dead", "saturated") if getattr(self, mark)]
 
 
 @dataclass(frozen=True)
@@ -148,8 +160,18 @@ class Index:
         return self.store.channels
 
     @cached_property
+    def names_file(self) -> NamesFile:
+        """Names given by a person, and labels computed after the index was built."""
+        return NamesFile.read(self.directory)
+
+    @cached_property
+    def labels(self) -> UnitLabels:
+        """What units respond to: as computed last for this index."""
+        return self.names_file.labels(self.store) or UnitLabels.stored(self.store)
+
+    @cached_property
     def names(self) -> Names:
-        return Names(self.layers)
+        return Names(self.layers, self.labels, self.names_file.names(self.layers))
 
     @cached_property
     def source(self) -> Source:
@@ -163,18 +185,23 @@ class Index:
             raise SourceError(f"{error}; if the photographs have moved, say where with --source FOLDER") from None
 
     def unit(self, unit: str | Unit, layer: str | None = None) -> IndexedUnit:
-        """The unit of that name (`blocks.6:33`, `blocks.6_33`, `unit_33` with `layer`). Raises UnitError."""
+        """The unit of that name (`blocks.6:33`, `blocks.6_33`, `fish_33`, or a given name). Raises UnitError."""
         return IndexedUnit(self, self.names.resolve(str(unit), layer))
 
-    def units(self, layer: str | None = None, match: str | None = None) -> Iterator[IndexedUnit]:
-        """All units, of one layer if it is given, whose name or canonical form fits the shell pattern `match`."""
+    def units(
+        self, layer: str | None = None, match: str | None = None, label: str | None = None
+    ) -> Iterator[IndexedUnit]:
+        """All units, of one layer if it is given, whose name or canonical form fits the shell pattern `match`, and
+        whose label, as it is or as names spell it, fits the pattern `label`."""
         if layer is not None and layer not in self.layers:
             raise UnitError(f"the index has no layer {layer!r}{nearest(layer, self.layers)}")
         for name, channels in self.layers.items():
             if layer in (None, name):
                 for channel in range(channels):
                     found = IndexedUnit(self, Unit(name, channel))
-                    if match is None or fnmatchcase(found.name, match) or fnmatchcase(str(found.unit), match):
+                    if (match is None or fnmatchcase(found.name, match) or fnmatchcase(str(found.unit), match)) and (
+                        label is None or found.labelled(label)
+                    ):
                         yield found
 
     def fields(self, layer: str) -> FieldsBySize:
@@ -308,6 +335,16 @@ class IndexedUnit:
         return self.index.names.label(self.unit)
 
     @property
+    def auroc(self) -> float | None:
+        """How well the label's photographs are separated from all others; None without a label."""
+        return self.index.labels.auroc(self.unit)
+
+    def labelled(self, pattern: str) -> bool:
+        """Whether the label fits a shell pattern, as it is or as names spell it."""
+        label = self.label
+        return label is not None and (fnmatchcase(label, pattern) or fnmatchcase(spelled(label), pattern))
+
+    @property
     def statistics(self) -> Statistics:
         stats, channel = self.index.stats(self.unit.layer), self.unit.channel
         return Statistics(
@@ -424,11 +461,12 @@ class IndexedUnit:
         numbers = self.statistics
         return {
             **self.as_dict(),
-            "auroc": None,
+            "auroc": None if (area := self.auroc) is None else round(area, 6),
             "max": _finite(numbers.maximum),
             "mean": _finite(numbers.mean),
             "positive": numbers.positive,
             "tied": numbers.tied,
+            "marks": numbers.marks,
         }
 
     def _repr_html_(self) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from patchmine import digests, store, vectors
+from patchmine import digests, labels, store, vectors
 from patchmine.job import Job
 from patchmine.shardfile import ShardFile
 from patchmine.stages import Stages
@@ -69,6 +69,8 @@ def publish(
     with stages.timed("table"):
         counts = store.write_activations(activations, job.digest, files, layers, job.keep, job.table)
         content = _content(job, layers, counts)
+    with stages.timed("labels"):
+        content["labels"] = _label(making, activations, content)
         store.attach_manifest(activations, content)
     with stages.timed("faiss"):
         vectors.build(store.Store(making, content), making)
@@ -89,6 +91,18 @@ def publish(
         (making / name).replace(directory / name)
     store.write_manifest(directory, manifest)
     return manifest
+
+
+def _label(making: Path, activations: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the labels of all units into the table's file; returns what the manifest says of them."""
+    opened = store.Store(making, content)
+    try:
+        found = labels.of_store(opened)
+    finally:
+        opened.close()
+    if found.layers:
+        store.write_labels(activations, found.words, found.layers)
+    return found.about
 
 
 def _content(job: Job, layers: Sequence[store.LayerPlan], counts: Mapping[str, Any]) -> dict[str, Any]:

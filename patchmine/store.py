@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from patchmine.shardfile import ShardFile
 
 FORMAT = 1
-MANIFEST, ACTIVATIONS, PATCHES, SHARDS, JOB = (
+MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB = (
     "manifest.json",
     "activations.h5",
     "patches.faiss",
+    "names.json",
     "shards",
     "job.json",
 )
@@ -57,6 +58,7 @@ class ImageRecord:
     digest: str
     size: tuple[int, int]
     class_name: str | None
+    prediction: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,17 +148,26 @@ def _written(file: Path, mode: str) -> Iterator[h5py.File]:
 
 
 def _write_images(group: h5py.Group, records: Sequence[Mapping[str, Any]]) -> None:
-    classes = sorted({record["class"] for record in records if record["class"] is not None})
-    code = {name: number for number, name in enumerate(classes)}
     text = h5py.string_dtype("utf-8")
     group.create_dataset("path", data=[_storable(r["path"]) for r in records], dtype=text)
     group.create_dataset("digest", data=np.array([r["digest"] for r in records], "S32"))
     sizes = np.array([r["size"] for r in records], np.uint32).reshape(-1, 2)
     group.create_dataset("width", data=sizes[:, 0])
     group.create_dataset("height", data=sizes[:, 1])
-    group.create_dataset("class", data=np.array([code.get(r["class"], -1) for r in records], np.int32))
-    group["class"].attrs["meaning"] = "row of class_name; -1 where the source names no class"
-    group.create_dataset("class_name", data=[_storable(name) for name in classes], dtype=text)
+    _write_classes(group, "class", [record["class"] for record in records], "the source names no class")
+    predictions = [record.get("prediction") for record in records]
+    if any(predictions):
+        _write_classes(group, "prediction", predictions, "the network was not asked")
+
+
+def _write_classes(group: h5py.Group, name: str, classes: Sequence[str | None], none: str) -> None:
+    """Texts of which many are equal: each once, and their rows."""
+    known = sorted({name for name in classes if name is not None})
+    code = {name: number for number, name in enumerate(known)}
+    group.create_dataset(name, data=np.array([-1 if c is None else code[c] for c in classes], np.int32))
+    group[name].attrs["meaning"] = f"row of {name}_name; -1 where {none}"
+    text = h5py.string_dtype("utf-8")
+    group.create_dataset(f"{name}_name", data=[_storable(name) for name in known], dtype=text)
 
 
 def _storable(path: str) -> bytes:
@@ -333,6 +344,23 @@ class _Moments:
         group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
 
 
+def write_labels(
+    file: Path, words: Mapping[str, str], layers: Mapping[str, tuple[Sequence[str | None], Float32]]
+) -> None:
+    """Let activations.h5 carry the labels of units: for each layer their keys and areas (units,), and the word for each
+    key. Raises OSError."""
+    rows = {key: row for row, key in enumerate(sorted(words))}
+    text = h5py.string_dtype("utf-8")
+    with _written(file, "r+") as h5:
+        h5.create_dataset("labels/name", data=[_storable(words[key]) for key in rows], dtype=text)
+        h5.create_dataset("labels/key", data=[_storable(key) for key in rows], dtype=text)
+        for layer, (keys, auroc) in layers.items():
+            group = h5[f"layers/{layer}"]
+            group.create_dataset("label", data=np.array([-1 if key is None else rows[key] for key in keys], np.int32))
+            group["label"].attrs["meaning"] = "row of /labels; -1 where the unit separates nothing"
+            group.create_dataset("auroc", data=auroc)
+
+
 def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
     """Let activations.h5 carry what its manifest says: it tells who finds a manifest of another job beside it."""
     with _written(file, "r+") as h5:
@@ -417,6 +445,7 @@ class Store:
     def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
         self.directory = directory
         self._records: dict[int, ImageRecord] = {}
+        self._texts: dict[str, tuple[str, ...]] = {}
         self.manifest = read_manifest(directory) if manifest is None else manifest
         self._file = directory / ACTIVATIONS
         try:
@@ -460,10 +489,17 @@ class Store:
         """The number of channels of each layer, in the order of the network."""
         return {entry["layer"]: int(entry["units"]) for entry in self.manifest["layers"]}
 
-    @cached_property
+    @property
     def class_names(self) -> tuple[str, ...]:
-        names = self._datasets.data("images", "class_name", dtypes=["text"], shape=(None,), longest=TEXT)
-        return tuple(map(_text, names.texts()))
+        return self._class_names("class")
+
+    def _class_names(self, name: str) -> tuple[str, ...]:
+        if name not in self._texts:
+            self._texts[name] = self._all_texts("images", f"{name}_name")
+        return self._texts[name]
+
+    def _all_texts(self, *place: str) -> tuple[str, ...]:
+        return tuple(map(_text, self._datasets.data(*place, dtypes=["text"], shape=(None,), longest=TEXT).texts()))
 
     def class_codes(self) -> NDArray[np.int32]:
         """The row of `class_names` of each photograph, int32 (images,); -1 where it has no class."""
@@ -491,8 +527,10 @@ class Store:
     def _record(self, columns: Mapping[str, Any], path: bytes, image: int) -> ImageRecord:
         code, width, height = (int(columns[name][image]) for name in ("class", "width", "height"))
         digest = bytes(columns["digest"][image])
-        if not -1 <= code < (len(self.class_names) if code >= 0 else 0):
-            raise refusal(self._file, "images/class", f"there is no class {code}")
+        predicted = int(columns["prediction"][image]) if "prediction" in columns else -1
+        for name, number in (("class", code), ("prediction", predicted)):
+            if not -1 <= number < (len(self._class_names(name)) if number >= 0 else 0):
+                raise refusal(self._file, f"images/{name}", f"there is no class {number}")
         if not (width and height and max(width, height) <= checked.COUNT):
             raise refusal(self._file, "images/width", f"no photograph has {width}x{height} pixels")
         if not _DIGEST.fullmatch(digest):
@@ -503,12 +541,15 @@ class Store:
             digest=digest.decode(),
             size=(width, height),
             class_name=self.class_names[code] if code >= 0 else None,
+            prediction=self._class_names("prediction")[predicted] if predicted >= 0 else None,
         )
 
     @cached_property
     def _columns(self) -> dict[str, Data]:
         """The columns of the records, opened once: opening one takes ten times as long as reading a number from it."""
         kinds = {"path": "text", "digest": "S32", "width": "u4", "height": "u4", "class": "i4"}
+        if self._datasets.has("images", "prediction"):
+            kinds["prediction"] = "i4"
         return {
             name: self._datasets.data("images", name, dtypes=[kind], shape=(self.images,), longest=TEXT)
             for name, kind in kinds.items()
@@ -619,6 +660,24 @@ class Store:
         if (image >= self.images).any():
             raise refusal(self._file, f"{layer}/vector_image", f"there is no photograph {image.max()}")
         return vectors, image, position
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """The words of the labels that units have; none in an index of an older patchmine, or without a table."""
+        return self._all_texts("labels", "name") if self._datasets.has("labels", "name") else ()
+
+    def labels(self, layer: str) -> tuple[NDArray[np.int32], Float32]:
+        """Row of `label_names` and area under the ROC curve of each unit of the layer; -1 and NaN without a label."""
+        units = self.channels[layer]
+        if not self._datasets.has(*_place(layer, "label")):
+            return np.full(units, -1, np.int32), np.full(units, np.nan, np.float32)
+        label = self._data(layer, "label", dtypes=["i4"], shape=(units,))[:]
+        auroc = self._data(layer, "auroc", dtypes=["f4"], shape=(units,))[:]
+        if ((label < -1) | (label >= len(self.label_names))).any():
+            raise refusal(self._file, f"{layer}/label", f"it names labels that are none of the {len(self.label_names)}")
+        if not (np.isnan(auroc) == (label < 0)).all() or (auroc < 0).any() or (auroc > 1).any():
+            raise refusal(self._file, f"{layer}/auroc", "it holds no areas")
+        return label, auroc
 
     def place(self, layer: str, place: int, grid: tuple[int, int]) -> Position:
         """The cell y * grid width + x of a grid (height, width). Raises StoreError where there is no such cell."""

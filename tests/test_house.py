@@ -14,33 +14,23 @@ ROOT = Path(patchmine.__file__).parent
 
 # From the ground up; a module may import what stands before it, and its own package.
 FLOORS = [
-    ["allocator", "digests", "errors", "printable", "stages", "request", "units", "classes", "wordnet"],
-    [
-        "ranking",
-        "reporting",
-        "geometry",
-        "photographs",
-        "shardfile",
-        "likeness",
-        "class_match",
-        "picking",
-        "reach",
-        "regular",
-        "documents",
-        "headers",
-    ],
-    ["likeness", "class_match", "picking"],
-    ["job", "decode", "network", "tar_headers", "weights", "crops", "naming"],
-    ["field_moves", "field_calls", "field_windows", "checked", "datasets"],
-    ["layers", "field_rules", "observer", "sources", "models", "store"],
-    ["receptive", "effective", "folding", "executors", "reduction", "vectors", "index", "class_file"],
-    ["calibration", "fields", "known"],
-    ["shards", "sheets", "telling", "retained"],
-    ["engines", "demo"],
-    ["workspace", "publishing"],
-    ["mining"],
-    ["merging", "verification"],
-    ["cli"],
+    floor.split()
+    for floor in (
+        "allocator digests errors printable stages request units classes wordnet",
+        "ranking reporting geometry photographs shardfile reach regular documents headers",
+        "likeness class_match picking",
+        "job decode network tar_headers weights crops naming labelling",
+        "field_moves field_calls field_windows checked datasets",
+        "layers field_rules observer sources models store",
+        "receptive effective folding executors reduction vectors index class_file labels names_file facets",
+        "calibration fields known giving",
+        "shards sheets telling retained",
+        "engines demo",
+        "workspace publishing",
+        "mining",
+        "merging verification",
+        "cli",
+    )
 ]
 FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 

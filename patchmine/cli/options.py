@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from patchmine.cli import completion
+
 IndexDir = Annotated[
     Path | None,
     typer.Option(
@@ -44,7 +46,19 @@ Layers = Annotated[
         show_default=False,
     ),
 ]
-Layer = Annotated[str | None, typer.Option("--layer", metavar="L", help="Only this layer.", show_default=False)]
+Layer = Annotated[
+    str | None,
+    typer.Option("--layer", metavar="L", help="Only this layer.", show_default=False, autocompletion=completion.layers),
+]
+Unit = Annotated[
+    str,
+    typer.Option(
+        "--unit",
+        metavar="U",
+        help="A name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL.",
+        autocompletion=completion.units,
+    ),
+]
 Moved = Annotated[
     str | None,
     typer.Option("--source", metavar="FOLDER", help="Where the photographs are now, if moved.", show_default=False),

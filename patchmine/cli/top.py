@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 def top(
-    unit: Annotated[
-        str,
-        typer.Option("--unit", metavar="U", help="LAYER:CHANNEL, LAYER_CHANNEL or a name such as unit_412."),
-    ],
+    unit: options.Unit,
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many patches.")] = request.K,
     pick: Annotated[str, typer.Option("--pick", help=f"{', '.join(request.PICKS)}.")] = request.PICKS[0],
     of_class: Annotated[

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchmine.cli import options
 
-KEYS = ("max", "mean", "positive", "tied")
+if TYPE_CHECKING:
+    from patchmine.index import Index
+
+KEYS = ("max", "mean", "positive", "tied", "auroc", "facets", "name", "label")
 
 
 def units(
@@ -22,49 +25,90 @@ def units(
             show_default=False,
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="PATTERN", help="A shell pattern over labels.", show_default=False),
+    ] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", metavar="KEY", help=f"Descending by {', '.join(KEYS)}.", show_default=False),
+        typer.Option(
+            "--sort",
+            metavar="KEY",
+            help=f"By {', '.join(KEYS)}; numbers descending.",
+            show_default=False,
+        ),
     ] = None,
+    facets: Annotated[
+        bool, typer.Option("--facets", help="Also how many different things the top patches of each unit show.")
+    ] = False,
     index: options.IndexDir = None,
     json: options.Json = False,
     csv: options.Csv = False,
 ) -> None:
     """What is in the index, unit by unit.
 
-    Example: `patchmine units --layer blocks.6 --sort max`
+    Example: `patchmine units --layer blocks.6 --label dog --sort auroc`
     """
-    from patchmine.cli.output import print_csv, print_json, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table
     from patchmine.errors import RequestError, nearest
     from patchmine.index import open_index
+    from patchmine.labels import SAYS
 
+    if json and csv:
+        raise RequestError("--json and --csv exclude each other: give one of them")
     if sort is not None and sort not in KEYS:
         raise RequestError(f"cannot sort by {sort!r}{nearest(sort, KEYS)}")
     opened = open_index(index)
-    found = [unit.summary() for unit in opened.units(layer, match)]
-    if match is not None and not found:
+    found = [unit.summary() for unit in opened.units(layer, match, label)]
+    if not found and label is not None:
+        known = {unit.label or "" for unit in opened.units(layer)} - {""}
+        raise RequestError(f"no unit has the label {label!r}{nearest(label, known)}")
+    if not found:
         raise RequestError(f"no unit fits {match!r}; a pattern such as '*_41*' or 'blocks.6:*' does")
+    if facets or sort == "facets":
+        _add_facets(opened, found)
     if sort is not None:
-        found.sort(key=lambda unit: -float("inf") if unit[sort] is None else unit[sort], reverse=True)
+        _sort(found, sort)
     if json:
-        print_json({"index": opened.name, "units": found})
+        print_json({"index": opened.name, "labels": opened.labels.about, "units": found})
     elif csv:
-        print_csv(found, list(found[0]) if found else [])
+        print_csv([{**unit, "marks": " ".join(unit["marks"])} for unit in found], list(found[0]))
     else:
-        print_table(
-            [
-                (
-                    f"{u['layer']}:{u['channel']}",
-                    u["name"],
-                    _short(u["max"]),
-                    _short(u["mean"]),
-                    f"{u['positive']:.0%}",
-                    u["tied"],
-                )
-                for u in found
-            ],
-            ["unit", "name", "max", "mean", "positive", "tied"],
-        )
+        rows = [_row(unit) for unit in found]
+        print_table([list(row.values()) for row in rows], list(rows[0]))
+        print_line(f"labels: {SAYS[opened.labels.about['from']]}")
+
+
+def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
+    from patchmine.facets import facets
+
+    counts = {layer: facets(index.store, layer) for layer in {unit["layer"] for unit in units}}
+    for unit in units:
+        unit["facets"] = int(counts[unit["layer"]][unit["channel"]])
+
+
+def _sort(units: list[dict[str, Any]], key: str) -> None:
+    """Numbers descending, words ascending, what has none last."""
+    if key in ("name", "label"):
+        units.sort(key=lambda unit: (unit[key] is None, unit[key] or ""))
+    else:
+        units.sort(key=lambda unit: -float("inf") if unit[key] is None else unit[key], reverse=True)
+
+
+def _row(unit: dict[str, Any]) -> dict[str, object]:
+    """The unit as the table shows it."""
+    return {
+        "unit": f"{unit['layer']}:{unit['channel']}",
+        "name": unit["name"],
+        "label": unit["label"],
+        "auroc": None if unit["auroc"] is None else f"{unit['auroc']:.3f}",
+        "max": _short(unit["max"]),
+        "mean": _short(unit["mean"]),
+        "positive": f"{unit['positive']:.0%}",
+        "tied": unit["tied"],
+        **({"facets": unit["facets"]} if "facets" in unit else {}),
+        "": " ".join(unit["marks"]),
+    }
 
 
 def _short(number: float | None) -> str | None:
