@@ -66,9 +66,12 @@ class Data:
         """The length of texts together as the file claims it, which libhdf5 would make room for before it looks."""
         if not count or self._offset is None:
             return 0
-        with self._file.open("rb") as file:
-            file.seek(self._offset + start * TEXT_AT.size)
-            lengths = [length for length, _, _ in TEXT_AT.iter_unpack(file.read(count * TEXT_AT.size))]
+        try:
+            with self._file.open("rb") as file:
+                file.seek(self._offset + start * TEXT_AT.size)
+                lengths = [length for length, _, _ in TEXT_AT.iter_unpack(file.read(count * TEXT_AT.size))]
+        except DAMAGE as error:
+            raise refusal(self._file, self._place, _reason(error)) from None
         if len(lengths) != count or max(lengths) > self._longest:
             raise refusal(self._file, self._place, f"it claims a text of more than {self._longest} bytes")
         return sum(lengths)
