@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchmine import digests, request, store
 from patchmine.classes import class_label
@@ -18,12 +19,14 @@ from patchmine.errors import PhotographError, RequestError, SourceError, StoreEr
 from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
 from patchmine.job import Job
 from patchmine.naming import Names
-from patchmine.ranking import Int64, rank_column
+from patchmine.ranking import CELLS, Float32, Int64
 from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
+    from patchmine.likeness import Likeness
+    from patchmine.picking import Mask
     from patchmine.sources import Source
 
 ENVIRONMENT = "PATCHMINE_INDEX"
@@ -117,6 +120,7 @@ class Index:
         self.preprocessing = Preprocessing.from_dict(self.manifest["job"]["preprocessing"])
         self._fields: dict[str, FieldsBySize] = {}
         self._stats: dict[str, dict[str, Any]] = {}
+        self._likenesses: dict[int, Likeness | None] = {}
 
     def __repr__(self) -> str:
         return f"<patchmine.Index {str(self.directory)!r}: {len(self)} photographs, {sum(self.layers.values())} units>"
@@ -220,6 +224,27 @@ class Index:
             raise PhotographError("has changed since it was indexed: bring it back, or index again with --fresh")
         return data
 
+    def alike(self, image: int, others: Sequence[int]) -> bool:
+        """Whether a photograph is of the class of one of the others, or nearly the same as one of them.
+
+        One that cannot be read is like no other. What was looked at is remembered.
+        """
+        record = self.store.image(image)
+        if record.class_name is not None and any(record.class_name == self.store.image(o).class_name for o in others):
+            return True
+        mine = self._likeness(image)
+        return mine is not None and any(theirs and mine.nearly(theirs) for theirs in map(self._likeness, others))
+
+    def _likeness(self, image: int) -> Likeness | None:
+        from patchmine.likeness import likeness
+
+        if image not in self._likenesses:
+            try:
+                self._likenesses[image] = likeness(self.photograph(image))
+            except PhotographError:
+                self._likenesses[image] = None
+        return self._likenesses[image]
+
     def crop(self, unit: Unit, wanted: str) -> Crop:
         """The crop that is meant: `auto` is `rf` while the receptive field covers less than half of the input, and
         `erf` beyond, where it has been measured. Raises RequestError for a crop that there is not."""
@@ -291,26 +316,42 @@ class IndexedUnit:
         )
 
     def top(
-        self, k: int = request.K, pick: str = "top", crop: str = "rf", seed: int = 0, share: float = request.SHARE
+        self,
+        k: int = request.K,
+        pick: str = "top",
+        crop: str = "rf",
+        seed: int = 0,
+        share: float = request.SHARE,
+        *,
+        of_class: str | None = None,
+        not_class: str | None = None,
+        diverse: bool = False,
     ) -> Patches:
         """The k patches that `pick` chooses, best first; fewer when there are fewer photographs.
 
         `top` are the highest activations, `bottom` the lowest, `random` a seeded sample without regard to them,
-        `quantile:Q` those around the quantile Q (0 to 1) of the unit's activations, in descending order.
+        `quantile:Q` those around the quantile Q (0 to 1) of the unit's activations and `spectrum` k over their whole
+        range, at equal distances in rank, both in descending order. `facets` groups the kept top patches by the cosine
+        of their activation vectors and gives the middle of each of k groups.
+
+        `of_class` and `not_class` restrict the photographs to those of a class, or of all below a WordNet noun, or to
+        the others. With `diverse` no photograph is nearly the same as one before it (`likeness`), and none of its class
+        where classes are known.
 
         `crop` decides what a patch's `box` holds: `rf` the receptive field, outside of which nothing can change the
         value; `erf` the effective one, which holds `share` of the gradient's energy; `image` all that the network saw;
         `auto` is `rf` while that covers less than half of the input, and `erf` beyond.
 
-        Raises RequestError for another pick or crop, StoreError when the index has no table and the kept top-k cannot
-        answer.
+        Raises RequestError for another pick, crop or class, StoreError when the index has no table and the kept top-k
+        cannot answer.
         """
         if k < 1:
             raise RequestError(f"-k {k} is too few: give 1 or more")
         if not 0 < share <= 1:
             raise RequestError(f"--share {share} is no share: give a number above 0 and up to 1")
         meant = self.index.crop(self.unit, crop)
-        values, images, places = self._picked(k, pick, seed)
+        among = self._among(of_class, not_class)
+        values, images, places = self._picked(k, pick, seed, among, diverse)
         return Patches(
             [
                 self.index.patch(self.unit, rank, value, image, place, meant, share)
@@ -320,19 +361,54 @@ class IndexedUnit:
             ]
         )
 
-    def _picked(self, k: int, pick: str, seed: int) -> tuple[Any, Int64, Any]:
-        layer, channel = self.unit.layer, self.unit.channel
-        stored = self.index.store
-        if pick == "top":
+    def _among(self, of_class: str | None, not_class: str | None) -> Mask | None:
+        """Which photographs may answer; None where all may."""
+        if of_class is None and not_class is None:
+            return None
+        from patchmine.class_match import classes_meant
+
+        names, codes = self.index.store.class_names, self.index.store.class_codes()
+        among = np.ones(len(self.index), np.bool_)
+        if of_class is not None:
+            among &= (codes >= 0) & np.append(classes_meant(of_class, names), False)[codes]
+        if not_class is not None:
+            among &= ~((codes >= 0) & np.append(classes_meant(not_class, names, "--not-class"), False)[codes])
+        return among
+
+    def _picked(
+        self, k: int, pick: str, seed: int, among: Mask | None, diverse: bool
+    ) -> tuple[Float32, Int64, NDArray[np.integer]]:
+        """Values, images and places of what answers."""
+        layer, channel, stored = self.unit.layer, self.unit.channel, self.index.store
+        if pick == "facets":
+            return self._facets(k, among)
+        if pick == "top" and among is None and not diverse:
             values, images, places = stored.top(layer, channel)
-            keep = stored.keep
-            if k <= keep or len(values) < keep:
+            if k <= stored.keep or len(values) < stored.keep:
                 return values[:k], images[:k], places[:k]
-        elif pick not in ("bottom", "random") and not pick.startswith("quantile:"):
-            raise RequestError(f"there is no pick {pick!r}: choose from {', '.join(request.PICKS)}")
+        from patchmine.picking import distinct, in_order, preferred
+
         column, positions = stored.column(layer, channel)
-        chosen = _choose(column, k, pick, seed)
+        order = preferred(column, k, pick, seed, among)
+        chosen = in_order(distinct(order, k, self.index.alike) if diverse else order[:k], column, pick)
         return column[chosen], chosen, positions[chosen].astype(np.int64)
+
+    def _facets(self, k: int, among: Mask | None) -> tuple[Float32, Int64, NDArray[np.integer]]:
+        from patchmine.picking import medoids
+
+        layer = self.unit.layer
+        values, images, places = self.index.store.top(layer, self.unit.channel)
+        if among is not None:
+            values, images, places = values[among[images]], images[among[images]], places[among[images]]
+        if not len(values):
+            return values, images, places
+        vectors, of_image, of_place = self.index.store.vectors(layer)
+        rows = np.searchsorted(of_image * CELLS + of_place, images * CELLS + places)
+        order = np.argsort(rows)
+        found = np.empty((len(rows), vectors.shape[1]), np.float32)
+        found[order] = vectors[rows[order].tolist()]
+        chosen = medoids(found, k)
+        return values[chosen], images[chosen], places[chosen]
 
     def as_dict(self) -> dict[str, Any]:
         """The unit as `top --json` names it."""
@@ -366,25 +442,6 @@ def shown(field: ReceptiveField, channel: int, position: Position, crop: Crop, s
     seen = field.group(channel).seen(position)
     effective = field.effective_box(channel, position, share) if crop == "erf" else None
     return seen if effective is None else seen.intersect(effective)
-
-
-def _choose(column: Any, k: int, pick: str, seed: int) -> Int64:
-    if pick == "random":
-        finite = np.flatnonzero(np.isfinite(column))
-        return np.random.default_rng(seed).permutation(finite)[:k]
-    ranked = rank_column(column, descending=pick != "bottom")
-    if not pick.startswith("quantile:"):
-        return ranked[:k]
-    text = pick.removeprefix("quantile:")
-    try:
-        quantile = float(text)
-    except ValueError:
-        quantile = -1.0
-    if not 0 <= quantile <= 1:
-        raise RequestError(f"{text!r} is no quantile: write a number from 0 to 1, as in --pick quantile:0.9")
-    middle = round((1 - quantile) * (len(ranked) - 1))
-    start = min(max(0, middle - k // 2), max(0, len(ranked) - k))
-    return ranked[start : start + k]
 
 
 def _finite(number: float) -> float | None:

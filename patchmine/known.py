@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.executors import Reduced
-from patchmine.ranking import CELLS, Int64, TopK
+from patchmine.ranking import CELLS, Int64, TopK, among
 from patchmine.store import Store
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
@@ -65,7 +65,7 @@ class Known:
                 for values, places, images in table.parts(rows):
                     top = top.merge(TopK.of_batch(values, places, images, store.keep))
                 pairs = np.unique(top.images[top.filled] * CELLS + top.positions[top.filled])
-                lost = pairs[~np.isin(pairs, table.kept)]
+                lost = pairs[~among(pairs, table.kept)]
                 missing |= {store.image(int(image)).path for image in np.unique(lost // CELLS)}
         return missing
 

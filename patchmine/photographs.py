@@ -25,15 +25,18 @@ DAMAGE = (
 )
 
 
-def upright(data: bytes) -> Image.Image:
-    """Decode to 8-bit RGB in full resolution with the EXIF orientation applied.
+def upright(data: bytes, at_least: int | None = None) -> Image.Image:
+    """Decode to 8-bit RGB with the EXIF orientation applied, in full resolution.
 
-    Only the first frame of an animation counts. Raises PhotographError for anything that is not a whole picture.
+    With `at_least` a JPEG may come smaller, its short side no shorter than that: a fraction of the time. Only the first
+    frame of an animation counts. Raises PhotographError for anything that is not a whole picture.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data))
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
             image.load()
     except UnidentifiedImageError:
         raise PhotographError("not an image" if data else "empty file") from None

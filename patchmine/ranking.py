@@ -166,6 +166,15 @@ def rank_column(values: Float32, descending: bool = True) -> Int64:
     return order[: int(np.isfinite(values).sum())]
 
 
+def among(numbers: Int64, ascending: Int64) -> NDArray[np.bool_]:
+    """Which of the numbers occur in the other array, which is sorted: np.isin would sort that anew for each call."""
+    if not len(ascending):
+        return np.zeros(len(numbers), np.bool_)
+    place = np.searchsorted(ascending, numbers)
+    found: NDArray[np.bool_] = ascending[np.minimum(place, len(ascending) - 1)] == numbers
+    return found
+
+
 def position_dtype(cells: int) -> type[np.uint16] | type[np.uint32]:
     """What positions in a grid of so many cells are stored as."""
     return np.uint16 if cells <= 2**16 else np.uint32

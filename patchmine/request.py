@@ -10,7 +10,7 @@ from typing import Protocol
 
 MODEL = "efficientnet_lite0"
 K = 25
-PICKS = ("top", "bottom", "random", "quantile:Q")
+PICKS = ("top", "bottom", "random", "quantile:Q", "spectrum", "facets")
 CROPS = ("rf", "erf", "image", "auto")
 FIELDS = ("local", "full")
 VIEWS = ("crop", "pad", "whole")

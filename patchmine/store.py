@@ -23,7 +23,7 @@ from patchmine.datasets import Data, Datasets, refusal
 from patchmine.documents import TEXT, Misfit, parse
 from patchmine.errors import StoreError
 from patchmine.geometry import FieldsBySize
-from patchmine.ranking import CELLS, Float32, Int64, TopK, position_dtype, sort_keys
+from patchmine.ranking import CELLS, Float32, Int64, TopK, among, position_dtype, sort_keys
 from patchmine.units import Position
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class _LayerWriter:
             image = self.ids[shard.array(f"{self.prefix}/vector_image")]
             found = image * CELLS + shard.array(f"{self.prefix}/vector_position")
             order = np.argsort(found)
-            chosen = order[np.isin(found[order], wanted)]
+            chosen = order[among(found[order], wanted)]
             if len(chosen):
                 vectors[done : done + len(chosen)] = shard.array(f"{self.prefix}/vectors")[chosen]
                 done += len(chosen)
@@ -463,6 +463,13 @@ class Store:
     def class_names(self) -> tuple[str, ...]:
         names = self._datasets.data("images", "class_name", dtypes=["text"], shape=(None,), longest=TEXT)
         return tuple(map(_text, names.texts()))
+
+    def class_codes(self) -> NDArray[np.int32]:
+        """The row of `class_names` of each photograph, int32 (images,); -1 where it has no class."""
+        codes: NDArray[np.int32] = self._columns["class"][:]
+        if len(codes) and not -1 <= codes.min() <= codes.max() < len(self.class_names):
+            raise refusal(self._file, "images/class", f"there is no class {codes.max()} or {codes.min()}")
+        return codes
 
     def image(self, image: int) -> ImageRecord:
         """The record of one photograph; remembered, since the same ones win for many units."""

@@ -4,9 +4,9 @@
 
 Takes a small finished index (built here from drawn pictures, unless one is given) and makes of it one hostile index
 after the other: bytes of activations.h5 changed at random, datasets deleted, resized, retyped, replaced by links,
-packed or filled with nonsense, values of the manifest exchanged. Each is opened and asked for everything that a reading
-command asks for, in a process that may not take more than a few GB or seconds. Prints how many answered, were refused,
-died in libhdf5 or ran too long, and every error that is none of patchmine's; exits with 1 if there is one.
+packed or filled with nonsense, values of the manifest exchanged. Each is opened and asked for everything that a
+reading command asks for, in a process that may not take more than a few GB or seconds. Prints how many answered, were
+refused, died in libhdf5 or ran too long, and every error that is none of patchmine's; exits with 1 if there is one.
 """
 
 from __future__ import annotations

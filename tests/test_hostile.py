@@ -24,7 +24,7 @@ from patchmine.store import dataset_digests
 from scripts import check_hostile
 from tests.test_cli import failed
 
-LAYER = "colour"
+LAYER = "contrast"
 
 
 @pytest.fixture

@@ -14,8 +14,22 @@ ROOT = Path(patchmine.__file__).parent
 
 # From the ground up; a module may import what stands before it, and its own package.
 FLOORS = [
-    ["allocator", "digests", "errors", "printable", "stages", "request", "units", "classes"],
-    ["ranking", "reporting", "geometry", "photographs", "shardfile", "reach", "regular", "documents", "headers"],
+    ["allocator", "digests", "errors", "printable", "stages", "request", "units", "classes", "wordnet"],
+    [
+        "ranking",
+        "reporting",
+        "geometry",
+        "photographs",
+        "shardfile",
+        "likeness",
+        "class_match",
+        "picking",
+        "reach",
+        "regular",
+        "documents",
+        "headers",
+    ],
+    ["likeness", "class_match", "picking"],
     ["job", "decode", "network", "tar_headers", "weights", "crops", "naming"],
     ["field_moves", "field_calls", "field_windows", "checked", "datasets"],
     ["layers", "field_rules", "observer", "sources", "models", "store"],

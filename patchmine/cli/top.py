@@ -21,6 +21,17 @@ def top(
     ],
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many patches.")] = request.K,
     pick: Annotated[str, typer.Option("--pick", help=f"{', '.join(request.PICKS)}.")] = request.PICKS[0],
+    of_class: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Only photographs of this class or noun.", show_default=False),
+    ] = None,
+    not_class: Annotated[
+        str | None,
+        typer.Option("--not-class", metavar="NAME", help="No photographs of this class or noun.", show_default=False),
+    ] = None,
+    diverse: Annotated[
+        bool, typer.Option("--diverse", help="One photograph of each class, and none that is nearly another.")
+    ] = False,
     layer: options.Layer = None,
     crop: options.Crop = None,
     share: options.Share = request.SHARE,
@@ -50,7 +61,7 @@ def top(
     opened = open_index(index, source)
     found = opened.unit(unit, layer)
     meant = opened.crop(found.unit, crop or ("auto" if out is not None else "rf"))
-    patches = found.top(k, pick, meant, seed, share)
+    patches = found.top(k, pick, meant, seed, share, of_class=of_class, not_class=not_class, diverse=diverse)
     if out is not None:
         from patchmine.cli.errors import say
         from patchmine.sheets import draw_sheet
