@@ -43,6 +43,14 @@ def check_manifest(document: Part) -> None:
         document.part("labels").word("from", LABELS_FROM)
     if "seconds" in document.data:  # those that activations.h5 carries have not been timed
         document.number("seconds", 0, COUNT)
+    if "checksums" in document.data:
+        sums = document.part("checksums")
+        for name in sums.part("files").data:
+            if name not in ("activations.h5", "patches.faiss"):
+                raise Misfit(f"checksums.files names {name!r:.40}, which is no file of an index")
+            sums.part("files").text(name)
+        for name in sums.part("datasets").data:
+            sums.part("datasets").text(name)
     for skipped in document.parts("skipped_files"):
         skipped.text("image")
         skipped.text("reason")

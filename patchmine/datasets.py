@@ -9,7 +9,7 @@ more memory than the file has bytes. What is left to libhdf5 is to parse what de
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -37,6 +37,8 @@ class Data:
         self._file, self._place, self._longest = file, place, longest
         self._offset: int | None = dataset.get_offset()
         self.shape: tuple[int, ...] = dataset.shape
+        self.dtype: np.dtype[Any] = self._dataset.dtype
+        self.chunks: tuple[int, ...] | None = self._dataset.chunks
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -50,23 +52,26 @@ class Data:
 
     def text(self, row: int) -> bytes:
         """One text of a dataset of texts, no longer than was said when it was opened."""
-        self._check_texts(row, 1)
+        self.check_texts(row, 1)
         return bytes(self[row] if self.shape else self[()])
 
     def texts(self) -> list[bytes]:
         """All of them, together no longer than the file: many rows could share one text."""
-        total = self._check_texts(0, len(self))
+        total = self.check_texts(0, len(self))
         if total > self._file.stat().st_size:
             raise refusal(self._file, self._place, "its texts are longer than the file")
         return [bytes(text) for text in self[:]]
 
-    def _check_texts(self, start: int, count: int) -> int:
-        """The length of texts as the file claims it, which libhdf5 would make room for before it looks."""
+    def check_texts(self, start: int, count: int) -> int:
+        """The length of texts together as the file claims it, which libhdf5 would make room for before it looks."""
         if not count or self._offset is None:
             return 0
-        with self._file.open("rb") as file:
-            file.seek(self._offset + start * TEXT_AT.size)
-            lengths = [length for length, _, _ in TEXT_AT.iter_unpack(file.read(count * TEXT_AT.size))]
+        try:
+            with self._file.open("rb") as file:
+                file.seek(self._offset + start * TEXT_AT.size)
+                lengths = [length for length, _, _ in TEXT_AT.iter_unpack(file.read(count * TEXT_AT.size))]
+        except DAMAGE as error:
+            raise refusal(self._file, self._place, _reason(error)) from None
         if len(lengths) != count or max(lengths) > self._longest:
             raise refusal(self._file, self._place, f"it claims a text of more than {self._longest} bytes")
         return sum(lengths)
@@ -136,6 +141,27 @@ class Datasets:
                 raise refusal(self.file, shown, reason)
             self._data[shown] = Data(found, self.file, shown, longest)
         return self._data[shown]
+
+    def every(self) -> Iterator[tuple[str, Data]]:
+        """All datasets with their names, as far as what they hold is in the file. Raises StoreError for one that lies
+        elsewhere; links are not followed."""
+        names: list[str] = []
+        try:
+            self._h5.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        except DAMAGE as error:
+            raise refusal(self.file, "/", _reason(error)) from None
+        for name in names:
+            try:
+                found = self._open(tuple(name.split("/")))
+                reason = self._misplaced(found)
+                data = Data(found, self.file, name, self.size)
+            except DAMAGE as error:
+                raise refusal(self.file, name, _reason(error)) from None
+            if reason is not None:
+                raise refusal(self.file, name, reason)
+            if _is_type(found.get_type(), "text"):
+                data.check_texts(0, prod(data.shape))
+            yield name, data
 
     def _group(self, place: tuple[str, ...]) -> h5py.h5g.GroupID | None:
         """The group at a place; None where there is none, or something else."""

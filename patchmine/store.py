@@ -377,22 +377,21 @@ def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def dataset_digests(file: Path) -> dict[str, str]:
-    """The digest of every dataset of an activations.h5, over its type, shape and content."""
+    """The digest of every dataset of an activations.h5, over its type, shape and content. Raises StoreError."""
     found: dict[str, str] = {}
-
-    def visit(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            digest = hashlib.blake2b(f"{item.dtype.str}{item.shape}".encode(), digest_size=digests.DIGEST_BYTES)
-            for block in _blocks(item):
+    datasets = Datasets(file)
+    try:
+        for name, data in datasets.every():
+            digest = hashlib.blake2b(f"{data.dtype.str}{data.shape}".encode(), digest_size=digests.DIGEST_BYTES)
+            for block in _blocks(data):
                 digest.update(block)
             found[name] = digest.hexdigest()
-
-    with h5py.File(file, "r") as h5:
-        h5.visititems(visit)
+    finally:
+        datasets.close()
     return found
 
 
-def _blocks(dataset: h5py.Dataset) -> Iterator[bytes]:
+def _blocks(dataset: Data) -> Iterator[bytes]:
     """A dataset's content in order, in parts of whole chunks; texts each behind their length."""
     if dataset.shape == ():
         yield bytes(dataset[()])

@@ -17,6 +17,7 @@ import copy
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,12 +34,16 @@ import numpy as np
 from patchmine.errors import PatchmineError
 from patchmine.index import Cropping, Index, IndexedUnit, open_index
 from patchmine.sheets import draw_sheet
+from patchmine.store import dataset_digests
 from patchmine.units import Unit
 
 MEMORY_BYTES = 3 << 30
 """What a process may take in addresses: the libraries map 1 GB, and a small index needs next to nothing."""
 
-CHUNK, CHUNK_S = 200, 300
+CPU_S = 20
+"""What one hostile index may take of a core; an honest one takes a fifth of a second."""
+
+CHUNK = 200
 Mutation = Callable[[Path], None]
 QUESTIONS = ((5, "top", "rf"), (25, "top", "erf"), (5, "bottom", "image"), (5, "quantile:0.5", "auto"))
 TEXTS = (b"", b"../../../etc/passwd", b"/etc/passwd", b"\xff\x1b[2J\n", b"x" * 100_000, b"[" * 100_000)
@@ -88,14 +93,16 @@ def _ask(index: Index, sheet: Path) -> None:
 
     attempt(lambda: [json.dumps(unit.summary(), allow_nan=False) for unit in index.units()])
     attempt(index.store.records)
-    for layer, channels in index.layers.items():
+    attempt(lambda: dataset_digests(index.directory / "activations.h5"))
+    layers = list(index.layers.items())
+    for layer, channels in (layers[0], layers[-1]):
         attempt(partial(_vectors, index, layer))
         for channel in {0, channels - 1}:
             unit = index.unit(f"{layer}:{channel}")
             for k, pick, crop in QUESTIONS:
                 attempt(partial(top, unit, k, pick, crop))
     last = index.unit(str(Unit(layer, 0)))
-    attempt(lambda: draw_sheet(last, last.top(2), sheet, pick="top", cropping=Cropping(index.crop(last.unit, "auto"))))
+    attempt(lambda: draw_sheet(last, last.top(1), sheet, pick="top", cropping=Cropping(index.crop(last.unit, "auto"))))
     if refused:
         raise refused[0]
 
@@ -418,6 +425,7 @@ def _run_chunk(options: argparse.Namespace) -> None:
         for number in range(options.start, min(options.start + CHUNK, len(everything))):
             name, mutation = everything[number]
             print(f"begin\t{number}\t{name}", flush=True)
+            signal.setitimer(signal.ITIMER_PROF, CPU_S)  # by default the signal ends the process
             print(f"end\t{number}\t{outcome(options.index, mutation, Path(scratch))!r}", flush=True)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(f"peak\t{peak}\t", flush=True)
@@ -428,14 +436,11 @@ def _isolated(options: argparse.Namespace, start: int, stop: int) -> Iterator[tu
     while start < stop:
         words = ["--index", options.index, "--flips", options.flips, "--seed", options.seed, "--start", start]
         command = [sys.executable, __file__, *map(str, words)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=CHUNK_S)
-            text, how = (
-                done.stdout,
-                f"died: signal {-done.returncode}" if done.returncode < 0 else "BUG: " + done.stderr[-500:],
-            )
-        except subprocess.TimeoutExpired as expired:
-            text, how = (expired.stdout or b"").decode(), f"hung: {CHUNK_S} s"
+        done = subprocess.run(command, capture_output=True, text=True)
+        text, how = done.stdout, "BUG: " + done.stderr[-500:]
+        if done.returncode < 0:
+            slow = -done.returncode == signal.SIGPROF
+            how = f"slow: {CPU_S} s" if slow else f"died: signal {-done.returncode}"
         lines = [line.split("\t", 2) for line in text.splitlines() if line.count("\t") >= 2]
         began = {int(number): name for kind, number, name in lines if kind == "begin"}
         ended = {int(number): what for kind, number, what in lines if kind == "end"}
@@ -491,7 +496,7 @@ def _report(options: argparse.Namespace) -> int:
     for (kind, what), count in sorted(counts.items()):
         print(f"{kind:10} {what:9} {count}")
     print(f"{total} hostile indexes; largest process {peak} MB")
-    return int(any(what == "BUG" or (kind == "structure" and what in ("died", "hung")) for kind, what in counts))
+    return int(any(what == "BUG" or (kind == "structure" and what in ("died", "slow")) for kind, what in counts))
 
 
 if __name__ == "__main__":

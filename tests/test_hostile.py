@@ -20,10 +20,11 @@ from patchmine.errors import ModelError, PatchmineError, PhotographError, Source
 from patchmine.headers import claimed_length
 from patchmine.printable import printable
 from patchmine.sources import open_source
+from patchmine.store import dataset_digests
 from scripts import check_hostile
 from tests.test_cli import failed
 
-LAYER = "colour"
+LAYER = "contrast"
 
 
 @pytest.fixture
@@ -89,6 +90,8 @@ def test_a_layer_leads_nowhere_else(hostile, layer):
         (lambda m: m.update(images=-1), "images is -1"),
         (lambda m: m.update(job=[[]]), "job is a list of 1, not an object"),
         (lambda m: m.update(layers=[]), "names 0 layers"),
+        (lambda m: m["checksums"]["files"].update({"../../x": "0"}), "is no file of an index"),
+        (lambda m: m.update(checksums=[]), "checksums is a list of 0"),
     ],
 )
 def test_every_value_of_the_manifest_is_checked(hostile, change, reason):
@@ -192,6 +195,17 @@ def test_a_dataset_is_what_the_layout_says_or_is_not_read(hostile, make, reason)
     with pytest.raises(StoreError, match=reason) as caught:
         top(3)
     assert f"layers/{LAYER}/top/value" in str(caught.value) or f"{LAYER}/top/value" in str(caught.value)
+
+
+def test_checksums_are_not_taken_of_what_lies_elsewhere_or_is_packed(hostile):
+    file = hostile / "activations.h5"
+    assert dataset_digests(file) == patchmine.open_index(hostile).manifest["checksums"]["datasets"]
+    replaced(hostile, "images/width", lambda g, n, old: g.create_dataset(n, data=old, compression="gzip"))
+    with pytest.raises(StoreError, match="images/width: it is compressed"):
+        dataset_digests(file)
+    check_hostile.claim(hostile, "images/path", 2**32 - 1)
+    with pytest.raises(StoreError, match="images/path: it claims a text"):
+        dataset_digests(file)
 
 
 def test_a_chunk_is_no_larger_than_it_needs_to_be(hostile):
