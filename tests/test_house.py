@@ -33,7 +33,7 @@ FLOORS = [
         "facets",
     ],
     ["calibration", "fields", "known", "giving"],
-    ["shards", "sheets", "telling", "retained"],
+    ["predicting", "shards", "sheets", "telling", "retained"],
     ["engines", "demo"],
     ["workspace", "publishing"],
     ["mining"],
