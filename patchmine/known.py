@@ -73,6 +73,14 @@ class Known:
         """(width, height) of that photograph; (0, 0) where it could not be read."""
         return (0, 0) if place.reason is not None else self._stores[place.store].image(place.row).size
 
+    def prediction(self, place: Place) -> str | None:
+        """What the network took that photograph for."""
+        return None if place.reason is not None else self._stores[place.store].image(place.row).prediction
+
+    def without_prediction(self) -> set[str]:
+        """Photographs that the network was not asked about."""
+        return {path for path, place in self.places.items() if place.reason is None and self.prediction(place) is None}
+
     def reduced(self, places: Sequence[Place]) -> dict[str, Reduced]:
         """What an executor would have left of these photographs, by layer; `row` counts them in this order."""
         return {layer: self._of_layer(layer, places) for layer in self._tables[0]}

@@ -25,6 +25,7 @@ from patchmine.job import Job, listing_digest
 from patchmine.known import Known
 from patchmine.layers import choose
 from patchmine.network import Network, Tap, survey
+from patchmine.predicting import Predictor, predictor, predicts
 from patchmine.publishing import Timing, publish
 from patchmine.receptive import FieldKind
 from patchmine.reporting import logged
@@ -119,7 +120,7 @@ def build_index(
     finished = None if run.fresh else space.finished(job, run.extend)
     if finished is not None and not space.shards.exists():
         return Report(directory, finished, True, 0.0, 0)
-    known = _known(space, entries) if run.extend and not run.fresh else None
+    known = _known(space, entries, predicts(network, entries)) if run.extend and not run.fresh else None
     plan = prepared(job, opened, entries, network, taps, choice.lanes(run.workers), stages, known)
     with space.taken(), logged(directory / LOG, progress) as told:
         # It may have been finished by another process since, or by one that died before it had tidied up.
@@ -130,13 +131,16 @@ def build_index(
         return complete(plan, space, run, told, stages, began)
 
 
-def _known(space: Workspace, entries: Sequence[Entry]) -> Known | None:
-    """What the finished index in the workspace knows of the photographs; None where there is none."""
+def _known(space: Workspace, entries: Sequence[Entry], predicted: bool) -> Known | None:
+    """What the finished index in the workspace knows of the photographs; None where there is none. Where `predicted`,
+    those without a prediction are to be computed again."""
     if not (space.directory / store.MANIFEST).exists():
         return None
     known = Known([store.Store(space.directory)], reread=True)
     known.forget(known.places.keys() - {entry.path for entry in entries})
     known.forget(known.without_vectors())
+    if predicted:
+        known.forget(known.without_prediction())
     return known
 
 
@@ -151,6 +155,7 @@ class Plan:
     fields: Fields
     executor: Executor
     known: Known | None
+    predictor: Predictor | None = None
 
 
 def prepared(
@@ -168,9 +173,11 @@ def prepared(
         fields = Fields(network, taps, cast(FieldKind, job.field))
         fields.check()
     with stages.timed("build"):
+        predicting = predictor(network, entries)
+        tapped = taps if predicting is None else (*taps, predicting.tap)
         setting = Setting(job.device, job.precision, job.batch_size, job.threads)
-        executor = executors.build(job.executor, network, taps, setting, lanes)
-    return Plan(job, source, entries, taps, fields, executor, known)
+        executor = executors.build(job.executor, network, tapped, setting, lanes)
+    return Plan(job, source, entries, taps, fields, executor, known, predicting)
 
 
 def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages: Stages, began: float) -> Report:
@@ -198,6 +205,7 @@ def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages:
             progress,
             stages,
             plan.known,
+            plan.predictor,
         )
         engines.kinds()[run.engine].mine(task, todo)
         mining = perf_counter() - start

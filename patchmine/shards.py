@@ -21,6 +21,7 @@ from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.job import Job, Shard
 from patchmine.known import Known, Place, joined
 from patchmine.network import Tap
+from patchmine.predicting import OUTPUT, Predictor, with_output
 from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
 from patchmine.request import Progress
 from patchmine.sources import Entry, Source
@@ -152,11 +153,12 @@ class ShardMiner:
         progress: Progress,
         stages: Stages,
         known: Known | None = None,
+        predictor: Predictor | None = None,
     ) -> None:
         self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
         self.executor, self.progress = executor, progress
         self.most = job.batch_size  # photographs at once; less after the memory has run out
-        self.stages, self.known = stages, known
+        self.stages, self.known, self.predictor = stages, known, predictor
         self.ahead = workers + -(-_AHEAD // job.batch_size)
         self.pool = ThreadPoolExecutor(workers, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
@@ -230,11 +232,15 @@ class ShardMiner:
         with self.stages.timed("forward"):
             batches = [list(batch) for _, batch in groupby(readable, _input_size)]
             reduced = [part for batch in batches for part in self._run(batch)]
+        predicted: dict[int, str] = {}
+        for images, of_batch in reduced:
+            if self.predictor is not None:
+                predicted |= self.predictor.predictions(images, of_batch.pop(OUTPUT))
         known = [photograph for photograph in photographs if photograph.known and photograph.reason is None]
         if known:
             with self.stages.timed("read"):
                 reduced = joined([*reduced, self._looked_up(known)])
-        block = Block([self._record(photograph) for photograph in photographs], reduced)
+        block = Block([self._record(photograph, predicted) for photograph in photographs], reduced)
         self.stages.done()
         return block
 
@@ -260,17 +266,21 @@ class ShardMiner:
         images = np.array([photograph.image for photograph in photographs], np.int64)
         return images, self.known.reduced([photograph.known for photograph in photographs if photograph.known])
 
-    def _record(self, photograph: Photograph) -> dict[str, Any]:
+    def _record(self, photograph: Photograph, predicted: Mapping[int, str]) -> dict[str, Any]:
         size = photograph.pixels.placement.source if photograph.pixels else (0, 0)
         if self.known and photograph.known:
             size = self.known.size(photograph.known)
-        return {
+        record = {
             "path": photograph.entry.path,
             "class": photograph.entry.class_name,
             "digest": photograph.digest,
             "size": list(size),
             "reason": photograph.reason,
         }
+        if self.predictor is not None:
+            known = self.known.prediction(photograph.known) if self.known and photograph.known else None
+            record["prediction"] = predicted.get(photograph.image, known)
+        return record
 
     def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
         """Take photographs of one input size through the network; in parts where the memory does not last."""
@@ -279,7 +289,7 @@ class ShardMiner:
             part = batch[start : start + self.most]
             images = np.array([photograph.image for photograph in part], np.int64)
             pixels = torch.stack([photograph.pixels.tensor for photograph in part if photograph.pixels])
-            bounds = {name: layer.bound for name, layer in self.layers.items()}
+            bounds = with_output({name: layer.bound for name, layer in self.layers.items()}, self.predictor)
             try:
                 reduced = self.executor.run(pixels, images, bounds)
             except (RuntimeError, MemoryError) as error:

@@ -24,7 +24,7 @@ FLOORS = [
         "layers field_rules observer sources models store",
         "receptive effective folding executors reduction vectors index class_file labels names_file facets",
         "calibration fields known giving",
-        "shards sheets telling retained",
+        "predicting shards sheets telling retained",
         "engines demo",
         "workspace publishing",
         "mining",

@@ -16,6 +16,7 @@ from patchmine.executors import Executor
 from patchmine.job import Job
 from patchmine.known import Known
 from patchmine.network import Tap
+from patchmine.predicting import Predictor
 from patchmine.request import Progress
 from patchmine.shardfile import ShardFile
 from patchmine.sources import Entry, Source
@@ -38,6 +39,8 @@ class Task:
     stages: Stages
     known: Known | None = None
     """What need not be computed again."""
+    predictor: Predictor | None = None
+    """What classifies the photographs, where nobody else does; the executor taps its output too."""
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -23,6 +23,7 @@ def mine(task: Task, todo: Sequence[Shard]) -> None:
         task.progress,
         task.stages,
         task.known,
+        task.predictor,
     )
     committed = len(task.finished)
     try:
