@@ -32,9 +32,9 @@ class Predictor:
 
     def predictions(self, images: Int64, output: Reduced) -> dict[int, str]:
         """The class with the highest output for each image whose outputs are numbers."""
-        sound: list[bool] = np.isfinite(output.value).all(axis=1).tolist()
+        sound = np.flatnonzero(np.isfinite(output.value).all(axis=1))
         best = output.value.argmax(axis=1)
-        return {int(i): self.classes[c] for i, c, good in zip(images, best, sound, strict=True) if good}
+        return {int(images[row]): self.classes[best[row]] for row in sound}
 
 
 def predicts(network: Network, entries: Sequence[Entry]) -> bool:
