@@ -422,7 +422,7 @@ def _run_chunk(options: argparse.Namespace) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     everything = mutations(options.index, options.flips, options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        for number in range(options.start, min(options.start + CHUNK, len(everything))):
+        for number in range(options.start, min(options.stop or len(everything), len(everything))):
             name, mutation = everything[number]
             print(f"begin\t{number}\t{name}", flush=True)
             signal.setitimer(signal.ITIMER_PROF, CPU_S)  # by default the signal ends the process
@@ -434,7 +434,18 @@ def _run_chunk(options: argparse.Namespace) -> None:
 def _isolated(options: argparse.Namespace, start: int, stop: int) -> Iterator[tuple[str, str]]:
     """(name, outcome) of each mutation of a chunk, over as many processes as it takes."""
     while start < stop:
-        words = ["--index", options.index, "--flips", options.flips, "--seed", options.seed, "--start", start]
+        words = [
+            "--index",
+            options.index,
+            "--flips",
+            options.flips,
+            "--seed",
+            options.seed,
+            "--start",
+            start,
+            "--stop",
+            stop,
+        ]
         command = [sys.executable, __file__, *map(str, words)]
         done = subprocess.run(command, capture_output=True, text=True)
         text, how = done.stdout, "BUG: " + done.stderr[-500:]
@@ -462,6 +473,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--index", type=Path)
     parser.add_argument("--start", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--stop", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.start is not None:
         _run_chunk(options)
