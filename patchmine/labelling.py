@@ -174,12 +174,13 @@ class Separation:
 
         The photographs with the label rank high just when those without rank low; the sharper of both bounds counts.
         """
-        high, low = (other * (self.auroc - 0.5) / self.count for other in (self.outside, self.inside))
-        exponents = [
-            (size[:, None] * (STEPS * mean[:, None] - cumulant)).max(axis=1)
-            for size, mean, cumulant in zip((self.inside, self.outside), (high, low), cumulants, strict=True)
-        ]
-        return np.maximum(0, np.nan_to_num(np.maximum(*exponents)))
+        found = np.zeros(len(self.auroc))
+        rows = np.flatnonzero(self.auroc > 0.5)
+        inside, outside, more = self.inside[rows], self.outside[rows], (self.auroc[rows] - 0.5) / self.count
+        for size, mean, cumulant in zip((inside, outside), (outside * more, inside * more), cumulants, strict=True):
+            best = (STEPS * mean[:, None] - cumulant).max(axis=1, initial=0)
+            found[rows] = np.maximum(found[rows], size * best)
+        return found
 
 
 def _cumulants(points: Float64, shares: Float64) -> Float64:

@@ -263,7 +263,7 @@ def test_every_patchmine_line_of_the_readme_names_a_command():
     text = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
     found = re.findall(r"^\s*(?:\$ )?patchmine (\S+)", text, re.MULTILINE)
     assert found
-    assert set(found) - {"--help"} <= set(COMMANDS)
+    assert set(found) - {"--help", "--install-completion"} <= set(COMMANDS)
 
 
 def test_crops_of_a_deep_layer_are_effective_on_a_sheet_and_whole_in_json(cli, shapes_index_dir):

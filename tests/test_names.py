@@ -1,0 +1,271 @@
+"""Labels and names of an index: stored, computed anew, given by a person, completed by the shell."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import patchmine
+from patchmine import models
+from patchmine.errors import StoreError
+from patchmine.predicting import predictor
+from patchmine.sources import Entry
+from tests.test_cli import failed
+
+LABELLED = "thing"
+
+
+@pytest.fixture(scope="module")
+def classes_dir(tmp_path_factory):
+    """120 drawn pictures: many of each class."""
+    directory = tmp_path_factory.mktemp("names") / "s.patchmine"
+    patchmine.build_index("shapes:160", directory, model="shapes", keep=10)
+    return directory
+
+
+@pytest.fixture
+def named(classes_dir, tmp_path):
+    return shutil.copytree(classes_dir, tmp_path / "s.patchmine")
+
+
+def labelled_unit(directory):
+    return next(unit for unit in patchmine.open_index(directory).units(LABELLED) if unit.label)
+
+
+def test_units_find_their_own_things(classes_dir):
+    """Each unit of the last layer fires for a colour and a shape, and so do the classes say."""
+    index = patchmine.open_index(classes_dir)
+    truth = models.load("shapes").class_names
+    classes = {record.class_name for record in index.store.records()}
+    named = [unit for unit in index.units(LABELLED) if truth[unit.unit.channel] in classes]
+    assert len(named) == len(classes) > 10
+    assert all(unit.label == truth[unit.unit.channel] for unit in named)
+    assert all(unit.name == f"{unit.label.replace(' ', '_')}_{unit.unit.channel}" for unit in named)
+    assert all(index.unit(unit.name, LABELLED).unit == unit.unit for unit in named)
+    assert all(0.95 < unit.auroc <= 1 for unit in named)
+    assert index.manifest["labels"]["from"] == "classes"
+
+
+def test_units_lists_labels_and_filters_by_them(cli, classes_dir):
+    unit = labelled_unit(classes_dir)
+    words = ("units", "-i", classes_dir, "--layer", LABELLED)
+    document = json.loads(cli(*words, "--json", "--sort", "auroc").stdout)
+    assert document["labels"]["from"] == "classes"
+    areas = [u["auroc"] for u in document["units"] if u["auroc"] is not None]
+    assert areas == sorted(areas, reverse=True)
+    assert [u["auroc"] for u in document["units"]][: len(areas)] == areas
+    for pattern in (unit.label, unit.label.replace(" ", "_"), unit.label[:3] + "*"):
+        found = json.loads(cli(*words, "--json", "--label", pattern).stdout)["units"]
+        assert unit.name in {u["name"] for u in found}
+    assert "no unit has the label 'nonsense'" in failed(cli(*words, "--label", "nonsense"))
+    table = cli(*words, "--facets").stdout.splitlines()
+    assert table[0].split() == ["unit", "name", "label", "auroc", "max", "mean", "positive", "tied", "facets"]
+    assert table[-1] == "labels: by the classes of the photographs"
+    facets = json.loads(cli(*words, "--json", "--sort", "facets").stdout)["units"]
+    assert all(u["facets"] >= 1 for u in facets)
+    assert cli(*words, "--csv", "--facets").stdout.startswith("layer,channel,name,label,auroc,max,")
+    top = json.loads(cli("top", "-i", classes_dir, "--unit", unit.name, "--layer", LABELLED, "--json").stdout)
+    assert top["unit"]["label"] == unit.label
+
+
+def test_dead_and_saturated_units_are_marked(named):
+    with h5py.File(named / "activations.h5", "r+", libver="v110") as file:
+        file["layers/colour/stats/maximum"][0] = 0
+        file["layers/colour/stats/tied"][1] = 26
+    marks = [unit.summary()["marks"] for unit in patchmine.open_index(named).units("colour")]
+    assert marks[:3] == [["dead"], ["saturated"], []]
+
+
+def test_a_name_is_given_listed_used_and_taken_away(cli, named):
+    assert "koi" in cli("name", "-i", named, "colour:1", "koi").stdout
+    assert json.loads(cli("name", "-i", named, "--json").stdout)["given"] == {"colour:1": "koi"}
+    shown = json.loads(cli("top", "-i", named, "--unit", "koi", "--json").stdout)["unit"]
+    assert (shown["layer"], shown["channel"], shown["name"]) == ("colour", 1, "koi")
+    before = json.loads(cli("top", "-i", named, "--unit", "colour_1", "--json").stdout)["unit"]
+    assert before == shown
+    assert "called 'koi' already" in failed(cli("name", "-i", named, "colour:2", "koi"))
+    assert "did you mean koi" in failed(cli("top", "-i", named, "--unit", "koy"))
+    cli("name", "-i", named, "contrast:0", "koi")
+    assert "colour:1, contrast:0" in failed(cli("top", "-i", named, "--unit", "koi")).replace(
+        "contrast:0, colour:1", "colour:1, contrast:0"
+    )
+    cli("name", "-i", named, "colour:koi", "--remove")
+    assert "has been given no name" in failed(cli("name", "-i", named, "colour:1", "--remove"))
+    assert json.loads(cli("name", "-i", named, "--json").stdout)["given"] == {"contrast:0": "koi"}
+
+
+@pytest.mark.parametrize("name", ["", " koi", "a:b", "a/b", "-k", "7", "koi_3", "thing_1", "\x1b[2J", "x" * 101])
+def test_a_name_that_means_something_else_is_refused(cli, named, name):
+    done = cli("name", "-i", named, "--", "colour:1", name)
+    assert repr(name)[1:4] in failed(done) or "is no name" in failed(done)
+    assert not (named / "names.json").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["colour:1"], ["--auto", "colour:1", "x"], ["--remove"], ["--labels", "x.csv"], ["colour:1", "x", "--auto"]],
+)
+def test_name_says_what_it_takes(cli, named, words):
+    failed(cli("name", "-i", named, *words))
+
+
+def test_names_survive_a_rebuild_and_wait_for_their_units(cli, tmp_path):
+    cli("index", "shapes:8", "--model", "shapes", "-o", "a.patchmine")
+    cli("name", "-i", "a.patchmine", "colour:1", "koi")
+    assert cli("index", "shapes:8", "--model", "shapes", "-o", "a.patchmine", "--fresh").returncode == 0
+    assert json.loads(cli("name", "-i", "a.patchmine", "--json").stdout)["given"] == {"colour:1": "koi"}
+    cli("index", "shapes:8", "--model", "shapes", "-o", "a.patchmine", "--layers", "thing", "--fresh")
+    listed = cli("name", "-i", "a.patchmine")
+    assert "koi" not in listed.stdout
+    assert "kept for units that this index has not, such as colour:1" in listed.stderr
+
+
+def test_labels_computed_anew_are_those_of_the_index(cli, named):
+    index = patchmine.open_index(named)
+    stored = {unit.unit: (unit.label, unit.auroc) for unit in index.units()}
+    digest = (named / "activations.h5").read_bytes()
+    document = json.loads(cli("name", "-i", named, "--auto", "--json").stdout)
+    assert document["labels"]["from"] == "classes"
+    again = patchmine.open_index(named)
+    assert again.names_file.auto is not None
+    assert {unit.unit: (unit.label, unit.auroc) for unit in again.units()} == stored
+    assert (named / "activations.h5").read_bytes() == digest
+    lines = [f"{r.path},{'even' if r.image % 2 else 'odd'}" for r in index.store.records()]
+    (named.parent / "other.csv").write_text("\n".join(lines))
+    assert "units have a label" in cli("name", "-i", named, "--auto", "--labels", "other.csv").stdout
+    assert {unit.label for unit in patchmine.open_index(named).units()} <= {None, "even", "odd"}
+    document = json.loads((named / "names.json").read_text())
+    document["auto"]["job"] = "0" * 32
+    (named / "names.json").write_text(json.dumps(document))
+    assert {unit.unit: (unit.label, unit.auroc) for unit in patchmine.open_index(named).units()} == stored
+
+
+def test_an_index_of_an_older_patchmine_has_no_labels(cli, named):
+    with h5py.File(named / "activations.h5", "r+", libver="v110") as file:
+        del file["labels"]
+        for layer in file["layers"].values():
+            del layer["label"], layer["auroc"]
+    manifest = json.loads((named / "manifest.json").read_text())
+    del manifest["labels"]
+    (named / "manifest.json").write_text(json.dumps(manifest))
+    index = patchmine.open_index(named)
+    assert {unit.label for unit in index.units()} == {None}
+    assert "labels     none" in cli("info", "-i", named).stdout
+    cli("name", "-i", named, "--auto")
+    assert labelled_unit(named).label
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"format": 2, "given": {}, "auto": null}',
+        '{"format": 1, "given": [], "auto": null}',
+        '{"format": 1, "given": {"colour": "x"}, "auto": null}',
+        '{"format": 1, "given": {"colour:1": "a:b"}, "auto": null}',
+        '{"format": 1, "given": {"colour:1": 7}, "auto": null}',
+        '{"format": 1, "given": {"colour:1": "\\u001b[2J"}, "auto": null}',
+        '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "x", "layers": {}}}',
+        '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "layers": {"colour": {}}}}',
+        '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "layers": {"colour": '
+        '{"label": ["a"], "auroc": [7]}}}}',
+        "[" * 100_000,
+    ],
+)
+def test_names_of_a_stranger_are_checked(named, text):
+    job = patchmine.open_index(named).manifest["job_digest"]
+    (named / "names.json").write_text(text.replace("JOB", job))
+    with pytest.raises(StoreError, match=r"names\.json is damaged.*mend it or delete it"):
+        [unit.auroc for unit in patchmine.open_index(named).units() if unit.name]
+
+
+@pytest.mark.parametrize(("name", "value"), [("label", 99), ("label", -2), ("auroc", 2.0), ("auroc", np.nan)])
+def test_labels_of_a_stranger_are_checked(named, name, value):
+    with h5py.File(named / "activations.h5", "r+", libver="v110") as file:
+        file[f"layers/{LABELLED}/{name}"][labelled_unit(named).unit.channel] = value
+    with pytest.raises(StoreError, match=f"{LABELLED}/(label|auroc)"):
+        [unit.auroc for unit in patchmine.open_index(named).units() if unit.name]
+
+
+def test_without_a_table_or_a_class_there_is_no_label(cli, tmp_path):
+    cli("index", "shapes:8", "--model", "shapes", "-o", "n.patchmine", "--no-table")
+    index = patchmine.open_index(tmp_path / "n.patchmine")
+    assert {unit.label for unit in index.units()} == {None}
+    assert index.manifest["labels"] == {"from": "none"}
+    assert "--no-table" in failed(cli("name", "-i", "n.patchmine", "--auto"))
+
+
+@pytest.fixture(scope="module")
+def unclassified(tmp_path_factory):
+    """Drawn pictures in one flat folder: nothing says what they are."""
+    from patchmine.sources import open_source
+
+    folder = tmp_path_factory.mktemp("flat")
+    source = open_source("shapes:60")
+    for entry in source.entries():
+        (folder / entry.path).write_bytes(source.read(entry.path))
+    return folder
+
+
+def test_where_nothing_has_a_class_the_network_says_what_it_sees(cli, unclassified):
+    done = cli("index", unclassified, "--model", "shapes", "-o", "p.patchmine", "--shard-size", 16)
+    assert done.returncode == 0, done.stderr
+    network = models.load("shapes")
+    assert "by what the network itself takes" in cli("info", "-i", "p.patchmine").stdout
+    assert "by what the network itself takes" in cli("units", "-i", "p.patchmine").stdout
+    predictions = [record.prediction for record in patchmine.open_index("p.patchmine").store.records()]
+    things, _ = patchmine.open_index("p.patchmine").store.table("thing")
+    assert predictions == [network.class_names[best] for best in things.argmax(axis=1)]
+    half = [cli("index", unclassified, "--model", "shapes", "-o", "q.patchmine", "--shard-size", 16, "--limit", 30)]
+    half.append(cli("index", unclassified, "--model", "shapes", "-o", "q.patchmine", "--shard-size", 16, "--extend"))
+    assert [done.returncode for done in half] == [0, 0]
+    sums = [
+        json.loads(cli("info", "-i", name, "--json").stdout)["checksums"]["datasets"]
+        for name in ("p.patchmine", "q.patchmine")
+    ]
+    assert "images/prediction" in sums[0]
+    assert sums[0] == sums[1]
+
+
+def test_the_network_is_not_asked_where_a_class_is_known():
+    network = models.load("shapes")
+    assert predictor(network, [Entry("a.png", None)]) is not None
+    assert predictor(network, [Entry("a.png", None), Entry("b.png", "x")]) is None
+
+
+def complete(line, folder, **environment):
+    words = line.split(" ")
+    program = "import sys; sys.argv = ['patchmine']; from patchmine.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={
+            **os.environ,
+            "_PATCHMINE_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+            **environment,
+        },
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout.split()
+
+
+def test_the_shell_completes_units_layers_and_names(named, tmp_path):
+    unit = labelled_unit(named)
+    assert unit.name in complete(f"patchmine top --unit {unit.name[:3]}", tmp_path)
+    assert complete("patchmine top --unit colour:1", tmp_path)[0] == "colour:1"
+    assert complete("patchmine units --layer th", tmp_path) == [LABELLED]
+    assert unit.name in complete(f"patchmine name {unit.name[:3]}", tmp_path)
+    only = complete("patchmine top --layer colour --unit ", tmp_path)
+    assert len(only) == patchmine.open_index(named).layers["colour"]
+    assert complete("patchmine top --unit fi", tmp_path / "..") == []
+    assert complete("patchmine top --unit fi", tmp_path, PATCHMINE_INDEX="nothing") == []
