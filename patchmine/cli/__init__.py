@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from patchmine.cli import demo, errors, index, info, layers, merge, top, units, verify, words
+from patchmine.cli import demo, errors, fires, index, info, layers, merge, similar, top, units, verify, words
 
 app = typer.Typer(
     name="patchmine",
@@ -26,6 +26,8 @@ COMMANDS = (
     merge.merge,
     top.top,
     units.units,
+    similar.similar,
+    fires.fires,
     info.info,
     layers.layers,
     layers.rf,
