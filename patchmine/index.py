@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -27,8 +27,11 @@ from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
+    from patchmine.firing import Fires
     from patchmine.likeness import Likeness
+    from patchmine.network import Network
     from patchmine.picking import Mask
+    from patchmine.similarity import Similar
     from patchmine.sources import Source
 
 ENVIRONMENT = "PATCHMINE_INDEX"
@@ -203,6 +206,63 @@ class Index:
                         label is None or found.labelled(label)
                     ):
                         yield found
+
+    def similar(
+        self,
+        unit: str | Unit | None = None,
+        *,
+        image: str | Path | None = None,
+        box: Box | None = None,
+        layer: str | None = None,
+        k: int = request.K,
+        several: bool = False,
+        crop: str = "rf",
+        share: float = request.SHARE,
+        model: str | None = None,
+        weights: Path | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Similar:
+        """The k patches nearest to the best patch of a unit, or to a photograph or a box in it (source pixels).
+
+        One patch of each photograph, unless `several`. For a unit also the k units that go with it. `note` is told
+        what else there is to say; `model` and `weights` are as for `models.load_for_index`. Raises RequestError
+        unless it is given exactly one of unit and image, and what `similarity` raises.
+        """
+        from patchmine.similarity import Wish, similar_to_photograph, similar_to_unit
+
+        wish = Wish(k, several, crop, share)
+        if (unit is None) == (image is None):
+            raise RequestError("similar to what? give either --unit U or --image FILE")
+        if unit is not None:
+            if box is not None:
+                raise RequestError("--box is a part of --image FILE, not of a unit: leave one of them out")
+            return similar_to_unit(self.unit(unit, layer), wish, note)
+        assert image is not None
+        return similar_to_photograph(self, image, self._loader(model, weights), wish, note, box, layer)
+
+    def fires(
+        self,
+        image: str | Path,
+        *,
+        layer: str | None = None,
+        k: int = request.K,
+        crop: str = "rf",
+        share: float = request.SHARE,
+        model: str | None = None,
+        weights: Path | None = None,
+    ) -> Fires:
+        """The k units that a photograph drives hardest, measured against the photographs of the index."""
+        from patchmine.firing import fires
+
+        return fires(self, image, self._loader(model, weights), layer=layer, k=k, crop=crop, share=share)
+
+    def _loader(self, model: str | None, weights: Path | None) -> Callable[[], Network]:
+        def load() -> Network:
+            from patchmine.models import load_for_index
+
+            return load_for_index(self.job, model, weights)
+
+        return load
 
     def fields(self, layer: str) -> FieldsBySize:
         """The receptive fields of a layer for every input size; read once."""

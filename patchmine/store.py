@@ -518,6 +518,10 @@ class Store:
         columns = {name: data.texts() if name == "path" else data[:] for name, data in self._columns.items()}
         return [self._record(columns, columns["path"][image], image) for image in range(self.images)]
 
+    def images_of(self, digest: str) -> Int64:
+        """The ids of the photographs with these bytes: none, one, or several copies."""
+        return np.flatnonzero(self._columns["digest"][:] == digest.encode()).astype(np.int64)
+
     def _read_image(self, image: int) -> ImageRecord:
         if not 0 <= image < self.images:
             raise refusal(self._file, "images", f"there is no photograph {image} of {self.images}")

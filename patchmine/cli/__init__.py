@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from patchmine.cli import demo, errors, index, info, layers, merge, name, top, units, verify, words
+from patchmine.cli import demo, errors, fires, index, info, layers, merge, name, similar, top, units, verify, words
 
 app = typer.Typer(
     name="patchmine",
@@ -27,6 +27,8 @@ COMMANDS = (
     top.top,
     units.units,
     name.name,
+    similar.similar,
+    fires.fires,
     info.info,
     layers.layers,
     layers.rf,

@@ -33,6 +33,19 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="A state dict or safetensors file.", show_default=False),
 ]
+ModelOfIndex = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="M",
+        help="The network of the index; to be typed where it is a file of code, which is run.",
+        show_default=False,
+    ),
+]
+Sheet = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="SHEET", help="A contact sheet: .png, .pdf or .svg.", show_default=False),
+]
 Workers = Annotated[
     int, typer.Option("--workers", metavar="N", help="Threads that decode and compute.", show_default="the cores")
 ]

@@ -28,6 +28,14 @@ def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
     writer.writerows(rows)
 
 
+def flat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with its nested parts as columns of their own."""
+    row: dict[str, Any] = {}
+    for key, value in document.items():
+        row |= {f"{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {key: value}
+    return row
+
+
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
     """Aligned columns; numbers to the right."""
     _tolerate()

@@ -32,15 +32,7 @@ def verify(
     k: Annotated[int, typer.Option("-k", metavar="K", help="With --crops: patches of each unit.")] = K,
     share: options.Share = request.SHARE,
     seed: Annotated[int, typer.Option("--seed", help="For what is drawn at random.")] = 0,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            metavar="M",
-            help="The network of the index; to be typed where it is a file of code, which is run.",
-            show_default=False,
-        ),
-    ] = None,
+    model: options.ModelOfIndex = None,
     weights: options.Weights = None,
     workers: options.Workers = RUN.workers,
     index: options.IndexDir = None,

@@ -7,10 +7,14 @@ from pathlib import Path
 
 from patchmine import request
 from patchmine.errors import RequestError
-from patchmine.index import Cropping, IndexedUnit, Patches
+from patchmine.firing import Fires
+from patchmine.index import Cropping, Index, IndexedUnit, Patches
+from patchmine.sheets.fires import fires_page
 from patchmine.sheets.grid import grid_page
 from patchmine.sheets.page import Page
+from patchmine.sheets.similar import similar_page
 from patchmine.sheets.strips import strips_page
+from patchmine.similarity import Similar
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -41,6 +45,22 @@ def draw_strips(
     """Write a sheet with a row of the top k patches for each unit; otherwise as `draw_sheet`."""
     check_target(target)
     page = strips_page(units, k, crop=crop, share=share)
+    render(page, target)
+    return page.missing
+
+
+def draw_similar(index: Index, found: Similar, target: Path, cropping: Cropping) -> list[str]:
+    """Write a sheet of what is similar; otherwise as `draw_sheet`."""
+    check_target(target)
+    page = similar_page(index, found, cropping)
+    render(page, target)
+    return page.missing
+
+
+def draw_fires(index: Index, found: Fires, target: Path, *, crop: str, share: float = request.SHARE) -> list[str]:
+    """Write a sheet of the units that a photograph drives, beside their best patches; otherwise as `draw_sheet`."""
+    check_target(target)
+    page = fires_page(index, found, crop=crop, share=share)
     render(page, target)
     return page.missing
 

@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from patchmine.crops import View, padding, tile
 from patchmine.errors import PhotographError
-from patchmine.geometry import FieldGroup
+from patchmine.geometry import FieldGroup, ReceptiveField
 from patchmine.index import Cropping, IndexedUnit
 from patchmine.printable import printable
 from patchmine.sheets.page import LONGEST, font
@@ -49,8 +49,12 @@ def ratio(unit: IndexedUnit, patches: Sequence[Patch], cropping: Cropping) -> fl
 
 
 def view(unit: IndexedUnit, patch: Patch, cropping: Cropping) -> View:
+    """What the tile of a patch of the index shows."""
+    return framed(unit.index.field(patch.unit.layer, patch.image_id), patch, cropping)
+
+
+def framed(field: ReceptiveField, patch: Patch, cropping: Cropping) -> View:
     """The field as it lies, in a frame of the same size for every patch; one larger than the input in the input."""
-    field = unit.index.field(patch.unit.layer, patch.image_id)
     group, channel = field.group(patch.unit.channel), patch.unit.channel
     seen = group.seen(patch.position)
     height, width = field.input

@@ -1,0 +1,254 @@
+"""What looks like this to the network: nearest patches by the cosine of their vectors, nearest units by correlation.
+
+A patch's vector is what all channels of its layer do at its place. The kept patches of all units are compared: each
+photograph is there with the places at which it is among the best of some unit, and with no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine import digests, request, vectors
+from patchmine.errors import RequestError, StoreError, UnitError, nearest
+from patchmine.index import Index, IndexedUnit, Patches
+from patchmine.ranking import CELLS, Float32, TopK
+from patchmine.units import Box, Patch, Position, Unit
+
+if TYPE_CHECKING:
+    from patchmine.looking import Sight
+    from patchmine.network import Network
+
+Note = Callable[[str], None]
+
+_ROWS = 4096  # of the table in memory at once: the rows of a chunk
+_MARGIN = 2  # candidates for each patch that is wanted: they were found among rounded vectors
+
+
+@dataclass(frozen=True)
+class Similar:
+    """What is most similar, best first.
+
+    `query` says what was asked for, as the JSON has it. `patches` are ranked by `similarities`, the cosines; each is
+    named by the unit among whose best it ranks highest, and has that unit's value. `units` come with their correlations
+    and are empty where no unit was asked for or there is no table. `sight` is the photograph that was asked for.
+    """
+
+    query: dict[str, Any]
+    layer: str
+    patches: Patches
+    similarities: list[float]
+    units: list[tuple[IndexedUnit, float]]
+    asked: Patch
+    sight: Sight | None = None
+
+    def as_dict(self, index: Index) -> dict[str, Any]:
+        """The document of `similar --json`."""
+        patches = [
+            {**patch_as_dict(index, patch), "similarity": round(similarity, 6)}
+            for patch, similarity in zip(self.patches, self.similarities, strict=True)
+        ]
+        units = [{**unit.as_dict(), "similarity": round(similarity, 6)} for unit, similarity in self.units]
+        return {"index": index.name, "query": self.query, "patches": patches, "units": units}
+
+    def _repr_html_(self) -> str:
+        return self.patches._repr_html_()
+
+
+def patch_as_dict(index: Index, patch: Patch) -> dict[str, Any]:
+    """A patch as `top --json` has it, with the unit that it belongs to."""
+    return {**patch.as_dict(), **index.unit(str(patch.unit)).as_dict()}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How many patches are wanted and what is shown of them; `several` of one photograph, or its best alone."""
+
+    k: int = request.K
+    several: bool = False
+    crop: str = "rf"
+    share: float = request.SHARE
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise RequestError(f"-k {self.k} is too few: give 1 or more")
+        if not 0 < self.share <= 1:
+            raise RequestError(f"--share {self.share} is no share: give a number above 0 and up to 1")
+
+
+def similar_to_unit(unit: IndexedUnit, wish: Wish, note: Note) -> Similar:
+    """Patches nearest to the unit's best one, which comes first itself, and the units that go with this one.
+
+    Raises StoreError for a unit that has no patch.
+    """
+    index, layer = unit.index, unit.unit.layer
+    best = unit.top(1, crop=wish.crop, share=wish.share)
+    if not best:
+        raise StoreError(f"{unit.unit} has no patch in {index.name}: it is finite on no photograph; take another unit")
+    kept, images, places = index.store.vectors(layer)
+    pair = best[0].image_id * CELLS + index.store.top(layer, unit.unit.channel)[2][0]
+    row = int(np.searchsorted(images * CELLS + places, pair))
+    if row == len(images) or (images[row], places[row]) != (pair // CELLS, pair % CELLS):
+        raise StoreError(f"{index.name} holds no vector of the best patch of {unit.unit}; build it again with --fresh")
+    patches, similarities = _nearest(index, layer, kept[row].astype(np.float32), wish, note)
+    query = {"unit": unit.as_dict(), "layer": layer, "patch": best[0].as_dict()}
+    return Similar(query, layer, patches, similarities, correlated(unit, wish.k, note), best[0])
+
+
+def similar_to_photograph(
+    index: Index,
+    file: str | Path,
+    load: Callable[[], Network],
+    wish: Wish,
+    note: Note,
+    box: Box | None = None,
+    layer: str | None = None,
+) -> Similar:
+    """Patches nearest to a photograph, or to a box in it (source pixels), in a layer: the last one, unless given.
+
+    Of a box it is the mean of the vectors at the positions whose field's centre lies in it, or else the position that
+    is nearest to its middle. Of a whole photograph it is the position at which the layer responds most: where the sum
+    of its positive activations is largest. Of one that is in the index it is the largest whose vector is kept there, so
+    that it finds itself.
+
+    Raises what `looking.look` raises, and UnitError for an unknown layer.
+    """
+    from patchmine.looking import look
+
+    chosen = layer or list(index.layers)[-1]
+    if chosen not in index.layers:
+        raise UnitError(f"the index has no layer {chosen!r}{nearest(chosen, index.layers)}")
+    sight = look(index, file, [chosen], load, box)
+    maps = sight.maps[chosen]
+    positions = [_strongest(index, sight, chosen)] if box is None else sight.positions_in(chosen, box)
+    vector = np.stack([maps[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
+    patches, similarities = _nearest(index, chosen, vector, wish, note)
+    query = {
+        "image": str(file),
+        "box": None if box is None else box.as_dict(),
+        "layer": chosen,
+        "positions": [{"y": position.y, "x": position.x} for position in positions],
+    }
+    middle = positions[len(positions) // 2]
+    hardest = Unit(chosen, int(np.nan_to_num(maps[:, middle.y, middle.x]).argmax()))
+    asked = sight.patch(hardest, 0, middle, index.crop(hardest, wish.crop), wish.share)
+    return Similar(query, chosen, patches, similarities, [], asked, sight)
+
+
+def _strongest(index: Index, sight: Sight, layer: str) -> Position:
+    """Where the layer responds most, among the places that the index keeps of this photograph, if it knows it."""
+    maps = np.nan_to_num(sight.maps[layer])
+    response = np.maximum(maps, 0).sum(axis=0, dtype=np.float64).ravel()
+    _, images, places = index.store.vectors(layer)
+    kept = places[np.isin(images, index.store.images_of(digests.of_bytes(sight.data)))]
+    kept = kept[kept < len(response)]
+    place = kept[response[kept].argmax()] if len(kept) else response.argmax()
+    return Position(*divmod(int(place), maps.shape[2]))
+
+
+def _nearest(index: Index, layer: str, vector: Float32, wish: Wish, note: Note) -> tuple[Patches, list[float]]:
+    """The patches whose vectors are nearest to this one (channels,)."""
+    if not np.isfinite(vector).all() or not vector.any():
+        raise RequestError(f"nothing in layer {layer} responds to that, so nothing is like it; try another --layer")
+    stored, images, places = index.store.vectors(layer)
+    neighbours = vectors.Neighbours(index.store, note)
+    enough = _MARGIN * wish.k
+    wanted = 2 * enough
+    while True:
+        rows, cosines = neighbours.nearest(layer, vector, wanted)
+        rows = _distinct(rows, cosines, rows if wish.several else images)
+        if len(rows) >= enough or wanted >= len(stored):
+            break
+        wanted *= 4
+    rows = rows[:enough]
+    similarities = neighbours.cosines(layer, vector, rows)
+    order = np.lexsort((rows, -similarities))[: wish.k]
+    top = index.store.top_of_all(layer)
+    return (
+        Patches(
+            [
+                _patch(index, layer, top, int(images[row]), int(places[row]), rank, wish)
+                for rank, row in enumerate(rows[order], 1)
+            ]
+        ),
+        similarities[order].astype(float).tolist(),
+    )
+
+
+def _distinct(rows: NDArray[np.int64], cosines: Float32, group_of: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The best row of each group, best first."""
+    order = np.lexsort((rows, -cosines))
+    ranked = rows[order]
+    groups = ranked if group_of is rows else group_of[ranked]
+    _, first = np.unique(groups, return_index=True)
+    return ranked[np.sort(first)]
+
+
+def _patch(index: Index, layer: str, top: TopK, image: int, place: int, rank: int, wish: Wish) -> Patch:
+    """The kept place as a patch of the unit among whose best it ranks highest."""
+    units, ranks = np.nonzero((top.images == image) & (top.positions == place) & top.filled)
+    if not len(units):
+        raise StoreError(
+            f"{index.name} holds a vector of {layer} that is of no unit's best; build it again with --fresh"
+        )
+    first = np.lexsort((units, ranks))[0]
+    unit = Unit(layer, int(units[first]))
+    value = float(top.values[units[first], ranks[first]])
+    return index.patch(unit, rank, value, image, place, index.crop(unit, wish.crop), wish.share)
+
+
+def correlated(unit: IndexedUnit, k: int, note: Note = lambda _: None) -> list[tuple[IndexedUnit, float]]:
+    """The k other units of the index whose activations over all photographs go most with this one's, best first.
+
+    Pearson's correlation. A photograph on which either is not finite is left out; units that never vary correlate with
+    nothing. Without a table there is nothing to compare: said, and empty.
+    """
+    index, own = unit.index, unit.unit
+    if not index.store.has_table:
+        note(f"{index.name} was built with --no-table, so no units can be compared")
+        return []
+    column = index.store.column(own.layer, own.channel)[0].astype(np.float64)
+    found: list[tuple[float, Unit]] = []
+    for layer in index.layers:
+        similar = _correlations(index, layer, column)
+        found += [(float(similar[c]), Unit(layer, c)) for c in np.flatnonzero(np.isfinite(similar)).tolist()]
+    order = sorted((-similarity, number) for number, (similarity, _) in enumerate(found))
+    ranked = [(IndexedUnit(index, found[number][1]), found[number][0]) for _, number in order]
+    if not ranked:
+        note(f"{own} never varies, so no unit goes with it")
+    return [(other, similarity) for other, similarity in ranked if other.unit != own][:k]
+
+
+def _correlations(index: Index, layer: str, column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each unit of a layer with a column (images,): float64 (units,), NaN where one of them never varies."""
+    value, _ = index.store.table_on_disk(layer)
+    # Around numbers near their means sums of squares lose nothing to rounding.
+    middle = index.stats(layer)["mean"].astype(np.float64)
+    finite = np.isfinite(column)
+    column = np.where(finite, column - column[finite].mean() if finite.any() else 0, 0)
+    count, other_sum, other_square, own_sum, own_square, product = np.zeros((6, len(middle)))
+    for start in range(0, len(index), _ROWS):
+        block = value[start : start + _ROWS]
+        known = np.isfinite(block) & finite[start : start + _ROWS, None]
+        other = np.where(known, block - middle, 0)
+        own = column[start : start + _ROWS]
+        count += known.sum(axis=0)
+        other_sum += other.sum(axis=0)
+        other_square += np.einsum("ij,ij->j", other, other)
+        own_sum += own @ known
+        own_square += own**2 @ known
+        product += own @ other
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt((own_square - own_sum**2 / count) * (other_square - other_sum**2 / count))
+        found: NDArray[np.float64] = (product - own_sum * other_sum / count) / spread
+    # What is left of a unit that never varies is rounding.
+    varies = spread > 1e-9 * np.sqrt(own_square * other_square)
+    return np.where(varies, np.clip(found, -1, 1), np.nan)
+
+
+__all__ = ["Similar", "Wish", "correlated", "similar_to_photograph", "similar_to_unit"]
