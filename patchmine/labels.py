@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.labelling import ALPHA, Labels, label_units
 from patchmine.ranking import Float32
 from patchmine.store import Store
 from patchmine.units import Unit
-from patchmine.wordnet import word
 
 BLOCK_BYTES = 64 << 20
 """Activations in memory at once; a block has the columns of at least one chunk."""
@@ -43,6 +41,9 @@ def of_store(store: Store, classes: Sequence[str | None] | None = None) -> Found
     `classes` are those of the photographs, in the order of their ids; without them the store's own count, or else what
     the network took the photographs for.
     """
+    from patchmine.labelling import ALPHA, Labels, label_units  # not needed to read labels
+    from patchmine.wordnet import word
+
     if not store.has_table:
         return Found({}, {}, {"from": "none"})
     origin = "classes"
