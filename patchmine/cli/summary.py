@@ -23,7 +23,8 @@ def print_report(report: Report) -> None:
         print("this index was finished before; nothing had to be done")
     print_layers(manifest)
     first = manifest["layers"][-1]["layer"]
-    print(f"{report.directory}: {manifest['images']} photographs")
+    size = sum(file.stat().st_size for file in report.directory.iterdir() if file.is_file())
+    print(f"{report.directory}: {manifest['images']} photographs, {size / 1e6:.0f} MB on disk")
     print(f"ask it: patchmine top -i {report.directory} --unit {first}:0")
 
 
@@ -33,10 +34,11 @@ def seconds_by_stage(stages: Mapping[str, Any]) -> str:
     start = [f"{name} {others[name]:.1f}" for name in ("list", "load", "calibrate", "fields", "build")]
     mining = [f"{name} {seconds:.1f}" for name, seconds in stages["of_mining"].items()]
     meanwhile = [f"{name} {others.get(name, 0):.1f}" for name in ("rank", "write")]
+    publish = [f"{name} {others.get(name, 0):.1f}" for name in ("effective", "table", "labels", "faiss", "checksums")]
     return (
         f"seconds: start {stages['start']:.1f} ({', '.join(start)}); mining {stages['mining']:.1f} "
         f"({', '.join(mining)}; meanwhile {', '.join(meanwhile)}); "
-        f"publish {stages['publish']:.1f} (effective fields {others['effective']:.1f})"
+        f"publish {stages['publish']:.1f} ({', '.join(publish)})"
     )
 
 
@@ -63,7 +65,8 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
         )
     skipped = manifest["skipped_files"]
     if skipped:
-        print(f"{len(skipped)} photographs were skipped:")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["skipped"].items())
+        print_line(f"{len(skipped)} photographs were skipped: {reasons}")
         for entry in skipped[:20]:
             print_line(f"  {entry['image']}: {entry['reason']}")
         if len(skipped) > 20:
