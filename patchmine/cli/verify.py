@@ -100,7 +100,9 @@ def _conclude(findings: Sequence[Finding]) -> None:
     from patchmine.cli.output import print_line
 
     if not any(finding.wrong for finding in findings):
-        print_line("proved: nothing of this index has changed since it was made, and it is what its network does")
+        print_line(
+            "proved: nothing of this index has changed since it was made, and what was computed again is the same"
+        )
     for finding in findings:
         if finding.unproved:
             print_line(f"not proved: {finding.unproved}")
