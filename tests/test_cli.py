@@ -286,4 +286,4 @@ def test_verify_says_what_crops_retain(cli, shapes_index_dir):
         # Nothing outside the receptive field takes part, so the crop alone brings back the whole activation.
         assert rows[layer, "rf"]["median"] == pytest.approx(1, abs=1e-4)
         assert rows[layer, "rf"]["p10"] == pytest.approx(1, abs=1e-4)
-    assert "say what to verify" in failed(cli("verify", "-i", shapes_index_dir))
+    assert "count from 1" in failed(cli("verify", "-i", shapes_index_dir, "--units", 0))
