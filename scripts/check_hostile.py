@@ -5,8 +5,8 @@
 Takes a small finished index (built here from drawn pictures, unless one is given) and makes of it one hostile index
 after the other: bytes of activations.h5 changed at random, datasets deleted, resized, retyped, replaced by links,
 packed or filled with nonsense, values of the manifest exchanged. Each is opened and asked for everything that a reading
-command asks for, in a process that may not take more than a few GB or seconds. Prints how many answered, were refused, died in
-libhdf5 or ran too long, and every error that is none of patchmine's; exits with 1 if there is one.
+command asks for, in a process that may not take more than a few GB or seconds. Prints how many answered, were refused,
+died in libhdf5 or ran too long, and every error that is none of patchmine's; exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import h5py
 import numpy as np
 
 from patchmine.errors import PatchmineError
+from patchmine.firing import percentiles
 from patchmine.index import Cropping, Index, IndexedUnit, open_index
 from patchmine.sheets import draw_sheet
 from patchmine.units import Unit
@@ -95,9 +96,16 @@ def _ask(index: Index, sheet: Path) -> None:
             for k, pick, crop in QUESTIONS:
                 attempt(partial(top, unit, k, pick, crop))
     last = index.unit(str(Unit(layer, 0)))
+    attempt(partial(_similar, index, last))
     attempt(lambda: draw_sheet(last, last.top(2), sheet, pick="top", cropping=Cropping(index.crop(last.unit, "auto"))))
     if refused:
         raise refused[0]
+
+
+def _similar(index: Index, unit: IndexedUnit) -> None:
+    json.dumps(index.similar(str(unit.unit), k=3).as_dict(index), allow_nan=False)
+    zeros = np.zeros(index.layers[unit.unit.layer], np.float32)
+    percentiles(index, unit.unit.layer, zeros)
 
 
 def _vectors(index: Index, layer: str) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from patchmine.crops import tile
 from patchmine.firing import Fired, Fires
 from patchmine.index import Cropping, Index
-from patchmine.looking import Sight
 from patchmine.sheets import tiles
 from patchmine.sheets.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.photograph import COLOURS, photograph_picture
+
+if TYPE_CHECKING:
+    from patchmine.looking import Sight
 
 BEST = 6
 PHOTOGRAPH, TALLEST = 210.0, 260.0
