@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from patchmine import digests, request, vectors
 from patchmine.errors import RequestError, StoreError, UnitError, nearest
 from patchmine.index import Index, IndexedUnit, Patches
-from patchmine.ranking import CELLS, Float32, TopK
+from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.units import Box, Patch, Position, Unit
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
-_MARGIN = 2  # candidates for each patch that is wanted: they were found among rounded vectors
+_MOST = 8192  # candidates whose vectors are read: more than that are as good as alike
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def similar_to_photograph(
         raise UnitError(f"the index has no layer {chosen!r}{nearest(chosen, index.layers)}")
     sight = look(index, file, [chosen], load, box)
     maps = sight.maps[chosen]
-    positions = [_strongest(index, sight, chosen)] if box is None else sight.positions_in(chosen, box)
+    positions = [_strongest(index, sight, chosen, note)] if box is None else sight.positions_in(chosen, box)
     vector = np.stack([maps[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
     patches, similarities = _nearest(index, chosen, vector, wish, note)
     query = {
@@ -140,13 +140,16 @@ def similar_to_photograph(
     return Similar(query, chosen, patches, similarities, [], asked, sight)
 
 
-def _strongest(index: Index, sight: Sight, layer: str) -> Position:
+def _strongest(index: Index, sight: Sight, layer: str, note: Note) -> Position:
     """Where the layer responds most, among the places that the index keeps of this photograph, if it knows it."""
     maps = np.nan_to_num(sight.maps[layer])
     response = np.maximum(maps, 0).sum(axis=0, dtype=np.float64).ravel()
     _, images, places = index.store.vectors(layer)
-    kept = places[np.isin(images, index.store.images_of(digests.of_bytes(sight.data)))]
+    own = index.store.images_of(digests.of_bytes(sight.data))
+    kept = places[np.isin(images, own)]
     kept = kept[kept < len(response)]
+    if len(own) and not len(kept):
+        note(f"{sight.path} is in {index.name}, and none of its places is among the kept ones of {layer}")
     place = kept[response[kept].argmax()] if len(kept) else response.argmax()
     return Position(*divmod(int(place), maps.shape[2]))
 
@@ -157,36 +160,35 @@ def _nearest(index: Index, layer: str, vector: Float32, wish: Wish, note: Note) 
         raise RequestError(f"nothing in layer {layer} responds to that, so nothing is like it; try another --layer")
     stored, images, places = index.store.vectors(layer)
     neighbours = vectors.Neighbours(index.store, note)
-    enough = _MARGIN * wish.k
-    wanted = 2 * enough
+    wanted = 4 * wish.k
     while True:
         rows, cosines = neighbours.nearest(layer, vector, wanted)
-        rows = _distinct(rows, cosines, rows if wish.several else images)
-        if len(rows) >= enough or wanted >= len(stored):
+        first = _firsts(rows if wish.several else images[rows])[: wish.k]
+        enough = len(first) == wish.k
+        bar = cosines[first[-1]] - vectors.ROUNDING if enough else -np.inf
+        if wanted >= len(stored) or (enough and (cosines[-1] < bar or wanted >= _MOST)):
             break
         wanted *= 4
-    rows = rows[:enough]
+    rows = rows[cosines >= bar]
     similarities = neighbours.cosines(layer, vector, rows)
-    order = np.lexsort((rows, -similarities))[: wish.k]
+    order = np.lexsort((rows, -similarities))
+    order = order[_firsts(rows[order] if wish.several else images[rows[order]])][: wish.k]
+    rows = rows[order]
     top = index.store.top_of_all(layer)
     return (
         Patches(
             [
                 _patch(index, layer, top, int(images[row]), int(places[row]), rank, wish)
-                for rank, row in enumerate(rows[order], 1)
+                for rank, row in enumerate(rows, 1)
             ]
         ),
         similarities[order].astype(float).tolist(),
     )
 
 
-def _distinct(rows: NDArray[np.int64], cosines: Float32, group_of: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The best row of each group, best first."""
-    order = np.lexsort((rows, -cosines))
-    ranked = rows[order]
-    groups = ranked if group_of is rows else group_of[ranked]
-    _, first = np.unique(groups, return_index=True)
-    return ranked[np.sort(first)]
+def _firsts(groups: Int64) -> Int64:
+    """Where each group is met first, in the order in which they are met."""
+    return np.sort(np.unique(groups, return_index=True)[1])
 
 
 def _patch(index: Index, layer: str, top: TopK, image: int, place: int, rank: int, wish: Wish) -> Patch:
@@ -235,19 +237,23 @@ def _correlations(index: Index, layer: str, column: NDArray[np.float64]) -> NDAr
     for start in range(0, len(index), _ROWS):
         block = value[start : start + _ROWS]
         known = np.isfinite(block) & finite[start : start + _ROWS, None]
-        other = np.where(known, block - middle, 0)
+        if known.all():  # as good as always, and twice as fast
+            known = np.ones((len(block), 1))
+        else:
+            block = np.where(known, block, middle)
+        other = block - middle
         own = column[start : start + _ROWS]
         count += known.sum(axis=0)
-        other_sum += other.sum(axis=0)
+        other_sum += np.ones(len(other)) @ other
         other_square += np.einsum("ij,ij->j", other, other)
         own_sum += own @ known
         own_square += own**2 @ known
         product += own @ other
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt((own_square - own_sum**2 / count) * (other_square - other_sum**2 / count))
-        found: NDArray[np.float64] = (product - own_sum * other_sum / count) / spread
+        own_spread, other_spread = own_square - own_sum**2 / count, other_square - other_sum**2 / count
+        found: NDArray[np.float64] = (product - own_sum * other_sum / count) / np.sqrt(own_spread * other_spread)
     # What is left of a unit that never varies is rounding.
-    varies = spread > 1e-9 * np.sqrt(own_square * other_square)
+    varies = (own_spread > 1e-12 * own_square) & (other_spread > 1e-12 * other_square)
     return np.where(varies, np.clip(found, -1, 1), np.nan)
 
 

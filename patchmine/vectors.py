@@ -49,6 +49,8 @@ _HEADER_BYTES = 8 << 20
 _LISTS = 1 << 20
 _SPOT = 16
 _NEAR = 2e-3  # float16 of a vector of length 1 is nearer to it than that
+ROUNDING = 1e-3
+"""Two cosines that differ by more are in the right order although float16 rounds them: each is off by up to 2**-11."""
 
 Codes = NDArray[np.float16]
 Note = Callable[[str], None]
@@ -413,4 +415,4 @@ def _line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-__all__ = ["AT", "EXACT", "RECALL", "Neighbours", "Plan", "build", "normalised", "scan"]
+__all__ = ["AT", "EXACT", "RECALL", "ROUNDING", "Neighbours", "Plan", "build", "normalised", "scan"]

@@ -32,6 +32,7 @@ import h5py
 import numpy as np
 
 from patchmine.errors import PatchmineError
+from patchmine.firing import percentiles
 from patchmine.index import Cropping, Index, IndexedUnit, open_index
 from patchmine.sheets import draw_sheet
 from patchmine.store import dataset_digests
@@ -102,9 +103,16 @@ def _ask(index: Index, sheet: Path) -> None:
             for k, pick, crop in QUESTIONS:
                 attempt(partial(top, unit, k, pick, crop))
     last = index.unit(str(Unit(layer, 0)))
+    attempt(partial(_similar, index, last))
     attempt(lambda: draw_sheet(last, last.top(1), sheet, pick="top", cropping=Cropping(index.crop(last.unit, "auto"))))
     if refused:
         raise refused[0]
+
+
+def _similar(index: Index, unit: IndexedUnit) -> None:
+    json.dumps(index.similar(str(unit.unit), k=3).as_dict(index), allow_nan=False)
+    zeros = np.zeros(index.layers[unit.unit.layer], np.float32)
+    percentiles(index, unit.unit.layer, zeros)
 
 
 def _vectors(index: Index, layer: str) -> None:

@@ -248,6 +248,7 @@ HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress",
         (["top", "-i", "{index}", "--unit", FIRST, "--json"], []),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "sheet.png"], []),
         (["units", "-i", "{index}"], []),
+        (["similar", "-i", "{index}", "--unit", FIRST, "--json"], ["faiss"]),
         (["info", "-i", "{index}"], []),
     ],
 )
