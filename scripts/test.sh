@@ -6,4 +6,4 @@ source scripts/environment.sh
 prepare dev
 python -m ruff check .
 python -m mypy
-python -m pytest "$@"
+python -m pytest -n 2 "$@"  # two at a time, each with threads of its own
