@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from patchmine import digests
+from patchmine.errors import PhotographError
 from patchmine.executors import Reduced
 from patchmine.ranking import CELLS, Int64, TopK, among
+from patchmine.sources import Source
 from patchmine.store import Store
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
@@ -30,12 +34,8 @@ class Place:
 class Known:
     """Rows of finished indexes of one job, by the path of their photograph. Any thread may ask."""
 
-    def __init__(self, stores: Sequence[Store], reread: bool) -> None:
-        """With `reread` a photograph counts as known only where its bytes still have the digest that they had.
-
-        Raises StoreError where a store has no table: its rows are not there to be taken over.
-        """
-        self.reread = reread
+    def __init__(self, stores: Sequence[Store]) -> None:
+        """Raises StoreError where a store has no table: its rows are not there to be taken over."""
         self.places: dict[str, Place] = {}
         self._stores = list(stores)
         self._tables = []
@@ -50,6 +50,21 @@ class Known:
         """Photographs that are to be computed again, or to leave."""
         for path in paths:
             self.places.pop(path, None)
+
+    def changed(self, source: Source, workers: int, advance: Callable[[int], None]) -> set[str]:
+        """Photographs whose bytes are not those that they were. One that cannot be read, now or then, is among them."""
+
+        def differs(path: str) -> bool:
+            try:
+                return digests.of_bytes(source.read(path)) != self.places[path].digest
+            except PhotographError:
+                return True
+            finally:
+                advance(1)
+
+        paths = list(self.places)
+        with ThreadPoolExecutor(workers) as pool:
+            return {path for path, differ in zip(paths, pool.map(differs, paths), strict=True) if differ}
 
     def without_vectors(self) -> set[str]:
         """Photographs that would be among the kept of some unit now, and whose vector was not kept then.

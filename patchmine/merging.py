@@ -59,7 +59,7 @@ def merge_indexes(
     stores = [Store(Path(index)) for index in indexes]
     job = _common_job(stores)
     with stages.timed("list"):
-        known = Known(stores, reread=False)
+        known = Known(stores)
         listed = sorted(_listed(stores), key=lambda photograph: (photograph.entry.path, photograph.store))
         twice = _twice(listed)
         if twice and not dedupe:

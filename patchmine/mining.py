@@ -17,7 +17,7 @@ from patchmine.calibration import WORTH_IT, Choice, candidates, fastest
 from patchmine.class_file import classified
 from patchmine.decode import decoder_name, prepare
 from patchmine.engines import Task, shard_path
-from patchmine.errors import PhotographError, RequestError, SourceError, nearest
+from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, nearest
 from patchmine.executors import Executor, Setting
 from patchmine.executors.torch import default_device
 from patchmine.fields import Fields
@@ -118,9 +118,12 @@ def build_index(
         choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
     job = _job(wanted, choice, device, opened, entries, network, taps)
     finished = None if run.fresh else space.finished(job, run.extend)
+    known = None
+    if run.extend and not run.fresh:
+        with stages.timed("compare"):
+            known = _known(space, opened, entries, predicts(network, entries), finished is not None, run, progress)
     if finished is not None and not space.shards.exists():
         return Report(directory, finished, True, 0.0, 0)
-    known = _known(space, entries, predicts(network, entries)) if run.extend and not run.fresh else None
     plan = prepared(job, opened, entries, network, taps, choice.lanes(run.workers), stages, known)
     with space.taken(), logged(directory / LOG, progress) as told:
         # It may have been finished by another process since, or by one that died before it had tidied up.
@@ -131,13 +134,33 @@ def build_index(
         return complete(plan, space, run, told, stages, began)
 
 
-def _known(space: Workspace, entries: Sequence[Entry], predicted: bool) -> Known | None:
-    """What the finished index in the workspace knows of the photographs; None where there is none. Where `predicted`,
-    those without a prediction are to be computed again."""
+def _known(
+    space: Workspace,
+    source: Source,
+    entries: Sequence[Entry],
+    predicted: bool,
+    finished: bool,
+    run: Run,
+    progress: Progress,
+) -> Known | None:
+    """What the finished index in the workspace knows of the photographs as they are now; None where there is none.
+
+    Where `predicted`, those without a prediction are to be computed again. Raises StoreError where none came or went
+    (`finished`) but some have changed: by its job, the index that is there could not be told from the new one.
+    """
     if not (space.directory / store.MANIFEST).exists():
         return None
-    known = Known([store.Store(space.directory)], reread=True)
+    known = Known([store.Store(space.directory)])
     known.forget(known.places.keys() - {entry.path for entry in entries})
+    known.forget([path for path, place in known.places.items() if place.reason is not None])
+    progress.begin(len(known.places), 0, "photographs compared")
+    changed = known.changed(source, run.workers, progress.advance)
+    if finished and changed:
+        raise StoreError(
+            f"{len(changed)} of the photographs are not what they were, the first {min(changed)!r}; none came or went, "
+            "so there is nothing to extend: index them anew with --fresh"
+        )
+    known.forget(changed)
     known.forget(known.without_vectors())
     if predicted:
         known.forget(known.without_prediction())

@@ -204,8 +204,9 @@ class ShardMiner:
     def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Where photographs could not be read, see whether any can: a disk that was unmounted must not leave an index
         of half of its photographs."""
-        gone = [record for record in records if not record["digest"]]
-        if not gone or (self.known is not None and not self.known.reread):
+        known = self.known.places if self.known else {}
+        gone = [record for record in records if not record["digest"] and record["path"] not in known]
+        if not gone:
             return
         step = max(1, len(self.entries) // _PROBES)
         for entry in self.entries[::step]:
@@ -248,14 +249,12 @@ class ShardMiner:
         entry = self.entries[image]
         digest = ""
         known = self.known.places.get(entry.path) if self.known else None
-        if self.known and known and not self.known.reread:
+        if known:
             return Photograph(image, entry, known.digest, None, known.reason, known)
         try:
             with self.stages.timed("read"):
                 data = self.source.read(entry.path)
                 digest = digests.of_bytes(data)
-            if known and known.digest == digest:
-                return Photograph(image, entry, digest, None, None, known)
             with self.stages.timed("decode"):
                 return Photograph(image, entry, digest, prepare(data, self.job.preprocessing), None)
         except PhotographError as error:

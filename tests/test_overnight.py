@@ -11,6 +11,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import patchmine
 from patchmine import publishing, store
@@ -228,6 +229,19 @@ def test_extending_lets_photographs_leave_and_notices_changed_ones(growing, tmp_
     there[0].unlink()
     there[1].write_bytes(next(iter(aside.values())))  # another picture under the same name
     assert patchmine.build_index(folder, out, WANTED, EXTEND).images == 11
+    patchmine.build_index(folder, tmp_path / "whole.patchmine", WANTED)
+    same(out, tmp_path / "whole.patchmine")
+
+
+def test_extending_notices_a_photograph_that_has_changed_and_who_moves_up_for_it(growing, tmp_path):
+    folder, _ = growing
+    out = tmp_path / "g.patchmine"
+    changed = sorted(folder.rglob("*.jpg"))[0]
+    Image.new("RGB", (300, 260), "black").save(changed)  # hardly a unit's strongest any more
+    with pytest.raises(StoreError, match="1 of the photographs are not what they were, .* --fresh"):
+        patchmine.build_index(folder, out, WANTED, EXTEND)
+    (folder / "other" / "zz.png").write_bytes(next(folder.rglob("*.png")).read_bytes())
+    assert patchmine.build_index(folder, out, WANTED, EXTEND).images == 13
     patchmine.build_index(folder, tmp_path / "whole.patchmine", WANTED)
     same(out, tmp_path / "whole.patchmine")
 

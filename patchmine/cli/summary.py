@@ -31,7 +31,8 @@ def print_report(report: Report) -> None:
 def seconds_by_stage(stages: Mapping[str, Any]) -> str:
     """One line: start-up by part, the threads that mine on average, and publishing."""
     others = stages["others"]
-    start = [f"{name} {others[name]:.1f}" for name in ("list", "load", "calibrate", "fields", "build")]
+    parts = ("list", "load", "calibrate", "compare", "fields", "build")
+    start = [f"{name} {others[name]:.1f}" for name in parts if name in others]
     mining = [f"{name} {seconds:.1f}" for name, seconds in stages["of_mining"].items()]
     meanwhile = [f"{name} {others.get(name, 0):.1f}" for name in ("rank", "write")]
     publish = [f"{name} {others.get(name, 0):.1f}" for name in ("effective", "table", "labels", "faiss", "checksums")]

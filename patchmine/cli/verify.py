@@ -82,7 +82,7 @@ def _whole(
         _conclude(findings)
     if wrong:
         photographs = set(wrong) <= {"photographs"}
-        way = "bring the photographs back, or: patchmine index ... --extend" if photographs else "build it with --fresh"
+        way = ("bring the photographs back, or " if photographs else "") + "build it with --fresh"
         raise StoreError(f"{index.name}: {len(wrong)} of {len(findings)} checks failed ({', '.join(wrong)}); {way}")
 
 
