@@ -22,7 +22,7 @@ FLOORS = [
         "job decode network tar_headers weights crops naming labelling",
         "field_moves field_calls field_windows checked datasets",
         "layers field_rules observer sources models store",
-        "receptive effective folding executors reduction vectors class_file",
+        "receptive effective folding executors gpu reduction vectors class_file",
         "index similarity firing looking labels names_file facets",
         "calibration fields known giving",
         "predicting shards sheets telling retained",
