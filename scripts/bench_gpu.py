@@ -29,7 +29,7 @@ from patchmine import build_index, digests, executors, models
 from patchmine.calibration import candidates, rate
 from patchmine.decode import normalised, prepare
 from patchmine.executors import Setting
-from patchmine.gpu import GpuExecutor
+from patchmine.gpu import GpuExecutor, queuing
 from patchmine.layers import choose
 from patchmine.network import survey
 from patchmine.request import Run, Wanted
@@ -94,7 +94,7 @@ def main() -> None:
                     executor = executors.build("torch", network, taps, setting, choice.lanes(run.workers))
                     assert isinstance(executor, GpuExecutor)
                     pixels = sample.repeat(-(-choice.batch_size // len(sample)), 1, 1, 1)[: choice.batch_size]
-                    forward[choice.batch_size] = bare(executor, pixels.to(DEVICE))
+                    forward[choice.batch_size] = queuing().submit(bare, executor, pixels.to(DEVICE)).result()
                     ran[choice.batch_size] = rate(executor, choice, taps, sample, run.workers)
                 best = max(ran, key=lambda size: ran[size])
                 with tempfile.TemporaryDirectory() as temporary:
