@@ -38,6 +38,10 @@ def version() -> str:
     return f"openvino {installed('openvino')}, torch {torch.__version__}"
 
 
+def default_device() -> str:
+    return "cpu"
+
+
 def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor:
     os.environ.setdefault("OPENVINO_TELEMETRY", "0")
     import openvino
