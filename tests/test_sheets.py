@@ -68,7 +68,7 @@ def test_crops_are_turned_upright():
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 @pytest.mark.parametrize("crop", ["rf", "erf", "image"])
 def test_sheets_in_every_format_and_twice_the_same(shapes_index, tmp_path, suffix, crop):
-    unit = next(shapes_index.units())
+    unit = shapes_index.units()[0]
     patches = unit.top(7, crop=crop)
     written = []
     for number in range(2):
@@ -91,7 +91,7 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
     folder = tmp_path / "here"
     shutil.copytree(photographs, folder)
     patchmine.build_index(folder, tmp_path / "p.patchmine", model="shapes")
-    unit = next(patchmine.open_index(tmp_path / "p.patchmine").units())
+    unit = patchmine.open_index(tmp_path / "p.patchmine").units()[0]
     patches = unit.top(4)
     draw_sheet(unit, patches, tmp_path / "whole.png", pick="top", cropping=Cropping("rf"))
     (folder / patches[1].image).unlink()
@@ -102,7 +102,7 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
 
 
 def test_targets_are_checked_first(shapes_index, tmp_path):
-    unit = next(shapes_index.units())
+    unit = shapes_index.units()[0]
     for name, reason in (("a.jpg", "end its name"), ("no/a.png", "no folder")):
         with pytest.raises(RequestError, match=reason):
             draw_sheet(unit, unit.top(1), tmp_path / name, pick="top", cropping=Cropping("rf"))
