@@ -67,7 +67,8 @@ class Fires(Answer):
     """How many units were asked."""
 
     def as_dict(self, index: Index) -> dict[str, Any]:
-        return {"index": index.name, "image": self.sight.path, "units": [fired.as_dict() for fired in self.units]}
+        units = [fired.as_dict() for fired in self.units]
+        return {"index": index.name, "image": self.sight.path, "labels": index.labels.about, "units": units}
 
     def rows(self) -> list[dict[str, Any]]:
         return [flat(fired.as_dict()) for fired in self.units]

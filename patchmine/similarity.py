@@ -63,7 +63,8 @@ class Similar(Answer):
             for patch, rounded in zip(self.patches, self._rounded(), strict=True)
         ]
         units = [{**unit.as_dict(), "similarity": round(similarity, 6)} for unit, similarity in self.units]
-        return {"index": index.name, "query": self.query, "patches": patches, "units": units}
+        about = index.labels.about
+        return {"index": index.name, "query": self.query, "labels": about, "patches": patches, "units": units}
 
     def rows(self) -> list[dict[str, Any]]:
         return [

@@ -34,7 +34,7 @@ def fires(
     Example: `patchmine fires my.jpg -i imagenet-val.patchmine -k 8 -o fires.pdf`
     """
     from patchmine.cli.errors import say
-    from patchmine.cli.output import print_csv, print_json, print_line, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table, tell_labels
     from patchmine.errors import RequestError
     from patchmine.firing import HEADER
     from patchmine.index import open_index
@@ -61,5 +61,6 @@ def fires(
     else:
         print_line(f"{photo} among {len(opened)} photographs of {opened.name}")
         print_table(found.shown(), HEADER)
+        tell_labels(opened, [fired.unit for fired in found.units])
         if out is not None:
             print(out)

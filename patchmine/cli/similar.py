@@ -114,11 +114,13 @@ def _box(text: str) -> Box:
 
 
 def _print(index: Index, found: Similar) -> None:
-    from patchmine.cli.output import print_line, print_table
+    from patchmine.cli.output import print_line, print_table, tell_labels
     from patchmine.similarity import HEADER
 
     print_line(f"patches of {index.name} nearest to {found.asked_for} in {found.layer}")
     print_table(found.shown(), HEADER)
+    units = [unit for unit, _ in found.units]
     if found.units:
         print_line(f"units that go with {found.asked_for}")
         print_table([(f"{s:.4f}", str(u.unit), u.name) for u, s in found.units], ["correlation", "unit", "name"])
+    tell_labels(index, [index.unit(found.asked.unit), *units] if found.sight is None else units)

@@ -65,7 +65,7 @@ def top(
         if missing:
             say(f"{len(missing)} of {len(patches)} photographs could not be shown; {missing[0]}")
 
-    from patchmine.cli.output import print_csv, print_json, print_line, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table, tell_labels
 
     if json:
         print_json(
@@ -75,6 +75,7 @@ def top(
                 "crop": meant,
                 "unit": found.as_dict(),
                 "patches": [patch.as_dict() for patch in patches],
+                "labels": opened.labels.about,
             }
         )
     elif csv:
@@ -82,5 +83,6 @@ def top(
     else:
         print_line(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
         print_table([patch_row(patch) for patch in patches], PATCH_HEADER)
+        tell_labels(opened, [found])
         if out is not None:
             print(out)

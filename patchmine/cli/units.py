@@ -53,7 +53,7 @@ def units(
     from patchmine.cli.output import print_csv, print_json, print_line, print_table
     from patchmine.errors import RequestError, nearest
     from patchmine.index import open_index
-    from patchmine.labels import SAYS
+    from patchmine.labels import said
 
     if json and csv:
         raise RequestError("--json and --csv exclude each other: give one of them")
@@ -77,7 +77,7 @@ def units(
     else:
         rows = [unit_row(unit) for unit in found]
         print_table([list(row.values()) for row in rows], list(rows[0]))
-        print_line(f"labels: {SAYS[opened.labels.about['from']]}")
+        print_line(f"labels: {said(opened.labels.about)}")
 
 
 def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
