@@ -16,14 +16,14 @@ ROOT = Path(patchmine.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "allocator digests errors printable stages request units classes wordnet",
+        "allocator digests errors printable stages request units classes wordnet tables",
         "ranking reporting geometry photographs shardfile reach regular documents headers",
         "likeness class_match picking",
         "job decode network tar_headers weights crops naming labelling",
         "field_moves field_calls field_windows checked datasets",
         "layers field_rules observer sources models store",
         "receptive effective folding executors gpu reduction vectors class_file",
-        "index similarity firing looking labels names_file facets",
+        "answers index similarity firing looking labels names_file facets",
         "calibration fields known giving",
         "predicting shards sheets telling retained",
         "engines demo",

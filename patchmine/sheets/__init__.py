@@ -13,6 +13,7 @@ from patchmine.sheets.fires import fires_page
 from patchmine.sheets.grid import grid_page
 from patchmine.sheets.page import Page
 from patchmine.sheets.similar import similar_page
+from patchmine.sheets.spectrum import spectrum_page
 from patchmine.sheets.strips import strips_page
 from patchmine.similarity import Similar
 
@@ -28,13 +29,17 @@ def check_target(target: Path) -> None:
 
 
 def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, cropping: Cropping) -> list[str]:
-    """Write the contact sheet of one unit's patches to a .png, .pdf or .svg.
+    """Write the contact sheet of one unit's patches to a .png, .pdf or .svg: those of `spectrum` in strips, a strip for
+    each band of its range, and others in a grid.
 
     Raises RequestError for another suffix or a missing folder. A photograph that can no longer be read, or is
     another one now, gets a tile that says so and is in what is returned, with the reason.
     """
     check_target(target)
-    page = grid_page(unit, patches, pick=pick, cropping=cropping)
+    if pick == "spectrum":
+        page = spectrum_page(unit, patches, cropping=cropping)
+    else:
+        page = grid_page(unit, patches, pick=pick, cropping=cropping)
     render(page, target)
     return page.missing
 
