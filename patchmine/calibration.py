@@ -64,7 +64,7 @@ def candidates(network: Network, wanted: Wanted, device: str, workers: int) -> l
 def _settings(executor: str, device: str, workers: int) -> list[tuple[int, int]]:
     """(batch size, threads) to try, the one that is expected to win first."""
     if device != "cpu":
-        return [(64, 1), (128, 1), (32, 1)]
+        return [(128, 1), (256, 1), (64, 1)]
     if executor == "openvino":
         return [(8, 1), (16, 1)]
     alone = [(16, 1), (32, 1)]

@@ -18,9 +18,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -43,7 +44,7 @@ from patchmine.executors.torch import TorchExecutor
 from patchmine.layers import choose
 from patchmine.network import run_until, survey
 from patchmine.request import Run, Wanted
-from patchmine.sources import open_source
+from patchmine.sources import Entry, open_source
 from patchmine.store import read_manifest
 
 TRIAL_S = 2.0
@@ -90,6 +91,14 @@ def run_notebook(folder: Path, images: int) -> float:
         with torch.no_grad():
             network.module(torch.stack(arrays).float() / 127.5 - 1)
     return len(paths) / (perf_counter() - start)
+
+
+def repeated(source: Path, entries: Sequence[Entry], count: int, into: Path) -> None:
+    """A folder of so many photographs: links to those of `source`, as often as it takes, in their class folders."""
+    for number, entry in enumerate(islice(cycle(entries), count)):
+        link = into / entry.path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.with_name(f"{number}-{link.name}").symlink_to((source / entry.path).resolve())
 
 
 def ratios(rates: list[float], bases: list[float]) -> list[float]:
@@ -168,14 +177,11 @@ def main() -> None:
         """Photographs a second: steady, whole."""
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "photographs"
-            for number, entry in enumerate(entries * options.repeat):
-                link = folder / entry.path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.with_name(f"{number}-{link.name}").symlink_to((options.folder / entry.path).resolve())
+            count = len(entries) * options.repeat
+            repeated(options.folder, entries, count, folder)
             directory = folder.with_suffix(".patchmine")
             build_index(folder, directory, wanted, run)
             stages = read_manifest(directory)["stages"]
-            count = len(entries) * options.repeat
             return count / stages["mining"], count / stages["total"]
 
     found: dict[str, list[float]] = {}
