@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from patchmine.recipe import Recipe
 from patchmine.units import Position
@@ -29,19 +30,19 @@ def objective(recipe: Recipe, channels: Tensor, position: Position) -> Objective
 
     def diverse(maps: Tensor) -> Tensor:
         driven = neuron(maps)
-        return driven - recipe.diversity * driven.detach().abs() * likeness(maps, recipe.images)
+        others = maps[:, :, position.y, position.x].clone()
+        others[images, channels] = 0
+        return driven - recipe.diversity * driven.detach().abs() * likeness(others, recipe.images)
 
     return {"neuron": neuron, "channel": channel, "negative": negative, "diverse": diverse}[recipe.objective]
 
 
-def likeness(maps: Tensor, group: int) -> Tensor:
-    """How alike each picture is to the others of its group of so many that follow one another, (images,).
+def likeness(vectors: Tensor, group: int) -> Tensor:
+    """How alike each vector (images, channels) is to the others of its group of so many that follow one another.
 
-    The mean cosine of their Gram matrices: which channels go together, wherever they do (the style of Gatys et al.
-    2015, as Olah et al. 2017 use it).
+    The mean cosine, (images,). Of what all other channels do at the unit's own place, and not, as Olah et al. 2017
+    have it, of which channels go together anywhere: pictures then differ in what drives the unit, not around it.
     """
-    flat = maps.flatten(2)
-    grams = torch.bmm(flat, flat.transpose(1, 2)).flatten(1)
-    unit = torch.nn.functional.normalize(grams, dim=1).unflatten(0, (-1, group))
+    unit = normalize(vectors, dim=1).unflatten(0, (-1, group))
     cosines = torch.bmm(unit, unit.transpose(1, 2))
     return ((cosines.sum(2) - 1) / max(group - 1, 1)).flatten()

@@ -78,9 +78,9 @@ def synthesize(
 ) -> list[Synthetic]:
     """Synthetic images of several units of one layer, as one batch; `recipe.images` of each in turn.
 
-    Of `preprocessing` only mean and std are used. `start` float32 (3, height, width) in 0..1, as large as the canvas's
-    picture, is where every image starts instead of in noise. `amplitudes` is what the method `maco` needs, as
-    `spectrum.of_index` gives it. `advance` is told after each step.
+    Of `preprocessing` only mean and std are used. `start` float32 (units, 3, height, width) in 0..1, as large as the
+    canvas's picture, is where the images of each unit start instead of in noise. `amplitudes` is what the method `maco`
+    needs, as `spectrum.of_index` gives it. `advance` is told after each step.
 
     The random numbers of an image depend on the seed and on its number among those of its unit, not on the units beside
     it. Same arguments, same machine, same number of threads: same bytes. An image alone and the same beside others may
@@ -260,16 +260,15 @@ def drawing(*what: object) -> Draw:
 
 
 def _starts(kind: Parametrization, recipe: Recipe, units: int, start: Tensor | None) -> Tensor:
-    of_unit = []
-    for number in range(recipe.images):
-        noise = kind.start(drawing(recipe.seed, "start", number))
-        if start is None:
-            of_unit.append(noise)
-        elif number == 0:
-            of_unit.append(kind.inverse(start))
-        else:  # from one and the same place there would be one image
-            of_unit.append(kind.inverse(start) + noise)
-    return torch.stack(of_unit * units)
+    found = []
+    for unit in range(units):
+        for number in range(recipe.images):
+            noise = kind.start(drawing(recipe.seed, "start", number))
+            if start is None:
+                found.append(noise)
+            else:  # several from one and the same place would be one image
+                found.append(kind.inverse(start[unit]) + (noise if number else 0))
+    return torch.stack(found)
 
 
 def _surveyed(module: nn.Module, layer: str, canvas: Canvas) -> Tap:

@@ -183,9 +183,10 @@ def test_diverse_images_are_less_alike():
         found = synthesize(module, "4", [0], whole((32, 32)), PREPROCESSING, recipe)
         assert len(found) == 4
         pictures = torch.stack([torch.from_numpy(one.picture.copy()).permute(2, 0, 1) for one in found])
-        return float(likeness(Ascent(module, "4", whole((32, 32)), PREPROCESSING).activations(pictures), 4).mean())
+        maps = Ascent(module, "4", whole((32, 32)), PREPROCESSING).activations(pictures)
+        return float(likeness(maps[:, 1:, 8, 8], 4).mean())
 
-    assert alike(3.0) < alike(0.0)
+    assert alike(1.0) < alike(0.0) - 0.2
 
 
 def test_a_start_is_where_it_starts():
@@ -193,7 +194,9 @@ def test_a_start_is_where_it_starts():
     start = torch.rand(3, 16, 16) * 0.8 + 0.1
     for kind in (Fourier((16, 16), CPU), Maco((16, 16), CPU, spectrum_of(start).abs())):
         assert torch.allclose(kind.pictures(kind.inverse(start)[None])[0], start, atol=1e-4)
-    (found,) = synthesize(network(), "4", [0], whole((16, 16)), PREPROCESSING, Recipe(steps=1, rate=1e-9), start=start)
+    (found,) = synthesize(
+        network(), "4", [0], whole((16, 16)), PREPROCESSING, Recipe(steps=1, rate=1e-9), start=start[None]
+    )
     assert np.abs(found.picture / 255 - start.permute(1, 2, 0).numpy()).max() < 0.01
 
 
