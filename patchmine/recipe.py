@@ -29,8 +29,9 @@ class Recipe:
 
     `size` is the side of the picture in input pixels; None: what the unit sees (`channel`: the network's input).
     `jitter` (of the picture's shorter side), `scale` and `rotation` (degrees) are the largest changes that the picture
-    is shown under. `rate` is the step of Adam, None the method's own. `diversity` is how much likeness among the
-    images of a unit costs, in units of its activation.
+    is shown under; with `wrap` the jitter alone, what leaves on one side coming back on the other. `rate` is the step
+    of Adam, None the method's own. `diversity` is how much likeness among the images of a unit costs, in units of its
+    activation.
     """
 
     objective: str = "neuron"
@@ -44,6 +45,7 @@ class Recipe:
     rate: float | None = None
     images: int = 1
     diversity: float = 1.0
+    wrap: bool = False
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -69,8 +71,8 @@ class Recipe:
             self,
             rate=_RATES[self.method] if self.rate is None else self.rate,
             jitter=0.0 if plain else self.jitter,
-            scale=0.0 if plain else self.scale,
-            rotation=0.0 if plain else self.rotation,
+            scale=0.0 if plain or self.wrap else self.scale,
+            rotation=0.0 if plain or self.wrap else self.rotation,
             images=DIVERSE if self.objective == "diverse" and self.images == 1 else self.images,
             diversity=self.diversity if self.objective == "diverse" else 0.0,
         )

@@ -20,12 +20,16 @@ class Movements:
         self.canvas, self.device = canvas, device
         self.jitter = recipe.jitter * min(canvas.picture.width, canvas.picture.height)
         self.scale, self.rotation = recipe.scale, recipe.rotation
+        self.wrap = recipe.wrap
         self.still = not (self.jitter or self.scale or self.rotation)
 
     def placed(self, pictures: Tensor, draw: Draw) -> Tensor:
         """The canvas (images, 3, height, width) that holds the normalised pictures, moved; 0 is around them."""
         if self.still:
             return centred(pictures, self.canvas)
+        if self.wrap:
+            down, across = ((2 * draw((2,), "uniform") - 1) * self.jitter).round().int().tolist()
+            return centred(pictures.roll((down, across), (2, 3)), self.canvas)
         grid = affine_grid(self._inverse(draw), [1, 3, *self.canvas.size], align_corners=False).to(self.device)
         moved: Tensor = grid_sample(pictures, grid.expand(len(pictures), -1, -1, -1), align_corners=False)
         return moved

@@ -1,0 +1,138 @@
+"""Peaks of a unit's activation map: where it fires, how many times, how far apart, and how regularly. NumPy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine.ranking import Float32
+
+SHARE = 0.5
+"""Of the map's maximum, that a peak has to reach."""
+
+APART = 0.25
+"""Of the side of the field, that two peaks have to lie apart."""
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Local maxima, the highest first: cells int64 (peaks, 2) as y, x, and values float32 (peaks,).
+
+    Cells are whole: a map says nothing of what lies between them. `wraps` is whether the map is a torus.
+    """
+
+    cells: NDArray[np.int64]
+    values: Float32
+    grid: tuple[int, int]
+    wraps: bool
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def nearest(self) -> NDArray[np.float64]:
+        """From each peak to the one nearest to it, in cells (peaks,); empty where there are fewer than two."""
+        if len(self) < 2:
+            return np.zeros(0)
+        apart = np.stack([_distances(cell, self.cells, self.grid, self.wraps) for cell in self.cells])
+        np.fill_diagonal(apart, np.inf)
+        return apart.min(1)
+
+
+def peaks(
+    activations: Float32, apart: float, *, wraps: bool = False, share: float = SHARE, reference: float | None = None
+) -> Peaks:
+    """Local maxima of a map (grid height, grid width) that reach `share` of its maximum.
+
+    A peak is no lower than its eight neighbours, and of two that lie closer than `apart` cells the lower is left out
+    (of equals the one later in rows). Where the maximum does not even reach `share` of `reference`, the unit is not
+    driven at all, and there is none; nor where it is not above 0.
+    """
+    grid = (activations.shape[0], activations.shape[1])
+    top = float(activations.max())
+    found: list[NDArray[np.int64]] = []
+    if np.isfinite(top) and top > 0 and (reference is None or top >= share * reference):
+        candidates = np.argwhere(_local_maxima(activations, wraps) & (activations >= share * top))
+        order = np.argsort(-activations[candidates[:, 0], candidates[:, 1]], kind="stable")
+        for cell in candidates[order]:
+            if not found or _distances(cell, np.array(found), grid, wraps).min() >= max(apart, 1.5):
+                found.append(cell)
+    cells = np.array(found, np.int64).reshape(-1, 2)
+    return Peaks(cells, activations[cells[:, 0], cells[:, 1]].astype(np.float32), grid, wraps)
+
+
+def _local_maxima(activations: Float32, wraps: bool) -> NDArray[np.bool_]:
+    around = np.pad(activations, 1, mode="wrap") if wraps else np.pad(activations, 1, constant_values=-np.inf)
+    height, width = activations.shape
+    shifts = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+    return np.all([activations >= around[y : y + height, x : x + width] for y, x in shifts], axis=0)
+
+
+def _distances(
+    cell: NDArray[np.int64], others: NDArray[np.int64], grid: tuple[int, int], wraps: bool
+) -> NDArray[np.float64]:
+    away = np.abs(others - cell)
+    if wraps:
+        away = np.minimum(away, np.array(grid) - away)
+    found: NDArray[np.float64] = np.hypot(away[:, 0], away[:, 1])
+    return found
+
+
+@dataclass(frozen=True)
+class Period:
+    """The shift under which a map or a picture is most like itself: y, x in cells or pixels, and how alike (1: the
+    same)."""
+
+    shift: tuple[int, int]
+    strength: float
+
+    @property
+    def length(self) -> float:
+        return float(np.hypot(*self.shift))
+
+
+def period(values: NDArray[np.floating], least: float) -> Period | None:
+    """The strongest peak of the autocorrelation of (height, width) at shifts of `least` or more; None where there is
+    none above 0.
+
+    By the FFT, so the array is taken to be a torus: of a synthetic image on another canvas the seam counts too. The
+    correlation is Pearson's.
+    """
+    centred = values - values.mean()
+    power = np.abs(np.fft.fft2(centred)) ** 2
+    if not power.sum() > 0:
+        return None
+    correlation = np.fft.ifft2(power).real
+    correlation /= correlation[0, 0]
+    height, width = correlation.shape
+    down = np.minimum(np.arange(height), height - np.arange(height))[:, None]
+    across = np.minimum(np.arange(width), width - np.arange(width))[None, :]
+    allowed = _local_maxima(correlation.astype(np.float32), True) & (np.hypot(down, across) >= max(least, 1.0))
+    if not allowed.any():
+        return None
+    y, x = np.unravel_index(int(np.where(allowed, correlation, -np.inf).argmax()), correlation.shape)
+    strength = float(correlation[y, x])
+    signed = (int(y) - height * (y > height // 2), int(x) - width * (x > width // 2))
+    return Period((int(signed[0]), int(signed[1])), strength) if strength > 0 else None
+
+
+def likeness(picture: NDArray[np.uint8], places: NDArray[np.float64], side: int) -> float | None:
+    """How alike the patches (side x side pixels) around `places` (peaks, 2), y, x in pixels, of a torus are.
+
+    The mean of Pearson's correlation over all pairs; None where there are fewer than two places.
+    """
+    if len(places) < 2:
+        return None
+    height, width = picture.shape[:2]
+    reach = np.arange(side) - side // 2
+    patches = []
+    for y, x in np.rint(places).astype(int):
+        patch = picture[(y + reach)[:, None] % height, (x + reach)[None, :] % width].astype(np.float64).ravel()
+        patch -= patch.mean()
+        patches.append(patch / (np.linalg.norm(patch) or 1.0))
+    alike = np.array(patches) @ np.array(patches).T
+    return float((alike.sum() - np.trace(alike)) / (len(patches) * (len(patches) - 1)))
+
+
+__all__ = ["APART", "SHARE", "Peaks", "Period", "likeness", "peaks", "period"]

@@ -1,0 +1,133 @@
+"""What the photographs say of a unit: where in them its strongest patches lie, how many peaks each has, and how much of
+a patch is padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from patchmine.decode import normalised, prepare
+from patchmine.errors import PhotographError
+from patchmine.geometry import ReceptiveField
+from patchmine.index import Index
+from patchmine.network import Network, Tap, last_call, run_until, survey, tapped
+from patchmine.ranking import Float32, Int64
+from patchmine.study.peaks import peaks
+from patchmine.units import Position, Unit
+
+STRONGEST = 100
+"""Photographs that are looked at."""
+
+_ALIKE = 0.05  # in the share of a field that is padding: positions that are padded alike
+
+
+@dataclass(frozen=True)
+class InPhotographs:
+    """Of the photographs that drive a unit hardest, in descending order.
+
+    `positions` int64 (photographs, 2) are y, x in the grid, `visible` float64 (photographs,) the share of each one's
+    receptive field inside the input, `counts` int64 (photographs,) the peaks of the unit's map, -1 where the photograph
+    could not be read. `pictures` uint8 (n, height, width, 3) are the first few as the network sees them.
+    """
+
+    grid: tuple[int, int]
+    positions: Int64
+    visible: NDArray[np.float64]
+    counts: Int64
+    pictures: NDArray[np.uint8]
+    centredness: Centredness
+
+
+@dataclass(frozen=True)
+class Centredness:
+    """How far from the middle the patches lie: 0 is the middle of the grid, 1 its border, along the farther axis.
+
+    `found` is their mean, `anywhere` what positions drawn evenly from the whole grid would have, `padded_alike` what
+    those drawn from among the positions with as much padding as each patch would; `spread` and `spread_alike` are
+    the standard deviations of such means, so that (found - anywhere) / spread is a z.
+    """
+
+    found: float
+    anywhere: float
+    spread: float
+    padded_alike: float
+    spread_alike: float
+
+    @property
+    def z(self) -> float:
+        return (self.found - self.anywhere) / self.spread if self.spread else 0.0
+
+    @property
+    def z_alike(self) -> float:
+        return (self.found - self.padded_alike) / self.spread_alike if self.spread_alike else 0.0
+
+
+def in_photographs(
+    index: Index, unit: Unit, network: Network, apart: float, most: int = STRONGEST, pictures: int = 25
+) -> InPhotographs:
+    """Look at the photographs whose activation of the unit is highest. `apart` is as for `peaks`, in cells."""
+    values, images, places = (array[:most] for array in index.store.top(unit.layer, unit.channel))
+    found = values > 0
+    images, places = images[found], places[found]
+    field = index.field(unit.layer)
+    positions = np.array([divmod(int(place), field.grid[1]) for place in places], np.int64).reshape(-1, 2)
+    visible = np.array([field.visible(unit.channel, Position(int(y), int(x))) for y, x in positions])
+    tap = survey(network.module, network.blank(), [unit.layer])[0]
+    counts, shown = np.full(len(images), -1, np.int64), []
+    for number, image in enumerate(images.tolist()):
+        try:
+            pixels = prepare(index.photograph(image), index.preprocessing).tensor
+        except PhotographError:
+            continue
+        if len(shown) < pictures:
+            shown.append(pixels.permute(1, 2, 0).numpy())
+        counts[number] = len(peaks(_map(network, tap, unit.channel, pixels), apart))
+    alike = [one for one in shown if one.shape == shown[0].shape]
+    return InPhotographs(
+        field.grid,
+        positions,
+        visible,
+        counts,
+        np.stack(alike) if alike else np.zeros((0, 1, 1, 3), np.uint8),
+        centredness(field, unit.channel, positions),
+    )
+
+
+def _map(network: Network, tap: Tap, channel: int, pixels: torch.Tensor) -> Float32:
+    found: list[torch.Tensor] = []
+    with torch.inference_mode():
+        see = last_call(tap, lambda out: found.append(tap.layout.grid_of(out)[0, channel].float().clone()))
+        with tapped(network.module, {tap.layer: see}):
+            run_until(network.module, normalised(pixels[None], network.preprocessing), tap.layer, tap.calls)
+    array: Float32 = found[0].numpy()
+    return array
+
+
+def centredness(field: ReceptiveField, channel: int, positions: Int64) -> Centredness:
+    """Of positions (n, 2) in the grid of a field."""
+    height, width = field.grid
+    ys, xs = np.mgrid[:height, :width]
+    off = np.maximum(_off(ys, height), _off(xs, width))
+    if not len(positions):
+        return Centredness(0.0, float(off.mean()), 0.0, float(off.mean()), 0.0)
+    visible = np.array([[field.visible(channel, Position(y, x)) for x in range(width)] for y in range(height)])
+    mine = visible[positions[:, 0], positions[:, 1]]
+    same = [off[np.abs(visible - share) <= _ALIKE] for share in mine]
+    return Centredness(
+        found=float(off[positions[:, 0], positions[:, 1]].mean()),
+        anywhere=float(off.mean()),
+        spread=float(off.std() / np.sqrt(len(positions))),
+        padded_alike=float(np.mean([one.mean() for one in same])),
+        spread_alike=float(np.sqrt(np.sum([one.var() for one in same])) / len(positions)),
+    )
+
+
+def _off(index: NDArray[np.int64], cells: int) -> NDArray[np.float64]:
+    middle = (cells - 1) / 2
+    return np.abs(index - middle) / middle if middle else np.zeros(index.shape)
+
+
+__all__ = ["STRONGEST", "Centredness", "InPhotographs", "centredness", "in_photographs"]

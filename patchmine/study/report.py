@@ -1,0 +1,73 @@
+"""A study as files: `report.json`, `report.md` and one page as `report.pdf` and `report.png`."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+from patchmine.index import Index
+from patchmine.printable import printable
+from patchmine.shardfile import write_atomically
+from patchmine.study.figure import page
+from patchmine.study.why import Study, as_dict
+
+DOCUMENT = "report.json"
+_DPI = 150
+
+
+def write_report(found: Study, index: Index, folder: Path) -> dict[str, object]:
+    """Write all four, the JSON last, and return it."""
+    figure = page(found)
+    for kind in ("pdf", "png"):
+        buffer = io.BytesIO()
+        metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+        write_atomically(folder / f"report.{kind}", [buffer.getvalue()])
+    write_atomically(folder / "report.md", [markdown(found, index).encode()])
+    document = as_dict(found, index)
+    write_atomically(folder / DOCUMENT, [json.dumps(document, indent=1).encode() + b"\n"])
+    return document
+
+
+def markdown(found: Study, index: Index) -> str:
+    subject, settings = found.subject, found.settings
+    lines = [
+        f"# {printable(found.name)} ({found.unit})",
+        "",
+        found.conclusion,
+        "",
+        "![The figures behind it](report.png)",
+        "",
+        "## Verdicts",
+        "",
+        "| question | verdict | because |",
+        "| --- | --- | --- |",
+        *(f"| {v.question} | **{v.word}** | {printable(v.because)} |" for v in found.verdicts),
+        "",
+        "Intervals are 95 %. A peak is a local maximum of the unit's map of at least half the map's maximum, no two closer "
+        f"than a quarter of the field; where the unit is not driven half as hard as on {subject.base} px, there are none.",
+        "",
+        "## What was made",
+        "",
+        f"{settings.seeds} images of each kind, {settings.steps} steps, the field {subject.pattern} px, "
+        f"the layer's stride {subject.stride} px, the network's input {subject.native} px.",
+        "",
+        "| canvas | padding | objective | method | peaks | maximum | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for trial, result in found.results.items():
+        peaks = [len(one) for one in result.peaks(subject, 0.25)]
+        cells = (
+            result.refused or ", ".join(map(str, peaks)),
+            ", ".join(f"{value:.3g}" for value in result.maxima),
+            f"{result.seconds:.0f}",
+        )
+        lines.append(f"| {trial.side} px | {trial.padding} | {trial.objective} | {trial.method} | {' | '.join(cells)} |")
+    if found.left_out:
+        lines += ["", f"Left out for time: {'; '.join(map(str, found.left_out))}."]
+    lines += ["", f"Index: {printable(index.name)}, {len(index)} photographs. Took {found.seconds:.0f} s.", ""]
+    return "\n".join(lines)
+
+
+__all__ = ["DOCUMENT", "markdown", "write_report"]

@@ -1,0 +1,262 @@
+"""The crossed factors: canvas, padding and objective; what they cost, and what becomes of them.
+
+A trial is a batch of synthetic images that differ in nothing but the noise that they start from. All trials of a unit
+have the same recipe: Fourier coefficients, and a jitter that wraps, since any other movement would bring borders into a
+canvas that has none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from patchmine import digests
+from patchmine.canvas import whole
+from patchmine.errors import PatchmineError
+from patchmine.geometry import Preprocessing
+from patchmine.ranking import Float32
+from patchmine.recipe import Recipe
+from patchmine.shardfile import write_atomically
+from patchmine.study.padding import Mode, check_room, padded
+from patchmine.study.peaks import APART, Peaks, peaks
+from patchmine.study.torus import check_torus
+from patchmine.synthesis import Ascent
+
+@dataclass(frozen=True, order=True)
+class Trial:
+    """A canvas of `side` x `side` input pixels, the padding at every layer, and what is optimized how."""
+
+    side: int
+    padding: Mode = "zeros"
+    objective: str = "channel"
+    method: str = "fourier"
+
+    def __str__(self) -> str:
+        method = "" if self.method == "fourier" else f", {self.method}"
+        return f"{self.side} px, {self.padding}, {self.objective}{method}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The unit that is studied, with what its trials need.
+
+    `native` is the side that the network was trained at, `stride` that of the layer and `pattern` the side of what the
+    unit sees (the effective field where there is one), all in input pixels.
+    """
+
+    module: nn.Module
+    layer: str
+    channel: int
+    preprocessing: Preprocessing
+    native: int
+    stride: int
+    pattern: int
+    weights: str = ""
+
+    def sides(self) -> list[int]:
+        """From one field up to four times the network's input, in whole strides: the torus needs that."""
+        wanted = [self.pattern, *(round(self.native * share) for share in (0.5, 0.75, 1, 1.5, 2, 3, 4))]
+        rounded = {max(2, -(-side // self.stride)) * self.stride for side in wanted if side >= self.pattern}
+        return sorted(side for side in rounded | {self.base} if side <= 4 * self.base)
+
+    @property
+    def base(self) -> int:
+        """The native side, in whole strides."""
+        return max(2, round(self.native / self.stride)) * self.stride
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can change a result."""
+
+    steps: int = 96
+    seeds: int = 3
+    seed: int = 0
+    jitter: float = 0.04
+
+    def recipe(self, trial: Trial) -> Recipe:
+        return Recipe(
+            trial.objective,
+            trial.method,
+            self.steps,
+            self.seed,
+            jitter=self.jitter,
+            images=self.seeds,
+            wrap=True,
+        ).settled()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial came to: pictures uint8 (seeds, side, side, 3) and maps float32 (seeds, grid, grid), or why not.
+
+    `moved` are the maps of the same pictures rolled by half the canvas, in whole strides: on a torus they are `maps`
+    rolled.
+    """
+
+    trial: Trial
+    pictures: NDArray[np.uint8]
+    maps: Float32
+    moved: Float32
+    seconds: float
+    refused: str | None = None
+
+    @property
+    def maxima(self) -> Float32:
+        found: Float32 = self.maps.max((1, 2)) if len(self.maps) else np.zeros(0, np.float32)
+        return found
+
+    def kept_when_moved(self, subject: Subject) -> float | None:
+        """What is left of the activation at its peaks when the picture is moved by half the canvas: the median of all
+        peaks of all seeds, 1 where nothing changes; None where there are no peaks."""
+        half = self.trial.side // subject.stride // 2
+        left = []
+        for one, moved in zip(self.peaks(subject, APART), self.moved, strict=True):
+            y, x = ((one.cells + half) % np.array(one.grid)).T
+            left += list(moved[y, x] / one.values)
+        return float(np.median(left)) if left else None
+
+    def peaks(self, subject: Subject, apart: float, reference: float | None = None) -> list[Peaks]:
+        """Of each seed; `apart` as a share of the field's side."""
+        wraps = self.trial.padding == "circular"
+        cells = apart * subject.pattern / subject.stride
+        return [peaks(one, cells, wraps=wraps, reference=reference) for one in self.maps]
+
+
+def plan(subject: Subject) -> list[Trial]:
+    """All trials, the most telling first: what a small budget cuts off is the end."""
+    sides = subject.sides()
+    native, larger = subject.base, [side for side in sides if side > subject.base]
+    smaller = [side for side in reversed(sides) if side < subject.base]
+    both: tuple[Mode, Mode] = ("zeros", "circular")
+    order = [Trial(native, padding) for padding in both]
+    order += [Trial(side, padding) for side in (*larger[:1], *smaller[:1]) for padding in both]
+    order += [Trial(native, objective="neuron"), Trial(native, method="pixels"), Trial(native, "reflect")]
+    for side in (*larger[1:2], *smaller[1:], *larger[2:]):
+        order += [Trial(side, padding) for padding in both]
+    order += [Trial(side, objective="neuron") for side in (*smaller[:1], *larger[:2])]
+    order += [Trial(side, "reflect") for side in (*larger[:2], *smaller[:1])]
+    return order
+
+
+@dataclass(frozen=True)
+class Priced:
+    """A trial with the seconds that it is expected to take."""
+
+    trial: Trial
+    seconds: float
+
+
+def affordable(subject: Subject, trials: Sequence[Trial], step_s: float, settings: Settings, budget_s: float) -> int:
+    """How many of the trials, from the first on, a budget is good for.
+
+    `step_s` is what one step on the native canvas takes; a step's cost grows with the area.
+    """
+    spent = 0.0
+    for number, trial in enumerate(trials):
+        spent += price(subject, trial, step_s, settings)
+        if spent > budget_s:
+            return number
+    return len(trials)
+
+
+def price(subject: Subject, trial: Trial, step_s: float, settings: Settings) -> float:
+    """Seconds that a trial is expected to take."""
+    return step_s * settings.steps * (trial.side / subject.base) ** 2
+
+
+def step_seconds(subject: Subject, settings: Settings) -> float:
+    """What one step of all seeds takes on the native canvas, after the first."""
+    ascent = Ascent(subject.module, subject.layer, whole((subject.base, subject.base)), subject.preprocessing)
+    recipe = replace(settings.recipe(Trial(subject.base)), steps=1)
+    ascent.run([subject.channel], recipe)
+    start = perf_counter()
+    ascent.run([subject.channel], replace(recipe, steps=3))
+    return (perf_counter() - start) / 3
+
+
+@dataclass
+class Laboratory:
+    """Runs the trials of one subject and keeps each in `folder` as soon as it is done."""
+
+    subject: Subject
+    settings: Settings
+    folder: Path
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+
+    def results(self, trials: Sequence[Trial], tell: Callable[[Trial, bool], None]) -> Iterator[Result]:
+        """The result of each trial; what is there already is not made again. `tell` hears of each, before it."""
+        for trial in trials:
+            kept = self._kept(trial)
+            tell(trial, kept is not None)
+            yield kept or self._made(trial)
+
+    def there(self, trial: Trial) -> bool:
+        return self._kept(trial) is not None
+
+    def _file(self, trial: Trial) -> Path:
+        subject = self.subject
+        about = [asdict(trial), asdict(self.settings), subject.layer, subject.channel, subject.weights, subject.native]
+        return self.folder / f"{digests.of_json([*about, asdict(self.settings.recipe(trial))])[:16]}.npz"
+
+    def _kept(self, trial: Trial) -> Result | None:
+        try:
+            with np.load(self._file(trial), allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                arrays = (file["pictures"], file["maps"], file["moved"])
+                return Result(trial, *arrays, float(about["seconds"]), about["refused"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _made(self, trial: Trial) -> Result:
+        subject, start = self.subject, perf_counter()
+        try:
+            module, size = self._module(trial.padding), (trial.side, trial.side)
+            check_room(module, subject.layer, size)
+            ascent = Ascent(module, subject.layer, whole(size), subject.preprocessing)
+            found = ascent.run([subject.channel], self.settings.recipe(trial))
+        except PatchmineError as error:
+            return Result(trial, *_nothing(), perf_counter() - start, str(error))
+        pictures, maps = np.stack([one.picture for one in found]), np.stack([one.activations for one in found])
+        half = trial.side // subject.stride // 2 * subject.stride
+        rolled = torch.from_numpy(np.roll(pictures, (half, half), (1, 2))).permute(0, 3, 1, 2)
+        moved = ascent.activations(rolled)[:, subject.channel].float().numpy().copy()
+        result = Result(trial, pictures, maps, moved, perf_counter() - start)
+        self._keep(result)
+        return result
+
+    def _module(self, padding: Mode) -> nn.Module:
+        """The network with that padding; a torus is made sure of."""
+        if padding not in self.modules:
+            module, base = padded(self.subject.module, padding), self.subject.base
+            if padding == "circular":
+                check_torus(module, self.subject.layer, (base, base))
+            self.modules[padding] = module
+        return self.modules[padding]
+
+    def _keep(self, result: Result) -> None:
+        from io import BytesIO
+
+        buffer = BytesIO()
+        about: dict[str, Any] = {"seconds": result.seconds, "refused": result.refused}
+        arrays = {"pictures": result.pictures, "maps": result.maps, "moved": result.moved}
+        np.savez_compressed(buffer, allow_pickle=False, about=json.dumps(about), **arrays)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._file(result.trial), [buffer.getvalue()])
+
+
+def _nothing() -> tuple[NDArray[np.uint8], Float32, Float32]:
+    none = np.zeros((0, 1, 1), np.float32)
+    return np.zeros((0, 1, 1, 3), np.uint8), none, none
+
+
+__all__ = ["Laboratory", "Result", "Settings", "Subject", "Trial", "affordable", "plan", "step_seconds"]

@@ -1,0 +1,294 @@
+"""From trials and photographs to verdicts: each a word, the numbers behind it, and how sure they are.
+
+A verdict is `undecided` where the interval of its number holds more than one answer, and `not measured`, with the
+reason, where there is nothing to measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from patchmine.study.counting import Estimate, exponent, ratio, ratio_over
+from patchmine.study.peaks import APART, Peaks, likeness, period
+from patchmine.study.photographs import InPhotographs
+from patchmine.study.trials import Result, Subject, Trial
+
+UNMEASURED = "not measured"
+BORDER = 0.5
+"""Of the field's side, that a cell's centre has to be from the edge of the canvas to count as the middle."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`word` is the answer, `because` one sentence with the numbers in it, `numbers` all of them for the report."""
+
+    question: str
+    word: str
+    because: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+Results = Mapping[Trial, Result]
+
+
+def reference(results: Results, subject: Subject) -> float | None:
+    """What the unit does at best on the canvas and with the padding that it was trained with; None where nothing."""
+    native = results.get(Trial(subject.base))
+    if native is None or native.refused or not len(native.maps) or float(native.maxima.max()) <= 0:
+        return None
+    return float(np.median(native.maxima))
+
+
+def counted(result: Result, subject: Subject, level: float) -> list[Peaks]:
+    """The peaks of each seed's map, none where the unit is not driven half as hard as on its own canvas."""
+    return result.peaks(subject, APART, level)
+
+
+def pitch_or_count(results: Results, subject: Subject) -> Verdict:
+    """Does the number of peaks grow with the canvas's area (the pattern's pitch), or is it fixed?"""
+    question = "pitch or count"
+    level = reference(results, subject)
+    if level is None:
+        return Verdict(question, UNMEASURED, "the unit could not be driven above 0 on its own canvas")
+    numbers: dict[str, Any] = {}
+    found: dict[str, Estimate] = {}
+    for padding in ("zeros", "circular", "reflect"):
+        areas, counts = _series(results, subject, level, padding)
+        numbers[f"{padding}_areas_px2"], numbers[f"{padding}_peaks"] = areas, counts
+        estimate = exponent(areas, counts)
+        if estimate is not None:
+            found[padding] = estimate
+            numbers[f"{padding}_exponent"] = estimate.as_dict()
+    if "zeros" not in found:
+        return Verdict(question, UNMEASURED, "there is only one canvas on which the unit could be driven", numbers)
+    b = found["zeros"]
+    if b.low > 0.5:
+        word = "pitch"
+    elif b.high < 0.5:
+        word = "count"
+    else:
+        word = "undecided"
+    torus = f"; on the torus {found['circular']}" if "circular" in found else ""
+    meaning = {
+        "pitch": "the number of peaks grows with the canvas",
+        "count": "the number of peaks hardly grows with the canvas",
+        "undecided": "how the number of peaks grows is not clear",
+    }[word]
+    return Verdict(question, word, f"{meaning}: as its area to the power of {b}{torus}", numbers)
+
+
+def _series(results: Results, subject: Subject, level: float, padding: str) -> tuple[list[float], list[int]]:
+    areas, counts = [], []
+    for trial, result in results.items():
+        if (trial.padding, trial.objective, trial.method) == (padding, "channel", "fourier") and not result.refused:
+            for one in counted(result, subject, level):
+                areas.append(float(trial.side**2))
+                counts.append(len(one))
+    return areas, counts
+
+
+def corners(results: Results, subject: Subject) -> Verdict:
+    """Do the peaks hang on the padding at the border? They would vanish on a canvas that has none."""
+    question = "corners"
+    level = reference(results, subject)
+    flat, torus = results.get(Trial(subject.base)), results.get(Trial(subject.base, "circular"))
+    if level is None or flat is None:
+        return Verdict(question, UNMEASURED, "the unit could not be driven above 0 on its own canvas")
+    if torus is None or torus.refused:
+        why = torus.refused if torus else "there was no time for the torus"
+        return Verdict(question, UNMEASURED, str(why))
+    pairs = [(Trial(side), Trial(side, "circular")) for side in subject.sides()]
+    both = [(results[a], results[b]) for a, b in pairs if a in results and b in results]
+    both = [(a, b) for a, b in both if not a.refused and not b.refused]
+    with_border = [[len(one) for one in counted(a, subject, level)] for a, _ in both]
+    without = [[len(one) for one in counted(b, subject, level)] for _, b in both]
+    kept = ratio_over(list(zip(without, with_border, strict=True)))
+    drive = float(np.median(torus.maxima)) / level
+    density = _density(results, subject, level)
+    numbers: dict[str, Any] = {
+        "canvases_px": [a.trial.side for a, _ in both],
+        "peaks_with_border": with_border,
+        "peaks_on_torus": without,
+        "torus_over_border": None if kept is None else kept.as_dict(),
+        "drive_on_torus": drive,
+        "border_over_middle": None if density is None else density.as_dict(),
+        "kept_when_moved": flat.kept_when_moved(subject),
+        "kept_when_moved_on_torus": torus.kept_when_moved(subject),
+    }
+    if kept is None:
+        return Verdict(question, UNMEASURED, "there are no peaks with or without a border", numbers)
+    crowded = density is not None and density.low > 2
+    if kept.high < 0.5:
+        word = "yes"
+    elif kept.low > 0.5 and not crowded:
+        word = "no"
+    elif kept.low > 0.5:
+        word = "partly"
+    else:
+        word = "undecided"
+    said = {
+        "yes": "most peaks vanish on a torus, which has no border",
+        "no": "the peaks are there without any border, too",
+        "partly": "the peaks are there without a border, too, but crowd along it where there is one",
+        "undecided": "whether the peaks need a border is not clear",
+    }[word]
+    crowd = "" if density is None else f"; at the border they are {density} times as dense as in the middle"
+    because = f"{said}: {kept} times as many there{crowd}; the torus drives the unit to {drive:.0%} of what it reaches"
+    return Verdict(question, word, because, numbers)
+
+
+def _density(results: Results, subject: Subject, level: float) -> Estimate | None:
+    """Peaks per cell at the border against the middle, on the largest canvas that has both; None where none has."""
+    reach = BORDER * subject.pattern / subject.stride
+    for side in reversed(subject.sides()):
+        result = results.get(Trial(side))
+        if result is None or result.refused:
+            continue
+        height, width = result.maps.shape[1:]
+        ys, xs = np.mgrid[:height, :width]
+        inner = (np.minimum(ys, height - 1 - ys) + 0.5 >= reach) & (np.minimum(xs, width - 1 - xs) + 0.5 >= reach)
+        found = counted(result, subject, level)
+        if 0 < inner.sum() < inner.size and any(len(one) for one in found):
+            middle = [int(inner[one.cells[:, 0], one.cells[:, 1]].sum()) for one in found]
+            edge = [len(one) - inside for one, inside in zip(found, middle, strict=True)]
+            return ratio(edge, middle, float((~inner).sum() / inner.sum()))
+    return None
+
+
+def periodic(results: Results, subject: Subject) -> Verdict:
+    """Are the repeats on the torus, the canvas without an end, identical?"""
+    question = "periodic"
+    level = reference(results, subject)
+    found = [r for t, r in results.items() if t.padding == "circular" and t.objective == "channel" and not r.refused]
+    found = [result for result in found if result.trial.side >= subject.base]
+    if level is None or not found:
+        return Verdict(question, UNMEASURED, "there is no image on a torus that is large enough")
+    largest = max(found, key=lambda result: result.trial.side)
+    strengths, lengths, alike, spacings, regular, pictured = [], [], [], [], [], []
+    for one, picture, values in zip(counted(largest, subject, level), largest.pictures, largest.maps, strict=True):
+        apart = period(values, APART * subject.pattern / subject.stride)
+        if apart is not None:
+            strengths.append(apart.strength)
+            lengths.append(apart.length * subject.stride)
+        shift = period(picture.astype(np.float64).mean(2), APART * subject.pattern)
+        if shift is not None:
+            pictured.append(shift.strength)
+        same = likeness(picture, (one.cells + 0.5) * subject.stride, min(subject.pattern, largest.trial.side // 2))
+        if same is not None:
+            alike.append(same)
+        nearest = one.nearest() * subject.stride
+        if len(nearest) > 2:
+            spacings.append(float(np.median(nearest)))
+            regular.append(float(nearest.std() / nearest.mean()))
+    numbers = {
+        "canvas_px": largest.trial.side,
+        "map_autocorrelation": strengths,
+        "map_period_px": lengths,
+        "picture_autocorrelation": pictured,
+        "patch_likeness": alike,
+        "spacing_px": spacings,
+        "spacing_over_field": [spacing / subject.pattern for spacing in spacings],
+        "spacing_variation": regular,
+    }
+    if not alike or not strengths:
+        return Verdict(question, UNMEASURED, "there are fewer than two peaks on the torus", numbers)
+    likewise, strength = float(np.mean(alike)), float(np.mean(strengths))
+    word = "identical" if likewise > 0.9 and strength > 0.8 else "alike" if likewise > 0.3 else "varied"
+    spaced = f"; they lie {np.mean(spacings):.0f} px apart" if spacings else ""
+    because = (
+        f"patches around the peaks correlate at {likewise:.2f}, the map with itself at its period at {strength:.2f} "
+        f"(1 would be identical){spaced}"
+    )
+    return Verdict(question, word, because, numbers)
+
+
+def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) -> Verdict:
+    """Do the photographs hold as many, and do they lie where the picture suggests?"""
+    question = "positions in the data"
+    if seen is None or not (seen.counts >= 0).any():
+        return Verdict(question, UNMEASURED, "no photograph drives the unit above 0, or none could be read")
+    counts = [int(count) for count in seen.counts if count >= 0]
+    middle = seen.centredness
+    numbers: dict[str, Any] = {
+        "photographs": len(counts),
+        "peaks_per_photograph": counts,
+        "padding_share": float(1 - seen.visible.mean()),
+        "off_centre": middle.found,
+        "off_centre_anywhere": middle.anywhere,
+        "off_centre_z": middle.z,
+        "off_centre_padded_alike": middle.padded_alike,
+        "off_centre_padded_alike_z": middle.z_alike,
+    }
+    level = reference(results, subject)
+    places = "where chance would put them"
+    if abs(middle.z) > 3:
+        places = "nearer to the middle than by chance" if middle.z < 0 else "farther from the middle than by chance"
+    where = f"their patches lie {places} (z {middle.z:.1f}), {numbers['padding_share']:.0%} of each being padding"
+    if level is None:
+        return Verdict(question, UNMEASURED, f"there is no synthetic image to compare with; {where}", numbers)
+    synthetic = [len(one) for one in counted(results[Trial(subject.base)], subject, level)]
+    less = ratio(counts, synthetic)
+    numbers |= {"peaks_per_synthetic_image": synthetic, "ratio": None if less is None else less.as_dict()}
+    if less is None:
+        return Verdict(question, UNMEASURED, f"neither has a peak; {where}", numbers)
+    word = "as many" if less.low <= 1 <= less.high else "fewer" if less.high < 1 else "more"
+    because = (
+        f"a photograph has {np.mean(counts):.1f} peaks, a synthetic image of its size {np.mean(synthetic):.1f}: "
+        f"{less} times as many; {where}"
+    )
+    return Verdict(question, word, because, numbers)
+
+
+def verdicts(results: Results, subject: Subject, seen: InPhotographs | None) -> list[Verdict]:
+    """All but that on noise, which `noise` has."""
+    found = [judge(results, subject) for judge in (pitch_or_count, corners, periodic)]
+    return [*found, in_the_data(results, subject, seen)]
+
+
+def conclusion(found: Sequence[Verdict]) -> str:
+    """A paragraph in plain words: which explanation holds, to what share, and what was not decided."""
+    by = {verdict.question: verdict for verdict in found}
+    pitch, corner, repeat, data = (by[q] for q in ("pitch or count", "corners", "periodic", "positions in the data"))
+    parts = []
+    if pitch.word == UNMEASURED and corner.word == UNMEASURED:
+        parts.append("Whether it is the pattern's pitch or the corners could not be measured.")
+    elif corner.word == "yes":
+        torus = corner.numbers["torus_over_border"]["value"]
+        parts.append(f"It is the corners: without a border {max(0.0, 1 - torus):.0%} of the peaks are gone.")
+    elif pitch.word == "pitch":
+        parts.append("It is the pattern's pitch: a larger canvas holds more of them, at the same distance.")
+    elif pitch.word == "count":
+        parts.append("The number belongs to the unit: it stays while the canvas grows.")
+    else:
+        parts.append("Pitch or count was not decided.")
+    if corner.word in ("no", "partly"):
+        kept = min(1.0, corner.numbers["torus_over_border"]["value"])
+        more = "though they crowd along a border where there is one" if corner.word == "partly" else "no border needed"
+        parts.append(f"Padding explains at most {1 - kept:.0%} of them ({more}).")
+    if data.numbers.get("ratio"):
+        photographs, synthetic = (
+            float(np.mean(data.numbers[name])) for name in ("peaks_per_photograph", "peaks_per_synthetic_image")
+        )
+        share = min(1.0, photographs / synthetic) if synthetic else 1.0
+        parts.append(
+            f"Photographs hold {photographs:.1f} where the synthetic image holds {synthetic:.1f}, "
+            f"so what the network has seen together explains at most {share:.0%}."
+        )
+    if repeat.word != UNMEASURED:
+        said = {
+            "identical": "On an endless canvas the repeats are identical.",
+            "alike": "On an endless canvas the repeats are alike, not identical.",
+            "varied": "On an endless canvas the repeats differ: each is another way to drive the unit.",
+        }
+        parts.append(said[repeat.word])
+    open_ = [verdict.question for verdict in found if verdict.word in (UNMEASURED, "undecided")]
+    if open_:
+        parts.append(f"Not decided: {', '.join(open_)}.")
+    return " ".join(parts)
+
+
+__all__ = ["Verdict", "conclusion", "corners", "in_the_data", "periodic", "pitch_or_count", "reference", "verdicts"]

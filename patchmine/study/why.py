@@ -1,0 +1,188 @@
+"""`patchmine why`: the whole study of one unit, within a budget of time, and resumable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from patchmine import request
+from patchmine.errors import PatchmineError, UnitError
+from patchmine.index import Index
+from patchmine.network import Network
+from patchmine.request import Progress
+from patchmine.shardfile import write_atomically
+from patchmine.study.noise import Noise, noise, unmeasured
+from patchmine.study.padding import padded
+from patchmine.study.peaks import APART
+from patchmine.study.photographs import InPhotographs, in_photographs
+from patchmine.study.torus import stride
+from patchmine.study.trials import Laboratory, Result, Settings, Subject, Trial, affordable, plan, price, step_seconds
+from patchmine.study.verdicts import Verdict, conclusion, verdicts
+from patchmine.units import Position, Unit
+
+CELLS = "trials"
+"""The folder of what is kept of each trial."""
+
+_REST_S = 20.0  # for photographs, spectra and the report
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found of one unit. `left_out` are the trials that the budget did not reach."""
+
+    unit: Unit
+    name: str
+    subject: Subject
+    settings: Settings
+    results: dict[Trial, Result]
+    left_out: list[Trial]
+    seen: InPhotographs | None
+    noise: Noise | None
+    verdicts: list[Verdict]
+    seconds: float
+
+    @property
+    def conclusion(self) -> str:
+        return conclusion(self.verdicts)
+
+
+def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
+    """The unit as the trials see it. Raises RequestError where the layer's grid does not grow with the canvas."""
+    field = index.field(unit.layer)
+    native = min(field.input)
+    seen = field.group(unit.channel).seen(Position(field.grid[0] // 2, field.grid[1] // 2))
+    effective = field.effective_size(request.SHARE)
+    side = min(max(seen.width, seen.height), effective or native, native)
+    step = max(stride(padded(network.module, "circular"), unit.layer))
+    return Subject(
+        network.module, unit.layer, unit.channel, network.preprocessing, native, step, max(side, 1), network.weights
+    )
+
+
+def study(
+    index: Index,
+    unit: Unit,
+    network: Network,
+    folder: Path,
+    budget_s: float,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Run the trials that the budget is good for, look at the photographs, and judge.
+
+    What is done is kept in `folder`; the same call goes on from there and then keeps to the plan that it began with.
+    Raises UnitError for a unit that never fires, RequestError where the layer's grid is one cell on every canvas.
+    """
+    settings, shown = settings or Settings(), progress or request.Silent()
+    began = perf_counter()
+    found = index.unit(unit)
+    if found.statistics.maximum <= 0:
+        raise UnitError(f"{unit} is dead: it is never above 0 on any photograph of {index.name}; take another unit")
+    subject = subject_of(index, unit, network)
+    laboratory = Laboratory(subject, settings, folder / CELLS)
+    trials, left_out = _planned(laboratory, folder, budget_s - _REST_S, shown)
+    results: dict[Trial, Result] = {}
+    shown.begin(len(trials), 0, f"synthetic images of {found.name}")
+    for result in laboratory.results(trials, lambda *_: None):
+        results[result.trial] = result
+        shown.advance(1)
+        if result.refused:
+            shown.note(f"{result.trial}: {result.refused}")
+    cells = APART * subject.pattern / subject.stride
+    seen = _or_none(lambda: in_photographs(index, unit, network, cells), shown)
+    heard = _or_none(lambda: noise(results, subject, seen), shown)
+    judged = [*verdicts(results, subject, seen), heard.verdict if heard else unmeasured()]
+    return Study(
+        unit, found.name, subject, settings, results, left_out, seen, heard, judged, perf_counter() - began
+    )
+
+
+def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
+    """A part that cannot be answered leaves the others as they are."""
+    try:
+        return work()
+    except PatchmineError as error:
+        progress.note(f"left out: {error}")
+        return None
+
+
+def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress) -> tuple[list[Trial], list[Trial]]:
+    """The trials of this study and those that there is no time for; said before the first begins."""
+    subject, settings = laboratory.subject, laboratory.settings
+    every = plan(subject)
+    file, about = folder / "plan.json", {"settings": asdict(settings), "budget_s": budget_s, "stride": subject.stride}
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(file.read_bytes())
+        if kept["about"] == about:
+            trials = [Trial(**row) for row in kept["trials"]]
+            done = sum(laboratory.there(trial) for trial in trials)
+            progress.note(f"going on: {done} of {len(trials)} kinds of synthetic images are there")
+            return trials, [trial for trial in every if trial not in trials]
+    step_s = step_seconds(subject, settings)
+    count = max(affordable(subject, every, step_s, settings, budget_s), 2)
+    trials, left_out = every[:count], every[count:]
+    seconds = sum(price(subject, trial, step_s, settings) for trial in trials)
+    progress.note(
+        f"plan: {len(trials)} kinds of synthetic images, {settings.seeds} of each, {settings.steps} steps, on canvases "
+        f"of {', '.join(str(side) for side in sorted({trial.side for trial in trials}))} px: about {seconds:.0f} s"
+    )
+    if left_out:
+        progress.note(f"no time for {len(left_out)} more, such as {left_out[0]}: give a larger --budget")
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {"about": about, "trials": [asdict(trial) for trial in trials]}
+    write_atomically(file, [json.dumps(document, indent=1).encode()])
+    return trials, left_out
+
+
+def as_dict(found: Study, index: Index) -> dict[str, Any]:
+    """Every number of a study, for `report.json`."""
+    subject = found.subject
+    return {
+        "index": index.name,
+        "unit": index.unit(found.unit).as_dict(),
+        "native_px": subject.native,
+        "stride_px": subject.stride,
+        "pattern_px": subject.pattern,
+        "settings": asdict(found.settings),
+        "conclusion": found.conclusion,
+        "verdicts": [asdict(verdict) for verdict in found.verdicts],
+        "trials": [_row(result, found) for result in found.results.values()],
+        "left_out": [str(trial) for trial in found.left_out],
+        "seconds": round(found.seconds, 1),
+    }
+
+
+def _row(result: Result, found: Study) -> dict[str, Any]:
+    spacing = [one.nearest() * found.subject.stride for one in result.peaks(found.subject, APART)]
+    return {
+        **asdict(result.trial),
+        "refused": result.refused,
+        "peaks": [len(one) for one in result.peaks(found.subject, APART)],
+        "maximum": [float(value) for value in result.maxima],
+        "spacing_px": [float(sum(one) / len(one)) if len(one) else None for one in spacing],
+        "kept_when_moved": result.kept_when_moved(found.subject),
+        "seconds": round(result.seconds, 2),
+    }
+
+
+def summary(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each unit: its name and the words of its verdicts."""
+    return [
+        {
+            "unit": f"{one['unit']['layer']}:{one['unit']['channel']}",
+            "name": one["unit"]["name"],
+            **{verdict["question"]: verdict["word"] for verdict in one["verdicts"]},
+            "exponent": next(
+                (v["numbers"].get("zeros_exponent", {}).get("value") for v in one["verdicts"] if "peaks" in str(v)), None
+            ),
+        }
+        for one in studies
+    ]
+
+
+__all__ = ["Study", "as_dict", "study", "subject_of", "summary"]
