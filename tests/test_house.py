@@ -29,6 +29,7 @@ FLOORS = [
         "predicting shards sheets telling retained",
         "engines demo",
         "spectrum synthetic",
+        "study",
         "workspace publishing",
         "mining",
         "merging verification",

@@ -1,0 +1,1 @@
+"""Experiments on why a synthetic image looks as it does: padding, spectra, gradients."""
