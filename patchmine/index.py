@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from patchmine.likeness import Likeness
     from patchmine.network import Network
     from patchmine.picking import Mask
+    from patchmine.projecting import Projector
     from patchmine.similarity import Similar
     from patchmine.sources import Source
 
@@ -255,6 +256,23 @@ class Index:
         from patchmine.firing import fires
 
         return fires(self, image, self._loader(model, weights), layer=layer, k=k, crop=crop, share=share)
+
+    def projector(
+        self,
+        method: str,
+        *,
+        model: str | None = None,
+        weights: Path | None = None,
+        progress: request.Progress | None = None,
+    ) -> Projector:
+        """What draws patches of this index back into the input: `deconv`, `guided`, `gradxinput`, `ig` or `occlusion`.
+
+        Loads the network, as `models.load_for_index` does; `model` and `weights` are for it. Raises what `Projector`
+        and that raise.
+        """
+        from patchmine.projecting import Projector
+
+        return Projector(self, self._loader(model, weights), method, progress)
 
     def _loader(self, model: str | None, weights: Path | None) -> Callable[[], Network]:
         def load() -> Network:

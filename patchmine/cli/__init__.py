@@ -8,7 +8,22 @@ import sys
 
 import typer
 
-from patchmine.cli import demo, errors, fires, index, info, layers, merge, name, similar, top, units, verify, words
+from patchmine.cli import (
+    demo,
+    errors,
+    fires,
+    index,
+    info,
+    layers,
+    merge,
+    name,
+    sheet,
+    similar,
+    top,
+    units,
+    verify,
+    words,
+)
 
 app = typer.Typer(
     name="patchmine",
@@ -25,6 +40,7 @@ COMMANDS = (
     index.index,
     merge.merge,
     top.top,
+    sheet.sheet,
     units.units,
     name.name,
     similar.similar,

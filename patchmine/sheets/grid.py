@@ -22,7 +22,7 @@ def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropp
     inner = max(NARROWEST - 2 * MARGIN, columns * (width + GAP) - GAP)
     height = width * tiles.ratio(unit, patches, cropping)
     page = Page(inner + 2 * MARGIN, 0)
-    top = _head(page, unit, patches, pick, cropping)
+    top = head(page, unit, patches, pick, cropping)
     step = height + 2 * LEADING + GAP + 2
     size = (round(width * DPI / 72), round(height * DPI / 72))
     for number, (patch, image) in enumerate(
@@ -35,7 +35,7 @@ def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropp
     return page
 
 
-def _head(page: Page, unit: IndexedUnit, patches: Patches, pick: str, cropping: Cropping) -> float:
+def head(page: Page, unit: IndexedUnit, patches: Patches, pick: str, cropping: Cropping) -> float:
     """Title, facts and warnings; returns where the tiles begin."""
     inner = page.width - 2 * MARGIN
     texts = [_facts(unit, patches, pick, cropping), *_warnings(unit, patches, cropping)]
