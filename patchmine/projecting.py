@@ -17,7 +17,7 @@ All are captum's. Each is of one unit at one position in one photograph, and of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import ceil
 from types import ModuleType
@@ -92,16 +92,23 @@ class Projector:
         values: NDArray[np.float32] = found[0].detach().float().numpy()
         return values
 
-    def remark(self, layer: str) -> str | None:
-        """What has to be known to read projections from this layer; None where there is nothing. Raises as a call."""
+    def remark(self, layers: Iterable[str]) -> str | None:
+        """What has to be known to read projections from these layers; None where there is nothing.
+
+        Raises what a projection raises.
+        """
         if self.method != "deconv":
             return None
-        height, width = self.index.field(layer).input
-        if self._way(layer, torch.zeros(1, 3, height, width)).until.switches:
+        blind = [
+            layer
+            for layer in dict.fromkeys(layers)
+            if self._way(layer, torch.zeros(1, 3, *self.index.field(layer).input)).until.fixed
+        ]
+        if not blind:
             return None
         return (
-            f"No maximum is chosen on the way to {layer}, so its deconvnet projections are the same in every "
-            "photograph, but for the border: guided backpropagation is not."
+            f"On the way to {', '.join(blind)} no maximum is chosen: deconvnet projections from there are the same in "
+            "every photograph, but for its border. Those of guided backpropagation are not."
         )
 
     def _way(self, layer: str, picture: Tensor) -> _Way:

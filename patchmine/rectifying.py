@@ -24,74 +24,30 @@ from torch.overrides import TorchFunctionMode
 from patchmine.errors import ModelError, RequestError
 from patchmine.network import Tap, last_call, run_until, tapped
 
-# Steps of autograd's graph whose way back is the same for a gradient, a deconvnet and guided backpropagation: sums with
-# weights, copies, choices of a maximum (the "switches"), products, and norms.
-PASSING = frozenset(
-    [
-        "AccumulateGrad",
-        "Add",
-        "Addmm",
-        "AdaptiveAvgPool2D",
-        "AdaptiveMaxPool2D",
-        "Alias",
-        "Amax",
-        "AsStrided",
-        "AvgPool2D",
-        "Bmm",
-        "Cat",
-        "Clone",
-        "ConstantPadNd",
-        "Convolution",
-        "Copy",
-        "CopyBackwards",
-        "CopySlices",
-        "CudnnBatchNorm",
-        "CudnnConvolution",
-        "Div",
-        "Expand",
-        "Index",
-        "Max",
-        "MaxPool2DWithIndices",
-        "Mean",
-        "MiopenBatchNorm",
-        "MiopenConvolution",
-        "MkldnnConvolution",
-        "Mm",
-        "Mul",
-        "NativeBatchNorm",
-        "NativeGroupNorm",
-        "NativeLayerNorm",
-        "Neg",
-        "Permute",
-        "PixelShuffle",
-        "PixelUnshuffle",
-        "ReflectionPad2D",
-        "Repeat",
-        "ReplicationPad2D",
-        "ReshapeAlias",
-        "Roll",
-        "Select",
-        "Slice",
-        "Split",
-        "SplitWithSizes",
-        "Squeeze",
-        "Stack",
-        "Sub",
-        "Sum",
-        "T",
-        "ToCopy",
-        "Transpose",
-        "Unbind",
-        "UnsafeSplit",
-        "UnsafeView",
-        "Unsqueeze",
-        "UpsampleBilinear2D",
-        "UpsampleNearest2D",
-        "View",
-    ]
-)
-
-CHOICES = frozenset(["AdaptiveMaxPool2D", "Amax", "Max", "MaxPool2DWithIndices"])
+# Steps of autograd's graph whose way back is the same for a gradient, a deconvnet and guided backpropagation.
+SUMS = {
+    "Add",
+    "Addmm",
+    "Convolution",
+    "CudnnConvolution",
+    "MiopenConvolution",
+    "MkldnnConvolution",
+    "Neg",
+    "Sub",
+    "Sum",
+}
+MEANS = {"AdaptiveAvgPool2D", "AvgPool2D", "Mean", "UpsampleBilinear2D", "UpsampleNearest2D"}
+SCALES = {"CudnnBatchNorm", "MiopenBatchNorm", "NativeBatchNorm"}
+MOVES = {"Alias", "AsStrided", "Expand", "Permute", "PixelShuffle", "PixelUnshuffle", "ReshapeAlias", "Roll", "T"}
+MOVES |= {"Transpose", "Squeeze", "UnsafeView", "Unsqueeze", "View"}
+PARTS = {"Cat", "Index", "Select", "Slice", "Split", "SplitWithSizes", "Stack", "Unbind", "UnsafeSplit"}
+COPIES = {"AccumulateGrad", "Clone", "Copy", "CopyBackwards", "CopySlices", "Repeat", "ToCopy"}
+BORDERS = {"ConstantPadNd", "ReflectionPad2D", "ReplicationPad2D"}
+# And those whose way back may be another for another picture: the switches of a maximum, products, norms.
+CHOICES = {"AdaptiveMaxPool2D", "Amax", "Max", "MaxPool2DWithIndices"}
+PRODUCTS = {"Bmm", "Div", "Mm", "Mul", "NativeGroupNorm", "NativeLayerNorm"}
+DEPENDING = CHOICES | PRODUCTS
+PASSING = SUMS | MEANS | SCALES | MOVES | PARTS | COPIES | BORDERS | DEPENDING
 
 
 class Rectifier(nn.ReLU):
@@ -118,8 +74,8 @@ class Until(nn.Module):
         self._of = (module, tap)
         self.rectifiers = nn.ModuleList()
         self.rectified = rectified
-        self.switches = False
-        """Whether something on the way back depends on a choice of a maximum; known after `find`."""
+        self.fixed = False
+        """Whether only rectifiers make the way back another for another picture; known after `find`."""
 
     def forward(self, pictures: Tensor) -> Tensor:
         left = iter(self.rectifiers)
@@ -162,7 +118,7 @@ class Until(nn.Module):
                 f"--project {method} is defined for ReLU and ReLU6 alone, and the way to layer {layer} leads through "
                 f"{', '.join(strange)}: use --project gradxinput, ig or occlusion"
             )
-        self.switches = not names.isdisjoint(CHOICES)
+        self.fixed = names.isdisjoint(DEPENDING)
         self.rectifiers = nn.ModuleList(Rectifier(one.ceiling) for one in found)
 
     def _run(self, pictures: Tensor, rectifier: Callable[[float | None], nn.Module]) -> Tensor:

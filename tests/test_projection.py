@@ -11,16 +11,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from patchmine.crops import View, tile
-from patchmine.errors import RequestError
+from patchmine.errors import PhotographError, RequestError
 from patchmine.geometry import Placement
+from patchmine.index import Cropping
 from patchmine.network import survey
 from patchmine.projecting import MOST_STEPS, Projector, _step
 from patchmine.rectifying import Until
 from patchmine.request import LAYOUTS, PROJECTIONS
-from patchmine.sheets.projected import projection_tile
+from patchmine.sheets.projected import pairs_page, projection_tile
 from patchmine.units import Box
 from tests.conftest import jpeg
 from tests.test_cli import failed
+from tests.test_sheets import HATCH
 
 attr = pytest.importorskip("captum.attr")
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:.torch.jit.trace")
@@ -335,6 +337,37 @@ def test_sheets_twice_the_same(cli, shapes_index_dir, tmp_path):
         assert done.returncode == 0, done.stderr
     for name in ("", "z"):
         assert (tmp_path / f"{name}0.png").read_bytes() == (tmp_path / f"{name}1.png").read_bytes()
+
+
+def test_a_deconvnet_without_choices_says_that_it_does_not_see_the_photograph(shapes_index, network):
+    project = Projector(shapes_index, lambda: network, "deconv")
+    assert "On the way to contrast, colour no maximum is chosen" in project.remark(["contrast", "colour", "thing"])
+    assert project.remark(["thing"]) is None
+    assert Projector(shapes_index, lambda: network, "guided").remark(["colour"]) is None
+    fields = []
+    for patch in shapes_index.unit("colour:1").top(10):
+        box = patch.input_box
+        if Box(0, 0, *shapes_index.placement(patch.image_id).input).contains(box):
+            fields.append(project(patch, box)[:, box.top : box.bottom, box.left : box.right])
+    assert len(fields) > 1
+    assert all(np.allclose(field, fields[0], atol=1e-6) for field in fields)
+
+
+def test_a_photograph_that_is_gone_leaves_the_others(shapes_index, network, tmp_path, monkeypatch):
+    patches = shapes_index.unit("colour:1").top(3)
+    there = shapes_index.photograph
+
+    def photograph(image):
+        if image == patches[1].image_id:
+            raise PhotographError("has gone")
+        return there(image)
+
+    monkeypatch.setattr(shapes_index, "photograph", photograph)
+    project, unit = Projector(shapes_index, lambda: network, "guided"), shapes_index.unit("colour:1")
+    page = pairs_page(unit, patches, project, pick="top", cropping=Cropping("rf"))
+    assert page.missing == [f"{patches[1].image}: has gone"]
+    hatched = [{tuple(p) for p in np.asarray(one.image).reshape(-1, 3)} <= HATCH for one in page.pictures]
+    assert hatched == [False, False, False, True, False, False]
 
 
 def test_strips_of_units_by_pattern(cli, shapes_index_dir, tmp_path):

@@ -80,7 +80,7 @@ def pairs_page(unit: IndexedUnit, patches: Patches, projector: Projector, *, pic
     height = width * tiles.ratio(unit, patches, cropping)
     page = Page(max(WIDTH * 0.6, columns * (pair + BETWEEN) - BETWEEN + 2 * MARGIN), 0)
     top = head(page, unit, patches, pick, cropping)
-    texts = [normalised_text(projector.method), projector.remark(unit.unit.layer)]
+    texts = [normalised_text(projector.method), projector.remark([unit.unit.layer])]
     top = _told(page, " ".join(filter(None, texts)), top - 4) + 4
     projector.progress.begin(len(patches), 0, "projections")
     step = height + 2 * LEADING + GAP + 2
@@ -128,9 +128,8 @@ def _zeiler_head(page: Page, units: Sequence[IndexedUnit], projector: Projector)
         f"{PurePath(job['source']).name}, on the right, row by row; on the left their projections. "
     )
     y = _told(page, facts + normalised_text(projector.method), MARGIN + TITLE + LEADING)
-    for layer in dict.fromkeys(unit.unit.layer for unit in units):
-        if remark := projector.remark(layer):
-            y = _told(page, remark, y)
+    if remark := projector.remark(unit.unit.layer for unit in units):
+        y = _told(page, remark, y)
     return _told(page, "Hatched: outside the receptive field or outside the picture that the network saw.", y) + 4
 
 
@@ -191,13 +190,9 @@ def _tiles(
 ) -> list[tuple[Image.Image, Image.Image]]:
     """Each patch and its projection as tiles of (width, height) points; one that cannot be shown is hatched."""
     size = (round(points[0] * DPI / 72), round(points[1] * DPI / 72))
-    missing = len(page.missing)
     seen = tiles.images(unit, patches, cropping, size, page.missing)
-    gone = {line.partition(": ")[0] for line in page.missing[missing:]}
-    return [
-        (image, padding(size) if patch.image in gone else _projection(unit, patch, projector, cropping, size))
-        for patch, image in zip(patches, seen, strict=True)
-    ]
+    drawn = [_projection(unit, patch, projector, cropping, size) for patch in patches]
+    return list(zip(seen, drawn, strict=True))
 
 
 def _projection(
