@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import digests, request, store
+from patchmine.answers import Patches, Units, unit_html
 from patchmine.classes import class_label
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
@@ -22,7 +23,7 @@ from patchmine.labels import UnitLabels
 from patchmine.names_file import NamesFile
 from patchmine.naming import Names, spelled
 from patchmine.ranking import CELLS, Float32, Int64
-from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
+from patchmine.units import Box, Patch, Position, Unit
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -100,32 +101,6 @@ class Cropping:
     share: float = request.SHARE
 
 
-class Patches(Sequence[Patch]):
-    """The answer to a question for patches, in rank order; shows itself as crops in a notebook."""
-
-    def __init__(self, patches: Sequence[Patch]) -> None:
-        self._patches = list(patches)
-
-    @overload
-    def __getitem__(self, rank: int) -> Patch: ...
-    @overload
-    def __getitem__(self, rank: slice) -> Patches: ...
-    def __getitem__(self, rank: int | slice) -> Patch | Patches:
-        return Patches(self._patches[rank]) if isinstance(rank, slice) else self._patches[rank]
-
-    def __len__(self) -> int:
-        return len(self._patches)
-
-    def __repr__(self) -> str:
-        return f"Patches({self._patches!r})"
-
-    def _repr_html_(self) -> str:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor() as pool:
-            return "<div>" + "".join(pool.map(thumbnail_html, self._patches)) + "</div>"
-
-
 class Index:
     """A finished index. Units come from `unit()` and `units()`, photographs from the source it was built from."""
 
@@ -192,13 +167,14 @@ class Index:
         """The unit of that name (`blocks.6:33`, `blocks.6_33`, `fish_33`, or a given name). Raises UnitError."""
         return IndexedUnit(self, self.names.resolve(str(unit), layer))
 
-    def units(
-        self, layer: str | None = None, match: str | None = None, label: str | None = None
-    ) -> Iterator[IndexedUnit]:
+    def units(self, layer: str | None = None, match: str | None = None, label: str | None = None) -> Units:
         """All units, of one layer if it is given, whose name or canonical form fits the shell pattern `match`, and
-        whose label, as it is or as names spell it, fits the pattern `label`."""
+        whose label, as it is or as names spell it, fits the pattern `label`. Raises UnitError for an unknown layer."""
         if layer is not None and layer not in self.layers:
             raise UnitError(f"the index has no layer {layer!r}{nearest(layer, self.layers)}")
+        return Units(self._units(layer, match, label))
+
+    def _units(self, layer: str | None, match: str | None, label: str | None) -> Iterator[IndexedUnit]:
         for name, channels in self.layers.items():
             if layer in (None, name):
                 for channel in range(channels):
@@ -239,7 +215,7 @@ class Index:
                 raise RequestError("--box is a part of --image FILE, not of a unit: leave one of them out")
             return similar_to_unit(self.unit(unit, layer), wish, note)
         assert image is not None
-        return similar_to_photograph(self, image, self._loader(model, weights), wish, note, box, layer)
+        return similar_to_photograph(self, image, self.loader(model, weights), wish, note, box, layer)
 
     def fires(
         self,
@@ -255,7 +231,7 @@ class Index:
         """The k units that a photograph drives hardest, measured against the photographs of the index."""
         from patchmine.firing import fires
 
-        return fires(self, image, self._loader(model, weights), layer=layer, k=k, crop=crop, share=share)
+        return fires(self, image, self.loader(model, weights), layer=layer, k=k, crop=crop, share=share)
 
     def projector(
         self,
@@ -272,9 +248,11 @@ class Index:
         """
         from patchmine.projecting import Projector
 
-        return Projector(self, self._loader(model, weights), method, progress)
+        return Projector(self, self.loader(model, weights), method, progress)
 
-    def _loader(self, model: str | None, weights: Path | None) -> Callable[[], Network]:
+    def loader(self, model: str | None = None, weights: Path | None = None) -> Callable[[], Network]:
+        """A function that loads the network of the index when it is called; as `models.load_for_index`."""
+
         def load() -> Network:
             from patchmine.models import load_for_index
 
@@ -473,7 +451,8 @@ class IndexedUnit:
                 for rank, (value, image, place) in enumerate(
                     zip(values.tolist(), images.tolist(), places.tolist(), strict=True), 1
                 )
-            ]
+            ],
+            self.index,
         )
 
     def _among(self, of_class: str | None, not_class: str | None) -> Mask | None:
@@ -548,7 +527,7 @@ class IndexedUnit:
         }
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{self.name}</b> ({self.unit})</p>{self.top(9)._repr_html_()}"
+        return unit_html(self)
 
 
 def shown(field: ReceptiveField, channel: int, position: Position, crop: Crop, share: float = request.SHARE) -> Box:
@@ -565,4 +544,4 @@ def _finite(number: float) -> float | None:
     return number if np.isfinite(number) else None
 
 
-__all__ = ["Cropping", "Index", "IndexedUnit", "Patches", "Statistics", "find_index", "open_index"]
+__all__ = ["Cropping", "Index", "IndexedUnit", "Patches", "Statistics", "Units", "find_index", "open_index"]

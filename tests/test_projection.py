@@ -325,18 +325,16 @@ def test_a_tile_is_symmetric_about_grey_whatever_its_scale():
     assert ((grey == 127) | (grey == 128)).all()
 
 
-def test_sheets_twice_the_same(cli, shapes_index_dir, tmp_path):
-    for number in range(2):
-        words = ["top", "-i", shapes_index_dir, "--unit", "colour:3", "-k", 3, "--project", "deconv"]
-        done = cli(*words, "-o", f"{number}.png")
+def test_sheets_by_the_command_line_and_twice_the_same(cli, shapes_index_dir, tmp_path):
+    done = cli("top", "-i", shapes_index_dir, "--unit", "colour:3", "-k", 2, "--project", "deconv", "-o", "t.pdf")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
+    for name in ("a.png", "b.png"):
+        words = ("--unit", "contrast:3", "--layout", "zeiler", "--crop", "rf", "-o", name)
+        done = cli("sheet", "-i", shapes_index_dir, *words)
         assert done.returncode == 0, done.stderr
-        done = cli(
-            *("sheet", "-i", shapes_index_dir, "--unit", "contrast:3", "--unit", "colour:1"),
-            *("--layout", "zeiler", "-o", f"z{number}.png"),
-        )
-        assert done.returncode == 0, done.stderr
-    for name in ("", "z"):
-        assert (tmp_path / f"{name}0.png").read_bytes() == (tmp_path / f"{name}1.png").read_bytes()
+        assert done.stdout.strip() == name
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_a_deconvnet_without_choices_says_that_it_does_not_see_the_photograph(shapes_index, network):

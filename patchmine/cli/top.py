@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from patchmine import request
 from patchmine.cli import options
-
-if TYPE_CHECKING:
-    from patchmine.units import Patch
 
 
 def top(
@@ -49,6 +46,7 @@ def top(
 
     Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
     """
+    from patchmine.answers import PATCH_HEADER, patch_row
     from patchmine.errors import RequestError
     from patchmine.index import Cropping, open_index
 
@@ -80,7 +78,7 @@ def top(
         if missing:
             say(f"{len(missing)} of {len(patches)} photographs could not be shown; {missing[0]}")
 
-    from patchmine.cli.output import print_csv, print_json, print_line, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table, tell_labels
 
     if json:
         print_json(
@@ -90,35 +88,14 @@ def top(
                 "crop": meant,
                 "unit": found.as_dict(),
                 "patches": [patch.as_dict() for patch in patches],
+                "labels": opened.labels.about,
             }
         )
     elif csv:
-        rows = [{**found.as_dict(), **_flat(patch)} for patch in patches]
-        print_csv(rows, [*found.as_dict(), *(_flat(patches[0]) if patches else ())])
+        print_csv(patches.rows(), list(patches.columns))
     else:
         print_line(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
-        print_table(
-            [
-                (
-                    p.rank,
-                    f"{p.value:.4g}",
-                    p.class_name,
-                    f"{p.position.y},{p.position.x}",
-                    f"{p.visible:.0%}",
-                    ",".join(map(str, p.box.as_tuple())),
-                    p.image,
-                )
-                for p in patches
-            ],
-            ["rank", "value", "class", "y,x", "visible", "box", "image"],
-        )
+        print_table([patch_row(patch) for patch in patches], PATCH_HEADER)
+        tell_labels(opened, [found])
         if out is not None:
             print(out)
-
-
-def _flat(patch: Patch) -> dict[str, Any]:
-    """The JSON of a patch with its nested parts as columns of their own."""
-    row: dict[str, Any] = {}
-    for key, value in patch.as_dict().items():
-        row |= {f"{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {key: value}
-    return row

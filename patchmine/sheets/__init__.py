@@ -15,6 +15,7 @@ from patchmine.sheets.grid import grid_page
 from patchmine.sheets.page import Page
 from patchmine.sheets.projected import pairs_page, zeiler_page
 from patchmine.sheets.similar import similar_page
+from patchmine.sheets.spectrum import spectrum_page
 from patchmine.sheets.strips import strips_page
 from patchmine.similarity import Similar
 
@@ -41,17 +42,20 @@ def draw_sheet(
     cropping: Cropping,
     projector: Projector | None = None,
 ) -> list[str]:
-    """Write the contact sheet of one unit's patches to a .png, .pdf or .svg.
+    """Write the contact sheet of one unit's patches to a .png, .pdf or .svg: those of `spectrum` in strips, a strip for
+    each band of its range, and others in a grid.
 
     With a projector each patch has its projection beside it. Raises RequestError for another suffix or a missing
     folder, and what the projector raises. A photograph that can no longer be read, or is another one now, gets a tile
     that says so and is in what is returned, with the reason.
     """
     check_target(target)
-    if projector is None:
-        page = grid_page(unit, patches, pick=pick, cropping=cropping)
-    else:
+    if projector is not None:
         page = pairs_page(unit, patches, projector, pick=pick, cropping=cropping)
+    elif pick == "spectrum":
+        page = spectrum_page(unit, patches, cropping=cropping)
+    else:
+        page = grid_page(unit, patches, pick=pick, cropping=cropping)
     render(page, target)
     return page.missing
 

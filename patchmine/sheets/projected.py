@@ -17,6 +17,7 @@ from patchmine.geometry import Placement
 from patchmine.index import Cropping, IndexedUnit, Patches
 from patchmine.sheets import tiles
 from patchmine.sheets.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH, caption, head
+from patchmine.sheets.origin import names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.units import Patch
 
@@ -79,9 +80,8 @@ def pairs_page(unit: IndexedUnit, patches: Patches, projector: Projector, *, pic
     width = (pair - SEAM) / 2
     height = width * tiles.ratio(unit, patches, cropping)
     page = Page(max(WIDTH * 0.6, columns * (pair + BETWEEN) - BETWEEN + 2 * MARGIN), 0)
-    top = head(page, unit, patches, pick, cropping)
     texts = [normalised_text(projector.method), projector.remark([unit.unit.layer])]
-    top = _told(page, " ".join(filter(None, texts)), top - 4) + 4
+    top = head(page, unit, patches, pick=pick, cropping=cropping, also=[text for text in texts if text])
     projector.progress.begin(len(patches), 0, "projections")
     step = height + 2 * LEADING + GAP + 2
     both = _tiles(page, unit, patches, projector, cropping, (width, height))
@@ -128,8 +128,9 @@ def _zeiler_head(page: Page, units: Sequence[IndexedUnit], projector: Projector)
         f"{PurePath(job['source']).name}, on the right, row by row; on the left their projections. "
     )
     y = _told(page, facts + normalised_text(projector.method), MARGIN + TITLE + LEADING)
-    if remark := projector.remark(unit.unit.layer for unit in units):
-        y = _told(page, remark, y)
+    for text in (projector.remark(unit.unit.layer for unit in units), names_text(index, units)):
+        if text:
+            y = _told(page, text, y)
     return _told(page, "Hatched: outside the receptive field or outside the picture that the network saw.", y) + 4
 
 
