@@ -8,6 +8,7 @@ a grey level move 40 % of the activations by more than a thousandth.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -103,9 +104,14 @@ def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) ->
 
 def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """uint8 (images, 3, height, width) as the float32 that the network takes, on the same device."""
-    mean, std = (
-        torch.tensor(numbers, device=pixels.device).view(1, 3, 1, 1)
-        for numbers in (preprocessing.mean, preprocessing.std)
-    )
-    # (x / 255 - mean) / std as one multiplication and one addition.
-    return pixels.to(torch.float32).mul_(1 / (255 * std)).add_(-mean / std)
+    scale, offset = _scale_and_offset(preprocessing.mean, preprocessing.std, pixels.device)
+    return pixels.to(torch.float32).mul_(scale).add_(offset)
+
+
+@lru_cache
+def _scale_and_offset(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x / 255 - mean) / std as one multiplication and one addition, (1, 3, 1, 1) each; sent to a GPU only once, since
+    that waits for all that it has to do."""
+    with torch.inference_mode(False):  # who asks next may want gradients
+        means, stds = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (mean, std))
+        return (1 / (255 * stds)).to(device), (-means / stds).to(device)

@@ -214,7 +214,7 @@ class Index:
                 raise RequestError("--box is a part of --image FILE, not of a unit: leave one of them out")
             return similar_to_unit(self.unit(unit, layer), wish, note)
         assert image is not None
-        return similar_to_photograph(self, image, self._loader(model, weights), wish, note, box, layer)
+        return similar_to_photograph(self, image, self.loader(model, weights), wish, note, box, layer)
 
     def fires(
         self,
@@ -230,9 +230,11 @@ class Index:
         """The k units that a photograph drives hardest, measured against the photographs of the index."""
         from patchmine.firing import fires
 
-        return fires(self, image, self._loader(model, weights), layer=layer, k=k, crop=crop, share=share)
+        return fires(self, image, self.loader(model, weights), layer=layer, k=k, crop=crop, share=share)
 
-    def _loader(self, model: str | None, weights: Path | None) -> Callable[[], Network]:
+    def loader(self, model: str | None = None, weights: Path | None = None) -> Callable[[], Network]:
+        """A function that loads the network of the index when it is called; as `models.load_for_index`."""
+
         def load() -> Network:
             from patchmine.models import load_for_index
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from patchmine.executors import Bound, Reduced
@@ -21,10 +22,63 @@ def reduce(maps: Tensor, images: Int64, bound: Bound) -> Reduced:
     """
     flat = maps.float().flatten(2)
     value, position = _strongest(flat)
+    row, place = _beating(value, position, images, bound, flat.shape[2])
+    vectors = _vectors(flat, torch.from_numpy(row), torch.from_numpy(place)).cpu().numpy()
+    return Reduced(value=value, position=position, row=row, place=place, vectors=np.ascontiguousarray(vectors))
+
+
+@dataclass
+class Reducing:
+    """A layer that is reduced on a GPU without waiting for it: each step is queued, and what it copies to the host is
+    there when the GPU has come so far.
+
+    `maps` stay on the device until their vectors are taken; they are a copy, since what follows the layer may overwrite
+    its output in place.
+    """
+
+    maps: Tensor
+    value: Tensor
+    position: Tensor
+    row: Int64
+    place: Int64
+    vectors: Tensor
+
+    @classmethod
+    def queued(cls, maps: Tensor) -> Reducing:
+        """Queue the maximum and its place of maps (N, channels, grid height, grid width)."""
+        flat = maps.flatten(2).clone()
+        value, position = flat.max(dim=2)
+        none = np.zeros(0, np.int64)
+        return cls(flat, _to_host(value.float()), _to_host(position), none, none, flat)
+
+    def queue_vectors(self, images: Int64, bound: Bound) -> None:
+        """Queue the vectors that may rank. The maximum must have arrived."""
+        cells = self.maps.shape[2]
+        self.row, self.place = _beating(self.value.numpy(), self.position.numpy(), images, bound, cells)
+        row, place = (_to_device(numbers, self.maps.device) for numbers in (self.row, self.place))
+        self.vectors = _to_host(_vectors(self.maps, row, place))
+
+    def reduced(self) -> Reduced:
+        """The result. The vectors must have arrived. Copies: pinned memory is scarce and is not to be kept."""
+        value, position, vectors = (part.numpy().copy() for part in (self.value, self.position, self.vectors))
+        return Reduced(value=value, position=position, row=self.row, place=self.place, vectors=vectors)
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy in pinned memory, not there before the device's queue has come to it."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+def _to_device(numbers: Int64, device: torch.device) -> Tensor:
+    return torch.from_numpy(numbers).pin_memory().to(device, non_blocking=True)
+
+
+def _beating(value: Float32, position: Int64, images: Int64, bound: Bound, cells: int) -> tuple[Int64, Int64]:
+    """Row in the batch and place of the patches whose unit beats its bound, each once."""
     beats = (value > bound[0]) | ((value == bound[0]) & (images[:, None] < bound[1]))
     row, unit = np.nonzero(beats & np.isfinite(value))
-    row, place = np.divmod(np.unique(row * flat.shape[2] + position[row, unit]), flat.shape[2])
-    return Reduced(value=value, position=position, row=row, place=place, vectors=_vectors(flat, row, place))
+    row, place = np.divmod(np.unique(row * cells + position[row, unit]), cells)
+    return row, place
 
 
 def _strongest(flat: Tensor) -> tuple[Float32, Int64]:
@@ -38,7 +92,6 @@ def _strongest(flat: Tensor) -> tuple[Float32, Int64]:
     return found.cpu().numpy(), places.cpu().numpy()
 
 
-def _vectors(flat: Tensor, row: Int64, place: Int64) -> NDArray[np.float16]:
-    rows, places = (torch.from_numpy(numbers).to(flat.device) for numbers in (row, place))
-    vectors: NDArray[np.float16] = flat[rows, :, places].clamp_(-HALF_MAX, HALF_MAX).half().cpu().numpy()
-    return np.ascontiguousarray(vectors)
+def _vectors(flat: Tensor, row: Tensor, place: Tensor) -> Tensor:
+    """float16 (patches, channels) of (N, channels, cells), on its device."""
+    return flat[row.to(flat.device), :, place.to(flat.device)].clamp(-HALF_MAX, HALF_MAX).half()

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from patchmine.shardfile import ShardFile
 
 FORMAT = 1
-MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB = (
+MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
     "manifest.json",
     "activations.h5",
     "patches.faiss",
     "names.json",
     "shards",
     "job.json",
+    "synthetic",
 )
 
 QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)

@@ -18,7 +18,7 @@ from patchmine.shardfile import ShardFile, write_atomically
 
 LOG, LOCK = "index.log", "index.lock"
 _PROOF = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
-_OURS = _PROOF | {store.PATCHES, store.NAMES, LOG, LOCK}
+_OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, LOG, LOCK}
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -43,7 +44,7 @@ from patchmine.executors.torch import TorchExecutor
 from patchmine.layers import choose
 from patchmine.network import run_until, survey
 from patchmine.request import Run, Wanted
-from patchmine.sources import open_source
+from patchmine.sources import Entry, open_source
 from patchmine.store import read_manifest
 
 TRIAL_S = 2.0
@@ -90,6 +91,14 @@ def run_notebook(folder: Path, images: int) -> float:
         with torch.no_grad():
             network.module(torch.stack(arrays).float() / 127.5 - 1)
     return len(paths) / (perf_counter() - start)
+
+
+def repeated(source: Path, entries: Sequence[Entry], count: int, into: Path) -> None:
+    """A folder of so many photographs: links to those of `source`, as often as it takes, in their class folders."""
+    for number, entry in enumerate(islice(cycle(entries), count)):
+        link = into / entry.path
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.with_name(f"{number}-{link.name}").symlink_to((source / entry.path).resolve())
 
 
 def ratios(rates: list[float], bases: list[float]) -> list[float]:
@@ -149,7 +158,7 @@ def main() -> None:
     variants: dict[str, tuple[Wanted, list[tuple[Choice, Executor]]]] = {}
     for name in executors.kinds():
         for precision in ("fp32", "bf16"):
-            wanted = Wanted(executor=name, precision=precision)
+            wanted = Wanted(executor=name, precision=precision, device="cpu")
             if name == "torch" and precision != "fp32":
                 continue  # autocast on a CPU loses against fp32 wherever OpenVINO has bf16
             forwards = []
@@ -168,19 +177,40 @@ def main() -> None:
         """Photographs a second: steady, whole."""
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "photographs"
-            for number, entry in enumerate(entries * options.repeat):
-                link = folder / entry.path
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.with_name(f"{number}-{link.name}").symlink_to((options.folder / entry.path).resolve())
+            count = len(entries) * options.repeat
+            repeated(options.folder, entries, count, folder)
             directory = folder.with_suffix(".patchmine")
             build_index(folder, directory, wanted, run)
             stages = read_manifest(directory)["stages"]
-            count = len(entries) * options.repeat
             return count / stages["mining"], count / stages["total"]
 
     found: dict[str, list[float]] = {}
     chosen: dict[str, Choice] = {}
-    for _ in range(options.rounds):
+
+    def report(rounds: int) -> None:
+        """Print the medians so far: whoever stops the run loses no more than the round that it was in."""
+        ratio: dict[str, list[float]] = {}
+        for name in variants:
+            # The setting whose median is best: the best of each round would be the noise's.
+            forward = max((v for key, v in found.items() if key.startswith(f"{name} forward")), key=median)
+            limit = [1 / (1 / a + 1 / b) for a, b in zip(found["decode"], forward, strict=True)]
+            ratio[f"{name} limit"] = limit
+            ratio[f"{name} steady/limit"] = ratios(found[f"{name} steady"], limit)
+            for other in ("notebook", *peers):
+                for what in ("steady", "whole"):
+                    ratio[f"{name} {what}/{other}"] = ratios(found[f"{name} {what}"], found[other])
+        print(f"{len(entries)} photographs, indexed {options.repeat} times over; {rounds} of {options.rounds} rounds")
+        print(f"{run.workers} threads; medians, images/s and ratios")
+        for name, values in (found | ratio).items():
+            shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
+            print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")
+        for name, choice in chosen.items():
+            print(f"{name}: {choice}")
+        for name in peers:
+            print(f"{name}: {PEERS[name].described()}")
+        print(flush=True)
+
+    for number in range(options.rounds):
         found.setdefault("decode", []).append(decode())
         found.setdefault("notebook", []).append(alone(Path(__file__), "--notebook"))
         for name in peers:
@@ -196,24 +226,7 @@ def main() -> None:
             steady, whole = index(replace(wanted, batch_size=best.batch_size, threads=best.threads))
             found.setdefault(f"{name} steady", []).append(steady)
             found.setdefault(f"{name} whole", []).append(whole)
-    for name in variants:
-        # The setting whose median is best: the best of each round would be the noise's.
-        forward = max((v for key, v in found.items() if key.startswith(f"{name} forward")), key=median)
-        limit = [1 / (1 / a + 1 / b) for a, b in zip(found["decode"], forward, strict=True)]
-        found[f"{name} limit"] = limit
-        found[f"{name} steady/limit"] = ratios(found[f"{name} steady"], limit)
-        for other in ("notebook", *peers):
-            for what in ("steady", "whole"):
-                found[f"{name} {what}/{other}"] = ratios(found[f"{name} {what}"], found[other])
-    print(f"{len(entries)} photographs, indexed {options.repeat} times over; {options.rounds} rounds")
-    print(f"{run.workers} threads; medians, images/s and ratios")
-    for name, values in found.items():
-        shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
-        print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")
-    for name, choice in chosen.items():
-        print(f"{name}: {choice}")
-    for name in peers:
-        print(f"{name}: {PEERS[name].described()}")
+        report(number + 1)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Compare an index with a brute-force loop: plain torch, fp32, no tricks, no code of patchmine in between.
 
-    python scripts/check_answers.py PHOTOGRAPHS [-i INDEX] [-k 25] [--executor E] [--precision P]
+    python scripts/check_answers.py PHOTOGRAPHS [-i INDEX] [-k 25] [--executor E] [--device D] [--precision P]
 
-Builds the index with the default network if it is not there (with the executor and precision asked for), computes
-every unit's maximum and position in every photograph again with a loop as a notebook would have it, and counts the
-units whose top k agree in photographs and positions. A disagreement is excused where the values are nearer than a
-relative 1e-4. Also prints the network's top-1 accuracy where the folders are WordNet ids, which proves that the
-weights were loaded right. Exits with 1 when a unit disagrees or a value is off by more than 1e-4 (relative, and
-absolute below 1).
+Builds the index with the default network if it is not there (with the executor, device and precision asked for),
+computes every unit's maximum and position in every photograph again with a loop as a notebook would have it, and
+counts the units whose top k agree in photographs and positions. A disagreement is excused where the values are
+nearer than a relative 1e-4. Also prints the network's top-1 accuracy where the folders are WordNet ids, which proves
+that the weights were loaded right. Exits with 1 when a unit disagrees or a value is off by more than 1e-4 (relative,
+and absolute below 1).
 """
 
 from __future__ import annotations
@@ -96,11 +96,13 @@ def main() -> int:
     parser.add_argument("-i", "--index", type=Path)
     parser.add_argument("-k", type=int, default=25)
     parser.add_argument("--executor", help="for the index that is built")
+    parser.add_argument("--device", help="for the index that is built")
     parser.add_argument("--precision", default="fp32", help="for the index that is built; not fp32: only reported")
     options = parser.parse_args()
     index_path = options.index or Path(f"{options.folder.name}.patchmine")
     if not index_path.exists():
-        patchmine.build_index(options.folder, index_path, executor=options.executor, precision=options.precision)
+        how = {"executor": options.executor, "precision": options.precision, "device": options.device}
+        patchmine.build_index(options.folder, index_path, **how)
     index = patchmine.open_index(index_path)
     records = [index.store.image(image) for image in range(len(index))]
     tables = {layer: index.store.table(layer) for layer in index.layers}
@@ -121,7 +123,8 @@ def main() -> int:
             identical += to_the_letter
             agreeing += excused
     job = index.manifest["job"]
-    print(f"{total} units, top {options.k} of {len(records)} photographs; {job['runtime']}, {job['precision']}")
+    computed = f"{job['runtime']} on {job['device']}, {job['precision']}"
+    print(f"{total} units, top {options.k} of {len(records)} photographs; {computed}")
     print(f"of the true top {options.k}, kept: {kept / (total * min(options.k, len(records))):.2%}")
     print(f"identical in photographs, order and positions: {identical}")
     print(f"identical but for near ties (relative {TOLERANCE:g}): {agreeing}")

@@ -16,17 +16,19 @@ ROOT = Path(patchmine.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "allocator digests errors printable stages request units classes wordnet tables",
+        "allocator digests errors printable stages request units classes wordnet tables recipe",
         "ranking reporting geometry photographs shardfile reach regular documents headers",
-        "likeness class_match picking",
+        "likeness class_match picking canvas straight parametrization",
         "job decode network tar_headers weights crops naming labelling",
         "field_moves field_calls field_windows checked datasets",
         "layers field_rules observer sources models store",
-        "receptive effective folding executors reduction vectors class_file",
-        "answers index similarity firing looking labels names_file facets",
+        "receptive effective folding executors gpu reduction vectors class_file robustness objectives",
+        "synthesis",
+        "index similarity firing looking labels names_file facets answers",
         "calibration fields known giving",
         "predicting shards sheets telling retained",
         "engines demo",
+        "spectrum synthetic",
         "workspace publishing",
         "mining",
         "merging verification",

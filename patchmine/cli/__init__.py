@@ -8,7 +8,22 @@ import sys
 
 import typer
 
-from patchmine.cli import demo, errors, fires, index, info, layers, merge, name, similar, top, units, verify, words
+from patchmine.cli import (
+    demo,
+    errors,
+    fires,
+    index,
+    info,
+    layers,
+    merge,
+    name,
+    similar,
+    synth,
+    top,
+    units,
+    verify,
+    words,
+)
 
 app = typer.Typer(
     name="patchmine",
@@ -29,6 +44,7 @@ COMMANDS = (
     name.name,
     similar.similar,
     fires.fires,
+    synth.synth,
     info.info,
     layers.layers,
     layers.rf,

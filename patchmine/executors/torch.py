@@ -15,6 +15,7 @@ from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.folding import folded, replica
+from patchmine.gpu import GpuExecutor
 from patchmine.network import Network, Tap, last_call, run_until, tapped
 from patchmine.ranking import Int64
 from patchmine.reduction import reduce
@@ -41,6 +42,8 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
             f"device {setting.device!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out for "
             f"{default_device()!r}"
         ) from None
+    if device.type == "cuda":
+        return GpuExecutor(network, taps, device, _TYPES[setting.precision])
     if device.type == "cpu":
         allocator.keep_blocks()
     return TorchExecutor(network, taps, device, _TYPES[setting.precision], 1 if device.type != "cpu" else lanes)
@@ -74,12 +77,12 @@ class TorchExecutor:
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         reduced: dict[str, Reduced] = {}
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         module = self.replicas.get()
         try:
             with torch.inference_mode(), self._cast():
-                batch = normalised(pixels, self.preprocessing).contiguous(memory_format=torch.channels_last)
+                batch = normalised(pixels.to(self.device), self.preprocessing).contiguous(
+                    memory_format=torch.channels_last
+                )
                 with tapped(module, {t.layer: self._tap(t, images, bounds[t.layer], reduced) for t in self.taps}):
                     run_until(module, batch, self.taps[-1].layer, self.taps[-1].calls)
         finally:

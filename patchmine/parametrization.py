@@ -1,0 +1,157 @@
+"""Numbers that an optimizer may move, and the pictures that they are.
+
+Every kind has `start` and `inverse`, which give parameters (images, ...), and `pictures`, which makes float32
+(images, 3, height, width) in 0..1 of them. The picture of one image never depends on those beside it.
+
+`Fourier` follows Olah, Mordvintsev & Schubert 2017, "Feature Visualization": coefficients divided by their frequency,
+so that a step of the optimizer changes all scales alike, colours decorrelated, a sigmoid for the range. `Maco` follows
+Fel et al. 2023, "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization": the
+amplitudes are those of photographs and only phases move. `Plain` is neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import pi
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+Draw = Callable[[tuple[int, ...], str], Tensor]
+"""Random float32 numbers of this shape on the CPU: `normal` with deviation 1 or `uniform` in 0..1."""
+
+# From independent colours to RGB: a root of the covariance of ImageNet's pixels, scaled so that the longest column is
+# 1 (the numbers of lucid, which Olah et al. published).
+_ROOT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+COLOURS = _ROOT / _ROOT.norm(dim=0).max()
+
+_NOISE = 0.01  # of the coefficients at the start: a picture that is grey to the eye
+_CONTRAST = 0.25
+_EDGE = 0.01  # how near to black and white a photograph may come before the sigmoid's inverse
+
+
+class Parametrization(Protocol):
+    def start(self, draw: Draw) -> Tensor:
+        """Parameters of one image: noise."""
+        ...
+
+    def inverse(self, picture: Tensor) -> Tensor:
+        """Parameters of one image (3, height, width) in 0..1, as nearly as there are any."""
+        ...
+
+    def pictures(self, parameters: Tensor) -> Tensor: ...
+
+    def confine(self, parameters: Tensor) -> None:
+        """Bring parameters that a step has moved back to where they mean something, in place."""
+        ...
+
+
+class Fourier:
+    """Parameters are float32 (images, 3, height, width // 2 + 1, 2)."""
+
+    def __init__(self, size: tuple[int, int], device: torch.device) -> None:
+        self.size = size
+        lowest = 1 / max(size)
+        self.scale = (_CONTRAST / frequencies(size).clamp_min(lowest)).to(device)
+        self.colours = COLOURS.to(device)
+
+    def start(self, draw: Draw) -> Tensor:
+        return _NOISE * draw((3, *self.scale.shape, 2), "normal")
+
+    def inverse(self, picture: Tensor) -> Tensor:
+        return torch.view_as_real(spectrum_of(picture) / self.scale.to(picture.device))
+
+    def pictures(self, parameters: Tensor) -> Tensor:
+        spectrum = torch.view_as_complex(parameters) * self.scale
+        return _in_colour(torch.fft.irfft2(spectrum, s=self.size, norm="ortho"), self.colours)
+
+    def confine(self, parameters: Tensor) -> None:
+        pass
+
+
+class Maco:
+    """Parameters are the phases, float32 (images, 3, height, width // 2 + 1).
+
+    `amplitudes` float32 (3, rows, columns // 2 + 1) are those of photographs, as `spectrum_of` gives them, at whatever
+    size they were measured.
+    """
+
+    def __init__(self, size: tuple[int, int], device: torch.device, amplitudes: Tensor) -> None:
+        self.size = size
+        self.amplitudes = resampled(amplitudes, size).to(device)
+        self.colours = COLOURS.to(device)
+
+    def start(self, draw: Draw) -> Tensor:
+        return 2 * pi * draw(tuple(self.amplitudes.shape), "uniform")
+
+    def inverse(self, picture: Tensor) -> Tensor:
+        return spectrum_of(picture).angle()
+
+    def pictures(self, parameters: Tensor) -> Tensor:
+        spectrum = torch.polar(self.amplitudes.expand_as(parameters), parameters)
+        return _in_colour(torch.fft.irfft2(spectrum, s=self.size, norm="ortho"), self.colours)
+
+    def confine(self, parameters: Tensor) -> None:
+        pass
+
+
+class Plain:
+    """Parameters are the pictures themselves, kept in 0..1."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def start(self, draw: Draw) -> Tensor:
+        return 0.5 + _NOISE * draw((3, *self.size), "normal")
+
+    def inverse(self, picture: Tensor) -> Tensor:
+        return picture.clone()
+
+    def pictures(self, parameters: Tensor) -> Tensor:
+        return parameters
+
+    def confine(self, parameters: Tensor) -> None:
+        parameters.clamp_(0, 1)
+
+
+def frequencies(size: tuple[int, int]) -> Tensor:
+    """Of the coefficients of `rfft2`, in cycles per pixel: float32 (height, width // 2 + 1)."""
+    down, across = torch.fft.fftfreq(size[0]), torch.fft.rfftfreq(size[1])
+    return torch.hypot(down[:, None], across[None])
+
+
+def spectrum_of(picture: Tensor) -> Tensor:
+    """The Fourier coefficients of (..., 3, height, width) in 0..1, before sigmoid and colours: complex64.
+
+    Orthonormal, so that the amplitudes of textures do not depend on the size of the picture.
+    """
+    flat = torch.logit(picture.clamp(_EDGE, 1 - _EDGE))
+    independent = torch.einsum("dc,...chw->...dhw", torch.linalg.inv(COLOURS).to(picture.device), flat)
+    spectrum: Tensor = torch.fft.rfft2(independent, norm="ortho")
+    return spectrum
+
+
+def resampled(amplitudes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Amplitudes (3, rows, columns // 2 + 1), which were measured at a size of even width, at another size.
+
+    Interpolated by frequency in cycles per pixel, in their logarithm.
+    """
+    rows, half = amplitudes.shape[1:]
+    if (rows, half) == (size[0], size[1] // 2 + 1):
+        return amplitudes
+    centred = torch.fft.fftshift(amplitudes.clamp_min(1e-12).log(), dim=1)
+    centred = torch.cat([centred, centred[:, :1]], 1)  # -1/2 and 1/2 cycles are the same
+    y = 2 * (torch.fft.fftfreq(size[0]) + (rows // 2) / rows) - 1
+    x = 4 * torch.fft.rfftfreq(size[1]) - 1
+    grid = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), -1)
+    found = grid_sample(centred[None], grid[None], padding_mode="border", align_corners=True)[0].exp()
+    found[:, 0, 0] *= (size[0] * size[1] / (rows * 2 * (half - 1))) ** 0.5  # the mean is no texture
+    return found
+
+
+def _in_colour(independent: Tensor, colours: Tensor) -> Tensor:
+    # No matrix product: that rounds differently for one image and for several.
+    red, green, blue = (colours[:, i].view(3, 1, 1) * independent[:, i, None] for i in range(3))
+    return torch.sigmoid(red + green + blue)

@@ -1,0 +1,126 @@
+"""The GPU computes what the CPU does. Skipped where there is none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from patchmine import build_index, executors, models, open_index
+from patchmine.decode import normalised
+from patchmine.executors import Setting
+from patchmine.layers import choose
+from patchmine.network import last_call, survey, tapped
+from patchmine.reduction import Reducing, reduce
+from patchmine.request import Run
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+SETTING = Setting("cuda", "fp32", 4, 1)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return models.load()
+
+
+@pytest.fixture(scope="module")
+def taps(network):
+    return survey(network.module, network.blank(), choose(network, ()))
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    coarse = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    return (nn.functional.interpolate(coarse, (224, 224), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
+
+
+def bounds(taps, value=-np.inf):
+    return {
+        t.layer: (np.full(t.layout.channels, value, np.float32), np.full(t.layout.channels, 2**32 - 1)) for t in taps
+    }
+
+
+def test_values_places_and_vectors_are_those_of_the_cpu(network, taps, pixels):
+    maps = {}
+    keep = {t.layer: last_call(t, lambda out, t=t: maps.__setitem__(t.layer, out.clone())) for t in taps}
+    with torch.inference_mode(), tapped(network.module, keep):
+        network.module(normalised(pixels, network.preprocessing))
+    found = executors.build("torch", network, taps, SETTING, 1).run(pixels, np.arange(5), bounds(taps))
+    for tap in taps:
+        expected = maps[tap.layer].flatten(2)
+        scale = float(expected.abs().max())
+        of_layer = found[tap.layer]
+        assert np.abs(of_layer.value - expected.amax(2).numpy()).max() <= 1e-4 * scale
+        at = expected.gather(2, torch.from_numpy(of_layer.position)[..., None])[..., 0]
+        assert (expected.amax(2) - at).max() <= 1e-4 * scale  # the same place, or one that ties
+        vectors = expected[torch.from_numpy(of_layer.row), :, torch.from_numpy(of_layer.place)].numpy()
+        assert len(vectors) > 0
+        assert np.abs(of_layer.vectors - vectors).max() <= 2e-3 * scale
+
+
+def test_the_queued_reduction_is_the_plain_one_also_where_places_tie():
+    generator = torch.Generator().manual_seed(1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = torch.randint(-3, 4, (3, 40, 13, 9), generator=generator).float().contiguous(memory_format=layout)
+        bound = (np.full(40, 2.5, np.float32), np.full(40, 1))
+        expected = reduce(maps, np.arange(3), bound)
+        queued = Reducing.queued(maps.cuda())
+        torch.cuda.synchronize()
+        queued.queue_vectors(np.arange(3), bound)
+        torch.cuda.synchronize()
+        found = queued.reduced()
+        for name in ("value", "position", "row", "place", "vectors"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_vectors_are_only_of_what_beats_its_bound(network, taps, pixels):
+    executor = executors.build("torch", network, taps, SETTING, 1)
+    found = executor.run(pixels, np.arange(5), bounds(taps, np.inf))
+    assert all(len(of_layer.vectors) == 0 and of_layer.value.shape[0] == 5 for of_layer in found.values())
+
+
+@pytest.mark.parametrize("precision", executors.PRECISIONS)
+def test_an_index_does_not_depend_on_threads_or_interruptions(precision, tmp_path):
+    options = {"device": "cuda", "precision": precision, "shard_size": 64, "batch_size": 16, "keep": 10}
+    many = build_index("shapes:200", tmp_path / "a.patchmine", run=Run(workers=8), **options)
+    one = build_index("shapes:200", tmp_path / "b.patchmine", run=Run(workers=1), **options)
+    assert many.images == one.images == 200
+    first, second = (open_index(tmp_path / name).store for name in ("a.patchmine", "b.patchmine"))
+    for layer in open_index(tmp_path / "a.patchmine").layers:
+        for mine, other in zip(first.table(layer), second.table(layer), strict=True):
+            assert np.array_equal(mine, other)
+
+
+def test_memory_that_runs_out_halves_the_batch(tmp_path):
+    notes = []
+
+    class Notes:
+        def begin(self, *_): ...
+        def advance(self, *_): ...
+        def committed(self, *_): ...
+        def note(self, text):
+            notes.append(text)
+
+    whole = torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 0.25e9 / whole))
+    try:
+        build_index(
+            "shapes:128",
+            tmp_path / "small.patchmine",
+            run=Run(workers=1),
+            progress=Notes(),
+            device="cuda",
+            batch_size=128,
+            keep=5,
+        )
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert any("out of memory at 128" in note for note in notes)
+    assert open_index(tmp_path / "small.patchmine").manifest["images"] == 128
+
+
+def test_a_gpu_that_is_not_there_is_one_line(network, taps):
+    with pytest.raises(executors.RequestError, match="cuda:99"):
+        executors.build("torch", network, taps, replace(SETTING, device="cuda:99"), 1)

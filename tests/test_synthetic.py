@@ -1,0 +1,197 @@
+"""Synthetic images of an index: made once, kept with their settings, made again where what is kept is not sound."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import patchmine
+from patchmine import spectrum, synthetic
+from patchmine.recipe import Recipe
+from patchmine.request import Silent
+from patchmine.units import Unit
+
+SOON = ("--steps", 4, "--json")
+
+
+@pytest.fixture
+def index_dir(shapes_index_dir, tmp_path):
+    """A copy: synthetic images are written into it."""
+    return shutil.copytree(shapes_index_dir, tmp_path / "shapes.patchmine")
+
+
+@pytest.fixture
+def index(index_dir):
+    return patchmine.open_index(index_dir)
+
+
+def test_synth_keeps_what_it_makes_and_shows_it_again_without_the_network(cli, index_dir, monkeypatch):
+    words = ("synth", "-i", index_dir, "--unit", "colour:0", *SOON)
+    first = cli(*words, "-o", "liked.png")
+    document = json.loads(first.stdout)
+    assert list(document) == ["index", "recipe", "units"]
+    assert document["recipe"]["steps"] == 4
+    (unit,) = document["units"]
+    assert unit.keys() >= {"layer", "channel", "name", "label", "best_real", "dead", "images"}
+    (image,) = unit["images"]
+    assert image.keys() >= {"file", "width", "height", "value", "mean", "stopped", "canvas"}
+    assert (image["width"], image["height"]) == (5, 5)
+    with Image.open("liked.png") as liked, Image.open(image["file"]) as kept:
+        assert np.array_equal(np.array(liked), np.array(kept))
+        assert liked.size == (5, 5)
+
+    def refuse(*_):
+        raise AssertionError("the network was loaded")
+
+    monkeypatch.setattr("patchmine.models.load_for_index", refuse)
+    assert json.loads(cli(*words).stdout) == document
+
+
+def test_what_is_kept_is_what_the_unit_does_on_that_picture(index, index_dir):
+    (image,) = synthetic.one(index, Unit("shape", 0), Recipe(steps=3), index.loader())
+    network = index.loader()()
+    at = image.canvas.position
+    batch = torch.zeros(1, 3, *image.canvas.size)
+    box = image.canvas.picture
+    pixels = torch.from_numpy(image.picture.copy()).permute(2, 0, 1).float() / 255
+    batch[0, :, box.top : box.bottom, box.left : box.right] = pixels * 2 - 1
+    outputs = []
+    with patchmine.network.tapped(network.module, {"shape": lambda output: outputs.append(output.clone())}):
+        network.module(batch)
+    assert float(outputs[0][0, 0, at.y, at.x]) == pytest.approx(image.value, abs=1e-5)
+
+
+def _cut(file):
+    file.write_bytes(file.read_bytes()[:40])
+
+
+def _grown(file):
+    Image.new("RGB", (4000, 4000)).save(file)
+
+
+def _gone(file):
+    file.unlink()
+
+
+@pytest.mark.parametrize("harm", [_cut, _grown, _gone])
+def test_a_picture_that_is_not_sound_is_made_again(cli, index_dir, harm):
+    words = ("synth", "-i", index_dir, "--unit", "colour:1", *SOON)
+    first = cli(*words).stdout
+    (picture,) = (index_dir / "synthetic").glob("*.png")
+    good = picture.read_bytes()
+    harm(picture)
+    assert cli(*words).stdout == first
+    assert picture.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"sound": true', '"sound": 7'), ('"steps": 4', '"steps": 5'), ('"value": ', '"value": 1e999, "x": '), ("{", "[")],
+)
+def test_a_document_that_is_not_sound_is_made_again(cli, index_dir, old, new):
+    words = ("synth", "-i", index_dir, "--unit", "colour:1", *SOON)
+    first = cli(*words).stdout
+    (document,) = (index_dir / "synthetic").glob("*.json")
+    assert old in document.read_text()
+    document.write_text(document.read_text().replace(old, new))
+    assert cli(*words).stdout == first
+    assert old in document.read_text()
+
+
+class Counted(Silent):
+    def begin(self, total, done, what="photographs"):
+        self.total, self.done = total, done
+
+
+def test_a_layer_goes_on_where_it_was_stopped(index, monkeypatch):
+    monkeypatch.setattr(synthetic, "BATCH", 3)
+    units, recipe = synthetic.units_of(index, "colour"), Recipe(steps=2)
+    begun = synthetic.synthesized(index, units, recipe, index.loader())
+    stopped = [next(begun)[0] for _ in range(4)]
+    begun.close()
+    progress = Counted()
+    made = dict(synthetic.synthesized(index, units, recipe, index.loader(), progress=progress))
+    assert stopped == units[:4]
+    assert set(made) == set(units)
+    assert (progress.total, progress.done) == (16, 8)
+
+
+def test_the_settings_are_part_of_what_is_kept(index, monkeypatch):
+    monkeypatch.setattr(spectrum, "PHOTOGRAPHS", 4)
+
+    def made(**changes):
+        return synthetic.one(index, Unit("colour", 2), Recipe(steps=2, **changes), index.loader())[0]
+
+    found = [made(), made(seed=1), made(objective="channel"), made(method="pixels"), made(size=9), made(method="maco")]
+    assert len({image.file for image in found}) == len(found)
+    assert [image.picture.shape[0] for image in found] == [5, 5, 224, 5, 9, 5]
+
+
+def test_it_starts_in_a_patch(index):
+    recipe = Recipe(steps=1, rate=1e-9, size=31)
+    (image,) = synthetic.one(index, Unit("colour", 0), recipe, index.loader(), start=1)
+    patch = index.unit("colour:0").top(1)[0]
+    assert image.value == pytest.approx(patch.value, rel=0.05)
+
+
+def test_the_spectrum_is_measured_once_and_again_where_it_is_not_sound(index, monkeypatch):
+    monkeypatch.setattr(spectrum, "PHOTOGRAPHS", 4)
+    first = spectrum.of_index(index)
+    assert first.shape == (3, 224, 113)
+    assert first[:, 0, 0].min() > 5 * first[:, 100, 50].max()
+    file = index.directory / "synthetic" / spectrum.FILE
+    good = file.read_bytes()
+    for harm in (good[:-1], b"0" * 32 + good[32:], good[:32] + b"\xff" * (len(good) - 32)):
+        file.write_bytes(harm)
+        assert torch.equal(spectrum.of_index(index), first)
+        assert file.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ([], "give either --unit U or --all-in LAYER"),
+        (["--unit", "colour:0", "--all-in", "colour"], "give either"),
+        (["--unit", "clour:0"], "did you mean colour"),
+        (["--all-in", "clour"], "did you mean colour"),
+        (["--unit", "colour:0", "--objective", "chanel"], "did you mean channel"),
+        (["--unit", "colour:0", "--steps", "0"], "--steps 0"),
+        (["--unit", "colour:0", "--from", "999"], "--from 999"),
+        (["--unit", "colour:0", "-o", "x.pdf"], "patchmine compare"),
+        (["--unit", "colour:0", "-o", "no/x.png"], "no folder"),
+        (["--all-in", "colour", "-o", "x.png"], "-o x.png"),
+        (["--unit", "colour:0", "--objective", "channel", "--size", "1", "--steps", "2"], "1x1 pixels"),
+    ],
+)
+def test_bad_input_gets_one_line(cli, index_dir, words, answer):
+    done = cli("synth", "-i", index_dir, *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("patchmine: ")
+    assert answer in last
+
+
+def test_a_folder_that_leads_elsewhere_is_not_written_to(cli, index_dir, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (index_dir / "synthetic").symlink_to(tmp_path / "elsewhere")
+    done = cli("synth", "-i", index_dir, "--unit", "colour:0", *SOON)
+    assert done.returncode == 1
+    assert "no folder of the index" in done.stderr
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_dead_unit_is_said_alone_and_among_others(cli, index_dir):
+    cli("synth", "-i", index_dir, "--all-in", "contrast", *SOON)
+    document = next((index_dir / "synthetic").glob("contrast-3-*.json"))
+    text = document.read_text().replace('"alive": true', '"alive": false').replace('"sound": true', '"sound": false')
+    document.write_text(text)
+    alone = cli("synth", "-i", index_dir, "--unit", "contrast:3", *SOON)
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert "contrast:3 sends no gradient back" in alone.stderr
+    among = cli("synth", "-i", index_dir, "--all-in", "contrast", "--steps", 4)
+    assert among.returncode == 0
+    assert "1 units have no image" in among.stderr
+    assert "contrast:3" not in among.stdout
