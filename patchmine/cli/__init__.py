@@ -23,6 +23,7 @@ from patchmine.cli import (
     top,
     units,
     verify,
+    why,
     words,
 )
 
@@ -47,6 +48,7 @@ COMMANDS = (
     similar.similar,
     fires.fires,
     synth.synth,
+    why.why,
     info.info,
     layers.layers,
     layers.rf,

@@ -1,1 +1,1 @@
-"""Experiments on why a synthetic image looks as it does: padding, spectra, gradients."""
+"""Why does a synthetic image show six fish? Pitch, canvas, corner, data or noise: measured, not guessed."""

@@ -1,4 +1,4 @@
-"""The page of a study: the synthetic images on their canvases with the peaks marked, and the curves behind the words."""
+"""The page of a study: synthetic images on their canvases, their peaks marked, and the curves behind the words."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def _canvases(figure: Figure, found: Study) -> None:
         for side in sides:
             result = found.results.get(Trial(side, padding))  # type: ignore[arg-type]
             if result is not None and len(result.pictures):
-                axes = figure.add_axes((x, bottom + height - side * scale * aspect, side * scale, side * scale * aspect))
+                axes = figure.add_axes(
+                    (x, bottom + height - side * scale * aspect, side * scale, side * scale * aspect)
+                )
                 _picture(axes, result, found)
             x += side * scale + gap
 
@@ -109,13 +111,11 @@ def _growth(axes: Axes, found: Study) -> None:
             level = np.exp(np.mean([np.log(max(m, 0.5)) - fit["value"] * 2 * np.log(s) for s, m in means.items()]))
             line = np.array([sides.min(), middle, sides.max()])
             axes.plot(line, level * line ** (2 * fit["value"]), color=colour, lw=1)
-            axes.annotate(
-                f"area$^{{{fit['value']:.2f}}}$", (line[-1], level * line[-1] ** (2 * fit["value"])), color=colour, size=7,
-                xytext=(2, 0), textcoords="offset points",
-            )  # fmt: skip
+            end, said = (line[-1], level * line[-1] ** (2 * fit["value"])), f"area$^{{{fit['value']:.2f}}}$"
+            axes.annotate(said, end, xytext=(2, 0), textcoords="offset points", color=colour, size=7)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    ticks = sorted({int(round(np.sqrt(a))) for p in _COLOURS for a in numbers.get(f"{p}_areas_px2", [])})
+    ticks = sorted({round(np.sqrt(a)) for p in _COLOURS for a in numbers.get(f"{p}_areas_px2", [])})
     axes.set_xticks(ticks[:: max(1, len(ticks) // 4)], [str(tick) for tick in ticks[:: max(1, len(ticks) // 4)]])
     axes.minorticks_off()
     axes.set_xlabel("side of the canvas, px")
@@ -136,7 +136,9 @@ def _corners(axes: Axes, found: Study) -> None:
         axes.plot([number] * len(counts), counts, "o", color=_COLOURS[padding], ms=4)
         left = result.kept_when_moved(found.subject)
         if left is not None:
-            axes.annotate(f"moved:\n{left:.0%}", (number, 0), xytext=(0, 3), textcoords="offset points", ha="center", size=6.5)
+            axes.annotate(
+                f"moved:\n{left:.0%}", (number, 0), xytext=(0, 3), textcoords="offset points", ha="center", size=6.5
+            )
     axes.set_xticks([0, 1, 2], ["zeros", "reflect", "circular"])
     axes.set_ylabel(f"peaks on {base} px")
     axes.set_xlim(-0.6, 2.6)
@@ -150,7 +152,7 @@ def _photographs(axes: Axes, found: Study) -> None:
         _empty(axes)
         return
     most = max([*seen, *made, 1])
-    bins = np.arange(-0.5, most + 1.5)
+    bins = [count - 0.5 for count in range(most + 2)]
     axes.hist(seen, bins, color="#999999", weights=np.full(len(seen), 1 / len(seen)), label=f"{len(seen)} photographs")
     for count in made:
         axes.axvline(count, color=_COLOURS["zeros"], lw=1.2, label="synthetic" if count == made[0] else None)

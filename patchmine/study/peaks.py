@@ -117,7 +117,7 @@ def period(values: NDArray[np.floating], least: float) -> Period | None:
     return Period((int(signed[0]), int(signed[1])), strength) if strength > 0 else None
 
 
-def likeness(picture: NDArray[np.uint8], places: NDArray[np.float64], side: int) -> float | None:
+def likeness(picture: NDArray[np.uint8], places: NDArray[np.floating], side: int) -> float | None:
     """How alike the patches (side x side pixels) around `places` (peaks, 2), y, x in pixels, of a torus are.
 
     The mean of Pearson's correlation over all pairs; None where there are fewer than two places.

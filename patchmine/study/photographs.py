@@ -76,7 +76,8 @@ def in_photographs(
     positions = np.array([divmod(int(place), field.grid[1]) for place in places], np.int64).reshape(-1, 2)
     visible = np.array([field.visible(unit.channel, Position(int(y), int(x))) for y, x in positions])
     tap = survey(network.module, network.blank(), [unit.layer])[0]
-    counts, shown = np.full(len(images), -1, np.int64), []
+    counts = np.full(len(images), -1, np.int64)
+    shown: list[NDArray[np.uint8]] = []
     for number, image in enumerate(images.tolist()):
         try:
             pixels = prepare(index.photograph(image), index.preprocessing).tensor

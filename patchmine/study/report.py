@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from patchmine.index import Index
 from patchmine.printable import printable
@@ -16,7 +18,7 @@ DOCUMENT = "report.json"
 _DPI = 150
 
 
-def write_report(found: Study, index: Index, folder: Path) -> dict[str, object]:
+def write_report(found: Study, index: Index, folder: Path) -> dict[str, Any]:
     """Write all four, the JSON last, and return it."""
     figure = page(found)
     for kind in ("pdf", "png"):
@@ -28,6 +30,29 @@ def write_report(found: Study, index: Index, folder: Path) -> dict[str, object]:
     document = as_dict(found, index)
     write_atomically(folder / DOCUMENT, [json.dumps(document, indent=1).encode() + b"\n"])
     return document
+
+
+COLUMNS = ("unit", "name", "exponent", "pitch or count", "corners", "periodic", "positions in the data", "noise")
+
+
+def summary(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A row for each report, by `COLUMNS`."""
+    rows = []
+    for one in documents:
+        words = {verdict["question"]: verdict["word"] for verdict in one["verdicts"]}
+        fit = next(v["numbers"].get("zeros_exponent") for v in one["verdicts"] if v["question"] == "pitch or count")
+        row = {"unit": f"{one['unit']['layer']}:{one['unit']['channel']}", "name": one["unit"]["name"]}
+        row["exponent"] = "" if fit is None else f"{fit['value']:.2f} ({fit['low']:.2f} to {fit['high']:.2f})"
+        rows.append({**row, **{column: words.get(column, "") for column in COLUMNS[3:]}})
+    return rows
+
+
+def write_summary(documents: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """`summary.md`: a table over the units."""
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(printable(cell) for cell in row.values())} |" for row in summary(documents)]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "summary.md", ["\n".join([*lines, ""]).encode()])
 
 
 def markdown(found: Study, index: Index) -> str:
@@ -45,8 +70,9 @@ def markdown(found: Study, index: Index) -> str:
         "| --- | --- | --- |",
         *(f"| {v.question} | **{v.word}** | {printable(v.because)} |" for v in found.verdicts),
         "",
-        "Intervals are 95 %. A peak is a local maximum of the unit's map of at least half the map's maximum, no two closer "
-        f"than a quarter of the field; where the unit is not driven half as hard as on {subject.base} px, there are none.",
+        "Intervals are 95 %. A peak is a local maximum of the unit's map of at least half the map's maximum, no two "
+        f"closer than a quarter of the field. Where the unit is not driven half as hard as on {subject.base} px there "
+        "are none.",
         "",
         "## What was made",
         "",
@@ -63,11 +89,13 @@ def markdown(found: Study, index: Index) -> str:
             ", ".join(f"{value:.3g}" for value in result.maxima),
             f"{result.seconds:.0f}",
         )
-        lines.append(f"| {trial.side} px | {trial.padding} | {trial.objective} | {trial.method} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {trial.side} px | {trial.padding} | {trial.objective} | {trial.method} | {' | '.join(cells)} |"
+        )
     if found.left_out:
         lines += ["", f"Left out for time: {'; '.join(map(str, found.left_out))}."]
     lines += ["", f"Index: {printable(index.name)}, {len(index)} photographs. Took {found.seconds:.0f} s.", ""]
     return "\n".join(lines)
 
 
-__all__ = ["DOCUMENT", "markdown", "write_report"]
+__all__ = ["COLUMNS", "DOCUMENT", "markdown", "summary", "write_report", "write_summary"]

@@ -31,6 +31,7 @@ from patchmine.study.peaks import APART, Peaks, peaks
 from patchmine.study.torus import check_torus
 from patchmine.synthesis import Ascent
 
+
 @dataclass(frozen=True, order=True)
 class Trial:
     """A canvas of `side` x `side` input pixels, the padding at every layer, and what is optimized how."""
@@ -248,8 +249,8 @@ class Laboratory:
 
         buffer = BytesIO()
         about: dict[str, Any] = {"seconds": result.seconds, "refused": result.refused}
-        arrays = {"pictures": result.pictures, "maps": result.maps, "moved": result.moved}
-        np.savez_compressed(buffer, allow_pickle=False, about=json.dumps(about), **arrays)
+        told = np.array(json.dumps(about))
+        np.savez_compressed(buffer, about=told, pictures=result.pictures, maps=result.maps, moved=result.moved)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._file(result.trial), [buffer.getvalue()])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,9 +97,7 @@ def study(
     seen = _or_none(lambda: in_photographs(index, unit, network, cells), shown)
     heard = _or_none(lambda: noise(results, subject, seen), shown)
     judged = [*verdicts(results, subject, seen), heard.verdict if heard else unmeasured()]
-    return Study(
-        unit, found.name, subject, settings, results, left_out, seen, heard, judged, perf_counter() - began
-    )
+    return Study(unit, found.name, subject, settings, results, left_out, seen, heard, judged, perf_counter() - began)
 
 
 def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
@@ -111,7 +109,9 @@ def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
         return None
 
 
-def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress) -> tuple[list[Trial], list[Trial]]:
+def _planned(
+    laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress
+) -> tuple[list[Trial], list[Trial]]:
     """The trials of this study and those that there is no time for; said before the first begins."""
     subject, settings = laboratory.subject, laboratory.settings
     every = plan(subject)
@@ -170,19 +170,4 @@ def _row(result: Result, found: Study) -> dict[str, Any]:
     }
 
 
-def summary(studies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each unit: its name and the words of its verdicts."""
-    return [
-        {
-            "unit": f"{one['unit']['layer']}:{one['unit']['channel']}",
-            "name": one["unit"]["name"],
-            **{verdict["question"]: verdict["word"] for verdict in one["verdicts"]},
-            "exponent": next(
-                (v["numbers"].get("zeros_exponent", {}).get("value") for v in one["verdicts"] if "peaks" in str(v)), None
-            ),
-        }
-        for one in studies
-    ]
-
-
-__all__ = ["Study", "as_dict", "study", "subject_of", "summary"]
+__all__ = ["Study", "as_dict", "study", "subject_of"]

@@ -1,0 +1,121 @@
+"""Why are synthetic images noisy? Their power spectra beside those of photographs and of the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import hypot, isnan
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from patchmine.decode import normalised
+from patchmine.network import survey
+from patchmine.study.gradients import gradient_power
+from patchmine.study.photographs import InPhotographs
+from patchmine.study.spectra import STRIDES, Power, mean_power, radial, slope, stride_energy, stride_share
+from patchmine.study.trials import Result, Subject, Trial
+from patchmine.study.verdicts import UNMEASURED, Verdict
+from patchmine.units import Position
+
+_QUESTION = "noise"
+_PHOTOGRAPHS = 8  # whose gradients are taken
+_FLATTER = 0.5  # in the exponent: less is the difference between two photographs
+_CHECKERED = 2.0  # times the energy of the frequencies beside them
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A power spectrum by frequency (cycles per pixel), its power adding up to 1; the exponent of its fall with the
+    standard error; `strides` the energy at the frequencies of each stride against that beside them, and `energy` its
+    share of the whole."""
+
+    frequencies: NDArray[np.float64]
+    power: NDArray[np.float64]
+    slope: float
+    error: float
+    strides: dict[int, float]
+    energy: dict[int, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "slope": self.slope,
+            "error": self.error,
+            "stride_over_beside": {str(s): None if isnan(v) else v for s, v in self.strides.items()},
+            "stride_energy": {str(s): None if isnan(v) else v for s, v in self.energy.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The curves by name, and the verdict."""
+
+    curves: dict[str, Curve]
+    verdict: Verdict
+
+
+def noise(results: Mapping[Trial, Result], subject: Subject, seen: InPhotographs | None) -> Noise | None:
+    """Compare the plain-pixel image, the robust one, photographs and gradients; None where two of them are missing."""
+    strides = [stride for stride in STRIDES if stride <= subject.stride]
+    base = subject.base
+    curves = {}
+    for name, trial in (("plain pixels", Trial(base, method="pixels")), ("robust", Trial(base))):
+        result = results.get(trial)
+        if result is not None and len(result.pictures):
+            curves[name] = _curve(mean_power(result.pictures, multiple=subject.stride), strides, len(result.pictures))
+    if seen is not None and len(seen.pictures) and min(seen.pictures.shape[1:3]) >= subject.stride:
+        curves["photographs"] = _curve(mean_power(seen.pictures, multiple=subject.stride), strides, len(seen.pictures))
+        curves["gradient"] = _curve(_gradient(subject, seen.pictures[:_PHOTOGRAPHS]), strides, _PHOTOGRAPHS)
+    if "plain pixels" not in curves or len(curves) < 2:
+        return None
+    return Noise(curves, _verdict(curves, strides))
+
+
+def unmeasured() -> Verdict:
+    return Verdict(_QUESTION, UNMEASURED, "there is no plain-pixel image to compare")
+
+
+def _curve(spectrum: Power, strides: list[int], pictures: int) -> Curve:
+    rings, fall = radial(spectrum), slope(spectrum, pictures=pictures)
+    return Curve(
+        rings.frequency,
+        rings.power / rings.power.sum(),
+        fall.value,
+        fall.error,
+        {stride: stride_share(spectrum, stride) for stride in strides},
+        {stride: stride_energy(spectrum, stride) for stride in strides},
+    )
+
+
+def _gradient(subject: Subject, pictures: NDArray[np.uint8]) -> Power:
+    inputs = normalised(torch.from_numpy(pictures).permute(0, 3, 1, 2), subject.preprocessing)
+    tap = survey(subject.module, inputs[:1], [subject.layer])[0]
+    middle = Position(tap.layout.grid[0] // 2, tap.layout.grid[1] // 2)
+    return gradient_power(subject.module, tap, subject.channel, middle, inputs, multiple=subject.stride)
+
+
+def _verdict(curves: dict[str, Curve], strides: list[int]) -> Verdict:
+    plain, real = curves["plain pixels"], curves.get("photographs")
+    numbers = {name: curve.as_dict() for name, curve in curves.items()}
+    if real is None:
+        return Verdict(_QUESTION, UNMEASURED, "there are no photographs to compare with", numbers)
+    flatter = plain.slope - real.slope
+    searched = flatter > max(_FLATTER, 2 * hypot(plain.error, real.error))
+    worst = max(strides, key=lambda stride: -1.0 if isnan(plain.strides[stride]) else plain.strides[stride])
+    checkered = not isnan(plain.strides[worst]) and plain.strides[worst] > _CHECKERED
+    word = {(True, True): "search and strides", (True, False): "search", (False, True): "strides"}.get(
+        (searched, checkered), "neither"
+    )
+    robust = f", of the robust image as f^{curves['robust'].slope:.1f}" if "robust" in curves else ""
+    through = curves["gradient"].strides[worst] if "gradient" in curves else float("nan")
+    back = "" if isnan(through) else f" and {through:.1f} times in the gradient"
+    because = (
+        f"the power of plain pixels falls as f^{plain.slope:.1f}, of photographs as f^{real.slope:.1f}{robust}; at the "
+        f"frequencies of stride {worst} plain pixels have {plain.strides[worst]:.1f} times the energy beside them{back}"
+    )
+    return Verdict(_QUESTION, word, because, numbers)
+
+
+__all__ = ["Curve", "Noise", "noise", "unmeasured"]
