@@ -1,6 +1,6 @@
 """Whether the study is right where the truth is known.
 
-    python scripts/check_why.py [--seeds 10] [--steps 96]
+    python scripts/check_why.py [--seeds 10] [--steps 64]
 
 Studies hand-set networks (`patchmine.study.known`): a template that fits anywhere, one that fits only into the corners
 that zero padding makes, and one that counts only in the middle of the canvas; with other noise each time. Prints how
@@ -20,7 +20,8 @@ import numpy as np
 from patchmine.geometry import Preprocessing
 from patchmine.study.known import FIELD, NATIVE, STRIDE, TRUTHS
 from patchmine.study.peaks import peaks
-from patchmine.study.trials import Laboratory, Result, Settings, Subject, Trial, plan
+from patchmine.study.settings import Settings
+from patchmine.study.trials import Laboratory, Result, Subject, Trial, plan
 from patchmine.study.verdicts import corners, pitch_or_count
 
 PREPROCESSING = Preprocessing(NATIVE, (NATIVE, NATIVE), "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -53,7 +54,7 @@ def planted(count: int, noise: float, generator: np.random.Generator, side: int 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=Settings.steps)
     parser.add_argument("--show", action="store_true", help="the numbers of every study")
     options = parser.parse_args()
     wrong = 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchmine.cli import completion, options
+from patchmine.study.settings import BUDGET_S, Settings
 
 if TYPE_CHECKING:
     from patchmine.index import Index
@@ -28,10 +29,21 @@ def why(
     ] = None,
     budget: Annotated[
         float, typer.Option(metavar="S", help="Seconds for each unit; less leaves out the largest canvases.")
-    ] = 300,
-    seeds: Annotated[int, typer.Option(metavar="N", help="Synthetic images of each kind, for the intervals.")] = 3,
-    steps: Annotated[int, typer.Option(metavar="N", help="Steps of each ascent.")] = 96,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another one begins in other noise.")] = 0,
+    ] = BUDGET_S,
+    seeds: Annotated[
+        int, typer.Option(metavar="N", help="Synthetic images of each kind, for the intervals.")
+    ] = Settings.seeds,
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps of each ascent.")] = Settings.steps,
+    canvas: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--canvas",
+            metavar="PX",
+            help="Only canvases of these sides. Default: from the field up to four inputs, as the budget goes.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another one begins in other noise.")] = Settings.seed,
     layer: options.Layer = None,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,
@@ -54,14 +66,15 @@ def why(
     allocator.keep_flat()  # before torch starts its threads
     if not unit:
         raise RequestError("of which unit? give --unit U, as in --unit blocks.4:50; several make a table")
-    for name, value, least in (("--budget", budget, 1), ("--seeds", seeds, 1), ("--steps", steps, 1)):
-        if value < least:
-            raise RequestError(f"{name} {value:g} is too few: give {least} or more")
+    counts = [("--budget", budget), ("--seeds", seeds), ("--steps", steps), *(("--canvas", px) for px in canvas or ())]
+    for name, value in counts:
+        if value < 1:
+            raise RequestError(f"{name} {value:g} is too few: give 1 or more")
     if out.exists() and not out.is_dir():
         raise RequestError(f"{str(out)!r} is a file: -o names the folder of the report")
     opened = open_index(index, source)
     units = [opened.unit(one, layer).unit for one in unit]
-    documents = _studied(opened, units, out, budget, (steps, seeds, seed), model, weights)
+    documents = _studied(opened, units, out, budget, Settings(steps, seeds, seed), canvas or [], model, weights)
     _print(opened, documents, out, json)
 
 
@@ -70,7 +83,8 @@ def _studied(
     units: list[Unit],
     out: Path,
     budget: float,
-    counts: tuple[int, int, int],
+    settings: Settings,
+    sides: list[int],
     model: str | None,
     weights: Path | None,
 ) -> list[dict[str, Any]]:
@@ -86,7 +100,6 @@ def _studied(
 
         import patchmine.study.report as report
         from patchmine.study import why as studying
-        from patchmine.study.trials import Settings
     torch.set_num_threads(Run().workers)
     network = opened.loader(model, weights)()
     documents: list[dict[str, Any]] = []
@@ -96,7 +109,7 @@ def _studied(
                 folder = out if len(units) == 1 else out / f"{unit.layer}-{unit.channel}"
                 try:
                     with progress.shown() as display:
-                        found = studying.study(opened, unit, network, folder, budget, Settings(*counts), display)
+                        found = studying.study(opened, unit, network, folder, budget, settings, display, sides)
                 except PatchmineError as error:
                     if len(units) == 1:
                         raise

@@ -34,7 +34,7 @@ def page(found: Study) -> Figure:
         FigureCanvasAgg(figure)
         figure.text(0.06, 0.965, f"Why {found.name}?", size=15, weight="bold")
         figure.text(0.06, 0.951, f"{found.unit}, field {found.subject.pattern} px", size=8, color="#555555")
-        figure.text(0.06, 0.938, textwrap.fill(found.conclusion, 128), size=9, va="top", linespacing=1.35)
+        figure.text(0.06, 0.938, textwrap.fill(found.conclusion, 108), size=9, va="top", linespacing=1.35)
         _canvases(figure, found)
         curves = figure.add_gridspec(2, 3, left=0.08, right=0.96, bottom=0.05, top=0.40, hspace=0.42, wspace=0.36)
         _growth(figure.add_subplot(curves[0, 0]), found)
@@ -145,7 +145,7 @@ def _corners(axes: Axes, found: Study) -> None:
 
 
 def _photographs(axes: Axes, found: Study) -> None:
-    axes.set_title("In photographs and in synthetic images", loc="left")
+    axes.set_title("In photographs and synthetic images", loc="left")
     numbers = _verdict(found, "positions in the data").numbers
     seen, made = numbers.get("peaks_per_photograph", []), numbers.get("peaks_per_synthetic_image", [])
     if not seen:
@@ -154,11 +154,11 @@ def _photographs(axes: Axes, found: Study) -> None:
     most = max([*seen, *made, 1])
     bins = [count - 0.5 for count in range(most + 2)]
     axes.hist(seen, bins, color="#999999", weights=np.full(len(seen), 1 / len(seen)), label=f"{len(seen)} photographs")
-    for count in made:
-        axes.axvline(count, color=_COLOURS["zeros"], lw=1.2, label="synthetic" if count == made[0] else None)
+    for count in sorted(set(made)):
+        axes.axvline(count, color=_COLOURS["zeros"], lw=1.2, label="synthetic" if count == min(made) else None)
     axes.set_xlabel("peaks")
     axes.set_ylabel("share of photographs")
-    axes.legend(frameon=False, fontsize=6.5)
+    axes.legend(frameon=False, fontsize=6.5, loc="best")
 
 
 def _positions(axes: Axes, seen: InPhotographs | None) -> None:

@@ -28,6 +28,7 @@ from patchmine.recipe import Recipe
 from patchmine.shardfile import write_atomically
 from patchmine.study.padding import Mode, check_room, padded
 from patchmine.study.peaks import APART, Peaks, peaks
+from patchmine.study.settings import Settings
 from patchmine.study.torus import check_torus
 from patchmine.synthesis import Ascent
 
@@ -75,25 +76,17 @@ class Subject:
         return max(2, round(self.native / self.stride)) * self.stride
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that can change a result."""
-
-    steps: int = 96
-    seeds: int = 3
-    seed: int = 0
-    jitter: float = 0.04
-
-    def recipe(self, trial: Trial) -> Recipe:
-        return Recipe(
-            trial.objective,
-            trial.method,
-            self.steps,
-            self.seed,
-            jitter=self.jitter,
-            images=self.seeds,
-            wrap=True,
-        ).settled()
+def recipe_of(trial: Trial, settings: Settings) -> Recipe:
+    """What is hashed, and what `synthesis` is given."""
+    return Recipe(
+        trial.objective,
+        trial.method,
+        settings.steps,
+        settings.seed,
+        jitter=settings.jitter,
+        images=settings.seeds,
+        wrap=True,
+    ).settled()
 
 
 @dataclass(frozen=True)
@@ -133,9 +126,11 @@ class Result:
         return [peaks(one, cells, wraps=wraps, reference=reference) for one in self.maps]
 
 
-def plan(subject: Subject) -> list[Trial]:
-    """All trials, the most telling first: what a small budget cuts off is the end."""
-    sides = subject.sides()
+def plan(subject: Subject, sides: Sequence[int] = ()) -> list[Trial]:
+    """All trials, the most telling first: what a small budget cuts off is the end. `sides` restricts the canvases, each
+    made a whole number of strides; the trained one is always among them."""
+    wanted = {max(2, round(side / subject.stride)) * subject.stride for side in sides}
+    sides = sorted(wanted | {subject.base}) if sides else subject.sides()
     native, larger = subject.base, [side for side in sides if side > subject.base]
     smaller = [side for side in reversed(sides) if side < subject.base]
     both: tuple[Mode, Mode] = ("zeros", "circular")
@@ -178,7 +173,7 @@ def price(subject: Subject, trial: Trial, step_s: float, settings: Settings) -> 
 def step_seconds(subject: Subject, settings: Settings) -> float:
     """What one step of all seeds takes on the native canvas, after the first."""
     ascent = Ascent(subject.module, subject.layer, whole((subject.base, subject.base)), subject.preprocessing)
-    recipe = replace(settings.recipe(Trial(subject.base)), steps=1)
+    recipe = replace(recipe_of(Trial(subject.base), settings), steps=1)
     ascent.run([subject.channel], recipe)
     start = perf_counter()
     ascent.run([subject.channel], replace(recipe, steps=3))
@@ -207,7 +202,7 @@ class Laboratory:
     def _file(self, trial: Trial) -> Path:
         subject = self.subject
         about = [asdict(trial), asdict(self.settings), subject.layer, subject.channel, subject.weights, subject.native]
-        return self.folder / f"{digests.of_json([*about, asdict(self.settings.recipe(trial))])[:16]}.npz"
+        return self.folder / f"{digests.of_json([*about, asdict(recipe_of(trial, self.settings))])[:16]}.npz"
 
     def _kept(self, trial: Trial) -> Result | None:
         try:
@@ -224,7 +219,7 @@ class Laboratory:
             module, size = self._module(trial.padding), (trial.side, trial.side)
             check_room(module, subject.layer, size)
             ascent = Ascent(module, subject.layer, whole(size), subject.preprocessing)
-            found = ascent.run([subject.channel], self.settings.recipe(trial))
+            found = ascent.run([subject.channel], recipe_of(trial, self.settings))
         except PatchmineError as error:
             return Result(trial, *_nothing(), perf_counter() - start, str(error))
         pictures, maps = np.stack([one.picture for one in found]), np.stack([one.activations for one in found])
@@ -260,4 +255,4 @@ def _nothing() -> tuple[NDArray[np.uint8], Float32, Float32]:
     return np.zeros((0, 1, 1, 3), np.uint8), none, none
 
 
-__all__ = ["Laboratory", "Result", "Settings", "Subject", "Trial", "affordable", "plan", "step_seconds"]
+__all__ = ["Laboratory", "Result", "Subject", "Trial", "affordable", "plan", "step_seconds"]

@@ -266,17 +266,17 @@ def conclusion(found: Sequence[Verdict]) -> str:
     else:
         parts.append("Pitch or count was not decided.")
     if corner.word in ("no", "partly"):
-        kept = min(1.0, corner.numbers["torus_over_border"]["value"])
-        more = "though they crowd along a border where there is one" if corner.word == "partly" else "no border needed"
-        parts.append(f"Padding explains at most {1 - kept:.0%} of them ({more}).")
+        gone = 1 - min(1.0, corner.numbers["torus_over_border"]["low"])
+        crowd = ", though they crowd along a border where there is one" if corner.word == "partly" else ""
+        parts.append(f"Padding explains at most {gone:.0%} of them: without a border they are still there{crowd}.")
     if data.numbers.get("ratio"):
         photographs, synthetic = (
             float(np.mean(data.numbers[name])) for name in ("peaks_per_photograph", "peaks_per_synthetic_image")
         )
         share = min(1.0, photographs / synthetic) if synthetic else 1.0
         parts.append(
-            f"Photographs hold {photographs:.1f} where the synthetic image holds {synthetic:.1f}, "
-            f"so what the network has seen together explains at most {share:.0%}."
+            f"Photographs that drive it hold {photographs:.1f} where the synthetic image holds {synthetic:.1f}, "
+            f"so that it saw several at once explains at most {share:.0%}."
         )
     if repeat.word != UNMEASURED:
         said = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +20,9 @@ from patchmine.study.noise import Noise, noise, unmeasured
 from patchmine.study.padding import padded
 from patchmine.study.peaks import APART
 from patchmine.study.photographs import InPhotographs, in_photographs
+from patchmine.study.settings import Settings
 from patchmine.study.torus import stride
-from patchmine.study.trials import Laboratory, Result, Settings, Subject, Trial, affordable, plan, price, step_seconds
+from patchmine.study.trials import Laboratory, Result, Subject, Trial, affordable, plan, price, step_seconds
 from patchmine.study.verdicts import Verdict, conclusion, verdicts
 from patchmine.units import Position, Unit
 
@@ -72,8 +73,9 @@ def study(
     budget_s: float,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    sides: Sequence[int] = (),
 ) -> Study:
-    """Run the trials that the budget is good for, look at the photographs, and judge.
+    """Run the trials that the budget is good for, look at the photographs, and judge. `sides` is as for `plan`.
 
     What is done is kept in `folder`; the same call goes on from there and then keeps to the plan that it began with.
     Raises UnitError for a unit that never fires, RequestError where the layer's grid is one cell on every canvas.
@@ -85,7 +87,7 @@ def study(
         raise UnitError(f"{unit} is dead: it is never above 0 on any photograph of {index.name}; take another unit")
     subject = subject_of(index, unit, network)
     laboratory = Laboratory(subject, settings, folder / CELLS)
-    trials, left_out = _planned(laboratory, folder, budget_s - _REST_S, shown)
+    trials, left_out = _planned(laboratory, folder, budget_s - _REST_S, shown, sides)
     results: dict[Trial, Result] = {}
     shown.begin(len(trials), 0, f"synthetic images of {found.name}")
     for result in laboratory.results(trials, lambda *_: None):
@@ -110,12 +112,12 @@ def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
 
 
 def _planned(
-    laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress
+    laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress, sides: Sequence[int]
 ) -> tuple[list[Trial], list[Trial]]:
     """The trials of this study and those that there is no time for; said before the first begins."""
     subject, settings = laboratory.subject, laboratory.settings
-    every = plan(subject)
-    file, about = folder / "plan.json", {"settings": asdict(settings), "budget_s": budget_s, "stride": subject.stride}
+    every = plan(subject, sides)
+    file, about = folder / "plan.json", {"settings": asdict(settings), "budget_s": budget_s, "sides": list(sides)}
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(file.read_bytes())
         if kept["about"] == about:
