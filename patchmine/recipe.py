@@ -83,6 +83,11 @@ class Recipe:
         return asdict(self)
 
 
+def beside(objective: str) -> int:
+    """How many images stand beside the patches, unless asked otherwise: a whole input is as large as several."""
+    return 1 if objective == "channel" else 3
+
+
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not isfinite(value) or not low <= value <= high:
         raise RequestError(f"{name} {value} cannot be: give a number from {low:g} to {high:g}")
@@ -91,4 +96,4 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 Advance = Callable[[int, int], None]
 """Told the number of steps done and that of all steps."""
 
-__all__ = ["DIVERSE", "METHODS", "OBJECTIVES", "Advance", "Recipe"]
+__all__ = ["DIVERSE", "METHODS", "OBJECTIVES", "Advance", "Recipe", "beside"]

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from patchmine.cli import (
+    compare,
     demo,
     errors,
     fires,
@@ -45,6 +46,7 @@ COMMANDS = (
     similar.similar,
     fires.fires,
     synth.synth,
+    compare.compare,
     info.info,
     layers.layers,
     layers.rf,
