@@ -1,8 +1,8 @@
 """Synthetic images of a unit against its real patches, in numbers: how strong, how near, and along the same path?
 
 The last asks for what a picture can hide (Geirhos et al. 2023, "Don't trust your eyes"): a network may answer a
-synthetic image through other channels than photographs. What all channels of the layer before do at the unit's place is
-compared.
+synthetic image through other channels than photographs. What all channels of the layer before do in the picture, on
+average over its cells, is compared.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import request, synthetic
-from patchmine.index import Cropping, Index, IndexedUnit, Patches
+from patchmine.index import Cropping, Index, IndexedUnit, Patches, shown
 from patchmine.ranking import Float32
 from patchmine.recipe import Recipe
 from patchmine.similarity import Wish, nearest_patches
 from patchmine.store import QUANTILES
 from patchmine.synthetic import SyntheticImage
-from patchmine.units import Patch, Position
+from patchmine.units import Box, Patch, Position
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,7 +127,7 @@ def compare(
     images = synthetic.one(index, unit.unit, recipe, lambda: network, progress=progress)
     top = unit.top(AGAINST)
     before = _before(index, unit.unit.layer)
-    eyes = _Eyes(index, network, unit.unit.layer, before)
+    eyes = _Eyes(index, network, unit.unit.layer, before, cropping)
     seen = [eyes.of_image(image) for image in images]
     path = None
     if before is not None and len(top) > 2:
@@ -177,7 +177,7 @@ def _directions(vectors: Float32) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A synthetic image in the network: its value, and all channels at its place, here and in the layer before."""
+    """A synthetic image in the network: its value, all channels at its place, and the layer before in the picture."""
 
     value: float
     vector: Float32
@@ -187,8 +187,8 @@ class _Seen:
 class _Eyes:
     """The network, looked at in a layer and in the one before."""
 
-    def __init__(self, index: Index, network: Network, layer: str, before: str | None) -> None:
-        self.index, self.network, self.layer = index, network, layer
+    def __init__(self, index: Index, network: Network, layer: str, before: str | None, cropping: Cropping) -> None:
+        self.index, self.network, self.layer, self.cropping = index, network, layer, cropping
         self.before = before or layer
         self._taps: dict[tuple[int, ...], tuple[Tap, ...]] = {}
 
@@ -203,24 +203,25 @@ class _Eyes:
         own = maps[self.layer]
         at = image.canvas.position
         assert at is not None
+        fields, box = self._fields(image.canvas.size), image.canvas.picture
         if not image.recipe.one_position:
             place = int(np.argmax(own[image.unit.channel]))
             at = Position(*divmod(place, own.shape[2]))
-        fields = self._fields(image.canvas.size)
-        cell = _cell(fields[self.layer], fields[self.before], image.unit.channel, at)
+            box = self._shown(fields[self.layer], image.unit.channel, at)
         value = float(own[image.unit.channel, at.y, at.x])
-        return _Seen(value, own[:, at.y, at.x], maps[self.before][:, cell.y, cell.x])
+        return _Seen(value, own[:, at.y, at.x], _mean_within(maps[self.before], fields[self.before], box))
 
     def of_patch(self, patch: Patch) -> Float32:
-        """What the layer before does at the place of a patch."""
+        """What the layer before does in a patch."""
         from patchmine.decode import normalised, prepare
 
         pixels = prepare(self.index.photograph(patch.image_id), self.network.preprocessing).tensor
         maps = self._maps(normalised(pixels[None], self.network.preprocessing))
-        fields = [self.index.field(layer, patch.image_id) for layer in (self.layer, self.before)]
-        cell = _cell(fields[0], fields[1], patch.unit.channel, patch.position)
-        found: Float32 = maps[self.before][:, cell.y, cell.x]
-        return found
+        own, before = (self.index.field(layer, patch.image_id) for layer in (self.layer, self.before))
+        return _mean_within(maps[self.before], before, self._shown(own, patch.unit.channel, patch.position))
+
+    def _shown(self, field: ReceptiveField, channel: int, position: Position) -> Box:
+        return shown(field, channel, position, self.cropping.crop, self.cropping.share)
 
     def _maps(self, inputs: Tensor) -> dict[str, Float32]:
         import torch
@@ -251,12 +252,18 @@ class _Eyes:
         return receptive_fields(self.network.module, size, layers, field=self.index.job.field)  # type: ignore[arg-type]
 
 
-def _cell(field: ReceptiveField, before: ReceptiveField, channel: int, position: Position) -> Position:
-    """The cell of the layer before whose field's centre is nearest to that of the unit's."""
-    y, x = field.centre(channel, position)
-    rows = [abs(before.centre(0, Position(row, 0))[0] - y) for row in range(before.grid[0])]
-    cols = [abs(before.centre(0, Position(0, col))[1] - x) for col in range(before.grid[1])]
-    return Position(int(np.argmin(rows)), int(np.argmin(cols)))
+def _mean_within(maps: Float32, field: ReceptiveField, box: Box) -> Float32:
+    """The mean (channels,) over the cells whose field's centre lies in the box (input pixels), or the one nearest."""
+    ys = np.array([field.centre(0, Position(row, 0))[0] for row in range(field.grid[0])])
+    xs = np.array([field.centre(0, Position(0, col))[1] for col in range(field.grid[1])])
+    rows = np.flatnonzero((box.top <= ys) & (ys < box.bottom))
+    cols = np.flatnonzero((box.left <= xs) & (xs < box.right))
+    if not len(rows):
+        rows = np.array([np.abs(ys - (box.top + box.bottom - 1) / 2).argmin()])
+    if not len(cols):
+        cols = np.array([np.abs(xs - (box.left + box.right - 1) / 2).argmin()])
+    found: Float32 = maps[:, rows][:, :, cols].mean((1, 2))
+    return found
 
 
 __all__ = ["AGAINST", "Comparison", "Path", "compare"]

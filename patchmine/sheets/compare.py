@@ -18,6 +18,7 @@ ASIDE = 14.0
 HEADING = 8.5
 LARGEST = 7.0  # points for a pixel of the input: a field of seven pixels must not fill the page
 WARNING = "#b3261e"
+FEW = 100  # photographs, among which the quantile HIGH is the largest
 METHODS = {
     "fourier": "Fourier coefficients",
     "maco": "phases under the photographs' amplitudes (MACO)",
@@ -156,7 +157,8 @@ def _told(page: Page, found: Comparison, y: float) -> float:
 def facts(found: Comparison) -> list[str]:
     """The numbers of a comparison, a sentence each."""
     values = ", ".join(f"{value:.3g}" for value in found.values)
-    high = "" if found.high is None else f", and {found.high:.3g} is the {HIGH:.1%} quantile of all photographs"
+    few = found.high is None or len(found.unit.index) < FEW
+    high = "" if few else f", and {found.high:.3g} is the {HIGH:.1%} quantile of all photographs"
     texts = [
         f"Activation {values} on the synthetic image{'s' * (len(found.values) > 1)}; {found.best:.3g} on the best "
         f"photograph{high}.",
