@@ -28,9 +28,9 @@ class Recipe:
     photographs, `pixels` the pixels themselves, with none of the aids.
 
     `size` is the side of the picture in input pixels; None: what the unit sees (`channel`: the network's input).
-    `jitter` (of the picture's shorter side), `scale` and `rotation` (degrees) are the largest changes that the picture
-    is shown under. `rate` is the step of Adam, None the method's own. `diversity` is how much likeness among the
-    images of a unit costs, in units of its activation.
+    `jitter` (a share of what the unit sees of the picture; `channel`: of the picture), `scale` and `rotation` (degrees)
+    are the largest changes that the picture is shown under. `rate` is the step of Adam, None the method's own.
+    `diversity` is how much likeness among the images of a unit costs, in units of its activation.
     """
 
     objective: str = "neuron"

@@ -15,12 +15,15 @@ from patchmine.units import Box
 
 
 class Movements:
-    """Puts pictures into the canvas, each time moved, scaled and rotated a little; all pictures of a batch alike."""
+    """Puts pictures into the canvas, each time moved, scaled and rotated a little; all pictures of a batch alike.
 
-    def __init__(self, canvas: Canvas, recipe: Recipe, device: torch.device) -> None:
+    `seen` is the side in pixels that jitter is a share of: what a unit sees at one position. None is the picture's.
+    """
+
+    def __init__(self, canvas: Canvas, recipe: Recipe, device: torch.device, seen: int | None = None) -> None:
         self.canvas = canvas
         box = canvas.picture
-        self.jitter = recipe.jitter * min(box.width, box.height)
+        self.jitter = recipe.jitter * (min(box.width, box.height) if seen is None else seen)
         self.scale, self.rotation = recipe.scale, recipe.rotation
         self.still = not (self.jitter or self.scale or self.rotation)
         self.reached = self._reach()

@@ -78,7 +78,8 @@ def cost(index: Index, network: Network, steps: int, rounds: int, batches: list[
             print(f"{layer:10}  {canvas.size[0]:6}  {images:6}  {whole_run:28.2f}  {ratio:20.2f}", flush=True)
 
 
-def against_lucent(index: Index, network: Network, units: int, steps: int) -> None:
+def against_lucent(index: Index, network: Network, other: Network, units: int, steps: int) -> None:
+    """`other` is the same network for lucent, which leaves hooks on it that cannot be copied."""
     import kornia
     from kornia.geometry import transform as moved
     from lucent.optvis import objectives, param, render, transform
@@ -102,7 +103,7 @@ def against_lucent(index: Index, network: Network, units: int, steps: int) -> No
             np.random.seed(0)
             began = perf_counter()
             (picture,) = render.render_vis(
-                network.module,
+                other.module,
                 objectives.neuron(layer.replace(".", "_"), channel),
                 lambda: param.image(size[1], h=size[0]),
                 transforms=own,
@@ -139,7 +140,7 @@ def main() -> None:
     index = patchmine.open_index(given.index)
     network = load_for_index(index.job)
     if given.lucent:
-        against_lucent(index, network, given.units, given.steps or Recipe.steps)
+        against_lucent(index, network, load_for_index(index.job), given.units, given.steps or Recipe.steps)
     else:
         cost(index, network, given.steps or 32, given.rounds, given.images)
 
