@@ -26,6 +26,7 @@ from patchmine.ranking import CELLS, Float32, Int64
 from patchmine.units import Box, Patch, Position, Unit
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL import Image as PillowImage
 
     from patchmine.firing import Fires
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from patchmine.projecting import Projector
     from patchmine.similarity import Similar
     from patchmine.sources import Source
+    from patchmine.synthetic import SyntheticImage
 
 ENVIRONMENT = "PATCHMINE_INDEX"
 Crop = Literal["rf", "erf", "image"]
@@ -503,6 +505,51 @@ class IndexedUnit:
         found[order] = vectors[rows[order].tolist()]
         chosen = medoids(found, k)
         return values[chosen], images[chosen], places[chosen]
+
+    def synthesize(
+        self,
+        objective: str = "neuron",
+        *,
+        start: int | None = None,
+        model: str | None = None,
+        weights: Path | None = None,
+        **settings: Any,
+    ) -> list[SyntheticImage]:
+        """The pictures that the unit would like best, made or, where the index keeps them, read.
+
+        `settings` are fields of `recipe.Recipe`: method, steps, seed, size, images... With `start`, a rank, it starts
+        in that patch instead of in noise. Raises what `synthetic.one` raises.
+        """
+        from patchmine import synthetic
+        from patchmine.recipe import Recipe
+
+        recipe = Recipe(objective, **settings)
+        return synthetic.one(self.index, self.unit, recipe, self.index.loader(model, weights), start=start)
+
+    def compare(
+        self,
+        k: int = 9,
+        objective: str = "neuron",
+        *,
+        crop: str = "auto",
+        share: float = request.SHARE,
+        model: str | None = None,
+        weights: Path | None = None,
+        **settings: Any,
+    ) -> Figure:
+        """A matplotlib figure of synthetic images beside the unit's k best patches, as `patchmine compare` draws it.
+
+        Each picture has axes of its own, each line is a text of the figure. `settings` are as for `synthesize`; the
+        numbers alone are `comparing.compare`.
+        """
+        from patchmine.comparing import compare
+        from patchmine.recipe import Recipe, beside
+        from patchmine.sheets.compare import compare_page
+        from patchmine.sheets.vector import figure_of
+
+        recipe = Recipe(objective, **{"images": beside(objective), **settings})
+        load = self.index.loader(model, weights)
+        return figure_of(compare_page(compare(self, recipe, load, k=k, crop=crop, share=share)))
 
     def as_dict(self) -> dict[str, Any]:
         """The unit as `top --json` names it."""

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, pad
 
 Draw = Callable[[tuple[int, ...], str], Tensor]
 """Random float32 numbers of this shape on the CPU: `normal` with deviation 1 or `uniform` in 0..1."""
@@ -49,49 +49,48 @@ class Parametrization(Protocol):
 
 
 class Fourier:
-    """Parameters are float32 (images, 3, height, width // 2 + 1, 2)."""
+    """Parameters are float32 (images, 3, rows, columns // 2 + 1, 2), of a picture that is cut to its size."""
 
     def __init__(self, size: tuple[int, int], device: torch.device) -> None:
-        self.size = size
-        lowest = 1 / max(size)
-        self.scale = (_CONTRAST / frequencies(size).clamp_min(lowest)).to(device)
+        self.size, self.roomy = size, roomy(size)
+        lowest = 1 / max(self.roomy)
+        self.scale = (_CONTRAST / frequencies(self.roomy).clamp_min(lowest)).to(device)
         self.colours = COLOURS.to(device)
 
     def start(self, draw: Draw) -> Tensor:
         return _NOISE * draw((3, *self.scale.shape, 2), "normal")
 
     def inverse(self, picture: Tensor) -> Tensor:
-        return torch.view_as_real(spectrum_of(picture) / self.scale.to(picture.device))
+        return torch.view_as_real(spectrum_of(_grown(picture, self.roomy)) / self.scale.to(picture.device))
 
     def pictures(self, parameters: Tensor) -> Tensor:
-        spectrum = torch.view_as_complex(parameters) * self.scale
-        return _in_colour(torch.fft.irfft2(spectrum, s=self.size, norm="ortho"), self.colours)
+        return _pictures(torch.view_as_complex(parameters) * self.scale, self.roomy, self.size, self.colours)
 
     def confine(self, parameters: Tensor) -> None:
         pass
 
 
 class Maco:
-    """Parameters are the phases, float32 (images, 3, height, width // 2 + 1).
+    """Parameters are the phases, float32 (images, 3, rows, columns // 2 + 1), of a picture that is cut to its size.
 
     `amplitudes` float32 (3, rows, columns // 2 + 1) are those of photographs, as `spectrum_of` gives them, at whatever
     size they were measured.
     """
 
     def __init__(self, size: tuple[int, int], device: torch.device, amplitudes: Tensor) -> None:
-        self.size = size
-        self.amplitudes = resampled(amplitudes, size).to(device)
+        self.size, self.roomy = size, roomy(size)
+        self.amplitudes = resampled(amplitudes, self.roomy).to(device)
         self.colours = COLOURS.to(device)
 
     def start(self, draw: Draw) -> Tensor:
         return 2 * pi * draw(tuple(self.amplitudes.shape), "uniform")
 
     def inverse(self, picture: Tensor) -> Tensor:
-        return spectrum_of(picture).angle()
+        return spectrum_of(_grown(picture, self.roomy)).angle()
 
     def pictures(self, parameters: Tensor) -> Tensor:
         spectrum = torch.polar(self.amplitudes.expand_as(parameters), parameters)
-        return _in_colour(torch.fft.irfft2(spectrum, s=self.size, norm="ortho"), self.colours)
+        return _pictures(spectrum, self.roomy, self.size, self.colours)
 
     def confine(self, parameters: Tensor) -> None:
         pass
@@ -151,7 +150,31 @@ def resampled(amplitudes: Tensor, size: tuple[int, int]) -> Tensor:
     return found
 
 
-def _in_colour(independent: Tensor, colours: Tensor) -> Tensor:
-    # No matrix product: that rounds differently for one image and for several.
-    red, green, blue = (colours[:, i].view(3, 1, 1) * independent[:, i, None] for i in range(3))
-    return torch.sigmoid(red + green + blue)
+def roomy(size: tuple[int, int]) -> tuple[int, int]:
+    """The next size whose Fourier transform is fast: that of a prime length takes several times as long."""
+    return _fast(size[0]), _fast(size[1])
+
+
+def _fast(length: int) -> int:
+    """The next even number without prime factors above 7."""
+    length += length % 2
+    while True:
+        rest = length
+        for factor in (2, 3, 5, 7):
+            while rest % factor == 0:
+                rest //= factor
+        if rest == 1:
+            return length
+        length += 2
+
+
+def _grown(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """With its last row and column repeated up to that size."""
+    height, width = picture.shape[-2:]
+    return pad(picture[None], (0, size[1] - width, 0, size[0] - height), mode="replicate")[0]
+
+
+def _pictures(spectrum: Tensor, roomy: tuple[int, int], size: tuple[int, int], colours: Tensor) -> Tensor:
+    independent = torch.fft.irfft2(spectrum, s=roomy, norm="ortho")
+    mixed = torch.matmul(colours, independent.flatten(2)).unflatten(2, roomy)
+    return torch.sigmoid(mixed[:, :, : size[0], : size[1]])

@@ -28,10 +28,10 @@ class Recipe:
     photographs, `pixels` the pixels themselves, with none of the aids.
 
     `size` is the side of the picture in input pixels; None: what the unit sees (`channel`: the network's input).
-    `jitter` (of the picture's shorter side), `scale` and `rotation` (degrees) are the largest changes that the picture
-    is shown under; with `wrap` the jitter alone, what leaves on one side coming back on the other. `rate` is the step
-    of Adam, None the method's own. `diversity` is how much likeness among the images of a unit costs, in units of its
-    activation.
+    `jitter` (a share of what the unit sees of the picture; `channel`: of the picture), `scale` and `rotation` (degrees)
+    are the largest changes that the picture is shown under; with `wrap` the jitter alone, what leaves on one side
+    coming back on the other. `rate` is the step of Adam, None the method's own. `diversity` is how much likeness among
+    the images of a unit costs, in units of its activation.
     """
 
     objective: str = "neuron"
@@ -85,6 +85,11 @@ class Recipe:
         return asdict(self)
 
 
+def beside(objective: str) -> int:
+    """How many images stand beside the patches, unless asked otherwise: a whole input is as large as several."""
+    return 1 if objective == "channel" else 3
+
+
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not isfinite(value) or not low <= value <= high:
         raise RequestError(f"{name} {value} cannot be: give a number from {low:g} to {high:g}")
@@ -93,4 +98,4 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 Advance = Callable[[int, int], None]
 """Told the number of steps done and that of all steps."""
 
-__all__ = ["DIVERSE", "METHODS", "OBJECTIVES", "Advance", "Recipe"]
+__all__ = ["DIVERSE", "METHODS", "OBJECTIVES", "Advance", "Recipe", "beside"]

@@ -136,7 +136,7 @@ def similar_to_unit(unit: IndexedUnit, wish: Wish, note: Note) -> Similar:
     row = int(np.searchsorted(images * CELLS + places, pair))
     if row == len(images) or (images[row], places[row]) != (pair // CELLS, pair % CELLS):
         raise StoreError(f"{index.name} holds no vector of the best patch of {unit.unit}; build it again with --fresh")
-    patches, similarities = _nearest(index, layer, kept[row].astype(np.float32), wish, note)
+    patches, similarities = nearest_patches(index, layer, kept[row].astype(np.float32), wish, note)
     query = {"unit": unit.as_dict(), "layer": layer, "patch": best[0].as_dict()}
     return Similar(query, layer, patches, similarities, correlated(unit, wish.k, note), best[0])
 
@@ -168,7 +168,7 @@ def similar_to_photograph(
     maps = sight.maps[chosen]
     positions = [_strongest(index, sight, chosen, note)] if box is None else sight.positions_in(chosen, box)
     vector = np.stack([maps[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
-    patches, similarities = _nearest(index, chosen, vector, wish, note)
+    patches, similarities = nearest_patches(index, chosen, vector, wish, note)
     query = {
         "image": str(file),
         "box": None if box is None else box.as_dict(),
@@ -195,8 +195,11 @@ def _strongest(index: Index, sight: Sight, layer: str, note: Note) -> Position:
     return Position(*divmod(int(place), maps.shape[2]))
 
 
-def _nearest(index: Index, layer: str, vector: Float32, wish: Wish, note: Note) -> tuple[Patches, list[float]]:
-    """The patches whose vectors are nearest to this one (channels,)."""
+def nearest_patches(index: Index, layer: str, vector: Float32, wish: Wish, note: Note) -> tuple[Patches, list[float]]:
+    """The kept patches of a layer whose vectors are nearest to this one (channels,), with their cosines.
+
+    Raises RequestError for a vector without a direction.
+    """
     if not np.isfinite(vector).all() or not vector.any():
         raise RequestError(f"nothing in layer {layer} responds to that, so nothing is like it; try another --layer")
     stored, images, places = index.store.vectors(layer)
@@ -293,4 +296,4 @@ def _correlations(index: Index, layer: str, column: NDArray[np.float64]) -> NDAr
     return np.where(varies, np.clip(found, -1, 1), np.nan)
 
 
-__all__ = ["Similar", "Wish", "correlated", "similar_to_photograph", "similar_to_unit"]
+__all__ = ["Similar", "Wish", "correlated", "nearest_patches", "similar_to_photograph", "similar_to_unit"]

@@ -135,6 +135,20 @@ class Ascent:
                     break
         return self._finished(climb, each)
 
+    def sees(self) -> int:
+        """The side in pixels of what the layer sees at the canvas's position: of the gradient's extent, on noise.
+
+        That of the shorter side of the picture where this is less, or where no gradient comes back.
+        """
+        at, box = self.canvas.position, self.canvas.picture
+        assert at is not None
+        noise = drawing("sees")((1, 3, *self.canvas.size), "normal").to(self.device).requires_grad_()
+        with torch.enable_grad():
+            total = self.maps(noise)[0, :, at.y, at.x].sum()
+            found = torch.autograd.grad(total, noise)[0][0].abs().sum(0) if total.requires_grad else noise[0, 0] * 0
+        sides = [int(line.nonzero().max() - line.nonzero().min()) + 1 for d in (0, 1) if (line := found.sum(d)).any()]
+        return min(box.width, box.height, *sides)
+
     def maps(self, inputs: Tensor, module: nn.Module | None = None) -> Tensor:
         """The layer's maps (images, channels, grid height, grid width) for normalised inputs."""
         found: list[Tensor] = []
@@ -191,7 +205,8 @@ class _Climb:
         self.ascent, self.kind, self.recipe = ascent, kind, recipe
         self.parameters = parameters
         self.draw = drawing(recipe.seed, "movements")
-        self.movements = Movements(ascent.canvas, recipe, ascent.device)
+        moving = ascent.sees() if recipe.one_position and recipe.jitter else None
+        self.movements = Movements(ascent.canvas, recipe, ascent.device, moving)
         of = torch.tensor(channels, device=ascent.device)
         assert ascent.canvas.position is not None
         self.objective: Objective = objective(recipe, of, ascent.canvas.position)

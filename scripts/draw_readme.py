@@ -36,15 +36,20 @@ PROJECTED = ("blocks.2:14", "blocks.2:24", "blocks.3:54", "blocks.3:65", "blocks
 WIDTH_PX = 1200
 
 
+def free_photographs(where: Path) -> Path:
+    """A folder in `where` with those of scikit-image's photographs that may be shown."""
+    folder = where / "scikit-image"
+    folder.mkdir()
+    for file in (files("skimage") / "data").iterdir():
+        if Path(file.name).stem in PHOTOGRAPHS:
+            shutil.copy(str(file), folder / file.name)
+    return folder
+
+
 def main() -> None:
     docs = Path(__file__).parent.parent / "docs"
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "scikit-image"
-        folder.mkdir()
-        with_data = files("skimage") / "data"
-        for file in with_data.iterdir():
-            if Path(file.name).stem in PHOTOGRAPHS:
-                shutil.copy(str(file), folder / file.name)
+        folder = free_photographs(Path(temporary))
         patchmine.build_index(folder, folder.with_suffix(".patchmine"))
         index = patchmine.open_index(folder.with_suffix(".patchmine"))
         sheet = Path(temporary) / "sheet.png"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 
 import patchmine
-from patchmine import spectrum, synthetic
+from patchmine import comparing, spectrum, synthetic
 from patchmine.recipe import Recipe
 from patchmine.request import Silent
+from patchmine.sheets.compare import compare_page, facts, warnings
 from patchmine.units import Unit
 
 SOON = ("--steps", 4, "--json")
@@ -195,3 +197,86 @@ def test_a_dead_unit_is_said_alone_and_among_others(cli, index_dir):
     assert among.returncode == 0
     assert "1 units have no image" in among.stderr
     assert "contrast:3" not in among.stdout
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Patches to compare with: the network runs once for each."""
+    monkeypatch.setattr(comparing, "AGAINST", 4)
+
+
+@pytest.mark.usefixtures("few")
+def test_compare_draws_both_at_one_scale(cli, index, index_dir):
+    words = ("compare", "-i", index_dir, "--unit", "template:1", "--steps", 4, "-k", 4)
+    done = cli(*words, "-o", "both.png")
+    assert done.returncode == 0, done.stderr
+    assert "best photograph" in done.stdout
+    with Image.open("both.png") as picture:
+        assert picture.width > 1000
+    found = comparing.compare(index.unit("template:1"), Recipe(steps=4, images=3), index.loader(), k=4)
+    page = compare_page(found)
+    wide = [
+        round(drawn.width / image.picture.shape[1], 6)
+        for drawn, image in zip(page.pictures[:3], found.images, strict=True)
+    ]
+    field = index.field("template").group(1)
+    assert {round(drawn.width / field.size[1], 6) for drawn in page.pictures[3:]} == set(wide)
+    assert cli(*words, "-o", "both.svg").returncode == 0
+
+
+def test_compare_counts_what_it_says(index):
+    """Against the whole computed again from the index's own numbers."""
+    unit = index.unit("template:0")
+    found = comparing.compare(unit, Recipe(steps=4, images=2), index.loader(), k=3)
+    assert found.values == pytest.approx([image.value for image in found.images], abs=1e-5)
+    assert found.best == unit.top(1)[0].value
+    assert found.high <= found.best
+    top = {(patch.image_id, patch.position) for patch in unit.top(25)}
+    assert found.shared == len(top & {(patch.image_id, patch.position) for patch in found.nearest})
+    assert found.similarities == sorted(found.similarities, reverse=True)
+    assert found.path.layer == "colour"
+    assert len(found.path.real) == found.against == 25
+
+
+@pytest.mark.usefixtures("few")
+def test_another_path_is_warned_of(index):
+    found = comparing.compare(index.unit("template:0"), Recipe(steps=4), index.loader(), k=2)
+    ways = [comparing.Path("template", np.array([cosine]), np.array([0.5, 0.6])) for cosine in (0.49, 0.51)]
+    told = [" ".join(warnings(replace(found, path=way))) for way in ways]
+    assert ["Another path" in text for text in told] == [True, False]
+    own = found.path.layer, found.path.real
+    assert comparing._path(own[0], np.eye(3)[:1] * -1, np.ones((4, 3))).other
+    assert not comparing._path(own[0], np.ones((1, 3)), np.ones((4, 3))).other
+    assert "Weak" in " ".join(warnings(replace(found, values=[found.best - 1])))
+
+
+@pytest.mark.usefixtures("few")
+def test_the_first_layer_has_no_layer_before(index):
+    found = comparing.compare(index.unit("contrast:0"), Recipe(steps=2), index.loader(), k=2)
+    assert found.path is None
+    assert "layer before" not in " ".join(facts(found))
+
+
+@pytest.mark.usefixtures("few")
+def test_what_no_channel_answers_has_nothing_near(index):
+    found = comparing.compare(index.unit("shape:0"), Recipe(steps=1), index.loader(), k=2)
+    assert not found.nearest
+    assert "no patch is near" in " ".join(facts(found))
+    assert compare_page(found).pictures
+
+
+def test_compare_needs_to_know_where_to(cli, index_dir):
+    for words, answer in (([], "give -o FILE"), (["-o", "x.gif"], ".svg"), (["-o", "x.png", "-k", "0"], "-k 0")):
+        done = cli("compare", "-i", index_dir, "--unit", "colour:0", *words)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert answer in done.stderr
+
+
+@pytest.mark.usefixtures("few")
+def test_in_python_it_is_a_figure_to_go_on_with(index):
+    figure = index.unit("colour:0").compare(k=2, steps=2, images=2)
+    assert len(figure.axes) >= 5
+    figure.axes[0].set_title("mine")
+    (image,) = index.unit("colour:0").synthesize(steps=2)
+    assert image.image().size == (5, 5)
+    assert image._repr_png_().startswith(b"\x89PNG")

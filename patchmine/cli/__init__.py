@@ -9,6 +9,7 @@ import sys
 import typer
 
 from patchmine.cli import (
+    compare,
     demo,
     errors,
     fires,
@@ -49,6 +50,7 @@ COMMANDS = (
     fires.fires,
     synth.synth,
     why.why,
+    compare.compare,
     info.info,
     layers.layers,
     layers.rf,

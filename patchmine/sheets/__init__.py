@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchmine import request
+from patchmine.comparing import Comparison
 from patchmine.errors import RequestError
 from patchmine.firing import Fires
 from patchmine.index import Cropping, Index, IndexedUnit, Patches
+from patchmine.sheets.compare import compare_page
 from patchmine.sheets.fires import fires_page
 from patchmine.sheets.grid import grid_page
 from patchmine.sheets.page import Page
@@ -92,6 +94,14 @@ def draw_fires(index: Index, found: Fires, target: Path, *, crop: str, share: fl
     """Write a sheet of the units that a photograph drives, beside their best patches; otherwise as `draw_sheet`."""
     check_target(target)
     page = fires_page(index, found, crop=crop, share=share)
+    render(page, target)
+    return page.missing
+
+
+def draw_compare(found: Comparison, target: Path) -> list[str]:
+    """Write a sheet of synthetic images beside the real patches; otherwise as `draw_sheet`."""
+    check_target(target)
+    page = compare_page(found)
     render(page, target)
     return page.missing
 

@@ -1,46 +1,56 @@
-"""A page as PDF or SVG, by matplotlib: text stays text, pictures keep their pixels."""
+"""A page as PDF or SVG, by matplotlib: text stays text, pictures keep their pixels. Or as a figure to go on with."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patchmine.printable import printable
 from patchmine.sheets.page import Page, font_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_vector(page: Page, target: Path) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties
 
     kind = target.suffix.lower().removeprefix(".")
     # Fixed dates and ids: the same page gives the same bytes. Type 42 keeps the text selectable.
     with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "patchmine"}):
-        figure = Figure(figsize=(page.width / 72, page.height / 72), dpi=72)
-        canvas = (FigureCanvasPdf if kind == "pdf" else FigureCanvasSVG)(figure)
-        for picture in page.pictures:
-            axes = figure.add_axes(
-                (
-                    picture.x / page.width,
-                    1 - (picture.y + picture.height) / page.height,
-                    picture.width / page.width,
-                    picture.height / page.height,
-                )
-            )
-            axes.imshow(picture.image, aspect="auto", interpolation="none")
-            axes.set_axis_off()
-        for text in page.texts:
-            figure.text(
-                text.x / page.width,
-                1 - text.y / page.height,
-                printable(text.text).replace("$", r"\$"),
-                size=text.size,
-                color=text.colour,
-                ha="right" if text.right else "left",
-                va="baseline",
-                fontproperties=FontProperties(fname=font_file(text.bold), size=text.size),
-            )
+        canvas = (FigureCanvasPdf if kind == "pdf" else FigureCanvasSVG)(figure_of(page))
         metadata = {"CreationDate": None} if kind == "pdf" else {"Date": None}
         canvas.print_figure(target, format=kind, dpi=72, metadata=metadata)
+
+
+def figure_of(page: Page) -> Figure:
+    """The page as a matplotlib figure: each picture in axes of its own, each line a text of the figure."""
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+
+    figure = Figure(figsize=(page.width / 72, page.height / 72), dpi=72)
+    for picture in page.pictures:
+        axes = figure.add_axes(
+            (
+                picture.x / page.width,
+                1 - (picture.y + picture.height) / page.height,
+                picture.width / page.width,
+                picture.height / page.height,
+            )
+        )
+        axes.imshow(picture.image, aspect="auto", interpolation="none")
+        axes.set_axis_off()
+    for text in page.texts:
+        figure.text(
+            text.x / page.width,
+            1 - text.y / page.height,
+            printable(text.text).replace("$", r"\$"),
+            size=text.size,
+            color=text.colour,
+            ha="right" if text.right else "left",
+            va="baseline",
+            fontproperties=FontProperties(fname=font_file(text.bold), size=text.size),
+        )
+    return figure

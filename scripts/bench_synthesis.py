@@ -1,0 +1,149 @@
+"""What a synthetic image costs beyond the passes through the network, and how torch-lucent fares beside it.
+
+    python scripts/bench_synthesis.py INDEX [--steps 32] [--rounds 5] [--images 1 16]
+    python scripts/bench_synthesis.py INDEX --lucent [--units 8] [--steps 256]
+
+The first: seconds per image of the neuron objective at the default settings, and as a ratio to as many bare passes
+forward and backward of the same network, prepared alike, on the same canvas; medians of interleaved rounds.
+
+The second, after `pip install torch-lucent`: the same units, network, steps and canvas (the network's whole input) in
+one run, with the neuron objective of both: the largest activation anywhere on the finished picture, with eight bits and
+unmoved, and seconds per image, one image at a time. Two things are done for lucent 0.1.8: what it takes from kornia
+(get_rotation_matrix2d, warp_affine) has moved and is put where it looks for it; and it normalises as the networks of
+torchvision want it, so it is given this network's numbers instead, after its standard transformations.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+
+import patchmine
+from patchmine.canvas import whole
+from patchmine.geometry import ReceptiveField
+from patchmine.index import Index
+from patchmine.models import load_for_index
+from patchmine.network import Network
+from patchmine.receptive import receptive_fields
+from patchmine.recipe import Recipe
+from patchmine.synthesis import Ascent
+from patchmine.synthetic import canvas_of
+from patchmine.units import Unit
+
+LAYERS = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
+
+
+def bare(ascent: Ascent, images: int, steps: int) -> float:
+    """Seconds of so many passes forward to the layer and backward to the input."""
+    inputs = torch.randn(images, 3, *ascent.canvas.size).contiguous(memory_format=torch.channels_last)
+    at = ascent.canvas.position
+    assert at is not None
+    began = perf_counter()
+    for _ in range(steps):
+        leaf = inputs.detach().requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.grad(ascent.maps(leaf)[:, 0, at.y, at.x].sum(), leaf)
+    return perf_counter() - began
+
+
+def cost(index: Index, network: Network, steps: int, rounds: int, batches: list[int]) -> None:
+    recipe = Recipe(steps=steps).settled()
+    print("layer       canvas  images  s/image at the default steps  ratio to bare passes")
+    for layer in LAYERS:
+
+        @cache
+        def at(size: tuple[int, int], layer: str = layer) -> ReceptiveField:
+            return receptive_fields(network.module, size, [layer])[layer]
+
+        canvas = canvas_of(index, Unit(layer, 0), recipe, at)
+        ascent = Ascent(network.module, layer, canvas, network.preprocessing)
+        for images in batches:
+            channels = list(range(images))
+            ascent.run(channels, Recipe(steps=2).settled())
+            bare(ascent, images, 2)
+            own, passes = [], []
+            for _ in range(rounds):
+                began = perf_counter()
+                ascent.run(channels, recipe)
+                own.append(perf_counter() - began)
+                passes.append(bare(ascent, images, steps))
+            ratio = median(a / b for a, b in zip(own, passes, strict=True))
+            whole_run = median(own) / images / steps * Recipe.steps
+            print(f"{layer:10}  {canvas.size[0]:6}  {images:6}  {whole_run:28.2f}  {ratio:20.2f}", flush=True)
+
+
+def against_lucent(index: Index, network: Network, other: Network, units: int, steps: int) -> None:
+    """`other` is the same network for lucent, which leaves hooks on it that cannot be copied."""
+    import kornia
+    from kornia.geometry import transform as moved
+    from lucent.optvis import objectives, param, render, transform
+    from torchvision.transforms import Normalize
+
+    for name in ("get_rotation_matrix2d", "warp_affine"):
+        if not hasattr(kornia, name):
+            setattr(kornia, name, getattr(moved, name))
+    size = network.preprocessing.crop
+    own = [*transform.standard_transforms, Normalize(network.preprocessing.mean, network.preprocessing.std)]
+    rng = np.random.default_rng(0)
+    print("unit            patchmine  seconds    lucent  seconds")
+    rows = []
+    for layer in LAYERS:
+        ascent = Ascent(network.module, layer, whole(size), network.preprocessing)
+        for channel in np.sort(rng.choice(index.layers[layer], units // len(LAYERS), replace=False)).tolist():
+            began = perf_counter()
+            (found,) = ascent.run([channel], Recipe(steps=steps).settled())
+            mine = perf_counter() - began
+            torch.manual_seed(0)
+            np.random.seed(0)
+            began = perf_counter()
+            (picture,) = render.render_vis(
+                other.module,
+                objectives.neuron(layer.replace(".", "_"), channel),
+                lambda: param.image(size[1], h=size[0]),
+                transforms=own,
+                thresholds=(steps,),
+                preprocess=False,
+                progress=False,
+                show_image=False,
+            )
+            theirs = perf_counter() - began
+            pixels = torch.from_numpy((picture * 255).round().clip(0, 255).astype(np.uint8)).permute(0, 3, 1, 2)
+            reached = float(ascent.activations(pixels)[0, channel].max())
+            rows.append((float(found.activations.max()), mine, reached, theirs))
+            print(
+                f"{layer + ':' + str(channel):14}  {rows[-1][0]:9.1f}  {mine:7.1f}  {reached:8.1f}  {theirs:7.1f}",
+                flush=True,
+            )
+    table = np.array(rows)
+    higher = (table[:, 0] > table[:, 2]).sum()
+    print(
+        f"higher in {higher} of {len(rows)} units; {np.median(table[:, 0] / table[:, 2]):.2f} times as high, in "
+        f"{np.median(table[:, 1] / table[:, 3]):.2f} of the time (medians)"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("index", type=Path)
+    parser.add_argument("--lucent", action="store_true")
+    parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 16])
+    given = parser.parse_args()
+    index = patchmine.open_index(given.index)
+    network = load_for_index(index.job)
+    if given.lucent:
+        against_lucent(index, network, load_for_index(index.job), given.units, given.steps or Recipe.steps)
+    else:
+        cost(index, network, given.steps or 32, given.rounds, given.images)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Draw the README's synthetic images again, beside those of scikit-image's photographs that are free of rights.
+
+python scripts/draw_synthesis.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from draw_readme import free_photographs
+from PIL import Image
+
+import patchmine
+from patchmine.comparing import compare
+from patchmine.recipe import Recipe
+from patchmine.sheets import draw_compare
+
+UNITS = (("blocks.2:21", "neuron"), ("blocks.4:50", "neuron"), ("blocks.4:50", "channel"))
+WIDTH_PX = 1000
+
+
+def main() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = free_photographs(Path(temporary))
+        patchmine.build_index(folder, folder.with_suffix(".patchmine"))
+        index = patchmine.open_index(folder.with_suffix(".patchmine"))
+        for unit, objective in UNITS:
+            recipe = Recipe(objective, images=1 if objective == "channel" else 3)
+            found = compare(index.unit(unit), recipe, index.loader())
+            sheet = Path(temporary) / "sheet.png"
+            draw_compare(found, sheet)
+            with Image.open(sheet) as picture:
+                height = round(picture.height * WIDTH_PX / picture.width)
+                small = picture.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
+                name = f"compare-{unit.replace(':', '-')}-{objective}.jpg"
+                small.save(docs / name, quality=85, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
