@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from patchmine.printable import printable
@@ -92,6 +90,8 @@ class Patches(Answer, Sequence[Patch]):
         return listed(f"{counted(len(self), 'patch', 'patches')}{of}", rows, PATCH_HEADER, len(self))
 
     def _repr_html_(self) -> str:
+        from concurrent.futures import ThreadPoolExecutor  # not for every cold query
+
         with ThreadPoolExecutor() as pool:
             figures = "".join(pool.map(thumbnail_html, self._patches[:PICTURED]))
         return f"<div>{figures}</div>" + more_html(len(self), PICTURED)
@@ -191,6 +191,8 @@ def more_html(of: int, shown: int) -> str:
 
 def unit_html(unit: IndexedUnit, k: int = 9) -> str:
     """A unit in a notebook: what it is called, and its best patches."""
+    from html import escape
+
     name, canonical = escape(printable(unit.name)), escape(printable(str(unit.unit)))
     return f"<p><b>{name}</b> ({canonical})</p>{unit.top(k)._repr_html_()}"
 

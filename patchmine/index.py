@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from patchmine.likeness import Likeness
     from patchmine.network import Network
     from patchmine.picking import Mask
+    from patchmine.projecting import Projector
     from patchmine.similarity import Similar
     from patchmine.sources import Source
 
@@ -231,6 +232,23 @@ class Index:
         from patchmine.firing import fires
 
         return fires(self, image, self.loader(model, weights), layer=layer, k=k, crop=crop, share=share)
+
+    def projector(
+        self,
+        method: str,
+        *,
+        model: str | None = None,
+        weights: Path | None = None,
+        progress: request.Progress | None = None,
+    ) -> Projector:
+        """What draws patches of this index back into the input: `deconv`, `guided`, `gradxinput`, `ig` or `occlusion`.
+
+        Loads the network, as `models.load_for_index` does; `model` and `weights` are for it. Raises what `Projector`
+        and that raise.
+        """
+        from patchmine.projecting import Projector
+
+        return Projector(self, self.loader(model, weights), method, progress)
 
     def loader(self, model: str | None = None, weights: Path | None = None) -> Callable[[], Network]:
         """A function that loads the network of the index when it is called; as `models.load_for_index`."""

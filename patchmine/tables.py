@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,8 @@ def text_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> list[
 
 def html_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str:
     """A table element; every cell is escaped."""
+    from html import escape
+
     head = "".join(f'<th style="text-align:left">{escape(_cell(name))}</th>' for name in header)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:left">{escape(_cell(cell))}</td>' for cell in row) + "</tr>"

@@ -34,6 +34,9 @@ def top(
         Path | None,
         typer.Option("-o", "--out", metavar="SHEET", help="A contact sheet: .png, .pdf or .svg.", show_default=False),
     ] = None,
+    project: options.Project = None,
+    model: options.ModelOfIndex = None,
+    weights: options.Weights = None,
     index: options.IndexDir = None,
     source: options.Moved = None,
     json: options.Json = False,
@@ -49,6 +52,8 @@ def top(
 
     if json and csv:
         raise RequestError("--json and --csv exclude each other: give one of them")
+    if project is not None and out is None:
+        raise RequestError(f"--project {project} is drawn, not printed: say where with -o SHEET.png")
     if out is not None:
         from patchmine.sheets import check_target
 
@@ -61,7 +66,15 @@ def top(
         from patchmine.cli.errors import say
         from patchmine.sheets import draw_sheet
 
-        missing = draw_sheet(found, patches, out, pick=pick, cropping=Cropping(meant, share))
+        cropping = Cropping(meant, share)
+        if project is None:
+            missing = draw_sheet(found, patches, out, pick=pick, cropping=cropping)
+        else:
+            from patchmine.cli import progress
+
+            with progress.shown() as display:
+                projector = opened.projector(project, model=model, weights=weights, progress=display)
+                missing = draw_sheet(found, patches, out, pick=pick, cropping=cropping, projector=projector)
         if missing:
             say(f"{len(missing)} of {len(patches)} photographs could not be shown; {missing[0]}")
 
