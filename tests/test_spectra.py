@@ -7,7 +7,7 @@ from torch import nn
 
 from patchmine.errors import RequestError
 from patchmine.network import survey
-from patchmine.study.gradients import gradient_power, gradients
+from patchmine.study.gradients import gradient_power, gradients, phases
 from patchmine.study.spectra import (
     STRIDES,
     mean_power,
@@ -161,6 +161,27 @@ def test_a_stride_that_skips_pixels_leaves_its_frequency_in_the_gradient_and_an_
     assert energy["averaging"][2] < 0.02
     assert energy["averaging"][2] < energy["maximum"][2] < 0.2  # one pixel of four, but not always the same one
     assert all(found[4] < 0.1 and found[8] < 0.25 for found in energy.values())
+
+
+def test_the_phases_tell_how_often_a_pixel_is_taken():
+    inputs = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    inputs[3] = 0
+    skipping = nn.Conv2d(3, 3, 1, stride=2, bias=False)
+    uneven = nn.Conv2d(3, 3, 3, stride=2, padding=1, groups=3, bias=False)  # middles once, sides twice, corners 4 times
+    for layer in (skipping, uneven):
+        layer.weight.data[:] = 1
+    expected = {skipping: [[4, 0], [0, 0]], nn.AvgPool2d(2): 1, uneven: [[0.16, 0.64], [0.64, 2.56]]}
+    for first, known in expected.items():
+        network = strided(first)
+        network[1].weight.data[:] = 1 / 625
+        (tap,) = survey(network, inputs, ["1"])
+        found = phases(gradients(network, tap, 0, Position(16, 16), inputs), 2)
+        np.testing.assert_allclose(found, np.broadcast_to(known, (2, 2)), atol=0.12)
+        assert found.mean() == pytest.approx(1)
+    with pytest.raises(ValueError, match="64x64 pixels do not divide into cells of 5"):
+        phases(np.ones((1, 64, 64, 3), np.float32), 5)
+    with pytest.raises(ValueError, match="no input has a gradient"):
+        phases(np.zeros((1, 64, 64, 3), np.float32), 2)
 
 
 def test_the_energy_of_white_noise_at_a_stride_is_the_share_of_its_bins():

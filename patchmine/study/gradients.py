@@ -58,4 +58,24 @@ def gradient_power(
     return mean_power((one / each for one, each in zip(found[alive], size[alive], strict=True)), window, multiple)
 
 
-__all__ = ["gradient_power", "gradients"]
+def phases(found: NDArray[np.float32], stride: int) -> NDArray[np.float64]:
+    """The gradients' energy by the pixel's place in a cell of stride x stride: float64 (stride, stride), mean 1.
+
+    Entry (y, x) is that of all pixels at y, x modulo the stride. A convolution whose kernel is no multiple of its
+    stride takes some pixels more often than others, and so their gradients are larger. Where signs differ from place to
+    place, a power spectrum does not show that, and this does. `found` is as `gradients` gives it; each input counts
+    alike. Raises ValueError for sides that are no whole multiples of the stride, and where there is no gradient.
+    """
+    height, width = found.shape[1:3]
+    if height % stride or width % stride:
+        raise ValueError(f"gradients of {width}x{height} pixels do not divide into cells of {stride}")
+    energy = (found.astype(np.float64) ** 2).sum(3)
+    total = energy.sum((1, 2), keepdims=True)
+    if not (total > 0).any():
+        raise ValueError("no input has a gradient")
+    energy = (energy[total[:, 0, 0] > 0] / total[total > 0][:, None, None]).mean(0)
+    cells = energy.reshape(height // stride, stride, width // stride, stride).sum((0, 2))
+    return cells * stride**2
+
+
+__all__ = ["gradient_power", "gradients", "phases"]
