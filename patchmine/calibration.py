@@ -73,8 +73,11 @@ def _settings(executor: str, device: str, workers: int) -> list[tuple[int, int]]
 
 def _usable(network: Network, wanted: Wanted, device: str) -> list[str]:
     """The executors that are installed and fit, the one that is expected to win first."""
-    fits = device == "cpu" and network.preprocessing.view != "whole" and wanted.precision == "fp32"
-    return ["openvino", "torch"] if fits and executors.kinds()["openvino"].missing() is None else ["torch"]
+    openvino = executors.kinds()["openvino"]
+    fits = device == "cpu" and network.preprocessing.view != "whole" and openvino.missing() is None
+    if fits and (wanted.precision == "fp32" or wanted.precision in openvino.precisions()):
+        return ["openvino", "torch"]
+    return ["torch"]
 
 
 def fastest(

@@ -21,7 +21,8 @@ def classes_meant(text: str, class_names: Sequence[str], option: str = "--class"
         raise RequestError(f"{option} {text!r} needs classes, and the index knows none: index with --labels FILE")
     wanted = _plain(text)
     keys = [{name, *ancestors(name)} for name in class_names]
-    meant = np.array([wanted in {form for key in of_class for form in _forms(key)} for of_class in keys], np.bool_)
+    called = {key for key in set().union(*keys) if wanted in _forms(key)}  # once a key: most are above many classes
+    meant = np.array([not called.isdisjoint(of_class) for of_class in keys], np.bool_)
     if not meant.any():
         known = {word(key) for of_class in keys for key in of_class}
         raise RequestError(f"the index has no photograph of the class {text!r}{nearest(text, known)}")

@@ -46,8 +46,7 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
     if picture.size != placement.source:
         raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer holds the patch")
     canvas = padding(size)
-    across, down = size[0] / view.window.width, size[1] / view.window.height
-    shown = view.shown.intersect(placement.picture).intersect(view.window)
+    shown, target = placed(view, placement, size)
     if shown.area:
         scale = [placement.source[axis] / placement.resized[axis] for axis in (0, 1)]
         source = (
@@ -56,14 +55,9 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
             min((shown.right + placement.left) * scale[0], placement.source[0]),
             min((shown.bottom + placement.top) * scale[1], placement.source[1]),
         )
-        left, top = (
-            round((shown.left - view.window.left) * across),
-            round((shown.top - view.window.top) * down),
-        )
-        right = round((shown.right - view.window.left) * across)
-        bottom = round((shown.bottom - view.window.top) * down)
-        target = (max(1, right - left), max(1, bottom - top))
-        canvas.paste(picture.resize(target, Image.Resampling.LANCZOS, box=source, reducing_gap=3.0), (left, top))
+        resized = picture.resize((target.width, target.height), Image.Resampling.LANCZOS, box=source, reducing_gap=3.0)
+        canvas.paste(resized, (target.left, target.top))
+    across, down = size[0] / view.window.width, size[1] / view.window.height
     if view.outline is not None:
         frame = [
             (view.outline.left - view.window.left) * across,
@@ -76,6 +70,15 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
         draw.rectangle(frame, outline="white", width=width + 2)
         draw.rectangle(frame, outline="#d6336c", width=width)
     return canvas
+
+
+def placed(view: View, placement: Placement, size: tuple[int, int]) -> tuple[Box, Box]:
+    """What of the input a tile of `size` (width, height) shows, in input pixels, and where in the tile's pixels."""
+    shown = view.shown.intersect(placement.picture).intersect(view.window)
+    across, down = size[0] / view.window.width, size[1] / view.window.height
+    left, top = round((shown.left - view.window.left) * across), round((shown.top - view.window.top) * down)
+    right, bottom = round((shown.right - view.window.left) * across), round((shown.bottom - view.window.top) * down)
+    return shown, Box(left, top, max(left + 1, right), max(top + 1, bottom))
 
 
 def padding(size: tuple[int, int]) -> Image.Image:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import request
+from patchmine.answers import PLACE, SHOWN, UNIT, Answer, Patches, counted, listed
 from patchmine.errors import RequestError, StoreError, UnitError, nearest
 from patchmine.index import Index, IndexedUnit
+from patchmine.printable import printable
+from patchmine.tables import Columns, flat, html_table
 from patchmine.units import Patch, Position, Unit
 
 if TYPE_CHECKING:
@@ -48,9 +51,15 @@ class Fired:
         }
 
 
+HEADER = ("rank", "name", "unit", "value", "percentile", "deviation", "y,x", "box")
+"""Of `Fires.shown`."""
+
+
 @dataclass(frozen=True)
-class Fires:
+class Fires(Answer):
     """The units that a photograph drives hardest for what they do otherwise, best first."""
+
+    columns: ClassVar[Columns] = {"rank": int, **UNIT, "value": float, "percentile": float, "deviation": float, **PLACE}
 
     sight: Sight
     units: list[Fired]
@@ -58,7 +67,35 @@ class Fires:
     """How many units were asked."""
 
     def as_dict(self, index: Index) -> dict[str, Any]:
-        return {"index": index.name, "image": self.sight.path, "units": [fired.as_dict() for fired in self.units]}
+        units = [fired.as_dict() for fired in self.units]
+        return {"index": index.name, "image": self.sight.path, "labels": index.labels.about, "units": units}
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [flat(fired.as_dict()) for fired in self.units]
+
+    def shown(self) -> list[tuple[object, ...]]:
+        """The units as tables for a person show them, under HEADER."""
+        return [
+            (
+                fired.patch.rank,
+                fired.unit.name,
+                str(fired.unit.unit),
+                f"{fired.patch.value:.4g}",
+                f"{fired.percentile:.2%}",
+                f"{fired.deviation:+.1f}",
+                f"{fired.patch.position.y},{fired.patch.position.x}",
+                ",".join(map(str, fired.patch.box.as_tuple())),
+            )
+            for fired in self.units
+        ]
+
+    def __repr__(self) -> str:
+        title = f"{counted(len(self.units), 'unit', 'units')} of {self.of} that {self.sight.path} drives hardest"
+        return listed(printable(title), self.shown()[:SHOWN], HEADER, len(self.units))
+
+    def _repr_html_(self) -> str:
+        patches = Patches([fired.patch for fired in self.units])
+        return html_table(self.shown()[:SHOWN], HEADER) + patches._repr_html_()
 
 
 def fires(

@@ -39,5 +39,6 @@ def label_anew(index: Index, file: Path | None = None) -> dict[str, Any]:
         entries = classified([Entry(record.path, None) for record in index.store.records()], file)
         classes = [entry.class_name for entry in entries]
     found = labels.of_store(index.store, classes)
-    index.names_file.with_labels(index.store, found).write(index.directory)
-    return found.about
+    about = found.about if file is None else {**found.about, "file": file.name}
+    index.names_file.with_labels(index.store, replace(found, about=about)).write(index.directory)
+    return about

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import digests, request, store
+from patchmine.answers import Patches, Units, unit_html
 from patchmine.classes import class_label
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.geometry import FieldsBySize, Placement, Preprocessing, ReceptiveField
@@ -22,7 +23,7 @@ from patchmine.labels import UnitLabels
 from patchmine.names_file import NamesFile
 from patchmine.naming import Names, spelled
 from patchmine.ranking import CELLS, Float32, Int64
-from patchmine.units import Box, Patch, Position, Unit, thumbnail_html
+from patchmine.units import Box, Patch, Position, Unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from patchmine.likeness import Likeness
     from patchmine.network import Network
     from patchmine.picking import Mask
+    from patchmine.projecting import Projector
     from patchmine.similarity import Similar
     from patchmine.sources import Source
     from patchmine.synthetic import SyntheticImage
@@ -101,32 +103,6 @@ class Cropping:
     share: float = request.SHARE
 
 
-class Patches(Sequence[Patch]):
-    """The answer to a question for patches, in rank order; shows itself as crops in a notebook."""
-
-    def __init__(self, patches: Sequence[Patch]) -> None:
-        self._patches = list(patches)
-
-    @overload
-    def __getitem__(self, rank: int) -> Patch: ...
-    @overload
-    def __getitem__(self, rank: slice) -> Patches: ...
-    def __getitem__(self, rank: int | slice) -> Patch | Patches:
-        return Patches(self._patches[rank]) if isinstance(rank, slice) else self._patches[rank]
-
-    def __len__(self) -> int:
-        return len(self._patches)
-
-    def __repr__(self) -> str:
-        return f"Patches({self._patches!r})"
-
-    def _repr_html_(self) -> str:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor() as pool:
-            return "<div>" + "".join(pool.map(thumbnail_html, self._patches)) + "</div>"
-
-
 class Index:
     """A finished index. Units come from `unit()` and `units()`, photographs from the source it was built from."""
 
@@ -193,13 +169,14 @@ class Index:
         """The unit of that name (`blocks.6:33`, `blocks.6_33`, `fish_33`, or a given name). Raises UnitError."""
         return IndexedUnit(self, self.names.resolve(str(unit), layer))
 
-    def units(
-        self, layer: str | None = None, match: str | None = None, label: str | None = None
-    ) -> Iterator[IndexedUnit]:
+    def units(self, layer: str | None = None, match: str | None = None, label: str | None = None) -> Units:
         """All units, of one layer if it is given, whose name or canonical form fits the shell pattern `match`, and
-        whose label, as it is or as names spell it, fits the pattern `label`."""
+        whose label, as it is or as names spell it, fits the pattern `label`. Raises UnitError for an unknown layer."""
         if layer is not None and layer not in self.layers:
             raise UnitError(f"the index has no layer {layer!r}{nearest(layer, self.layers)}")
+        return Units(self._units(layer, match, label))
+
+    def _units(self, layer: str | None, match: str | None, label: str | None) -> Iterator[IndexedUnit]:
         for name, channels in self.layers.items():
             if layer in (None, name):
                 for channel in range(channels):
@@ -257,6 +234,23 @@ class Index:
         from patchmine.firing import fires
 
         return fires(self, image, self.loader(model, weights), layer=layer, k=k, crop=crop, share=share)
+
+    def projector(
+        self,
+        method: str,
+        *,
+        model: str | None = None,
+        weights: Path | None = None,
+        progress: request.Progress | None = None,
+    ) -> Projector:
+        """What draws patches of this index back into the input: `deconv`, `guided`, `gradxinput`, `ig` or `occlusion`.
+
+        Loads the network, as `models.load_for_index` does; `model` and `weights` are for it. Raises what `Projector`
+        and that raise.
+        """
+        from patchmine.projecting import Projector
+
+        return Projector(self, self.loader(model, weights), method, progress)
 
     def loader(self, model: str | None = None, weights: Path | None = None) -> Callable[[], Network]:
         """A function that loads the network of the index when it is called; as `models.load_for_index`."""
@@ -459,7 +453,8 @@ class IndexedUnit:
                 for rank, (value, image, place) in enumerate(
                     zip(values.tolist(), images.tolist(), places.tolist(), strict=True), 1
                 )
-            ]
+            ],
+            self.index,
         )
 
     def _among(self, of_class: str | None, not_class: str | None) -> Mask | None:
@@ -579,7 +574,7 @@ class IndexedUnit:
         }
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{self.name}</b> ({self.unit})</p>{self.top(9)._repr_html_()}"
+        return unit_html(self)
 
 
 def shown(field: ReceptiveField, channel: int, position: Position, crop: Crop, share: float = request.SHARE) -> Box:
@@ -596,4 +591,4 @@ def _finite(number: float) -> float | None:
     return number if np.isfinite(number) else None
 
 
-__all__ = ["Cropping", "Index", "IndexedUnit", "Patches", "Statistics", "find_index", "open_index"]
+__all__ = ["Cropping", "Index", "IndexedUnit", "Patches", "Statistics", "Units", "find_index", "open_index"]

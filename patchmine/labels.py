@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchmine.printable import printable
 from patchmine.ranking import Float32
 from patchmine.store import Store
 from patchmine.units import Unit
@@ -24,6 +25,11 @@ SAYS = {
     "none": "none: no photograph has a class, or there is no table (--no-table)",
 }
 """Where labels come from: the manifest's word, and what a person is told."""
+
+
+def said(about: Mapping[str, Any]) -> str:
+    """Where labels come from, for a person: of `UnitLabels.about`."""
+    return f"by the classes in {printable(about['file'])}" if about.get("file") else SAYS[about["from"]]
 
 
 @dataclass(frozen=True)

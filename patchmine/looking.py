@@ -91,7 +91,18 @@ def look(
     if box is not None:
         _check_box(box, pixels.placement)
     network = load()
-    size = (pixels.placement.input[1], pixels.placement.input[0])
+    taps, fields = surveyed(index, network, layers, (pixels.placement.input[1], pixels.placement.input[0]))
+    maps = _maps(network, taps, normalised(pixels.tensor[None], index.preprocessing))
+    return Sight(str(file), data, pixels.placement, maps, fields)
+
+
+def surveyed(
+    index: Index, network: Network, layers: Sequence[str], size: tuple[int, int]
+) -> tuple[tuple[Tap, ...], dict[str, ReceptiveField]]:
+    """The layers as they are called for inputs of (height, width), and their receptive fields.
+
+    Raises ModelError for a layer that the network has not, StoreError for one that is not as the index has it.
+    """
     for layer in layers:
         network.layer(layer)
     taps = survey(network.module, torch.zeros(1, 3, *size), layers)
@@ -102,8 +113,7 @@ def look(
             raise StoreError(
                 f"layer {tap.layer} of {network.name} is not as {index.name} has it; build it again with --fresh"
             )
-    maps = _maps(network, taps, normalised(pixels.tensor[None], index.preprocessing))
-    return Sight(str(file), data, pixels.placement, maps, fields)
+    return taps, fields
 
 
 def _read(index: Index, file: str | Path) -> bytes:
@@ -169,4 +179,4 @@ def _maps(network: Network, taps: Sequence[Tap], inputs: Tensor) -> dict[str, ND
     return maps
 
 
-__all__ = ["Sight", "look"]
+__all__ = ["Sight", "look", "surveyed"]

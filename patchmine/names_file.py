@@ -103,6 +103,8 @@ def _checked_names(part: Part) -> dict[str, str]:
 
 def _checked_labels(auto: Part, store: Store) -> UnitLabels:
     auto.word("from", LABELS_FROM)
+    if "file" in auto.data:
+        auto.text("file")
     layers = auto.part("layers")
     rows: dict[str, int] = {}
     areas = {}

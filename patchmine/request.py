@@ -16,6 +16,10 @@ FIELDS = ("local", "full")
 VIEWS = ("crop", "pad", "whole")
 """What of a photograph the network sees: the middle, as it was trained; all of it, with padding around; or all of it in
 its own size."""
+PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
+PROJECTION = "guided"
+"""On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
+LAYOUTS = ("strip", "zeiler")
 SHARE = 0.95
 """The part of the gradient's energy that the box of an effective receptive field holds."""
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import digests, request, vectors
+from patchmine.answers import PATCH, SHOWN, UNIT, Answer, Patches, counted, listed
 from patchmine.errors import RequestError, StoreError, UnitError, nearest
-from patchmine.index import Index, IndexedUnit, Patches
+from patchmine.index import Index, IndexedUnit
+from patchmine.printable import printable
 from patchmine.ranking import CELLS, Float32, Int64, TopK
+from patchmine.tables import Columns
 from patchmine.units import Box, Patch, Position, Unit
 
 if TYPE_CHECKING:
@@ -30,14 +33,20 @@ _ROWS = 4096  # of the table in memory at once: the rows of a chunk
 _MOST = 8192  # candidates whose vectors are read: more than that are as good as alike
 
 
+HEADER = ("rank", "cosine", "class", "y,x", "box", "image")
+"""Of `Similar.shown`."""
+
+
 @dataclass(frozen=True)
-class Similar:
-    """What is most similar, best first.
+class Similar(Answer):
+    """What is most similar, best first; its rows are the patches.
 
     `query` says what was asked for, as the JSON has it. `patches` are ranked by `similarities`, the cosines; each is
     named by the unit among whose best it ranks highest, and has that unit's value. `units` come with their correlations
     and are empty where no unit was asked for or there is no table. `sight` is the photograph that was asked for.
     """
+
+    columns: ClassVar[Columns] = {**PATCH, **UNIT, "similarity": float}
 
     query: dict[str, Any]
     layer: str
@@ -50,11 +59,43 @@ class Similar:
     def as_dict(self, index: Index) -> dict[str, Any]:
         """The document of `similar --json`."""
         patches = [
-            {**patch_as_dict(index, patch), "similarity": round(similarity, 6)}
-            for patch, similarity in zip(self.patches, self.similarities, strict=True)
+            {**patch_as_dict(index, patch), "similarity": rounded}
+            for patch, rounded in zip(self.patches, self._rounded(), strict=True)
         ]
         units = [{**unit.as_dict(), "similarity": round(similarity, 6)} for unit, similarity in self.units]
-        return {"index": index.name, "query": self.query, "patches": patches, "units": units}
+        about = index.labels.about
+        return {"index": index.name, "query": self.query, "labels": about, "patches": patches, "units": units}
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {**row, "similarity": rounded} for row, rounded in zip(self.patches.rows(), self._rounded(), strict=True)
+        ]
+
+    def _rounded(self) -> list[float]:
+        return [round(similarity, 6) for similarity in self.similarities]
+
+    @property
+    def asked_for(self) -> str:
+        """The unit's name, or the photograph's path."""
+        return str(self.query["unit"]["name"] if "unit" in self.query else self.query["image"])
+
+    def shown(self) -> list[tuple[object, ...]]:
+        """The patches as tables for a person show them, under HEADER."""
+        return [
+            (
+                patch.rank,
+                f"{similarity:.4f}",
+                patch.class_name,
+                f"{patch.position.y},{patch.position.x}",
+                ",".join(map(str, patch.box.as_tuple())),
+                patch.image,
+            )
+            for patch, similarity in zip(self.patches, self.similarities, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        title = f"{counted(len(self.patches), 'patch', 'patches')} nearest to {self.asked_for} in {self.layer}"
+        return listed(printable(title), self.shown()[:SHOWN], HEADER, len(self.patches))
 
     def _repr_html_(self) -> str:
         return self.patches._repr_html_()
@@ -178,15 +219,10 @@ def nearest_patches(index: Index, layer: str, vector: Float32, wish: Wish, note:
     order = order[_firsts(rows[order] if wish.several else images[rows[order]])][: wish.k]
     rows = rows[order]
     top = index.store.top_of_all(layer)
-    return (
-        Patches(
-            [
-                _patch(index, layer, top, int(images[row]), int(places[row]), rank, wish)
-                for rank, row in enumerate(rows, 1)
-            ]
-        ),
-        similarities[order].astype(float).tolist(),
-    )
+    found = [
+        _patch(index, layer, top, int(images[row]), int(places[row]), rank, wish) for rank, row in enumerate(rows, 1)
+    ]
+    return Patches(found, index), similarities[order].astype(float).tolist()
 
 
 def _firsts(groups: Int64) -> Int64:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from patchmine.errors import UnitError
+from patchmine.errors import PatchmineError, UnitError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,11 +125,15 @@ class Patch:
     def caption(self) -> str:
         return f"#{self.rank} · {self.value:.3g}" + (f" · {self.class_name}" if self.class_name else "")
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> bytes | None:
+        """For notebooks; None, which is no picture, where the photograph cannot be read any more."""
         from io import BytesIO
 
         buffer = BytesIO()
-        self.crop().save(buffer, "PNG")
+        try:
+            self.crop().save(buffer, "PNG")
+        except PatchmineError:
+            return None
         return buffer.getvalue()
 
     def _repr_html_(self) -> str:
@@ -137,14 +141,33 @@ class Patch:
 
 
 def thumbnail_html(patch: Patch, height_px: int = 128) -> str:
-    """A figure element with the crop inlined, for notebooks."""
-    from base64 import b64encode
+    """A figure element with the crop inlined as a JPEG of twice that height at most, for notebooks.
+
+    Where the photograph cannot be read any more, it says why.
+    """
     from html import escape
 
-    data = b64encode(patch._repr_png_()).decode("ascii")
-    title = escape(f"{patch.image} {patch.box.as_tuple()}", quote=True)
+    from patchmine.printable import printable
+
+    try:
+        shown = f'<img src="data:image/jpeg;base64,{_thumbnail(patch, 2 * height_px)}" style="height:{height_px}px">'
+    except PatchmineError as error:
+        reason = escape(printable(str(error)))
+        shown = f'<p style="height:{height_px}px;width:{height_px}px;margin:0;overflow:hidden;color:#a00">{reason}</p>'
+    title = escape(printable(f"{patch.image} {patch.box.as_tuple()}"), quote=True)
     return (
         f'<figure style="display:inline-block;margin:4px;text-align:center" title="{title}">'
-        f'<img src="data:image/png;base64,{data}" style="height:{height_px}px">'
-        f"<figcaption>{escape(patch.caption)}</figcaption></figure>"
+        f"{shown}<figcaption>{escape(printable(patch.caption))}</figcaption></figure>"
     )
+
+
+def _thumbnail(patch: Patch, height_px: int) -> str:
+    """The crop, no higher than that, as a JPEG in base64."""
+    from base64 import b64encode
+    from io import BytesIO
+
+    crop, buffer = patch.crop(), BytesIO()
+    if crop.height > height_px:
+        crop = crop.resize((max(1, round(crop.width * height_px / crop.height)), height_px), reducing_gap=3.0)
+    crop.save(buffer, "JPEG", quality=90)
+    return b64encode(buffer.getvalue()).decode("ascii")

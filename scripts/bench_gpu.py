@@ -116,8 +116,10 @@ def main() -> None:
                 }
                 for name, figure in figures.items():
                     found.setdefault(f"{model} {precision} {name}", []).append(figure)
-                shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in stages.items())
-                print(f"{model} {precision}, batches of {best}; seconds: {shown}", flush=True)
+                parts = {**stages["of_mining"], "rank": stages["others"]["rank"], "write": stages["others"]["write"]}
+                shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
+                print(f"{model} {precision}, batches of {best}; seconds: {shown}")
+                print("  " + ", ".join(f"{name} {figure:.2f}" for name, figure in figures.items()), flush=True)
     print(f"{options.images} photographs ({len(entries)} different); {run.workers} threads; {options.rounds} rounds")
     print(f"{torch.cuda.get_device_name()}; medians, images/s and ratios")
     for name, values in found.items():

@@ -158,7 +158,7 @@ def main() -> None:
     variants: dict[str, tuple[Wanted, list[tuple[Choice, Executor]]]] = {}
     for name in executors.kinds():
         for precision in ("fp32", "bf16"):
-            wanted = Wanted(executor=name, precision=precision)
+            wanted = Wanted(executor=name, precision=precision, device="cpu")
             if name == "torch" and precision != "fp32":
                 continue  # autocast on a CPU loses against fp32 wherever OpenVINO has bf16
             forwards = []
@@ -186,7 +186,31 @@ def main() -> None:
 
     found: dict[str, list[float]] = {}
     chosen: dict[str, Choice] = {}
-    for _ in range(options.rounds):
+
+    def report(rounds: int) -> None:
+        """Print the medians so far: whoever stops the run loses no more than the round that it was in."""
+        ratio: dict[str, list[float]] = {}
+        for name in variants:
+            # The setting whose median is best: the best of each round would be the noise's.
+            forward = max((v for key, v in found.items() if key.startswith(f"{name} forward")), key=median)
+            limit = [1 / (1 / a + 1 / b) for a, b in zip(found["decode"], forward, strict=True)]
+            ratio[f"{name} limit"] = limit
+            ratio[f"{name} steady/limit"] = ratios(found[f"{name} steady"], limit)
+            for other in ("notebook", *peers):
+                for what in ("steady", "whole"):
+                    ratio[f"{name} {what}/{other}"] = ratios(found[f"{name} {what}"], found[other])
+        print(f"{len(entries)} photographs, indexed {options.repeat} times over; {rounds} of {options.rounds} rounds")
+        print(f"{run.workers} threads; medians, images/s and ratios")
+        for name, values in (found | ratio).items():
+            shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
+            print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")
+        for name, choice in chosen.items():
+            print(f"{name}: {choice}")
+        for name in peers:
+            print(f"{name}: {PEERS[name].described()}")
+        print(flush=True)
+
+    for number in range(options.rounds):
         found.setdefault("decode", []).append(decode())
         found.setdefault("notebook", []).append(alone(Path(__file__), "--notebook"))
         for name in peers:
@@ -202,24 +226,7 @@ def main() -> None:
             steady, whole = index(replace(wanted, batch_size=best.batch_size, threads=best.threads))
             found.setdefault(f"{name} steady", []).append(steady)
             found.setdefault(f"{name} whole", []).append(whole)
-    for name in variants:
-        # The setting whose median is best: the best of each round would be the noise's.
-        forward = max((v for key, v in found.items() if key.startswith(f"{name} forward")), key=median)
-        limit = [1 / (1 / a + 1 / b) for a, b in zip(found["decode"], forward, strict=True)]
-        found[f"{name} limit"] = limit
-        found[f"{name} steady/limit"] = ratios(found[f"{name} steady"], limit)
-        for other in ("notebook", *peers):
-            for what in ("steady", "whole"):
-                found[f"{name} {what}/{other}"] = ratios(found[f"{name} {what}"], found[other])
-    print(f"{len(entries)} photographs, indexed {options.repeat} times over; {options.rounds} rounds")
-    print(f"{run.workers} threads; medians, images/s and ratios")
-    for name, values in found.items():
-        shown = [f"{value:.2f}" if "/" in name else f"{value:.1f}" for value in (median(values), *values)]
-        print(f"{name:52} {shown[0]:>8}   of {', '.join(shown[1:])}")
-    for name, choice in chosen.items():
-        print(f"{name}: {choice}")
-    for name in peers:
-        print(f"{name}: {PEERS[name].described()}")
+        report(number + 1)
 
 
 if __name__ == "__main__":

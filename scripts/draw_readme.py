@@ -1,4 +1,4 @@
-"""Draw the README's picture again, from those of scikit-image's photographs that are free of rights.
+"""Draw the README's pictures again, from those of scikit-image's photographs that are free of rights.
 
 python scripts/draw_readme.py
 """
@@ -6,6 +6,8 @@ python scripts/draw_readme.py
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +31,8 @@ PHOTOGRAPHS = (
     "rocket",
 )
 LAYERS, EACH, K = ("blocks.1", "blocks.2", "blocks.3"), 2, 6
+TILE_PX = 128
+PROJECTED = ("blocks.2:14", "blocks.2:24", "blocks.3:54", "blocks.3:65", "blocks.4:83", "blocks.4:93")
 WIDTH_PX = 1200
 
 
@@ -50,10 +54,34 @@ def main() -> None:
         index = patchmine.open_index(folder.with_suffix(".patchmine"))
         sheet = Path(temporary) / "sheet.png"
         draw_strips(telling_units(index, LAYERS, EACH), sheet, k=K, crop="auto")
-        with Image.open(sheet) as picture:
-            height = round(picture.height * WIDTH_PX / picture.width)
-            small = picture.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
-            small.save(docs / "demo.jpg", quality=88, optimize=True)
+        _keep(sheet, docs / "demo.jpg")
+
+        tiles = Path(temporary) / "scikit-image-tiles"
+        _cut(folder, tiles)
+        patchmine.build_index(tiles, tiles.with_suffix(".patchmine"))
+        units = [word for unit in PROJECTED for word in ("--unit", unit)]
+        words = ["sheet", "-i", str(tiles.with_suffix(".patchmine")), *units, "--layout", "zeiler", "--crop", "erf"]
+        subprocess.run([sys.executable, "-m", "patchmine", *words, "-o", str(sheet)], check=True)
+        _keep(sheet, docs / "zeiler.jpg")
+
+
+def _cut(folder: Path, tiles: Path) -> None:
+    """The photographs in squares side by side, those of one photograph in a folder: they are its class."""
+    for file in sorted(folder.iterdir()):
+        target = tiles / file.stem
+        target.mkdir(parents=True)
+        with Image.open(file) as opened:
+            picture = opened.convert("RGB")
+        for top in range(0, picture.height - TILE_PX + 1, TILE_PX):
+            for left in range(0, picture.width - TILE_PX + 1, TILE_PX):
+                picture.crop((left, top, left + TILE_PX, top + TILE_PX)).save(target / f"{top:03d}-{left:03d}.png")
+
+
+def _keep(sheet: Path, target: Path) -> None:
+    with Image.open(sheet) as picture:
+        height = round(picture.height * WIDTH_PX / picture.width)
+        small = picture.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
+        small.save(target, quality=88, optimize=True)
 
 
 if __name__ == "__main__":

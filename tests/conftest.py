@@ -29,6 +29,14 @@ from patchmine.index import Index
 SHAPES = "shapes:48"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_hits() -> None:
+    """Effective fields are measured at two hits a layer: at sixteen they take most of the time of a small index."""
+    from patchmine import fields
+
+    fields.HITS = 2
+
+
 @pytest.fixture(scope="session")
 def shapes_index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """48 drawn photographs through the hand-set network, in four shards."""

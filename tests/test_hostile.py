@@ -291,7 +291,7 @@ def indexed(photographs, tmp_path):
 
 def test_a_photograph_is_shown_only_if_it_is_the_one_that_was_indexed(cli, indexed, tmp_path):
     folder, directory = indexed
-    patch = next(patchmine.open_index(directory).units()).top(1)[0]
+    patch = patchmine.open_index(directory).units()[0].top(1)[0]
     shown = folder / patch.image
     kept = shown.read_bytes()
     # A link of the user's own to the same photograph is followed.
@@ -318,7 +318,7 @@ def test_a_path_cannot_lead_out_of_the_source(indexed):
             file["images/path"][...] = path.encode()
         index = patchmine.open_index(directory)
         with pytest.raises(PhotographError, match="its path leads out of the folder"):
-            next(index.units()).top(1)[0].crop()
+            index.units()[0].top(1)[0].crop()
         index.store.close()
 
 
@@ -330,14 +330,14 @@ def test_a_source_that_is_none_is_refused(hostile, spec):
         open_source(spec)
     rewritten(hostile, lambda m: m["job"].update(source=spec))
     with pytest.raises(PatchmineError):
-        next(patchmine.open_index(hostile).units()).top(1)[0].crop()
+        patchmine.open_index(hostile).units()[0].top(1)[0].crop()
 
 
 def test_a_source_that_waits_is_not_waited_for(hostile, tmp_path):
     os.mkfifo(tmp_path / "pipe.tar")
     rewritten(hostile, lambda m: m["job"].update(source=str(tmp_path / "pipe.tar")))
     with pytest.raises(SourceError):
-        next(patchmine.open_index(hostile).units()).top(1)[0].crop()
+        patchmine.open_index(hostile).units()[0].top(1)[0].crop()
 
 
 def test_an_index_does_not_choose_code(cli, hostile, tmp_path):

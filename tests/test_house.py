@@ -16,15 +16,16 @@ ROOT = Path(patchmine.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "allocator digests errors printable stages request units classes wordnet recipe",
+        "allocator digests errors printable stages request units classes wordnet tables recipe",
         "ranking reporting geometry photographs shardfile reach regular documents headers",
         "likeness class_match picking canvas straight parametrization",
         "job decode network tar_headers weights crops naming labelling",
         "field_moves field_calls field_windows checked datasets",
         "layers field_rules observer sources models store",
-        "receptive effective folding executors gpu reduction vectors class_file robustness objectives",
+        "receptive effective folding executors gpu reduction vectors class_file rectifying robustness objectives",
         "synthesis",
-        "index similarity firing looking labels names_file facets spectrum synthetic comparing sheets",
+        "index similarity firing looking projecting labels names_file facets answers "
+        "spectrum synthetic comparing sheets",
         "calibration fields known giving",
         "predicting shards telling retained",
         "engines demo",

@@ -83,7 +83,7 @@ def test_statistics_are_those_of_the_column(shapes_index):
 
 def test_without_a_table_only_the_kept_can_be_asked(tmp_path):
     patchmine.build_index(SHAPES, tmp_path / "n.patchmine", Wanted(model="shapes", keep=10, table=False))
-    unit = next(patchmine.open_index(tmp_path / "n.patchmine").units())
+    unit = patchmine.open_index(tmp_path / "n.patchmine").units()[0]
     assert len(unit.top(10)) == 10
     for ask in (lambda: unit.top(11), lambda: unit.top(3, "bottom")):
         with pytest.raises(StoreError, match="--no-table and keeps the top 10"):
@@ -140,8 +140,8 @@ def test_photographs_that_moved_are_found_where_the_user_says(photographs, tmp_p
     out = tmp_path / "p.patchmine"
     patchmine.build_index(folder, out, model="shapes")
     folder.rename(tmp_path / "there")
-    patch = next(patchmine.open_index(out).units()).top(1)[0]
+    patch = patchmine.open_index(out).units()[0].top(1)[0]
     with pytest.raises(SourceError, match="say where with --source"):
         patch.crop()
-    moved = next(patchmine.open_index(out, tmp_path / "there").units()).top(1)[0]
+    moved = patchmine.open_index(out, tmp_path / "there").units()[0].top(1)[0]
     assert moved.crop().size == (patch.box.width, patch.box.height)

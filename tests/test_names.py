@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 
 import patchmine
-from patchmine import models
+from patchmine import giving, models
 from patchmine.errors import StoreError
+from patchmine.index import Cropping
 from patchmine.predicting import predictor
+from patchmine.sheets.fires import fires_page
+from patchmine.sheets.grid import grid_page
+from patchmine.sheets.similar import similar_page
+from patchmine.sheets.spectrum import spectrum_page
+from patchmine.sheets.strips import strips_page
 from patchmine.sources import Entry
+from patchmine.units import Unit
 from tests.test_cli import failed
 
 LABELLED = "thing"
@@ -137,7 +144,10 @@ def test_labels_computed_anew_are_those_of_the_index(cli, named):
     assert (named / "activations.h5").read_bytes() == digest
     lines = [f"{r.path},{'even' if r.image % 2 else 'odd'}" for r in index.store.records()]
     (named.parent / "other.csv").write_text("\n".join(lines))
-    assert "units have a label" in cli("name", "-i", named, "--auto", "--labels", "other.csv").stdout
+    told = cli("name", "-i", named, "--auto", "--labels", "other.csv").stdout
+    assert "units have a label" in told
+    assert "labels: by the classes in other.csv" in told
+    assert "labels: by the classes in other.csv" in cli("units", "-i", named).stdout
     assert {unit.label for unit in patchmine.open_index(named).units()} <= {None, "even", "odd"}
     document = json.loads((named / "names.json").read_text())
     document["auto"]["job"] = "0" * 32
@@ -213,24 +223,78 @@ def unclassified(tmp_path_factory):
     return folder
 
 
-def test_where_nothing_has_a_class_the_network_says_what_it_sees(cli, unclassified):
-    done = cli("index", unclassified, "--model", "shapes", "-o", "p.patchmine", "--shard-size", 16)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def predicted(unclassified, tmp_path_factory):
+    """The index of these."""
+    directory = tmp_path_factory.mktemp("predicted") / "p.patchmine"
+    patchmine.build_index(unclassified, directory, model="shapes", shard_size=16)
+    return directory
+
+
+def datasets(directory):
+    return patchmine.open_index(directory).manifest["checksums"]["datasets"]
+
+
+PREDICTED = "by what the network itself takes"
+
+
+def test_where_nothing_has_a_class_the_network_says_what_it_sees(cli, unclassified, predicted):
     network = models.load("shapes")
-    assert "by what the network itself takes" in cli("info", "-i", "p.patchmine").stdout
-    assert "by what the network itself takes" in cli("units", "-i", "p.patchmine").stdout
-    predictions = [record.prediction for record in patchmine.open_index("p.patchmine").store.records()]
-    things, _ = patchmine.open_index("p.patchmine").store.table("thing")
+    assert PREDICTED in cli("info", "-i", predicted).stdout
+    assert PREDICTED in cli("units", "-i", predicted).stdout
+    unit = str(labelled_unit(predicted).unit)
+    words = ("-i", predicted, "-k", 2)
+    asked = [("top", "--unit", unit), ("similar", "--unit", unit), ("fires", "000001.png", "--layer", LABELLED)]
+    for question in asked:
+        assert PREDICTED in cli(*question, *words).stdout
+        assert json.loads(cli(*question, *words, "--json").stdout)["labels"]["from"] == "predictions"
+    predictions = [record.prediction for record in patchmine.open_index(predicted).store.records()]
+    things, _ = patchmine.open_index(predicted).store.table("thing")
     assert predictions == [network.class_names[best] for best in things.argmax(axis=1)]
     half = [cli("index", unclassified, "--model", "shapes", "-o", "q.patchmine", "--shard-size", 16, "--limit", 30)]
     half.append(cli("index", unclassified, "--model", "shapes", "-o", "q.patchmine", "--shard-size", 16, "--extend"))
     assert [done.returncode for done in half] == [0, 0]
-    sums = [
-        json.loads(cli("info", "-i", name, "--json").stdout)["checksums"]["datasets"]
-        for name in ("p.patchmine", "q.patchmine")
-    ]
-    assert "images/prediction" in sums[0]
-    assert sums[0] == sums[1]
+    assert "images/prediction" in datasets(predicted)
+    assert datasets("q.patchmine") == datasets(predicted)
+
+
+def test_merged_indexes_without_classes_keep_what_the_network_said(unclassified, predicted, tmp_path):
+    parts = [tmp_path / "one", tmp_path / "two"]
+    for number, file in enumerate(sorted(unclassified.iterdir())):
+        parts[number % 2].mkdir(exist_ok=True)
+        shutil.copy(file, parts[number % 2])
+    for part in parts:
+        patchmine.build_index(part, part.with_suffix(".patchmine"), model="shapes", shard_size=16)
+    patchmine.merge_indexes([part.with_suffix(".patchmine") for part in parts], tmp_path / "both.patchmine")
+    both, whole = patchmine.open_index(tmp_path / "both.patchmine"), patchmine.open_index(predicted)
+    assert both.labels.about == whole.labels.about
+    assert both.labels.about["from"] == "predictions"
+    assert [record.prediction for record in both.store.records()] == [r.prediction for r in whole.store.records()]
+    assert [unit.label for unit in both.units()] == [unit.label for unit in whole.units()]
+    assert any(unit.label for unit in both.units())
+
+
+def words_on(page):
+    return " ".join(text.text for text in page.texts)
+
+
+def test_sheets_say_where_names_come_from(classes_dir, predicted, named):
+    cropping = Cropping("rf")
+    for directory, origin in ((classes_dir, "by the classes of the photographs"), (predicted, PREDICTED)):
+        unit = labelled_unit(directory)
+        index, label = unit.index, f"Label “{unit.label}” (AUROC {unit.auroc:.2f}): {origin}"
+        assert label in words_on(grid_page(unit, unit.top(2), pick="top", cropping=cropping))
+        assert label in words_on(spectrum_page(unit, unit.top(2, "spectrum"), cropping=cropping))
+        assert label in words_on(similar_page(index, index.similar(unit.unit, k=2), cropping))
+        assert f"Labels: {origin}" in words_on(strips_page([unit], 2, crop="rf", share=0.95))
+        fires = index.fires(index.store.image(0).path, layer=LABELLED, k=24)
+        assert f"Labels: {origin}" in words_on(fires_page(index, fires, crop="rf", share=0.95))
+    giving.give(patchmine.open_index(named), Unit("colour", 1), "koi")
+    unit = patchmine.open_index(named).unit("koi")
+    assert "Named by a person" in words_on(grid_page(unit, unit.top(1), pick="top", cropping=cropping))
+    assert "Named by a person: koi." in words_on(strips_page([unit], 1, crop="rf", share=0.95))
+    plain = next(unit for unit in unit.index.units() if not unit.label)
+    assert "Label" not in words_on(grid_page(plain, plain.top(1), pick="top", cropping=cropping))
 
 
 def test_the_network_is_not_asked_where_a_class_is_known():

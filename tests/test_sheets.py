@@ -10,6 +10,7 @@ from patchmine.geometry import Placement
 from patchmine.index import Cropping
 from patchmine.sheets import draw_sheet
 from patchmine.sheets.page import fitted, text_width
+from patchmine.sheets.spectrum import MARKED, bands, histogram, quantiles, spectrum_page
 from patchmine.units import Box
 from tests.conftest import jpeg
 
@@ -68,7 +69,7 @@ def test_crops_are_turned_upright():
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 @pytest.mark.parametrize("crop", ["rf", "erf", "image"])
 def test_sheets_in_every_format_and_twice_the_same(shapes_index, tmp_path, suffix, crop):
-    unit = next(shapes_index.units())
+    unit = shapes_index.units()[0]
     patches = unit.top(7, crop=crop)
     written = []
     for number in range(2):
@@ -91,7 +92,7 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
     folder = tmp_path / "here"
     shutil.copytree(photographs, folder)
     patchmine.build_index(folder, tmp_path / "p.patchmine", model="shapes")
-    unit = next(patchmine.open_index(tmp_path / "p.patchmine").units())
+    unit = patchmine.open_index(tmp_path / "p.patchmine").units()[0]
     patches = unit.top(4)
     draw_sheet(unit, patches, tmp_path / "whole.png", pick="top", cropping=Cropping("rf"))
     (folder / patches[1].image).unlink()
@@ -102,7 +103,7 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
 
 
 def test_targets_are_checked_first(shapes_index, tmp_path):
-    unit = next(shapes_index.units())
+    unit = shapes_index.units()[0]
     for name, reason in (("a.jpg", "end its name"), ("no/a.png", "no folder")):
         with pytest.raises(RequestError, match=reason):
             draw_sheet(unit, unit.top(1), tmp_path / name, pick="top", cropping=Cropping("rf"))
@@ -113,3 +114,62 @@ def test_long_captions_are_cut_to_the_tile():
     short = fitted("a very long class name indeed", 40, 7)
     assert short.endswith("…")
     assert text_width(short, 7) <= 40
+
+
+def test_a_spectrum_has_a_strip_for_each_band(shapes_index, tmp_path):
+    unit = shapes_index.unit("thing:0")
+    column, _ = shapes_index.store.column("thing", 0)
+    patches = unit.top(25, "spectrum")
+    found = bands(patches, column)
+    assert [len(band.patches) for band in found] == [5] * 5
+    assert [patch for band in found for patch in band.patches] == list(patches)
+    assert found[0].values[1] == column.max()
+    assert found[-1].values[0] == column.min()
+    assert (found[0].quantiles[0], found[-1].quantiles[-1]) == (1, 0)
+    for band in found:
+        for patch, quantile in zip(band.patches, band.quantiles, strict=True):
+            assert quantile == pytest.approx((column < patch.value).sum() / (len(column) - 1))
+    assert [len(band.patches) for band in bands(unit.top(3, "spectrum"), column)] == [2, 1]
+    assert max(len(band.patches) for band in bands(unit.top(48, "spectrum"), column)) <= 8
+    assert bands(patches[:0], column) == []
+    for suffix in (".png", ".svg", ".pdf"):
+        draw_sheet(unit, patches, tmp_path / f"s{suffix}", pick="spectrum", cropping=Cropping("rf"))
+        assert (tmp_path / f"s{suffix}").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 25])
+def test_nothing_on_a_spectrum_lies_outside_of_the_page(shapes_index, k):
+    unit = shapes_index.unit("thing:0")
+    page = spectrum_page(unit, unit.top(k, "spectrum"), cropping=Cropping("rf"))
+    edges = [(p.x, p.y, p.x + p.width, p.y + p.height) for p in page.pictures]
+    for text in page.texts:
+        wide = text_width(text.text, text.size, text.bold)
+        edges.append((text.x - wide * text.right, text.y - text.size, text.x + wide * (not text.right), text.y))
+    left, top, right, bottom = np.array(edges).T
+    assert left.min() >= 20
+    assert top.min() >= 15
+    assert right.max() <= page.width - 20
+    assert bottom.max() <= page.height - 10
+
+
+def test_quantiles_count_equal_values_half_and_leave_out_what_is_no_number():
+    column = np.array([3, 1, 2, 2, np.nan, 0], np.float32)
+    assert quantiles(column, np.array([3, 2, 1, 0], np.float32)).tolist() == [1, 0.625, 0.25, 0]
+    assert quantiles(np.zeros(4, np.float32), np.zeros(1, np.float32)).tolist() == [0.5]
+
+
+@pytest.mark.parametrize("column", [np.arange(96), np.zeros(9), [1e-45, 0], [-3e38, 3e38, np.inf], [7]])
+def test_bars_of_a_strip_are_coloured(column):
+    column = np.array(column, np.float32)
+    finite = column[np.isfinite(column)]
+
+    def coloured(low, high):
+        return (np.asarray(histogram(column, (low, high), (480, 40))) == [0xD6, 0x33, 0x6C]).all(2).any(0)
+
+    assert MARKED == "#d6336c"
+    assert coloured(finite.min(), finite.max()).any()
+    assert coloured(finite.max(), finite.max()).any()
+    if len(column) == 96:
+        assert coloured(0, 95).sum() > 380
+        assert np.flatnonzero(coloured(0, 47)).max() < 240 <= np.flatnonzero(coloured(48, 95)).min()
+        assert coloured(95, 95).sum() < 10

@@ -34,8 +34,9 @@ def fires(
     Example: `patchmine fires my.jpg -i imagenet-val.patchmine -k 8 -o fires.pdf`
     """
     from patchmine.cli.errors import say
-    from patchmine.cli.output import flat, print_csv, print_json, print_line, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table, tell_labels
     from patchmine.errors import RequestError
+    from patchmine.firing import HEADER
     from patchmine.index import open_index
 
     if json and csv:
@@ -56,25 +57,10 @@ def fires(
     if json:
         print_json(found.as_dict(opened))
     elif csv:
-        rows = [flat(fired.as_dict()) for fired in found.units]
-        print_csv(rows, list(rows[0]) if rows else [])
+        print_csv(found.rows(), list(found.columns))
     else:
         print_line(f"{photo} among {len(opened)} photographs of {opened.name}")
-        print_table(
-            [
-                (
-                    fired.patch.rank,
-                    fired.unit.name,
-                    str(fired.unit.unit),
-                    f"{fired.patch.value:.4g}",
-                    f"{fired.percentile:.2%}",
-                    f"{fired.deviation:+.1f}",
-                    f"{fired.patch.position.y},{fired.patch.position.x}",
-                    ",".join(map(str, fired.patch.box.as_tuple())),
-                )
-                for fired in found.units
-            ],
-            ["rank", "name", "unit", "value", "percentile", "deviation", "y,x", "box"],
-        )
+        print_table(found.shown(), HEADER)
+        tell_labels(opened, [fired.unit for fired in found.units])
         if out is not None:
             print(out)

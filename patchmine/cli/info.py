@@ -13,7 +13,7 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     from patchmine.cli.output import print_json, print_line
     from patchmine.cli.summary import print_layers
     from patchmine.index import open_index
-    from patchmine.labels import SAYS
+    from patchmine.labels import said
 
     opened = open_index(index)
     if json:
@@ -28,7 +28,7 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     )
     about = opened.labels.about
     share = f" ({about['units']} units have one)" if "units" in about else ""
-    print_line(f"labels     {SAYS[about['from']]}{share}")
+    print_line(f"labels     {said(about)}{share}")
     took = f"{manifest['seconds']:.0f} s, " if "seconds" in manifest else ""
     print_line(f"made in    {took}by patchmine {manifest['versions']['patchmine']}")
     print_layers(manifest)

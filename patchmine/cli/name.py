@@ -50,10 +50,10 @@ def name(
         if json:
             print_json({"index": opened.name, "labels": about})
         else:
-            from patchmine.labels import SAYS
+            from patchmine.labels import said
 
             print_line(f"{about.get('units', 0)} of {sum(opened.layers.values())} units have a label")
-            print_line(f"labels: {SAYS[about['from']]}")
+            print_line(f"labels: {said(about)}")
         return
     if unit is not None:
         giving.give(opened, opened.unit(unit, layer).unit, called)

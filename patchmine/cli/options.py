@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from patchmine import request
 from patchmine.cli import completion
 
 IndexDir = Annotated[
@@ -86,6 +87,16 @@ Crop = Annotated[
     ),
 ]
 Share = Annotated[float, typer.Option("--share", help="Of the gradient's energy that --crop erf holds.")]
+Project = Annotated[
+    str | None,
+    typer.Option(
+        "--project",
+        metavar="METHOD",
+        help=f"Beside each patch, what in it drives the unit: {', '.join(request.PROJECTIONS)}. Loads the network; "
+        "needs the extra 'attribution'.",
+        show_default=False,
+    ),
+]
 Field = Annotated[
     str, typer.Option("--field", help="local: gates that see the whole input held constant; full: they count.")
 ]

@@ -6,9 +6,13 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchmine.printable import printable
+from patchmine.tables import text_table
+
+if TYPE_CHECKING:
+    from patchmine.index import Index, IndexedUnit
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -21,6 +25,15 @@ def print_line(text: str) -> None:
     print(printable(text))
 
 
+def tell_labels(index: Index, units: Iterable[IndexedUnit]) -> None:
+    """A line that says so where the labels of these units rest on no more than what the network itself sees."""
+    from patchmine.labels import said
+
+    about = index.labels.about
+    if about["from"] == "predictions" and any(unit.label is not None for unit in units):
+        print_line(f"labels: {said(about)}")
+
+
 def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
     _tolerate()
     writer = csv.DictWriter(sys.stdout, header, lineterminator="\n")
@@ -28,33 +41,10 @@ def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
     writer.writerows(rows)
 
 
-def flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document with its nested parts as columns of their own."""
-    row: dict[str, Any] = {}
-    for key, value in document.items():
-        row |= {f"{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {key: value}
-    return row
-
-
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
     """Aligned columns; numbers to the right."""
     _tolerate()
-    cells = [list(header)] + [["-" if cell is None else printable(str(cell)) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [all(_is_number(row[column]) for row in cells[1:]) and len(cells) > 1 for column in range(len(header))]
-    for row in cells:
-        aligned = [
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, right, strict=True)
-        ]
-        print("  ".join(aligned).rstrip())
-
-
-def _is_number(cell: str) -> bool:
-    return (
-        cell == "-"
-        or cell.strip("%").replace(".", "", 1).replace("-", "").replace("e", "", 1).replace("+", "").isdigit()
-    )
+    print("\n".join(text_table(rows, header)))
 
 
 def _tolerate() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -63,7 +63,7 @@ def similar(
     Example: `patchmine similar --unit blocks.6:33`, `patchmine similar --image my.jpg --box 40,30,200,180 -o like.png`
     """
     from patchmine.cli.errors import say
-    from patchmine.cli.output import flat, print_csv, print_json
+    from patchmine.cli.output import print_csv, print_json
     from patchmine.errors import RequestError
     from patchmine.index import Cropping, open_index
 
@@ -96,8 +96,7 @@ def similar(
     if json:
         print_json(found.as_dict(opened))
     elif csv:
-        rows = [flat(patch) for patch in found.as_dict(opened)["patches"]]
-        print_csv(rows, list(rows[0]) if rows else [])
+        print_csv(found.rows(), list(found.columns))
     else:
         _print(opened, found)
         if out is not None:
@@ -115,20 +114,13 @@ def _box(text: str) -> Box:
 
 
 def _print(index: Index, found: Similar) -> None:
-    from patchmine.cli.output import print_line, print_table
+    from patchmine.cli.output import print_line, print_table, tell_labels
+    from patchmine.similarity import HEADER
 
-    asked = found.query
-    what = asked["unit"]["name"] if "unit" in asked else asked["image"]
-    print_line(f"patches of {index.name} nearest to {what} in {found.layer}")
-    rows: list[Any] = [
-        (p.rank, f"{s:.4f}", p.class_name, f"{p.position.y},{p.position.x}", _shown(p.box.as_tuple()), p.image)
-        for p, s in zip(found.patches, found.similarities, strict=True)
-    ]
-    print_table(rows, ["rank", "cosine", "class", "y,x", "box", "image"])
+    print_line(f"patches of {index.name} nearest to {found.asked_for} in {found.layer}")
+    print_table(found.shown(), HEADER)
+    units = [unit for unit, _ in found.units]
     if found.units:
-        print_line(f"units that go with {what}")
+        print_line(f"units that go with {found.asked_for}")
         print_table([(f"{s:.4f}", str(u.unit), u.name) for u, s in found.units], ["correlation", "unit", "name"])
-
-
-def _shown(numbers: tuple[int, ...]) -> str:
-    return ",".join(map(str, numbers))
+    tell_labels(index, [index.unit(found.asked.unit), *units] if found.sight is None else units)

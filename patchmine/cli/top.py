@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from patchmine import request
 from patchmine.cli import options
-
-if TYPE_CHECKING:
-    from patchmine.units import Patch
 
 
 def top(
@@ -37,6 +34,9 @@ def top(
         Path | None,
         typer.Option("-o", "--out", metavar="SHEET", help="A contact sheet: .png, .pdf or .svg.", show_default=False),
     ] = None,
+    project: options.Project = None,
+    model: options.ModelOfIndex = None,
+    weights: options.Weights = None,
     index: options.IndexDir = None,
     source: options.Moved = None,
     json: options.Json = False,
@@ -46,11 +46,14 @@ def top(
 
     Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
     """
+    from patchmine.answers import PATCH_HEADER, patch_row
     from patchmine.errors import RequestError
     from patchmine.index import Cropping, open_index
 
     if json and csv:
         raise RequestError("--json and --csv exclude each other: give one of them")
+    if project is not None and out is None:
+        raise RequestError(f"--project {project} is drawn, not printed: say where with -o SHEET.png")
     if out is not None:
         from patchmine.sheets import check_target
 
@@ -63,11 +66,19 @@ def top(
         from patchmine.cli.errors import say
         from patchmine.sheets import draw_sheet
 
-        missing = draw_sheet(found, patches, out, pick=pick, cropping=Cropping(meant, share))
+        cropping = Cropping(meant, share)
+        if project is None:
+            missing = draw_sheet(found, patches, out, pick=pick, cropping=cropping)
+        else:
+            from patchmine.cli import progress
+
+            with progress.shown() as display:
+                projector = opened.projector(project, model=model, weights=weights, progress=display)
+                missing = draw_sheet(found, patches, out, pick=pick, cropping=cropping, projector=projector)
         if missing:
             say(f"{len(missing)} of {len(patches)} photographs could not be shown; {missing[0]}")
 
-    from patchmine.cli.output import print_csv, print_json, print_line, print_table
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table, tell_labels
 
     if json:
         print_json(
@@ -77,35 +88,14 @@ def top(
                 "crop": meant,
                 "unit": found.as_dict(),
                 "patches": [patch.as_dict() for patch in patches],
+                "labels": opened.labels.about,
             }
         )
     elif csv:
-        rows = [{**found.as_dict(), **_flat(patch)} for patch in patches]
-        print_csv(rows, [*found.as_dict(), *(_flat(patches[0]) if patches else ())])
+        print_csv(patches.rows(), list(patches.columns))
     else:
         print_line(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
-        print_table(
-            [
-                (
-                    p.rank,
-                    f"{p.value:.4g}",
-                    p.class_name,
-                    f"{p.position.y},{p.position.x}",
-                    f"{p.visible:.0%}",
-                    ",".join(map(str, p.box.as_tuple())),
-                    p.image,
-                )
-                for p in patches
-            ],
-            ["rank", "value", "class", "y,x", "visible", "box", "image"],
-        )
+        print_table([patch_row(patch) for patch in patches], PATCH_HEADER)
+        tell_labels(opened, [found])
         if out is not None:
             print(out)
-
-
-def _flat(patch: Patch) -> dict[str, Any]:
-    """The JSON of a patch with its nested parts as columns of their own."""
-    row: dict[str, Any] = {}
-    for key, value in patch.as_dict().items():
-        row |= {f"{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {key: value}
-    return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,10 +50,16 @@ def units(
 
     Example: `patchmine units --layer blocks.6 --label dog --sort auroc`
     """
+    if facets or sort == "facets":
+        # Thousands of small matrices: threads of BLAS bring nothing, and cost ten times as much on busy cores. It
+        # reads this when numpy is loaded.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    from patchmine.answers import unit_row, worded
     from patchmine.cli.output import print_csv, print_json, print_line, print_table
     from patchmine.errors import RequestError, nearest
     from patchmine.index import open_index
-    from patchmine.labels import SAYS
+    from patchmine.labels import said
 
     if json and csv:
         raise RequestError("--json and --csv exclude each other: give one of them")
@@ -72,11 +79,11 @@ def units(
     if json:
         print_json({"index": opened.name, "labels": opened.labels.about, "units": found})
     elif csv:
-        print_csv([{**unit, "marks": " ".join(unit["marks"])} for unit in found], list(found[0]))
+        print_csv([worded(unit) for unit in found], list(found[0]))
     else:
-        rows = [_row(unit) for unit in found]
+        rows = [unit_row(unit) for unit in found]
         print_table([list(row.values()) for row in rows], list(rows[0]))
-        print_line(f"labels: {SAYS[opened.labels.about['from']]}")
+        print_line(f"labels: {said(opened.labels.about)}")
 
 
 def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
@@ -93,23 +100,3 @@ def _sort(units: list[dict[str, Any]], key: str) -> None:
         units.sort(key=lambda unit: (unit[key] is None, unit[key] or ""))
     else:
         units.sort(key=lambda unit: -float("inf") if unit[key] is None else unit[key], reverse=True)
-
-
-def _row(unit: dict[str, Any]) -> dict[str, object]:
-    """The unit as the table shows it."""
-    return {
-        "unit": f"{unit['layer']}:{unit['channel']}",
-        "name": unit["name"],
-        "label": unit["label"],
-        "auroc": None if unit["auroc"] is None else f"{unit['auroc']:.3f}",
-        "max": _short(unit["max"]),
-        "mean": _short(unit["mean"]),
-        "positive": f"{unit['positive']:.0%}",
-        "tied": unit["tied"],
-        **({"facets": unit["facets"]} if "facets" in unit else {}),
-        "": " ".join(unit["marks"]),
-    }
-
-
-def _short(number: float | None) -> str | None:
-    return None if number is None else f"{number:.4g}"

@@ -3,6 +3,7 @@
 - `HELP`: one line;
 - `missing() -> str | None`: why it is not to be had here and what to type, or None;
 - `version() -> str`: what computes, for the job;
+- `default_device() -> str`: where, if nobody says;
 - `build(network, taps, setting, lanes) -> Executor`.
 """
 

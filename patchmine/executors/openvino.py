@@ -38,6 +38,18 @@ def version() -> str:
     return f"openvino {installed('openvino')}, torch {torch.__version__}"
 
 
+def default_device() -> str:
+    return "cpu"
+
+
+def precisions() -> list[str]:
+    """Those that this CPU has instructions for. OpenVINO must be installed."""
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [name for name, word in _CAPABILITIES.items() if word in able]
+
+
 def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor:
     os.environ.setdefault("OPENVINO_TELEMETRY", "0")
     import openvino
@@ -46,14 +58,11 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
         raise RequestError(f"--executor openvino computes on the CPU, not on {setting.device!r}: leave one of them out")
     if network.preprocessing.view == "whole":
         raise RequestError("--executor openvino takes inputs of one size, and --view whole has many: use torch")
-    core = openvino.Core()
-    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if _CAPABILITIES[setting.precision] not in able:
-        known = [name for name, word in _CAPABILITIES.items() if word in able]
+    if setting.precision not in (known := precisions()):
         raise RequestError(f"this CPU has no {setting.precision} for OpenVINO: choose from {', '.join(known)}")
     graph = _converted(network, taps).clone()
     graph.reshape([setting.batch_size, 3, *network.preprocessing.crop])  # a fixed size computes faster
-    compiled = core.compile_model(
+    compiled = openvino.Core().compile_model(
         graph,
         "CPU",
         {

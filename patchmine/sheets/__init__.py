@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from patchmine import request
 from patchmine.comparing import Comparison
@@ -14,9 +15,14 @@ from patchmine.sheets.compare import compare_page
 from patchmine.sheets.fires import fires_page
 from patchmine.sheets.grid import grid_page
 from patchmine.sheets.page import Page
+from patchmine.sheets.projected import pairs_page, zeiler_page
 from patchmine.sheets.similar import similar_page
+from patchmine.sheets.spectrum import spectrum_page
 from patchmine.sheets.strips import strips_page
 from patchmine.similarity import Similar
+
+if TYPE_CHECKING:
+    from patchmine.projecting import Projector
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -29,14 +35,29 @@ def check_target(target: Path) -> None:
         raise RequestError(f"there is no folder {str(target.parent)!r} to put {target.name} in")
 
 
-def draw_sheet(unit: IndexedUnit, patches: Patches, target: Path, *, pick: str, cropping: Cropping) -> list[str]:
-    """Write the contact sheet of one unit's patches to a .png, .pdf or .svg.
+def draw_sheet(
+    unit: IndexedUnit,
+    patches: Patches,
+    target: Path,
+    *,
+    pick: str,
+    cropping: Cropping,
+    projector: Projector | None = None,
+) -> list[str]:
+    """Write the contact sheet of one unit's patches to a .png, .pdf or .svg: those of `spectrum` in strips, a strip for
+    each band of its range, and others in a grid.
 
-    Raises RequestError for another suffix or a missing folder. A photograph that can no longer be read, or is
-    another one now, gets a tile that says so and is in what is returned, with the reason.
+    With a projector each patch has its projection beside it. Raises RequestError for another suffix or a missing
+    folder, and what the projector raises. A photograph that can no longer be read, or is another one now, gets a tile
+    that says so and is in what is returned, with the reason.
     """
     check_target(target)
-    page = grid_page(unit, patches, pick=pick, cropping=cropping)
+    if projector is not None:
+        page = pairs_page(unit, patches, projector, pick=pick, cropping=cropping)
+    elif pick == "spectrum":
+        page = spectrum_page(unit, patches, cropping=cropping)
+    else:
+        page = grid_page(unit, patches, pick=pick, cropping=cropping)
     render(page, target)
     return page.missing
 
@@ -47,6 +68,16 @@ def draw_strips(
     """Write a sheet with a row of the top k patches for each unit; otherwise as `draw_sheet`."""
     check_target(target)
     page = strips_page(units, k, crop=crop, share=share)
+    render(page, target)
+    return page.missing
+
+
+def draw_zeiler(
+    units: Sequence[IndexedUnit], target: Path, projector: Projector, *, crop: str, share: float = request.SHARE
+) -> list[str]:
+    """Write a sheet with nine projections beside their nine patches for each unit; otherwise as `draw_sheet`."""
+    check_target(target)
+    page = zeiler_page(units, projector, crop=crop, share=share)
     render(page, target)
     return page.missing
 

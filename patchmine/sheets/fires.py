@@ -10,6 +10,7 @@ from patchmine.firing import Fired, Fires
 from patchmine.index import Cropping, Index
 from patchmine.sheets import tiles
 from patchmine.sheets.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.origin import names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.photograph import COLOURS, photograph_picture
 
@@ -49,6 +50,7 @@ def fires_page(index: Index, found: Fires, *, crop: str, share: float) -> Page:
 
 def _facts(index: Index, found: Fires) -> list[str]:
     job = index.manifest["job"]
+    origin = names_text(index, [fired.unit for fired in found.units])
     return [
         f"The {len(found.units)} of {found.of} units of {job['model']} that this photograph drives hardest, measured "
         f"against {len(index)} photographs in {PurePath(job['source']).name}.",
@@ -57,6 +59,7 @@ def _facts(index: Index, found: Fires) -> list[str]:
         "Percentile: the share of those photographs that drive the unit less. σ: its distance from their mean in "
         "standard deviations.",
         f"Boxes: the first {min(len(COLOURS), len(found.units))} units. Pale: what the network did not see.",
+        *([origin] if origin else ()),
     ]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import PurePath
 
 from patchmine.index import Cropping, IndexedUnit, Patches
 from patchmine.sheets import tiles
+from patchmine.sheets.origin import name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.units import Patch
 
@@ -22,7 +24,7 @@ def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropp
     inner = max(NARROWEST - 2 * MARGIN, columns * (width + GAP) - GAP)
     height = width * tiles.ratio(unit, patches, cropping)
     page = Page(inner + 2 * MARGIN, 0)
-    top = _head(page, unit, patches, pick, cropping)
+    top = head(page, unit, patches, pick=pick, cropping=cropping)
     step = height + 2 * LEADING + GAP + 2
     size = (round(width * DPI / 72), round(height * DPI / 72))
     for number, (patch, image) in enumerate(
@@ -35,11 +37,14 @@ def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropp
     return page
 
 
-def _head(page: Page, unit: IndexedUnit, patches: Patches, pick: str, cropping: Cropping) -> float:
-    """Title, facts and warnings; returns where the tiles begin."""
+def head(
+    page: Page, unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropping, also: Sequence[str] = ()
+) -> float:
+    """Title, facts, where the name comes from, what `also` says, and warnings; returns where the tiles begin."""
     inner = page.width - 2 * MARGIN
-    texts = [_facts(unit, patches, pick, cropping), *_warnings(unit, patches, cropping)]
-    lines = [line for text in texts for line in wrapped(text, inner, SMALL)]
+    origin = name_text(unit)
+    texts = [_facts(unit, patches, pick, cropping), *([origin] if origin else ()), *also]
+    lines = [line for text in (*texts, *_warnings(unit, patches, cropping)) for line in wrapped(text, inner, SMALL)]
     page.texts.append(Text(unit.name, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
     first = MARGIN + TITLE + LEADING
     for number, line in enumerate(lines):
@@ -51,8 +56,12 @@ def caption(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
     """Rank and value in one line, the class (or the file's name) in the next, below a tile that ends at `y`."""
     page.texts.append(Text(f"{patch.rank}", x, y + 8.5, SMALL, bold=True))
     page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, colour=QUIET, right=True))
-    named = patch.class_name or PurePath(patch.image).name
-    page.texts.append(Text(fitted(named, width, SMALL), x, y + 8.5 + LEADING, SMALL))
+    page.texts.append(Text(fitted(named(patch), width, SMALL), x, y + 8.5 + LEADING, SMALL))
+
+
+def named(patch: Patch) -> str:
+    """The class, or else the file's name."""
+    return patch.class_name or PurePath(patch.image).name
 
 
 def _facts(unit: IndexedUnit, patches: Patches, pick: str, cropping: Cropping) -> str:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from patchmine.index import Cropping, Index
 from patchmine.sheets import tiles
 from patchmine.sheets.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.origin import name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.photograph import photograph_picture
 from patchmine.similarity import Similar
@@ -73,6 +74,9 @@ def _facts(index: Index, found: Similar) -> list[str]:
         f"The kept patches of {len(index)} photographs in {source} that are nearest to {asked}, by the cosine of what "
         f"all {index.layers[found.layer]} channels of {found.layer} of {job['model']} do there.",
     ]
+    origin = name_text(index.unit(found.asked.unit)) if found.sight is None else None
+    if origin:
+        texts.append(origin)
     if found.units:
         units = ", ".join(f"{unit.unit} ({similarity:.2f})" for unit, similarity in found.units[:UNITS])
         texts.append(f"Units that go with it, by the correlation of activations over all photographs: {units}.")

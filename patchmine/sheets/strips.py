@@ -8,6 +8,7 @@ from pathlib import PurePath
 from patchmine.index import Cropping, IndexedUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH, caption
+from patchmine.sheets.origin import names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, wrapped
 
 HEADING = 9.5
@@ -31,7 +32,8 @@ def strips_page(units: Sequence[IndexedUnit], k: int, *, crop: str, share: float
         f"The patches of {len(index)} photographs in {PurePath(job['source']).name} that drive each unit hardest. "
         "Hatched: outside the receptive field or outside the picture that the network saw."
     )
-    for line in wrapped(facts, WIDTH - 2 * MARGIN, SMALL):
+    origin = names_text(index, units)
+    for line in wrapped(f"{facts} {origin}" if origin else facts, WIDTH - 2 * MARGIN, SMALL):
         page.texts.append(Text(line, MARGIN, y, SMALL, colour=QUIET))
         y += LEADING
     for unit in units:
