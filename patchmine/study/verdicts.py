@@ -267,8 +267,9 @@ def conclusion(found: Sequence[Verdict]) -> str:
         parts.append("Pitch or count was not decided.")
     if corner.word in ("no", "partly"):
         gone = 1 - min(1.0, corner.numbers["torus_over_border"]["low"])
+        part = f"at most {gone:.0%}" if gone > 0.005 else "none"
         crowd = ", though they crowd along a border where there is one" if corner.word == "partly" else ""
-        parts.append(f"Padding explains at most {gone:.0%} of them: without a border they are still there{crowd}.")
+        parts.append(f"Padding explains {part} of them: without a border they are still there{crowd}.")
     if data.numbers.get("ratio"):
         photographs, synthetic = (
             float(np.mean(data.numbers[name])) for name in ("peaks_per_photograph", "peaks_per_synthetic_image")
