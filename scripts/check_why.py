@@ -30,7 +30,7 @@ PREPROCESSING = Preprocessing(NATIVE, (NATIVE, NATIVE), "bilinear", (0.5, 0.5, 0
 def study(name: str, seed: int, steps: int, folder: Path) -> tuple[str, str, str]:
     """The words of both verdicts, and the numbers behind them."""
     module = TRUTHS[name][0]().eval()
-    subject = Subject(module, "unit", 0, PREPROCESSING, NATIVE, STRIDE, FIELD, name)
+    subject = Subject(module, "unit", 0, PREPROCESSING, NATIVE, STRIDE, FIELD, name, (FIELD // 2,) * 2)
     laboratory = Laboratory(subject, Settings(steps=steps, seed=seed), folder)
     trials = [trial for trial in plan(subject) if trial.objective == "channel" and trial.method == "fourier"]
     trials = [trial for trial in trials if trial.padding != "reflect"]

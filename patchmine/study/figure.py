@@ -79,7 +79,7 @@ def _shown_sides(found: Study) -> list[int]:
 def _picture(axes: Axes, result: Result, found: Study) -> None:
     axes.imshow(result.pictures[0], interpolation="lanczos")
     (marks,) = result.peaks(found.subject, APART)[:1]
-    ys, xs = ((marks.cells + 0.5) * result.trial.side / np.array(marks.grid) - 0.5).T
+    ys, xs = found.subject.places(marks).T
     axes.plot(xs, ys, "o", mfc="none", mec="white", ms=5, mew=1.6)
     axes.plot(xs, ys, "o", mfc="none", mec="black", ms=5, mew=0.7)
     axes.set_xlim(-0.5, result.trial.side - 0.5)

@@ -33,7 +33,7 @@ class Corners(nn.Module):
         self.template = _template()
         self.ones = nn.Conv2d(1, 1, 1)
         self.around = nn.Conv2d(1, 1, 3, padding=1)
-        self.unit = nn.ReLU()
+        self.unit = nn.LeakyReLU(0.01)  # a little gradient where it is shut, or nothing would ever open it
         with torch.no_grad():
             for conv, weight, bias in ((self.ones, 0.0, 1.0), (self.around, -1.0, 9.0)):
                 conv.weight.fill_(weight)
@@ -52,7 +52,7 @@ class Place(nn.Module):
     def __init__(self, reach_px: float = 24.0) -> None:
         super().__init__()
         self.template = _template()
-        self.unit = nn.ReLU()
+        self.unit = nn.LeakyReLU(0.01)
         self.reach = reach_px / STRIDE
 
     def forward(self, batch: Tensor) -> Tensor:

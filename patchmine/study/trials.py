@@ -52,7 +52,8 @@ class Subject:
     """The unit that is studied, with what its trials need.
 
     `native` is the side that the network was trained at, `stride` that of the layer and `pattern` the side of what the
-    unit sees (the effective field where there is one), all in input pixels.
+    unit sees (the effective field where there is one), all in input pixels. `origin` (y, x) is the middle of what its
+    first position sees, whole numbers being the middles of pixels.
     """
 
     module: nn.Module
@@ -63,6 +64,12 @@ class Subject:
     stride: int
     pattern: int
     weights: str = ""
+    origin: tuple[float, float] = (0.0, 0.0)
+
+    def places(self, one: Peaks) -> NDArray[np.float64]:
+        """The middles of what the unit sees at its peaks: float64 (peaks, 2), y, x in pixels of the canvas."""
+        found = one.cells * self.stride + np.array(self.origin)
+        return found % (np.array(one.grid) * self.stride) if one.wraps else found
 
     def sides(self) -> list[int]:
         """From one field up to four times the network's input, in whole strides: the torus needs that."""
@@ -221,7 +228,9 @@ class Laboratory:
             ascent = Ascent(module, subject.layer, whole(size), subject.preprocessing)
             found = ascent.run([subject.channel], recipe_of(trial, self.settings))
         except PatchmineError as error:
-            return Result(trial, *_nothing(), perf_counter() - start, str(error))
+            result = Result(trial, *_nothing(), perf_counter() - start, str(error))
+            self._keep(result)
+            return result
         pictures, maps = np.stack([one.picture for one in found]), np.stack([one.activations for one in found])
         half = trial.side // subject.stride // 2 * subject.stride
         rolled = torch.from_numpy(np.roll(pictures, (half, half), (1, 2))).permute(0, 3, 1, 2)

@@ -177,7 +177,7 @@ def periodic(results: Results, subject: Subject) -> Verdict:
         shift = period(picture.astype(np.float64).mean(2), APART * subject.pattern)
         if shift is not None:
             pictured.append(shift.strength)
-        same = likeness(picture, (one.cells + 0.5) * subject.stride, min(subject.pattern, largest.trial.side // 2))
+        same = likeness(picture, subject.places(one), min(subject.pattern, largest.trial.side // 2))
         if same is not None:
             alike.append(same)
         nearest = one.nearest() * subject.stride

@@ -61,7 +61,15 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
     side = min(max(seen.width, seen.height), effective or native, native)
     step = max(stride(padded(network.module, "circular"), unit.layer))
     return Subject(
-        network.module, unit.layer, unit.channel, network.preprocessing, native, step, max(side, 1), network.weights
+        network.module,
+        unit.layer,
+        unit.channel,
+        network.preprocessing,
+        native,
+        step,
+        max(side, 1),
+        network.weights,
+        field.centre(unit.channel, Position(0, 0)),
     )
 
 

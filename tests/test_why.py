@@ -1,0 +1,166 @@
+"""`patchmine why`: right where the truth is known, resumable, and as files that a person can read."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import patchmine
+from patchmine.geometry import Preprocessing
+from patchmine.study import known
+from patchmine.study.photographs import centredness
+from patchmine.study.report import write_report
+from patchmine.study.settings import Settings
+from patchmine.study.trials import Laboratory, Subject, Trial, affordable, plan, price
+from patchmine.study.verdicts import UNMEASURED, corners, in_the_data, periodic, pitch_or_count
+from patchmine.study.why import study
+from patchmine.units import Unit
+
+QUICK = ("--steps", 3, "--seeds", 2, "--canvas", 48, "--budget", 1000)
+PREPROCESSING = Preprocessing(known.NATIVE, (known.NATIVE, known.NATIVE), "bilinear", (0.5,) * 3, (0.5,) * 3)
+
+
+def subject(name, native=known.NATIVE):
+    module = known.TRUTHS[name][0]().eval()
+    return Subject(module, "unit", 0, PREPROCESSING, native, known.STRIDE, known.FIELD, name, (8, 8))
+
+
+def run(of, folder, sides, steps=40):
+    laboratory = Laboratory(of, Settings(steps=steps, seeds=3), folder)
+    trials = [Trial(side, padding) for side in sides for padding in ("zeros", "circular")]
+    return {found.trial: found for found in laboratory.results(trials, lambda *_: None)}
+
+
+@pytest.mark.parametrize("name", sorted(known.TRUTHS))
+def test_the_verdict_is_right_where_the_truth_is_known(name, tmp_path):
+    of = subject(name)
+    found = run(of, tmp_path, (64, 96, 128))
+    _, growth, border = known.TRUTHS[name]
+    assert pitch_or_count(found, of).word == growth
+    assert corners(found, of).word == (border or UNMEASURED)
+    assert (periodic(found, of).word == UNMEASURED) == (name != "pitch")
+    assert in_the_data(found, of, None).word == UNMEASURED
+
+
+def test_what_pads_in_its_own_code_is_said_and_not_judged(tmp_path):
+    found = run(subject("place"), tmp_path, (64,), steps=2)
+    assert "cannot be put on a torus" in found[Trial(64, "circular")].refused
+
+
+def test_a_plan_begins_with_what_tells_most_and_ends_with_the_budget():
+    of = subject("pitch")
+    every = plan(of)
+    assert every[:2] == [Trial(64, "zeros"), Trial(64, "circular")]
+    assert len(set(every)) == len(every)
+    assert max(trial.side for trial in every) == 4 * of.native
+    assert {trial.side for trial in plan(of, [50])} == {48, 64}
+    settings = Settings()
+    assert affordable(of, every, 1.0, settings, 1e9) == len(every)
+    some = affordable(of, every, 1.0, settings, 1000)
+    assert sum(price(of, trial, 1.0, settings) for trial in every[:some]) <= 1000
+    assert sum(price(of, trial, 1.0, settings) for trial in every[: some + 1]) > 1000
+
+
+def test_positions_in_the_middle_and_anywhere(shapes_index):
+    field = shapes_index.field("shape")
+    height, width = field.grid
+    middle = np.full((40, 2), [height // 2, width // 2])
+    assert centredness(field, 0, middle).z < -3
+    every = np.stack(np.mgrid[:height, :width], -1).reshape(-1, 2)
+    found = centredness(field, 0, every)
+    assert found.found == pytest.approx(found.anywhere) and abs(found.z) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def studied(shapes_index_dir, tmp_path_factory):
+    """The folder of a study of shape:0, as QUICK makes it."""
+    index, out = patchmine.open_index(shapes_index_dir), tmp_path_factory.mktemp("why") / "shape-0"
+    found = study(index, Unit("shape", 0), index.loader()(), out, 1000, Settings(3, 2), None, [48])
+    write_report(found, index, out)
+    return out
+
+
+def test_a_report_says_what_it_found(studied):
+    document = json.loads((studied / "report.json").read_bytes())
+    assert [verdict["question"] for verdict in document["verdicts"]] == [
+        "pitch or count", "corners", "periodic", "positions in the data", "noise",
+    ]  # fmt: skip
+    assert {(row["padding"], row["objective"]) for row in document["trials"]} >= {
+        ("zeros", "channel"), ("circular", "channel"), ("zeros", "neuron"),
+    }  # fmt: skip
+    assert {row["side"] for row in document["trials"]} == {48, 224}
+    text = (studied / "report.md").read_text("utf-8")
+    assert document["conclusion"] in text and "shape" in text
+    assert (studied / "report.pdf").read_bytes().startswith(b"%PDF")
+    with Image.open(studied / "report.png") as page:
+        assert np.asarray(page.convert("L")).std() > 10
+
+
+def test_what_is_made_is_not_made_again(cli, studied, shapes_index_dir):
+    before = json.loads((studied / "report.json").read_bytes())
+    done = cli("why", "-i", shapes_index_dir, "--unit", "shape:0", "-o", studied, *QUICK, "--json")
+    assert f"going on: {len(before['trials'])} of {len(before['trials'])}" in done.stderr
+    (again,) = json.loads(done.stdout)["reports"]
+    for document in (before, again):
+        document.pop("seconds")
+        document.pop("index")
+    assert again == before
+
+
+def test_a_study_that_is_stopped_goes_on_where_it_was(cli, studied, shapes_index_dir, tmp_path, monkeypatch):
+    words = ("why", "-i", shapes_index_dir, "--unit", "shape:0", "-o", tmp_path / "part", *QUICK)
+    made = Laboratory._made
+    calls = []
+
+    def stopped(self, trial):
+        calls.append(trial)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return made(self, trial)
+
+    monkeypatch.setattr(Laboratory, "_made", stopped)
+    done = cli(*words)
+    assert done.returncode == 130 and "goes on" in done.stderr and "plan: " in done.stderr
+    monkeypatch.undo()
+    done = cli(*words)
+    assert done.returncode == 0 and "going on: 2 of" in done.stderr
+    files = list((studied / "trials").glob("*.npz"))
+    assert len(files) > 3
+    for file in files:
+        with np.load(file) as one, np.load(tmp_path / "part" / "trials" / file.name) as other:
+            assert np.array_equal(one["pictures"], other["pictures"])
+
+
+def test_of_several_units_those_that_cannot_be_studied_are_left_out(cli, studied, shapes_index_dir, tmp_path):
+    out = tmp_path / "many"
+    shutil.copytree(studied, out / "shape-0")
+    index = patchmine.open_index(shapes_index_dir)
+    dead = next(unit for unit in index.units() if unit.statistics.maximum <= 0)
+    done = cli("why", "-i", shapes_index_dir, "--unit", "shape:0", "--unit", str(dead.unit), "-o", out, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert f"left out: {dead.unit} is dead" in done.stderr
+    header, _, row = (out / "summary.md").read_text("utf-8").splitlines()
+    assert "shape:0" in row and row.count("|") == header.count("|")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "of which unit"),
+        (("--unit", "nothing_7"), "nothing_7"),
+        (("--unit", "shape:0", "--budget", 0), "--budget 0 is too few"),
+        (("--unit", "shape:0", "--canvas", 0), "--canvas 0 is too few"),
+    ],
+)
+def test_bad_input_is_one_line(words, said, cli, shapes_index_dir, tmp_path):
+    done = cli("why", "-i", shapes_index_dir, *words, "-o", tmp_path / "out")
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_is_no_file(cli, shapes_index_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = cli("why", "-i", shapes_index_dir, "--unit", "shape:0", "-o", tmp_path / "file")
+    assert done.returncode == 1 and "is a file" in done.stderr
