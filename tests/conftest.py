@@ -19,12 +19,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import patchmine
+from patchmine import models
 from patchmine.cli import app
 from patchmine.index import Index
+from patchmine.layers import choose
+from patchmine.network import Network, Tap, survey
 
 SHAPES = "shapes:48"
 
@@ -48,6 +52,26 @@ def shapes_index_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shapes_index(shapes_index_dir: Path) -> Index:
     return patchmine.open_index(shapes_index_dir)
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    """The default one."""
+    return models.load()
+
+
+@pytest.fixture(scope="session")
+def taps(network: Network) -> tuple[Tap, ...]:
+    """Of its default layers."""
+    return survey(network.module, network.blank(), choose(network, ()))
+
+
+@pytest.fixture(scope="session")
+def pixels() -> torch.Tensor:
+    """Five soft pictures, uint8 (5, 3, 224, 224)."""
+    coarse = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    soft = torch.nn.functional.interpolate(coarse, (224, 224), mode="bicubic")
+    return (soft.clamp(0, 1) * 255).to(torch.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from patchmine import executors, models
+from patchmine import executors
 from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Setting
 from patchmine.folding import folded, replica
-from patchmine.layers import choose
 from patchmine.network import last_call, survey, tapped
 from patchmine.reduction import reduce
 
@@ -27,23 +26,6 @@ def open_bounds(taps):
         tap.layer: (np.full(tap.layout.channels, -np.inf, np.float32), np.full(tap.layout.channels, 2**32 - 1))
         for tap in taps
     }
-
-
-@pytest.fixture(scope="module")
-def network():
-    return models.load()
-
-
-@pytest.fixture(scope="module")
-def taps(network):
-    return survey(network.module, network.blank(), choose(network, ()))
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    generator = torch.Generator().manual_seed(3)
-    coarse = torch.rand(5, 3, 16, 16, generator=generator)
-    return (nn.functional.interpolate(coarse, (224, 224), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -5,35 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from patchmine import build_index, executors, models, open_index
+from patchmine import build_index, executors, open_index
 from patchmine.decode import normalised
 from patchmine.executors import Setting
-from patchmine.layers import choose
-from patchmine.network import last_call, survey, tapped
+from patchmine.network import last_call, tapped
 from patchmine.reduction import Reducing, reduce
 from patchmine.request import Run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 SETTING = Setting("cuda", "fp32", 4, 1)
-
-
-@pytest.fixture(scope="module")
-def network():
-    return models.load()
-
-
-@pytest.fixture(scope="module")
-def taps(network):
-    return survey(network.module, network.blank(), choose(network, ()))
-
-
-@pytest.fixture(scope="module")
-def pixels():
-    coarse = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(3))
-    return (nn.functional.interpolate(coarse, (224, 224), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
 
 
 def bounds(taps, value=-np.inf):
