@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,3 +165,14 @@ def test_a_report_is_no_file(cli, shapes_index_dir, tmp_path):
     (tmp_path / "file").write_text("")
     done = cli("why", "-i", shapes_index_dir, "--unit", "shape:0", "-o", tmp_path / "file")
     assert done.returncode == 1 and "is a file" in done.stderr
+
+
+def test_a_layer_without_another_canvas_is_answered_as_far_as_it_goes(tmp_path):
+    of = replace(subject("pitch"), fixed="unit has one cell")
+    assert plan(of) == [Trial(64), Trial(64, method="pixels")]
+    laboratory = Laboratory(of, Settings(steps=2, seeds=2), tmp_path)
+    found = {result.trial: result for result in laboratory.results(plan(of), lambda *_: None)}
+    for judge in (pitch_or_count, corners, periodic):
+        verdict = judge(found, of)
+        assert verdict.word == UNMEASURED
+    assert corners(found, of).because == "unit has one cell"

@@ -53,7 +53,8 @@ class Subject:
 
     `native` is the side that the network was trained at, `stride` that of the layer and `pattern` the side of what the
     unit sees (the effective field where there is one), all in input pixels. `origin` (y, x) is the middle of what its
-    first position sees, whole numbers being the middles of pixels.
+    first position sees, whole numbers being the middles of pixels. `fixed` says why the layer has no other canvas than
+    the trained one, and no torus; where it has, it is None.
     """
 
     module: nn.Module
@@ -65,6 +66,7 @@ class Subject:
     pattern: int
     weights: str = ""
     origin: tuple[float, float] = (0.0, 0.0)
+    fixed: str | None = None
 
     def places(self, one: Peaks) -> NDArray[np.float64]:
         """The middles of what the unit sees at its peaks: float64 (peaks, 2), y, x in pixels of the canvas."""
@@ -80,6 +82,8 @@ class Subject:
     @property
     def base(self) -> int:
         """The native side, in whole strides."""
+        if self.fixed:
+            return self.native
         return max(2, round(self.native / self.stride)) * self.stride
 
 
@@ -136,6 +140,8 @@ class Result:
 def plan(subject: Subject, sides: Sequence[int] = ()) -> list[Trial]:
     """All trials, the most telling first: what a small budget cuts off is the end. `sides` restricts the canvases, each
     made a whole number of strides; the trained one is always among them."""
+    if subject.fixed:
+        return [Trial(subject.base), Trial(subject.base, method="pixels")]
     wanted = {max(2, round(side / subject.stride)) * subject.stride for side in sides}
     sides = sorted(wanted | {subject.base}) if sides else subject.sides()
     native, larger = subject.base, [side for side in sides if side > subject.base]

@@ -64,7 +64,8 @@ def pitch_or_count(results: Results, subject: Subject) -> Verdict:
             found[padding] = estimate
             numbers[f"{padding}_exponent"] = estimate.as_dict()
     if "zeros" not in found:
-        return Verdict(question, UNMEASURED, "there is only one canvas on which the unit could be driven", numbers)
+        why = subject.fixed or "there is only one canvas on which the unit could be driven"
+        return Verdict(question, UNMEASURED, why, numbers)
     b = found["zeros"]
     if b.low > 0.5:
         word = "pitch"
@@ -99,7 +100,7 @@ def corners(results: Results, subject: Subject) -> Verdict:
     if level is None or flat is None:
         return Verdict(question, UNMEASURED, "the unit could not be driven above 0 on its own canvas")
     if torus is None or torus.refused:
-        why = torus.refused if torus else "there was no time for the torus"
+        why = torus.refused if torus else subject.fixed or "there was no time for the torus"
         return Verdict(question, UNMEASURED, str(why))
     pairs = [(Trial(side), Trial(side, "circular")) for side in subject.sides()]
     both = [(results[a], results[b]) for a, b in pairs if a in results and b in results]
@@ -166,7 +167,7 @@ def periodic(results: Results, subject: Subject) -> Verdict:
     found = [r for t, r in results.items() if t.padding == "circular" and t.objective == "channel" and not r.refused]
     found = [result for result in found if result.trial.side >= subject.base]
     if level is None or not found:
-        return Verdict(question, UNMEASURED, "there is no image on a torus that is large enough")
+        return Verdict(question, UNMEASURED, subject.fixed or "there is no image on a torus that is large enough")
     largest = max(found, key=lambda result: result.trial.side)
     strengths, lengths, alike, spacings, regular, pictured = [], [], [], [], [], []
     for one, picture, values in zip(counted(largest, subject, level), largest.pictures, largest.maps, strict=True):

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from patchmine import request
-from patchmine.errors import PatchmineError, UnitError
+from patchmine.errors import PatchmineError, RequestError, UnitError
 from patchmine.index import Index
 from patchmine.network import Network
 from patchmine.request import Progress
@@ -53,13 +53,17 @@ class Study:
 
 
 def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
-    """The unit as the trials see it. Raises RequestError where the layer's grid does not grow with the canvas."""
+    """The unit as the trials see it."""
     field = index.field(unit.layer)
     native = min(field.input)
     seen = field.group(unit.channel).seen(Position(field.grid[0] // 2, field.grid[1] // 2))
     effective = field.effective_size(request.SHARE)
     side = min(max(seen.width, seen.height), effective or native, native)
-    step = max(stride(padded(network.module, "circular"), unit.layer))
+    fixed = None
+    try:
+        step = max(stride(padded(network.module, "circular"), unit.layer))
+    except RequestError as error:
+        step, fixed = native, str(error)
     return Subject(
         network.module,
         unit.layer,
@@ -70,6 +74,7 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
         max(side, 1),
         network.weights,
         field.centre(unit.channel, Position(0, 0)),
+        fixed,
     )
 
 
@@ -86,7 +91,7 @@ def study(
     """Run the trials that the budget is good for, look at the photographs, and judge. `sides` is as for `plan`.
 
     What is done is kept in `folder`; the same call goes on from there and then keeps to the plan that it began with.
-    Raises UnitError for a unit that never fires, RequestError where the layer's grid is one cell on every canvas.
+    Raises UnitError for a unit that never fires.
     """
     settings, shown = settings or Settings(), progress or request.Silent()
     began = perf_counter()
