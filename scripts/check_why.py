@@ -34,7 +34,7 @@ def study(name: str, seed: int, steps: int, folder: Path) -> tuple[str, str, str
     laboratory = Laboratory(subject, Settings(steps=steps, seed=seed), folder)
     trials = [trial for trial in plan(subject) if trial.objective == "channel" and trial.method == "fourier"]
     trials = [trial for trial in trials if trial.padding != "reflect"]
-    results: dict[Trial, Result] = {found.trial: found for found in laboratory.results(trials, lambda *_: None)}
+    results: dict[Trial, Result] = {trial: laboratory.result(trial) for trial in trials}
     grows, border = pitch_or_count(results, subject), corners(results, subject)
     return grows.word, border.word, f"{grows.because}; {border.because}"
 

@@ -31,7 +31,7 @@ def subject(name, native=known.NATIVE):
 def run(of, folder, sides, steps=40):
     laboratory = Laboratory(of, Settings(steps=steps, seeds=3), folder)
     trials = [Trial(side, padding) for side in sides for padding in ("zeros", "circular")]
-    return {found.trial: found for found in laboratory.results(trials, lambda *_: None)}
+    return {trial: laboratory.result(trial) for trial in trials}
 
 
 @pytest.mark.parametrize("name", sorted(known.TRUTHS))
@@ -171,7 +171,7 @@ def test_a_layer_without_another_canvas_is_answered_as_far_as_it_goes(tmp_path):
     of = replace(subject("pitch"), fixed="unit has one cell")
     assert plan(of) == [Trial(64), Trial(64, method="pixels")]
     laboratory = Laboratory(of, Settings(steps=2, seeds=2), tmp_path)
-    found = {result.trial: result for result in laboratory.results(plan(of), lambda *_: None)}
+    found = {trial: laboratory.result(trial) for trial in plan(of)}
     for judge in (pitch_or_count, corners, periodic):
         verdict = judge(found, of)
         assert verdict.word == UNMEASURED

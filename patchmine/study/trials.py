@@ -8,7 +8,7 @@ canvas that has none.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -202,12 +202,9 @@ class Laboratory:
     folder: Path
     modules: dict[str, nn.Module] = field(default_factory=dict)
 
-    def results(self, trials: Sequence[Trial], tell: Callable[[Trial, bool], None]) -> Iterator[Result]:
-        """The result of each trial; what is there already is not made again. `tell` hears of each, before it."""
-        for trial in trials:
-            kept = self._kept(trial)
-            tell(trial, kept is not None)
-            yield kept or self._made(trial)
+    def result(self, trial: Trial) -> Result:
+        """Of one trial; what is there already is not made again."""
+        return self._kept(trial) or self._made(trial)
 
     def there(self, trial: Trial) -> bool:
         return self._kept(trial) is not None

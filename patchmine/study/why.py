@@ -29,7 +29,8 @@ from patchmine.units import Position, Unit
 CELLS = "trials"
 """The folder of what is kept of each trial."""
 
-_REST_S = 20.0  # for photographs, spectra and the report
+_REST_S = 25.0  # for photographs, spectra and the report
+_FEWEST = 2  # trials that are made whatever the budget: with a border and without
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,46 @@ def study(
         raise UnitError(f"{unit} is dead: it is never above 0 on any photograph of {index.name}; take another unit")
     subject = subject_of(index, unit, network)
     laboratory = Laboratory(subject, settings, folder / CELLS)
-    trials, left_out = _planned(laboratory, folder, budget_s - _REST_S, shown, sides)
-    results: dict[Trial, Result] = {}
-    shown.begin(len(trials), 0, f"synthetic images of {found.name}")
-    for result in laboratory.results(trials, lambda *_: None):
-        results[result.trial] = result
-        shown.advance(1)
-        if result.refused:
-            shown.note(f"{result.trial}: {result.refused}")
+    planned = _planned(laboratory, folder, budget_s - _REST_S, shown, sides)
+    shown.begin(len(planned.trials), 0, f"synthetic images of {found.name}")
+    results = _made(laboratory, planned, began + budget_s - _REST_S, shown)
+    left_out = [trial for trial in (*planned.trials, *planned.left_out) if trial not in results]
     cells = APART * subject.pattern / subject.stride
     seen = _or_none(lambda: in_photographs(index, unit, network, cells), shown)
     heard = _or_none(lambda: noise(results, subject, seen), shown)
     judged = [*verdicts(results, subject, seen), heard.verdict if heard else unmeasured()]
     return Study(unit, found.name, subject, settings, results, left_out, seen, heard, judged, perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be made, in this order, and what the budget does not reach. `step_s` is what one step takes on the
+    trained canvas."""
+
+    trials: list[Trial]
+    left_out: list[Trial]
+    step_s: float
+
+
+def _made(laboratory: Laboratory, planned: _Plan, until: float, progress: Progress) -> dict[Trial, Result]:
+    """The planned results; where the machine has become slower than it was, those for which there is time."""
+    results: dict[Trial, Result] = {}
+    spent = expected = 0.0
+    for trial in planned.trials:
+        cost = price(laboratory.subject, trial, planned.step_s, laboratory.settings)
+        there = laboratory.there(trial)
+        slower = max(spent / expected, 1.0) if expected else 1.0
+        if not there and len(results) >= _FEWEST and perf_counter() + slower * cost > until:
+            progress.note(f"no time for {trial}: the same command goes on with it")
+            continue
+        result = laboratory.result(trial)
+        if not there:
+            spent, expected = spent + result.seconds, expected + cost
+        results[trial] = result
+        progress.advance(1)
+        if result.refused:
+            progress.note(f"{trial}: {result.refused}")
+    return results
 
 
 def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
@@ -124,10 +152,8 @@ def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
         return None
 
 
-def _planned(
-    laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress, sides: Sequence[int]
-) -> tuple[list[Trial], list[Trial]]:
-    """The trials of this study and those that there is no time for; said before the first begins."""
+def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress, sides: Sequence[int]) -> _Plan:
+    """Said before the first trial begins."""
     subject, settings = laboratory.subject, laboratory.settings
     every = plan(subject, sides)
     file, about = folder / "plan.json", {"settings": asdict(settings), "budget_s": budget_s, "sides": list(sides)}
@@ -137,9 +163,9 @@ def _planned(
             trials = [Trial(**row) for row in kept["trials"]]
             done = sum(laboratory.there(trial) for trial in trials)
             progress.note(f"going on: {done} of {len(trials)} kinds of synthetic images are there")
-            return trials, [trial for trial in every if trial not in trials]
+            return _Plan(trials, [trial for trial in every if trial not in trials], float(kept["step_s"]))
     step_s = step_seconds(subject, settings)
-    count = max(affordable(subject, every, step_s, settings, budget_s), 2)
+    count = max(affordable(subject, every, step_s, settings, budget_s), _FEWEST)
     trials, left_out = every[:count], every[count:]
     seconds = sum(price(subject, trial, step_s, settings) for trial in trials)
     progress.note(
@@ -149,9 +175,9 @@ def _planned(
     if left_out:
         progress.note(f"no time for {len(left_out)} more, such as {left_out[0]}: give a larger --budget")
     folder.mkdir(parents=True, exist_ok=True)
-    document = {"about": about, "trials": [asdict(trial) for trial in trials]}
+    document = {"about": about, "trials": [asdict(trial) for trial in trials], "step_s": step_s}
     write_atomically(file, [json.dumps(document, indent=1).encode()])
-    return trials, left_out
+    return _Plan(trials, left_out, step_s)
 
 
 def as_dict(found: Study, index: Index) -> dict[str, Any]:
