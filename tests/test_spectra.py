@@ -16,7 +16,6 @@ from patchmine.study.spectra import (
     slope,
     stride_energy,
     stride_share,
-    stride_shares,
 )
 from patchmine.units import Position
 
@@ -73,6 +72,12 @@ def test_power_is_the_variance_of_white_noise_and_finds_a_wave():
     assert rings.frequency[rings.power.argmax()] == pytest.approx(1 / 8, abs=0.01)
     assert rings.frequency[-1] <= 0.5
     assert (np.diff(rings.frequency) > 0).all()
+
+
+def stride_shares(picture):
+    """Of one picture; not a number for strides that it is too small for."""
+    enough = {stride: min(picture.shape[:2]) >= 5 * stride for stride in STRIDES}
+    return {s: stride_share(power(picture, "hann", s), s) if enough[s] else float("nan") for s in STRIDES}
 
 
 def checkerboard(period, side=320):

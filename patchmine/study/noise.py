@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from patchmine.decode import normalised
 from patchmine.network import survey
-from patchmine.study.gradients import gradient_power
+from patchmine.study.gradients import gradient_power, gradients, phases
 from patchmine.study.photographs import InPhotographs
 from patchmine.study.spectra import STRIDES, Power, mean_power, radial, slope, stride_energy, stride_share
 from patchmine.study.trials import Result, Subject, Trial
@@ -61,16 +61,24 @@ def noise(results: Mapping[Trial, Result], subject: Subject, seen: InPhotographs
     strides = [stride for stride in STRIDES if stride <= subject.stride]
     base = subject.base
     curves = {}
+    uneven: dict[str, float] = {}
     for name, trial in (("plain pixels", Trial(base, method="pixels")), ("robust", Trial(base))):
         result = results.get(trial)
         if result is not None and len(result.pictures):
             curves[name] = _curve(mean_power(result.pictures, multiple=subject.stride), strides, len(result.pictures))
     if seen is not None and len(seen.pictures) and min(seen.pictures.shape[1:3]) >= subject.stride:
         curves["photographs"] = _curve(mean_power(seen.pictures, multiple=subject.stride), strides, len(seen.pictures))
-        curves["gradient"] = _curve(_gradient(subject, seen.pictures[:_PHOTOGRAPHS]), strides, _PHOTOGRAPHS)
+        inputs = normalised(torch.from_numpy(seen.pictures[:_PHOTOGRAPHS]).permute(0, 3, 1, 2), subject.preprocessing)
+        tap = survey(subject.module, inputs[:1], [subject.layer])[0]
+        middle = Position(tap.layout.grid[0] // 2, tap.layout.grid[1] // 2)
+        asked = (subject.module, tap, subject.channel, middle, inputs)
+        curves["gradient"] = _curve(gradient_power(*asked, multiple=subject.stride), strides, len(inputs))
+        uneven = _uneven(gradients(*asked), strides)
     if "plain pixels" not in curves or len(curves) < 2:
         return None
-    return Noise(curves, _verdict(curves, strides))
+    verdict = _verdict(curves, strides)
+    verdict.numbers["gradient_uneven"] = uneven
+    return Noise(curves, verdict)
 
 
 def unmeasured() -> Verdict:
@@ -89,11 +97,11 @@ def _curve(spectrum: Power, strides: list[int], pictures: int) -> Curve:
     )
 
 
-def _gradient(subject: Subject, pictures: NDArray[np.uint8]) -> Power:
-    inputs = normalised(torch.from_numpy(pictures).permute(0, 3, 1, 2), subject.preprocessing)
-    tap = survey(subject.module, inputs[:1], [subject.layer])[0]
-    middle = Position(tap.layout.grid[0] // 2, tap.layout.grid[1] // 2)
-    return gradient_power(subject.module, tap, subject.channel, middle, inputs, multiple=subject.stride)
+def _uneven(found: NDArray[np.float32], strides: list[int]) -> dict[str, float]:
+    """How much more energy the gradient has at some pixels of a stride's cell than at others: standard deviation over
+    mean, by stride. Strided windows take some pixels more often, and a spectrum does not show it where signs change."""
+    fits = [stride for stride in strides if not (found.shape[1] % stride or found.shape[2] % stride)]
+    return {str(stride): float(phases(found, stride).std()) for stride in fits}
 
 
 def _verdict(curves: dict[str, Curve], strides: list[int]) -> Verdict:

@@ -7,7 +7,7 @@ multiples of 1 / stride cycles per pixel (Odena et al. 2016, "Deconvolution and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import gcd
 from typing import Any, Literal
@@ -170,18 +170,6 @@ def stride_energy(spectrum: Power, stride: int) -> float:
     return float(_at(spectrum, rows, columns, inner).sum() / (spectrum.sum() - spectrum[0, 0]))
 
 
-def stride_shares(picture: NDArray[Any], strides: Sequence[int] = STRIDES, window: Window = "hann") -> dict[int, float]:
-    """`stride_share` of one picture for several strides; the picture is cut to its middle, to whole strides.
-
-    Not a number for strides that the picture is too small for.
-    """
-    found = {}
-    for stride in strides:
-        enough = min(picture.shape[:2]) >= 5 * stride
-        found[stride] = stride_share(power(picture, window, stride), stride) if enough else float("nan")
-    return found
-
-
 def _middle(picture: NDArray[Any], multiple: int) -> NDArray[np.float64]:
     height, width = (side // multiple * multiple for side in picture.shape[:2])
     if not height or not width:
@@ -252,5 +240,4 @@ __all__ = [
     "slope",
     "stride_energy",
     "stride_share",
-    "stride_shares",
 ]

@@ -157,14 +157,6 @@ def plan(subject: Subject, sides: Sequence[int] = ()) -> list[Trial]:
     return order
 
 
-@dataclass(frozen=True)
-class Priced:
-    """A trial with the seconds that it is expected to take."""
-
-    trial: Trial
-    seconds: float
-
-
 def affordable(subject: Subject, trials: Sequence[Trial], step_s: float, settings: Settings, budget_s: float) -> int:
     """How many of the trials, from the first on, a budget is good for.
 
