@@ -64,12 +64,19 @@ Layer = Annotated[
     str | None,
     typer.Option("--layer", metavar="L", help="Only this layer.", show_default=False, autocompletion=completion.layers),
 ]
-Unit = Annotated[
-    str,
+_UNIT = "A name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL"
+Unit = Annotated[str, typer.Option("--unit", metavar="U", help=f"{_UNIT}.", autocompletion=completion.units)]
+OneUnit = Annotated[
+    str | None,
+    typer.Option("--unit", metavar="U", help=f"{_UNIT}.", show_default=False, autocompletion=completion.units),
+]
+Units = Annotated[
+    list[str] | None,
     typer.Option(
         "--unit",
         metavar="U",
-        help="A name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL.",
+        help=f"{_UNIT}; may be repeated.",
+        show_default=False,
         autocompletion=completion.units,
     ),
 ]

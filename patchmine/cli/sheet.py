@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchmine import request
-from patchmine.cli import completion, options
+from patchmine.cli import options
 
 if TYPE_CHECKING:
     from patchmine.index import Index, IndexedUnit
@@ -19,16 +19,7 @@ MOST = 64
 
 def sheet(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="SHEET", help="The page: .png, .pdf or .svg.")],
-    unit: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--unit",
-            metavar="U",
-            help="A unit; may be repeated.",
-            show_default=False,
-            autocompletion=completion.units,
-        ),
-    ] = None,
+    unit: options.Units = None,
     layer: options.Layer = None,
     match: Annotated[
         str | None,

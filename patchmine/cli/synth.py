@@ -17,16 +17,7 @@ if TYPE_CHECKING:
 
 
 def synth(
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            "--unit",
-            metavar="U",
-            help="A name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL.",
-            show_default=False,
-            autocompletion=completion.units,
-        ),
-    ] = None,
+    unit: options.OneUnit = None,
     all_in: Annotated[
         str | None,
         typer.Option(

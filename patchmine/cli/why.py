@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from patchmine.cli import completion, options
+from patchmine.cli import options
 from patchmine.study.settings import BUDGET_S, Settings
 
 if TYPE_CHECKING:
@@ -17,16 +17,7 @@ if TYPE_CHECKING:
 
 def why(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the report goes.", show_default=False)],
-    unit: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--unit",
-            metavar="U",
-            help="A name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL; several make a table.",
-            show_default=False,
-            autocompletion=completion.units,
-        ),
-    ] = None,
+    unit: options.Units = None,
     budget: Annotated[
         float, typer.Option(metavar="S", help="Seconds for each unit; less leaves out the largest canvases.")
     ] = BUDGET_S,
