@@ -10,6 +10,7 @@ from PIL import Image
 
 import patchmine
 from patchmine.geometry import Preprocessing
+from patchmine.request import Silent
 from patchmine.study import known
 from patchmine.study.photographs import centredness
 from patchmine.study.report import write_report
@@ -112,7 +113,7 @@ def test_what_is_made_is_not_made_again(cli, studied, shapes_index_dir):
 
 def test_a_study_that_is_stopped_goes_on_where_it_was(cli, studied, shapes_index_dir, tmp_path, monkeypatch):
     words = ("why", "-i", shapes_index_dir, "--unit", "shape:0", "-o", tmp_path / "part", *QUICK)
-    made = Laboratory._made
+    made = Laboratory.made
     calls = []
 
     def stopped(self, trial):
@@ -121,7 +122,7 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(cli, studied, shapes_index
             raise KeyboardInterrupt
         return made(self, trial)
 
-    monkeypatch.setattr(Laboratory, "_made", stopped)
+    monkeypatch.setattr(Laboratory, "made", stopped)
     done = cli(*words)
     assert done.returncode == 130 and "goes on" in done.stderr and "plan: " in done.stderr
     monkeypatch.undo()
@@ -176,3 +177,36 @@ def test_a_layer_without_another_canvas_is_answered_as_far_as_it_goes(tmp_path):
         verdict = judge(found, of)
         assert verdict.word == UNMEASURED
     assert corners(found, of).because == "unit has one cell"
+
+
+def test_a_trial_that_cannot_be_read_is_made_again(tmp_path):
+    laboratory = Laboratory(subject("pitch"), Settings(steps=2, seeds=1), tmp_path)
+    first = laboratory.result(Trial(64))
+    (file,) = tmp_path.glob("*.npz")
+    for damage in (b"", b"PK\x03\x04 nothing", file.read_bytes()[:-200]):
+        file.write_bytes(damage)
+        assert laboratory.kept(Trial(64)) is None
+        assert np.array_equal(laboratory.result(Trial(64)).pictures, first.pictures)
+
+
+def test_a_budget_that_is_spent_leaves_the_rest_for_the_next_time(studied, shapes_index, tmp_path):
+    notes = []
+
+    class Notes(Silent):
+        def note(self, text):
+            notes.append(text)
+
+    out = tmp_path / "short"
+    (out / "trials").mkdir(parents=True)
+    (out / "plan.json").write_bytes((studied / "plan.json").read_bytes())
+    network = shapes_index.loader()()
+    found = study(shapes_index, Unit("shape", 0), network, out, 1000, Settings(3, 2), Notes(), [48])
+    assert not found.left_out  # the plan is kept to
+    monkey = json.loads((out / "plan.json").read_bytes())
+    monkey["step_s"] = 1e6
+    (out / "plan.json").write_text(json.dumps(monkey))
+    for file in sorted((out / "trials").glob("*.npz"))[2:]:
+        file.unlink()
+    short = study(shapes_index, Unit("shape", 0), network, out, 1000, Settings(3, 2), Notes(), [48])
+    assert short.left_out and any("no time for" in note for note in notes)
+    assert 2 <= len(short.results) < len(found.results)

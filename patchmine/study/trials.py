@@ -7,12 +7,15 @@ canvas that has none.
 
 from __future__ import annotations
 
+import io
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ from torch import nn
 
 from patchmine import digests
 from patchmine.canvas import whole
-from patchmine.errors import PatchmineError
+from patchmine.errors import PatchmineError, UnitError
 from patchmine.geometry import Preprocessing
 from patchmine.ranking import Float32
 from patchmine.recipe import Recipe
@@ -31,6 +34,7 @@ from patchmine.study.peaks import APART, Peaks, peaks
 from patchmine.study.settings import Settings
 from patchmine.study.torus import check_torus
 from patchmine.synthesis import Ascent
+from patchmine.synthetic import DEAD, VERSION
 
 
 @dataclass(frozen=True, order=True)
@@ -196,32 +200,34 @@ class Laboratory:
 
     def result(self, trial: Trial) -> Result:
         """Of one trial; what is there already is not made again."""
-        return self._kept(trial) or self._made(trial)
-
-    def there(self, trial: Trial) -> bool:
-        return self._kept(trial) is not None
+        return self.kept(trial) or self.made(trial)
 
     def _file(self, trial: Trial) -> Path:
         subject = self.subject
-        about = [asdict(trial), asdict(self.settings), subject.layer, subject.channel, subject.weights, subject.native]
-        return self.folder / f"{digests.of_json([*about, asdict(recipe_of(trial, self.settings))])[:16]}.npz"
+        unit = [subject.layer, subject.channel, subject.weights, subject.native]
+        about = [VERSION, asdict(trial), asdict(self.settings), *unit, asdict(recipe_of(trial, self.settings))]
+        return self.folder / f"{digests.of_json(about)[:16]}.npz"
 
-    def _kept(self, trial: Trial) -> Result | None:
+    def kept(self, trial: Trial) -> Result | None:
+        """What is there of it; None where there is nothing, or nothing that can be read."""
         try:
             with np.load(self._file(trial), allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 arrays = (file["pictures"], file["maps"], file["moved"])
                 return Result(trial, *arrays, float(about["seconds"]), about["refused"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zlib.error, BadZipFile):
             return None
 
-    def _made(self, trial: Trial) -> Result:
+    def made(self, trial: Trial) -> Result:
+        """Make it, whatever is there."""
         subject, start = self.subject, perf_counter()
         try:
             module, size = self._module(trial.padding), (trial.side, trial.side)
             check_room(module, subject.layer, size)
             ascent = Ascent(module, subject.layer, whole(size), subject.preprocessing)
             found = ascent.run([subject.channel], recipe_of(trial, self.settings))
+            if trial.padding == "zeros" and not any(one.alive for one in found):
+                raise UnitError(f"{subject.layer}:{subject.channel} {DEAD}")
         except PatchmineError as error:
             result = Result(trial, *_nothing(), perf_counter() - start, str(error))
             self._keep(result)
@@ -244,9 +250,7 @@ class Laboratory:
         return self.modules[padding]
 
     def _keep(self, result: Result) -> None:
-        from io import BytesIO
-
-        buffer = BytesIO()
+        buffer = io.BytesIO()
         about: dict[str, Any] = {"seconds": result.seconds, "refused": result.refused}
         told = np.array(json.dumps(about))
         np.savez_compressed(buffer, about=told, pictures=result.pictures, maps=result.maps, moved=result.moved)

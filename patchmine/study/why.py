@@ -128,13 +128,13 @@ def _made(laboratory: Laboratory, planned: _Plan, until: float, progress: Progre
     spent = expected = 0.0
     for trial in planned.trials:
         cost = price(laboratory.subject, trial, planned.step_s, laboratory.settings)
-        there = laboratory.there(trial)
-        slower = max(spent / expected, 1.0) if expected else 1.0
-        if not there and len(results) >= _FEWEST and perf_counter() + slower * cost > until:
-            progress.note(f"no time for {trial}: the same command goes on with it")
-            continue
-        result = laboratory.result(trial)
-        if not there:
+        result = laboratory.kept(trial)
+        if result is None:
+            slower = max(spent / expected, 1.0) if expected else 1.0
+            if len(results) >= _FEWEST and perf_counter() + slower * cost > until:
+                progress.note(f"no time for {trial}: the same command goes on with it")
+                continue
+            result = laboratory.made(trial)
             spent, expected = spent + result.seconds, expected + cost
         results[trial] = result
         progress.advance(1)
@@ -161,7 +161,7 @@ def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Pr
         kept = json.loads(file.read_bytes())
         if kept["about"] == about:
             trials = [Trial(**row) for row in kept["trials"]]
-            done = sum(laboratory.there(trial) for trial in trials)
+            done = sum(laboratory.kept(trial) is not None for trial in trials)
             progress.note(f"going on: {done} of {len(trials)} kinds of synthetic images are there")
             return _Plan(trials, [trial for trial in every if trial not in trials], float(kept["step_s"]))
     step_s = step_seconds(subject, settings)
