@@ -211,7 +211,7 @@ class Laboratory:
     def kept(self, trial: Trial) -> Result | None:
         """What is there of it; None where there is nothing, or nothing that can be read."""
         try:
-            with np.load(self._file(trial), allow_pickle=False) as file:
+            with self._file(trial).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 arrays = (file["pictures"], file["maps"], file["moved"])
                 return Result(trial, *arrays, float(about["seconds"]), about["refused"])
