@@ -88,4 +88,13 @@ def main() -> None:
         arguments = ["--debug", *(word for word in arguments if word != "--debug")]
     if arguments == ["--version"]:
         arguments += ["info"]  # the callback ends the program before the command runs
+    _leave_out_others(next((word for word in arguments if not word.startswith("-")), ""))
     app(arguments)
+
+
+def _leave_out_others(named: str) -> None:
+    """Take away all commands but the one that is named, if there is one of that name: Typer reads the signature of each
+    that it knows, which takes longer than the answer of most."""
+    alone = [info for info in app.registered_commands if info.callback and info.callback.__name__ == named]
+    if alone:
+        app.registered_commands = alone
