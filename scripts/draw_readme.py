@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 import patchmine
+from patchmine.index import Index
 from patchmine.sheets import draw_strips
 from patchmine.telling import telling_units
 
@@ -46,19 +47,24 @@ def free_photographs(where: Path) -> Path:
     return folder
 
 
+def index_of(folder: Path) -> Index:
+    """An index of the folder, beside it."""
+    patchmine.build_index(folder, folder.with_suffix(".patchmine"))
+    return patchmine.open_index(folder.with_suffix(".patchmine"))
+
+
 def main() -> None:
     docs = Path(__file__).parent.parent / "docs"
     with tempfile.TemporaryDirectory() as temporary:
         folder = free_photographs(Path(temporary))
-        patchmine.build_index(folder, folder.with_suffix(".patchmine"))
-        index = patchmine.open_index(folder.with_suffix(".patchmine"))
+        index = index_of(folder)
         sheet = Path(temporary) / "sheet.png"
         draw_strips(telling_units(index, LAYERS, EACH), sheet, k=K, crop="auto")
         _keep(sheet, docs / "demo.jpg")
 
         tiles = Path(temporary) / "scikit-image-tiles"
         _cut(folder, tiles)
-        patchmine.build_index(tiles, tiles.with_suffix(".patchmine"))
+        index_of(tiles)
         units = [word for unit in PROJECTED for word in ("--unit", unit)]
         words = ["sheet", "-i", str(tiles.with_suffix(".patchmine")), *units, "--layout", "zeiler", "--crop", "erf"]
         subprocess.run([sys.executable, "-m", "patchmine", *words, "-o", str(sheet)], check=True)

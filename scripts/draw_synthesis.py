@@ -8,10 +8,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from draw_readme import free_photographs
+from draw_readme import free_photographs, index_of
 from PIL import Image
 
-import patchmine
 from patchmine.comparing import compare
 from patchmine.recipe import Recipe
 from patchmine.sheets import draw_compare
@@ -23,9 +22,7 @@ WIDTH_PX = 1000
 def main() -> None:
     docs = Path(__file__).parent.parent / "docs"
     with tempfile.TemporaryDirectory() as temporary:
-        folder = free_photographs(Path(temporary))
-        patchmine.build_index(folder, folder.with_suffix(".patchmine"))
-        index = patchmine.open_index(folder.with_suffix(".patchmine"))
+        index = index_of(free_photographs(Path(temporary)))
         for unit, objective in UNITS:
             recipe = Recipe(objective, images=1 if objective == "channel" else 3)
             found = compare(index.unit(unit), recipe, index.loader())

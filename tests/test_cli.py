@@ -1,5 +1,6 @@
 """The command line as scripts see it: documents, exit codes, one-line errors, and what is not imported."""
 
+import copy
 import csv
 import io
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from patchmine import cli as cli_module
 from patchmine.cli import app
 
 COMMANDS = sorted(get_command(app).commands)
@@ -230,6 +232,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
 
 BUDGET = """
 import sys
+from patchmine import cli as cli_module
 from patchmine.cli import app
 try:
     app({words!r})
@@ -288,3 +291,16 @@ def test_verify_says_what_crops_retain(cli, shapes_index_dir):
         assert rows[layer, "rf"]["median"] == pytest.approx(1, abs=1e-4)
         assert rows[layer, "rf"]["p10"] == pytest.approx(1, abs=1e-4)
     assert "count from 1" in failed(cli("verify", "-i", shapes_index_dir, "--units", 0))
+
+
+@pytest.mark.parametrize(
+    ("words", "known"), [(["top", "--json"], ["top"]), (["--help"], COMMANDS), (["tpo"], COMMANDS)]
+)
+def test_only_the_command_that_is_named_is_read(words, known, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli_module, "app", copy.copy(app))
+    monkeypatch.setattr(type(app), "__call__", lambda self, *_: seen.append(sorted(get_command(self).commands)))
+    monkeypatch.setattr("sys.argv", ["patchmine", *words])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    cli_module.main()
+    assert seen == [known]
