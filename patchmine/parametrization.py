@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import pi
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -175,6 +175,33 @@ def _grown(picture: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _pictures(spectrum: Tensor, roomy: tuple[int, int], size: tuple[int, int], colours: Tensor) -> Tensor:
-    independent = torch.fft.irfft2(spectrum, s=roomy, norm="ortho")
-    mixed = torch.matmul(colours, independent.flatten(2)).unflatten(2, roomy)
-    return torch.sigmoid(mixed[:, :, : size[0], : size[1]])
+    found: Tensor = _Pictures.apply(spectrum, roomy, size, colours)
+    return found
+
+
+class _Pictures(torch.autograd.Function):
+    """From coefficients (images, 3, rows, columns // 2 + 1), complex, to pictures in 0..1.
+
+    With a gradient of its own, the one that torch would find in three times as many passes over the pictures.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, spectrum: Tensor, roomy: tuple[int, int], size: tuple[int, int], colours: Tensor) -> Tensor:
+        independent = torch.fft.irfft2(spectrum, s=roomy, norm="ortho")
+        mixed = torch.matmul(colours, independent.flatten(2)).unflatten(2, roomy)
+        pictures = torch.sigmoid(mixed[:, :, : size[0], : size[1]])
+        ctx.save_for_backward(pictures, colours)
+        ctx.roomy = roomy
+        return pictures
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        pictures, colours = ctx.saved_tensors
+        height, width = pictures.shape[2:]
+        slope = torch.addcmul(pictures, pictures, pictures, value=-1).mul_(gradients[0])
+        if (height, width) != ctx.roomy:
+            slope = pad(slope, (0, ctx.roomy[1] - width, 0, ctx.roomy[0] - height))
+        independent = torch.matmul(colours.T, slope.flatten(2)).unflatten(2, ctx.roomy)
+        spectrum = torch.fft.rfft2(independent, norm="ortho")
+        spectrum[..., 1:-1] *= 2  # the columns that stand for two of the full spectrum; their number is even
+        return spectrum, None, None, None

@@ -22,7 +22,10 @@ PATIENCE = 4
 
 
 class Straight:
-    """Opens the way for single images of a batch. `module` belongs to the caller alone; on exit its hooks are gone."""
+    """Opens the way for single images of a batch.
+
+    `module` belongs to the caller alone, and its activations are out of place; on exit its hooks are gone.
+    """
 
     def __init__(self, module: nn.Module, images: int, device: torch.device) -> None:
         self.module = module
@@ -53,8 +56,6 @@ class Straight:
     def _attach(self) -> None:
         for part in self.module.modules():
             if isinstance(part, CLOSING):
-                if getattr(part, "inplace", False):
-                    part.inplace = False  # the input is needed as it was
                 self.handles.append(part.register_forward_hook(self._pass))
 
     def _pass(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from patchmine import allocator
 from patchmine.canvas import Canvas
@@ -108,7 +109,7 @@ class Ascent:
         self.canvas = _with_position(canvas, self.tap)
         # A deep copy: changing the memory format or a flag of a shared tensor would change the original's.
         fast = copy.deepcopy(folded(self.original, (self.tap,), _blank(canvas).to(self.device)))
-        self.module = fast.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.module = _out_of_place(fast).requires_grad_(False).to(memory_format=torch.channels_last)
         numbers = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in _affine(preprocessing))
         self.gain, self.offset = numbers
 
@@ -175,7 +176,7 @@ class Ascent:
         with torch.inference_mode():
             pictures = (climb.kind.pictures(climb.parameters) * 255).round().clamp(0, 255).to(torch.uint8)
             activations = self.activations(pictures)
-        scores = torch.stack(climb.scores, 1).cpu().numpy()
+        scores = torch.stack(climb.scores, 1).numpy()
         return [
             Synthetic(
                 channel=channel,
@@ -206,12 +207,13 @@ class _Climb:
         self.parameters = parameters
         self.draw = drawing(recipe.seed, "movements")
         moving = ascent.sees() if recipe.one_position and recipe.jitter else None
-        self.movements = Movements(ascent.canvas, recipe, ascent.device, moving)
+        self.movements = Movements(ascent.canvas, recipe, ascent.gain, ascent.offset, moving)
         of = torch.tensor(channels, device=ascent.device)
         assert ascent.canvas.position is not None
         self.objective: Objective = objective(recipe, of, ascent.canvas.position)
         self.straight = Straight(ascent.module, len(channels), ascent.device)
         self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self.moves = torch.zeros((), device=ascent.device)
         self.previous = parameters
         self.scores: list[Tensor] = []
         self.stopped: dict[int, int] = {}
@@ -223,11 +225,12 @@ class _Climb:
 
     def step(self, number: int) -> None:
         scores, gradient = self._gradient()
-        sizes = gradient.detach().flatten(1).abs().amax(1)
-        if not bool((scores.isfinite() & sizes.isfinite()).all()):
-            self._stop(number, ~(scores.isfinite() & sizes.isfinite()), gradient)
-        self.scores.append(scores)
-        self.dead |= self.straight.saw((sizes == 0).cpu())
+        sizes = gradient.flatten(1).abs().amax(1)
+        both = torch.stack((scores, sizes)).cpu()
+        if not bool(both.isfinite().all()):
+            self._stop(number, ~both.isfinite().all(0), gradient)
+        self.scores.append(both[0])
+        self.dead |= self.straight.saw(both[1] == 0)
         self.previous = self.parameters.clone()
         self._move(number, gradient)
         for image in self.stopped:
@@ -235,8 +238,7 @@ class _Climb:
 
     def _gradient(self) -> tuple[Tensor, Tensor]:
         parameters = self.parameters.detach().requires_grad_()
-        pictures = self.ascent.normalised(self.kind.pictures(parameters))
-        inputs = self.movements.placed(pictures, self.draw)
+        inputs = self.movements.placed(self.kind.pictures(parameters), self.draw)
         scores = self.objective(self.ascent.maps(inputs.contiguous(memory_format=torch.channels_last))).float()
         if not scores.requires_grad:  # nothing of the input takes part
             return scores.detach(), torch.zeros_like(parameters)
@@ -244,13 +246,23 @@ class _Climb:
         return scores.detach(), torch.zeros_like(parameters) if gradient is None else gradient
 
     def _move(self, number: int, gradient: Tensor) -> None:
-        recipe, first, second = self.recipe, 0.9, 0.999
-        assert recipe.rate is not None
-        rate = recipe.rate * min(1.0, 2 * (1 - number / recipe.steps))
-        self.mean.lerp_(gradient, 1 - first)
-        self.square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        spread = (self.square / (1 - second ** (number + 1))).sqrt_().add_(1e-12)
-        self.parameters.addcdiv_(self.mean, spread, value=rate / (1 - first ** (number + 1)))
+        assert self.recipe.rate is not None
+        adam(
+            [self.parameters],
+            [gradient.contiguous()],  # fused, it does not look at strides
+            [self.mean],
+            [self.square],
+            [],
+            [self.moves],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.recipe.rate * min(1.0, 2 * (1 - number / self.recipe.steps)),
+            weight_decay=0.0,
+            eps=1e-12,
+            maximize=True,
+        )
         self.kind.confine(self.parameters)
 
     def _stop(self, number: int, bad: Tensor, gradient: Tensor) -> None:
@@ -284,6 +296,14 @@ def _starts(kind: Parametrization, recipe: Recipe, units: int, start: Tensor | N
             else:  # several from one and the same place would be one image
                 found.append(kind.inverse(start[unit]) + (noise if number else 0))
     return torch.stack(found)
+
+
+def _out_of_place(module: nn.Module) -> nn.Module:
+    """With activations that leave their input as it was: under autograd this is faster, and `Straight` needs it."""
+    for part in module.modules():
+        if getattr(part, "inplace", False):
+            part.inplace = False  # type: ignore[assignment]
+    return module
 
 
 def _surveyed(module: nn.Module, layer: str, canvas: Canvas) -> Tap:

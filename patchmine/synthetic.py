@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from patchmine.network import Network
     from patchmine.synthesis import Synthetic
 
-VERSION = 1
+VERSION = 2
 """Of how an image is computed: another one makes images again."""
 
 BATCH = 16

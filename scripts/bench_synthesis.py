@@ -1,10 +1,11 @@
 """What a synthetic image costs beyond the passes through the network, and how torch-lucent fares beside it.
 
-    python scripts/bench_synthesis.py INDEX [--steps 32] [--rounds 5] [--images 1 16]
+    python scripts/bench_synthesis.py INDEX [--steps 256] [--rounds 1] [--images 1 16]
     python scripts/bench_synthesis.py INDEX --lucent [--units 8] [--steps 256]
 
-The first: seconds per image of the neuron objective at the default settings, and as a ratio to as many bare passes
-forward and backward of the same network, prepared alike, on the same canvas; medians of interleaved rounds.
+The first: seconds per image of the neuron objective at the default settings, everything included, and as a ratio to as
+many bare passes forward and backward of the same network, prepared alike, on the same canvas, one after each step;
+medians of rounds. With fewer steps than the default what is done once for an image weighs more.
 
 The second, after `pip install torch-lucent`: the same units, network, steps and canvas (the network's whole input) in
 one run, with the neuron objective of both: the largest activation anywhere on the finished picture, with eight bits and
@@ -16,6 +17,7 @@ torchvision want it, so it is given this network's numbers instead, after its st
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -39,22 +41,32 @@ from patchmine.units import Unit
 LAYERS = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
 
 
-def bare(ascent: Ascent, images: int, steps: int) -> float:
-    """Seconds of so many passes forward to the layer and backward to the input."""
-    inputs = torch.randn(images, 3, *ascent.canvas.size).contiguous(memory_format=torch.channels_last)
-    at = ascent.canvas.position
-    assert at is not None
-    began = perf_counter()
-    for _ in range(steps):
-        leaf = inputs.detach().requires_grad_()
+@dataclass
+class Beside:
+    """Does one bare pass after each step, so that what else the machine does falls on both alike."""
+
+    ascent: Ascent
+    images: int
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        shape = (self.images, 3, *self.ascent.canvas.size)
+        self.inputs = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+
+    def __call__(self, _done: int, _of: int) -> None:
+        """Forward to the layer and backward to the input."""
+        at = self.ascent.canvas.position
+        assert at is not None
+        began = perf_counter()
+        leaf = self.inputs.detach().requires_grad_()
         with torch.enable_grad():
-            torch.autograd.grad(ascent.maps(leaf)[:, 0, at.y, at.x].sum(), leaf)
-    return perf_counter() - began
+            torch.autograd.grad(self.ascent.maps(leaf)[:, 0, at.y, at.x].sum(), leaf)
+        self.seconds += perf_counter() - began
 
 
 def cost(index: Index, network: Network, steps: int, rounds: int, batches: list[int]) -> None:
     recipe = Recipe(steps=steps).settled()
-    print("layer       canvas  images  s/image at the default steps  ratio to bare passes")
+    print("layer       canvas  picture  images  s/image at the default steps  bare passes  ratio")
     for layer in LAYERS:
 
         @cache
@@ -65,17 +77,18 @@ def cost(index: Index, network: Network, steps: int, rounds: int, batches: list[
         ascent = Ascent(network.module, layer, canvas, network.preprocessing)
         for images in batches:
             channels = list(range(images))
-            ascent.run(channels, Recipe(steps=2).settled())
-            bare(ascent, images, 2)
+            ascent.run(channels, Recipe(steps=2).settled(), advance=Beside(ascent, images))
             own, passes = [], []
             for _ in range(rounds):
+                beside = Beside(ascent, images)
                 began = perf_counter()
-                ascent.run(channels, recipe)
-                own.append(perf_counter() - began)
-                passes.append(bare(ascent, images, steps))
+                ascent.run(channels, recipe, advance=beside)
+                own.append(perf_counter() - began - beside.seconds)
+                passes.append(beside.seconds)
             ratio = median(a / b for a, b in zip(own, passes, strict=True))
-            whole_run = median(own) / images / steps * Recipe.steps
-            print(f"{layer:10}  {canvas.size[0]:6}  {images:6}  {whole_run:28.2f}  {ratio:20.2f}", flush=True)
+            each, all_passes = (median(times) / images / steps * Recipe.steps for times in (own, passes))
+            sides = f"{canvas.size[0]:6}  {canvas.picture.width:7}"
+            print(f"{layer:10}  {sides}  {images:6}  {each:28.2f}  {all_passes:11.2f}  {ratio:5.2f}", flush=True)
 
 
 def against_lucent(index: Index, network: Network, other: Network, units: int, steps: int) -> None:
@@ -134,7 +147,7 @@ def main() -> None:
     parser.add_argument("--lucent", action="store_true")
     parser.add_argument("--units", type=int, default=8)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--images", type=int, nargs="+", default=[1, 16])
     given = parser.parse_args()
     index = patchmine.open_index(given.index)
@@ -142,7 +155,7 @@ def main() -> None:
     if given.lucent:
         against_lucent(index, network, load_for_index(index.job), given.units, given.steps or Recipe.steps)
     else:
-        cost(index, network, given.steps or 32, given.rounds, given.images)
+        cost(index, network, given.steps or Recipe.steps, given.rounds, given.images)
 
 
 if __name__ == "__main__":

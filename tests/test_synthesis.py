@@ -9,10 +9,11 @@ from patchmine.canvas import Canvas, of_field, whole
 from patchmine.errors import ModelError, RequestError
 from patchmine.geometry import Preprocessing
 from patchmine.objectives import likeness
-from patchmine.parametrization import Fourier, Maco, frequencies, resampled, spectrum_of
+from patchmine.parametrization import COLOURS, Fourier, Maco, frequencies, resampled, spectrum_of
 from patchmine.receptive import receptive_fields
 from patchmine.recipe import Recipe
-from patchmine.synthesis import Ascent, synthesize
+from patchmine.robustness import Movements
+from patchmine.synthesis import Ascent, drawing, synthesize
 from patchmine.units import Box, Position
 
 PREPROCESSING = Preprocessing(40, (32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -198,6 +199,54 @@ def test_a_start_is_where_it_starts():
         network(), "4", [0], whole((16, 16)), PREPROCESSING, Recipe(steps=1, rate=1e-9), start=start[None]
     )
     assert np.abs(found.picture / 255 - start.permute(1, 2, 0).numpy()).max() < 0.01
+
+
+@pytest.mark.parametrize("size", [(20, 30), (11, 13)])
+def test_the_gradient_of_pictures_is_that_of_plain_torch(size):
+    kind = Fourier(size, CPU)
+    parameters = torch.randn(2, 3, *kind.scale.shape, 2, requires_grad=True)
+    independent = torch.fft.irfft2(torch.view_as_complex(parameters) * kind.scale, s=kind.roomy, norm="ortho")
+    plain = torch.sigmoid(torch.einsum("dc,ichw->idhw", COLOURS, independent))[:, :, : size[0], : size[1]]
+    weights = torch.randn_like(plain)
+    (expected,) = torch.autograd.grad((plain * weights).sum(), parameters)
+    (found,) = torch.autograd.grad((kind.pictures(parameters) * weights).sum(), parameters)
+    torch.testing.assert_close(kind.pictures(parameters), plain)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("canvas", [Canvas((30, 28), Box(4, 5, 22, 24)), Canvas((18, 19))])
+def test_the_gradient_of_movements_is_nearly_the_exact_one(canvas):
+    height, width = canvas.picture.height, canvas.picture.width
+    one, none = torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1)
+    movements = Movements(canvas, Recipe(jitter=0.1).settled(), one, none)
+    draw = drawing("movements")
+    single = torch.eye(height * width).view(-1, 1, height, width).expand(-1, 3, -1, -1).requires_grad_()
+    for _ in range(5):
+        placed = movements.placed(single, draw)  # where each pixel comes to lie
+        wanted = torch.rand(canvas.size)
+        (found,) = torch.autograd.grad((placed * wanted).sum(), single)
+        exact = placed[:, 0].flatten(1) @ wanted.flatten()
+        torch.testing.assert_close(found[0, 0].flatten(), exact, rtol=0.1, atol=0.1)
+        assert torch.cosine_similarity(found[0, 0].flatten(), exact, 0) > 0.995
+
+
+def test_movements_are_small_and_never_the_same():
+    canvas = Canvas((40, 40), Box(8, 8, 32, 32))
+    movements = Movements(canvas, Recipe(jitter=0.1).settled(), torch.ones(1, 3, 1, 1), torch.zeros(1, 3, 1, 1))
+    dot = torch.zeros(1, 3, 24, 24)
+    dot[..., 4:6, 18:20] = 1  # at 12, 26 from the canvas's corner to its middle: 13 and 27
+    draw, middles = drawing("movements"), []
+    for _ in range(40):
+        lit = movements.placed(dot, draw)[0, 0]
+        assert lit.sum() == pytest.approx(4, rel=0.12)  # larger and smaller by 5 %
+        rows, columns = torch.arange(40) + 0.5, torch.arange(40) + 0.5
+        middles.append((float((lit.sum(1) * rows).sum() / lit.sum()), float((lit.sum(0) * columns).sum() / lit.sum())))
+    ys, xs = np.array(middles).T
+    assert len(set(middles)) == 40
+    # Jitter is at most 2.4; 7 and 7 away from the middle of the picture 5 % and 5 degrees are at most 0.35 + 0.61.
+    assert np.abs(ys - 13).max() < 3.4
+    assert np.abs(xs - 27).max() < 3.4
+    assert (np.ptp(ys), np.ptp(xs)) > (3, 3)
 
 
 def test_amplitudes_of_another_size_are_those_of_the_same_frequencies():
