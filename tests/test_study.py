@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from patchmine.study.alike import Alike, among, patches, responses
 from patchmine.study.counting import exponent, ratio, student
-from patchmine.study.peaks import likeness, peaks, period
+from patchmine.study.peaks import peaks, period
 
 
 def planted(count, seed, side=64, noise=0.0, wraps=False, apart=8):
@@ -76,9 +77,30 @@ def test_likeness_of_patches():
     tile = generator.integers(0, 256, (16, 16, 3), np.uint8)
     same = np.tile(tile, (4, 4, 1))
     places = np.array([[8, 8], [8, 24], [40, 56], [0, 0]], float)
-    assert likeness(same, places[:3], 9) == pytest.approx(1)
-    assert abs(likeness(generator.integers(0, 256, (64, 64, 3), np.uint8), places, 9)) < 0.2
-    assert likeness(same, places[:1], 9) is None
+    assert among(patches(same, places[:3], 9)) == pytest.approx(1)
+    assert abs(among(patches(generator.integers(0, 256, (64, 64, 3), np.uint8), places, 9))) < 0.2
+    assert among(patches(same, places[:1], 9)) is None
+
+
+def test_what_the_layer_makes_of_repeats():
+    """One pattern of channels at three peaks, another at the fourth; channel 5 is the unit and counts for nothing."""
+    generator = np.random.default_rng(2)
+    maps = (10 + 0.01 * generator.standard_normal((40, 12, 12))).astype(np.float32)
+    one, other = generator.standard_normal((2, 40)).astype(np.float32)
+    cells = np.array([[1, 1], [5, 9], [10, 4], [7, 7]])
+    for y, x in cells[:3]:
+        maps[:, y, x] += one
+    maps[:, 7, 7] += other
+    maps[5, *cells.T] = 1000
+    found = responses(maps, cells, 5)
+    assert found.shape == (4, 39)
+    assert among(found[:3]) == pytest.approx(1, abs=0.01)
+    assert found[0] @ found[3] == pytest.approx(float(np.corrcoef(np.delete([one, other], 5, 1))[0, 1]), abs=0.15)
+    said = Alike.of([found[:2], found[2:3]], found[3:])
+    assert said.repeats == pytest.approx(1, abs=0.01) and said.images == pytest.approx(1, abs=0.01)
+    assert said.photographs is None and said.both < 0.5
+    assert Alike.of([found[:1]], np.zeros((0, 1))) == Alike(None, None, None, None)
+    assert among(responses(maps[:1], cells, 0)) is None  # a layer of one channel
 
 
 def test_exponents_of_counts_whose_truth_is_known():

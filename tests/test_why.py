@@ -12,12 +12,13 @@ import patchmine
 from patchmine.geometry import Preprocessing
 from patchmine.request import Silent
 from patchmine.study import known
+from patchmine.study.alike import Alike
 from patchmine.study.photographs import centredness
 from patchmine.study.report import write_report
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Subject, Trial, affordable, plan, price
 from patchmine.study.verdicts import UNMEASURED, corners, in_the_data, periodic, pitch_or_count
-from patchmine.study.why import study
+from patchmine.study.why import alike, study
 from patchmine.units import Unit
 
 QUICK = ("--steps", 3, "--seeds", 2, "--canvas", 48, "--budget", 1000)
@@ -177,6 +178,17 @@ def test_a_layer_without_another_canvas_is_answered_as_far_as_it_goes(tmp_path):
         verdict = judge(found, of)
         assert verdict.word == UNMEASURED
     assert corners(found, of).because == "unit has one cell"
+    assert alike(laboratory, found, None) is None
+
+
+def test_repeats_are_alike_where_the_layer_makes_the_same_of_them(tmp_path):
+    of = subject("pitch")
+    found = run(of, tmp_path, (64,), steps=20)
+    for repeats, word in ((0.9, "alike"), (0.1, "varied"), (None, "varied")):
+        verdict = periodic(found, of, Alike(repeats, 0.2, 0.3, 0.1))
+        likeness = np.mean(verdict.numbers["patch_likeness"])
+        assert verdict.word == (word if likeness <= 0.3 else "alike")
+        assert ("what the layer makes of them" in verdict.because) == (repeats is not None)
 
 
 def test_a_trial_that_cannot_be_read_is_made_again(tmp_path):

@@ -117,22 +117,4 @@ def period(values: NDArray[np.floating], least: float) -> Period | None:
     return Period((int(signed[0]), int(signed[1])), strength) if strength > 0 else None
 
 
-def likeness(picture: NDArray[np.uint8], places: NDArray[np.floating], side: int) -> float | None:
-    """How alike the patches (side x side pixels) around `places` (peaks, 2), y, x in pixels, of a torus are.
-
-    The mean of Pearson's correlation over all pairs; None where there are fewer than two places.
-    """
-    if len(places) < 2:
-        return None
-    height, width = picture.shape[:2]
-    reach = np.arange(side) - side // 2
-    patches = []
-    for y, x in np.rint(places).astype(int):
-        patch = picture[(y + reach)[:, None] % height, (x + reach)[None, :] % width].astype(np.float64).ravel()
-        patch -= patch.mean()
-        patches.append(patch / (np.linalg.norm(patch) or 1.0))
-    alike = np.array(patches) @ np.array(patches).T
-    return float((alike.sum() - np.trace(alike)) / (len(patches) * (len(patches) - 1)))
-
-
-__all__ = ["APART", "SHARE", "Peaks", "Period", "likeness", "peaks", "period"]
+__all__ = ["APART", "SHARE", "Peaks", "Period", "peaks", "period"]

@@ -15,6 +15,7 @@ from patchmine.geometry import ReceptiveField
 from patchmine.index import Index
 from patchmine.network import Network, Tap, last_call, run_until, survey, tapped
 from patchmine.ranking import Float32, Int64
+from patchmine.study.alike import Vectors, responses
 from patchmine.study.peaks import peaks
 from patchmine.units import Position, Unit
 
@@ -30,7 +31,8 @@ class InPhotographs:
 
     `positions` int64 (photographs, 2) are y, x in the grid, `visible` float64 (photographs,) the share of each one's
     receptive field inside the input, `counts` int64 (photographs,) the peaks of the unit's map, -1 where the photograph
-    could not be read. `pictures` uint8 (n, height, width, 3) are the first few as the network sees them.
+    could not be read. `pictures` uint8 (n, height, width, 3) are the first few as the network sees them, and
+    `responses` (n, channels) what the layer does at the strongest position of these, as `alike.responses` has it.
     """
 
     grid: tuple[int, int]
@@ -38,6 +40,7 @@ class InPhotographs:
     visible: NDArray[np.float64]
     counts: Int64
     pictures: NDArray[np.uint8]
+    responses: Vectors
     centredness: Centredness
 
 
@@ -78,14 +81,17 @@ def in_photographs(
     tap = survey(network.module, network.blank(), [unit.layer])[0]
     counts = np.full(len(images), -1, np.int64)
     shown: list[NDArray[np.uint8]] = []
+    heard: list[Vectors] = []
     for number, image in enumerate(images.tolist()):
         try:
             pixels = prepare(index.photograph(image), index.preprocessing).tensor
         except PhotographError:
             continue
+        maps = _maps(network, tap, pixels)
         if len(shown) < pictures:
             shown.append(pixels.permute(1, 2, 0).numpy())
-        counts[number] = len(peaks(_map(network, tap, unit.channel, pixels), apart))
+            heard.append(responses(maps, positions[number : number + 1], unit.channel))
+        counts[number] = len(peaks(maps[unit.channel], apart))
     alike = [one for one in shown if one.shape == shown[0].shape]
     return InPhotographs(
         field.grid,
@@ -93,14 +99,16 @@ def in_photographs(
         visible,
         counts,
         np.stack(alike) if alike else np.zeros((0, 1, 1, 3), np.uint8),
+        np.concatenate(heard) if heard else np.zeros((0, 1)),
         centredness(field, unit.channel, positions),
     )
 
 
-def _map(network: Network, tap: Tap, channel: int, pixels: torch.Tensor) -> Float32:
+def _maps(network: Network, tap: Tap, pixels: torch.Tensor) -> Float32:
+    """All of the layer: (channels, grid height, grid width)."""
     found: list[torch.Tensor] = []
     with torch.inference_mode():
-        see = last_call(tap, lambda out: found.append(tap.layout.grid_of(out)[0, channel].float().clone()))
+        see = last_call(tap, lambda out: found.append(tap.layout.grid_of(out)[0].float().clone()))
         with tapped(network.module, {tap.layer: see}):
             run_until(network.module, normalised(pixels[None], network.preprocessing), tap.layer, tap.calls)
     array: Float32 = found[0].numpy()

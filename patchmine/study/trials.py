@@ -240,6 +240,15 @@ class Laboratory:
         self._keep(result)
         return result
 
+    def everything(self, result: Result) -> Float32:
+        """The maps of all the layer's channels for a trial's pictures: (seeds, channels, grid, grid)."""
+        size = (result.trial.side, result.trial.side)
+        module, subject = self._module(result.trial.padding), self.subject
+        ascent = Ascent(module, subject.layer, whole(size), subject.preprocessing)
+        pictures = torch.from_numpy(result.pictures).permute(0, 3, 1, 2)
+        found: Float32 = ascent.activations(pictures).float().numpy().copy()
+        return found
+
     def _module(self, padding: Mode) -> nn.Module:
         """The network with that padding; a torus is made sure of."""
         if padding not in self.modules:

@@ -7,17 +7,20 @@ reason, where there is nothing to measure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from patchmine.study.alike import Alike, among, patches
 from patchmine.study.counting import Estimate, exponent, ratio, ratio_over
-from patchmine.study.peaks import APART, Peaks, likeness, period
+from patchmine.study.peaks import APART, Peaks, period
 from patchmine.study.photographs import InPhotographs
 from patchmine.study.trials import Result, Subject, Trial
 
 UNMEASURED = "not measured"
+ALIKE = 0.5
+"""Cosine of what the layer makes of the repeats, from which on they are called alike."""
 BORDER = 0.5
 """Of the field's side, that a cell's centre has to be from the edge of the canvas to count as the middle."""
 
@@ -160,15 +163,19 @@ def _density(results: Results, subject: Subject, level: float) -> Estimate | Non
     return None
 
 
-def periodic(results: Results, subject: Subject) -> Verdict:
-    """Are the repeats on the torus, the canvas without an end, identical?"""
-    question = "periodic"
-    level = reference(results, subject)
+def endless(results: Results, subject: Subject) -> Result | None:
+    """The largest torus with images on it that is no smaller than the trained canvas: the canvas without an end."""
     found = [r for t, r in results.items() if t.padding == "circular" and t.objective == "channel" and not r.refused]
-    found = [result for result in found if result.trial.side >= subject.base]
-    if level is None or not found:
+    large = [result for result in found if result.trial.side >= subject.base]
+    return max(large, key=lambda result: result.trial.side, default=None)
+
+
+def periodic(results: Results, subject: Subject, heard: Alike | None = None) -> Verdict:
+    """Are the repeats on the torus, the canvas without an end, identical? `heard` is what the layer makes of them."""
+    question = "periodic"
+    level, largest = reference(results, subject), endless(results, subject)
+    if level is None or largest is None:
         return Verdict(question, UNMEASURED, subject.fixed or "there is no image on a torus that is large enough")
-    largest = max(found, key=lambda result: result.trial.side)
     strengths, lengths, alike, spacings, regular, pictured = [], [], [], [], [], []
     for one, picture, values in zip(counted(largest, subject, level), largest.pictures, largest.maps, strict=True):
         apart = period(values, APART * subject.pattern / subject.stride)
@@ -178,7 +185,7 @@ def periodic(results: Results, subject: Subject) -> Verdict:
         shift = period(picture.astype(np.float64).mean(2), APART * subject.pattern)
         if shift is not None:
             pictured.append(shift.strength)
-        same = likeness(picture, subject.places(one), min(subject.pattern, largest.trial.side // 2))
+        same = among(patches(picture, subject.places(one), min(subject.pattern, largest.trial.side // 2)))
         if same is not None:
             alike.append(same)
         nearest = one.nearest() * subject.stride
@@ -191,6 +198,7 @@ def periodic(results: Results, subject: Subject) -> Verdict:
         "map_period_px": lengths,
         "picture_autocorrelation": pictured,
         "patch_likeness": alike,
+        "response_likeness": None if heard is None else asdict(heard),
         "spacing_px": spacings,
         "spacing_over_field": [spacing / subject.pattern for spacing in spacings],
         "spacing_variation": regular,
@@ -198,13 +206,26 @@ def periodic(results: Results, subject: Subject) -> Verdict:
     if not alike or not strengths:
         return Verdict(question, UNMEASURED, "there are fewer than two peaks on the torus", numbers)
     likewise, strength = float(np.mean(alike)), float(np.mean(strengths))
-    word = "identical" if likewise > 0.9 and strength > 0.8 else "alike" if likewise > 0.3 else "varied"
+    repeats = None if heard is None else heard.repeats
+    if likewise > 0.9 and strength > 0.8:
+        word = "identical"
+    elif likewise > 0.3 or (repeats is not None and repeats > ALIKE):
+        word = "alike"
+    else:
+        word = "varied"
     spaced = f"; they lie {np.mean(spacings):.0f} px apart" if spacings else ""
     because = (
-        f"patches around the peaks correlate at {likewise:.2f}, the map with itself at its period at {strength:.2f} "
-        f"(1 would be identical){spaced}"
+        f"patches around the peaks correlate at {likewise:.2f} pixel by pixel{_as_heard(heard)}, the map with itself "
+        f"at its period at {strength:.2f} (1 would be identical){spaced}"
     )
     return Verdict(question, word, because, numbers)
+
+
+def _as_heard(heard: Alike | None) -> str:
+    if heard is None or heard.repeats is None:
+        return ""
+    real = "" if heard.photographs is None else f", where those of different photographs do at {heard.photographs:.2f}"
+    return f" and at {heard.repeats:.2f} in what the layer makes of them{real}"
 
 
 def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) -> Verdict:
@@ -244,10 +265,12 @@ def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) 
     return Verdict(question, word, because, numbers)
 
 
-def verdicts(results: Results, subject: Subject, seen: InPhotographs | None) -> list[Verdict]:
+def verdicts(
+    results: Results, subject: Subject, seen: InPhotographs | None, heard: Alike | None = None
+) -> list[Verdict]:
     """All but that on noise, which `noise` has."""
-    found = [judge(results, subject) for judge in (pitch_or_count, corners, periodic)]
-    return [*found, in_the_data(results, subject, seen)]
+    grown, border = pitch_or_count(results, subject), corners(results, subject)
+    return [grown, border, periodic(results, subject, heard), in_the_data(results, subject, seen)]
 
 
 def conclusion(found: Sequence[Verdict]) -> str:
@@ -293,4 +316,14 @@ def conclusion(found: Sequence[Verdict]) -> str:
     return " ".join(parts)
 
 
-__all__ = ["Verdict", "conclusion", "corners", "in_the_data", "periodic", "pitch_or_count", "reference", "verdicts"]
+__all__ = [
+    "Verdict",
+    "conclusion",
+    "corners",
+    "endless",
+    "in_the_data",
+    "periodic",
+    "pitch_or_count",
+    "reference",
+    "verdicts",
+]

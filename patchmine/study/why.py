@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import numpy as np
 
 from patchmine import request
 from patchmine.errors import PatchmineError, RequestError, UnitError
@@ -16,6 +18,7 @@ from patchmine.index import Index
 from patchmine.network import Network
 from patchmine.request import Progress
 from patchmine.shardfile import write_atomically
+from patchmine.study.alike import Alike, responses
 from patchmine.study.noise import Noise, noise, unmeasured
 from patchmine.study.padding import padded
 from patchmine.study.peaks import APART
@@ -23,7 +26,7 @@ from patchmine.study.photographs import InPhotographs, in_photographs
 from patchmine.study.settings import Settings
 from patchmine.study.torus import stride
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, affordable, plan, price, step_seconds
-from patchmine.study.verdicts import Verdict, conclusion, verdicts
+from patchmine.study.verdicts import Verdict, conclusion, endless, verdicts
 from patchmine.units import Position, Unit
 
 CELLS = "trials"
@@ -108,8 +111,20 @@ def study(
     cells = APART * subject.pattern / subject.stride
     seen = _or_none(lambda: in_photographs(index, unit, network, cells), shown)
     heard = _or_none(lambda: noise(results, subject, seen), shown)
-    judged = [*verdicts(results, subject, seen), heard.verdict if heard else unmeasured()]
+    repeats = _or_none(lambda: alike(laboratory, results, seen), shown)
+    judged = [*verdicts(results, subject, seen, repeats), heard.verdict if heard else unmeasured()]
     return Study(unit, found.name, subject, settings, results, left_out, seen, heard, judged, perf_counter() - began)
+
+
+def alike(laboratory: Laboratory, results: Mapping[Trial, Result], seen: InPhotographs | None) -> Alike | None:
+    """What the layer makes of the repeats on the largest torus, and of photographs; None where there is no torus."""
+    subject = laboratory.subject
+    largest = endless(results, subject)
+    if largest is None:
+        return None
+    pairs = zip(laboratory.everything(largest), largest.peaks(subject, APART), strict=True)
+    synthetic = [responses(maps, one.cells, subject.channel) for maps, one in pairs]
+    return Alike.of(synthetic, seen.responses if seen else np.zeros((0, 1)))
 
 
 @dataclass(frozen=True)
