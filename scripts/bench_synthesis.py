@@ -1,7 +1,7 @@
 """What a synthetic image costs beyond the passes through the network, and how torch-lucent fares beside it.
 
     python scripts/bench_synthesis.py INDEX [--steps 256] [--rounds 1] [--images 1 16]
-    python scripts/bench_synthesis.py INDEX --lucent [--units 8] [--steps 256]
+    python scripts/bench_synthesis.py INDEX --lucent [--units 64] [--steps 256] [--together 16]
 
 The first: seconds per image of the neuron objective at the default settings, everything included, and as a ratio to as
 many bare passes forward and backward of the same network, prepared alike, on the same canvas, one after each step;
@@ -9,9 +9,10 @@ medians of rounds. With fewer steps than the default what is done once for an im
 
 The second, after `pip install torch-lucent`: the same units, network, steps and canvas (the network's whole input) in
 one run, with the neuron objective of both: the largest activation anywhere on the finished picture, with eight bits and
-unmoved, and seconds per image, one image at a time. Two things are done for lucent 0.1.8: what it takes from kornia
-(get_rotation_matrix2d, warp_affine) has moved and is put where it looks for it; and it normalises as the networks of
-torchvision want it, so it is given this network's numbers instead, after its standard transformations.
+unmoved, and seconds per image, one image at a time or in batches of the same size. Two things are done for lucent
+0.1.8: what it takes from kornia (get_rotation_matrix2d, warp_affine) has moved and is put where it looks for it; and it
+normalises as the networks of torchvision want it, so it is given this network's numbers instead, after its standard
+transformations.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def cost(index: Index, network: Network, steps: int, rounds: int, batches: list[
             print(f"{layer:10}  {sides}  {images:6}  {each:28.2f}  {all_passes:11.2f}  {ratio:5.2f}", flush=True)
 
 
-def against_lucent(index: Index, network: Network, other: Network, units: int, steps: int) -> None:
+def against_lucent(index: Index, network: Network, other: Network, units: int, steps: int, together: int) -> None:
     """`other` is the same network for lucent, which leaves hooks on it that cannot be copied."""
     import kornia
     from kornia.geometry import transform as moved
@@ -108,36 +109,39 @@ def against_lucent(index: Index, network: Network, other: Network, units: int, s
     rows = []
     for layer in LAYERS:
         ascent = Ascent(network.module, layer, whole(size), network.preprocessing)
-        for channel in np.sort(rng.choice(index.layers[layer], units // len(LAYERS), replace=False)).tolist():
+        drawn = np.sort(rng.choice(index.layers[layer], units // len(LAYERS), replace=False)).tolist()
+        for start in range(0, len(drawn), together):
+            channels = drawn[start : start + together]
             began = perf_counter()
-            (found,) = ascent.run([channel], Recipe(steps=steps).settled())
-            mine = perf_counter() - began
+            found = ascent.run(channels, Recipe(steps=steps).settled())
+            mine = (perf_counter() - began) / len(channels)
             torch.manual_seed(0)
             np.random.seed(0)
+            wanted = [objectives.neuron(layer.replace(".", "_"), c, batch=n) for n, c in enumerate(channels)]
             began = perf_counter()
-            (picture,) = render.render_vis(
+            (pictures,) = render.render_vis(
                 other.module,
-                objectives.neuron(layer.replace(".", "_"), channel),
-                lambda: param.image(size[1], h=size[0]),
+                objectives.Objective.sum(wanted),
+                lambda count=len(channels): param.image(size[1], h=size[0], batch=count),
                 transforms=own,
                 thresholds=(steps,),
                 preprocess=False,
                 progress=False,
                 show_image=False,
             )
-            theirs = perf_counter() - began
-            pixels = torch.from_numpy((picture * 255).round().clip(0, 255).astype(np.uint8)).permute(0, 3, 1, 2)
-            reached = float(ascent.activations(pixels)[0, channel].max())
-            rows.append((float(found.activations.max()), mine, reached, theirs))
-            print(
-                f"{layer + ':' + str(channel):14}  {rows[-1][0]:9.1f}  {mine:7.1f}  {reached:8.1f}  {theirs:7.1f}",
-                flush=True,
-            )
+            theirs = (perf_counter() - began) / len(channels)
+            pixels = torch.from_numpy((pictures * 255).round().clip(0, 255).astype(np.uint8)).permute(0, 3, 1, 2)
+            reached = ascent.activations(pixels)
+            for n, one in enumerate(found):
+                rows.append((float(one.activations.max()), mine, float(reached[n, one.channel].max()), theirs))
+                unit = f"{layer}:{one.channel}"
+                print(f"{unit:14}  {rows[-1][0]:9.1f}  {mine:7.1f}  {rows[-1][2]:8.1f}  {theirs:7.1f}", flush=True)
     table = np.array(rows)
     higher = (table[:, 0] > table[:, 2]).sum()
     print(
         f"higher in {higher} of {len(rows)} units; {np.median(table[:, 0] / table[:, 2]):.2f} times as high, in "
-        f"{np.median(table[:, 1] / table[:, 3]):.2f} of the time (medians)"
+        f"{np.median(table[:, 1] / table[:, 3]):.2f} of the time (medians); "
+        f"{table[:, 1].mean():.1f} and {table[:, 3].mean():.1f} s an image (means)"
     )
 
 
@@ -145,7 +149,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("index", type=Path)
     parser.add_argument("--lucent", action="store_true")
-    parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--units", type=int, default=64)
+    parser.add_argument("--together", type=int, default=16)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--images", type=int, nargs="+", default=[1, 16])
@@ -153,7 +158,9 @@ def main() -> None:
     index = patchmine.open_index(given.index)
     network = load_for_index(index.job)
     if given.lucent:
-        against_lucent(index, network, load_for_index(index.job), given.units, given.steps or Recipe.steps)
+        against_lucent(
+            index, network, load_for_index(index.job), given.units, given.steps or Recipe.steps, given.together
+        )
     else:
         cost(index, network, given.steps or Recipe.steps, given.rounds, given.images)
 

@@ -75,6 +75,8 @@ def row(reports: list[dict[str, Any]]) -> list[str]:
         middle("positions in the data", "off_centre_z", form="{:.1f}"),
         middle("positions in the data", "padding_share", form="{:.0%}"),
         middle("periodic", "spacing_over_field"),
+        middle("periodic", "response_likeness", "repeats"),
+        middle("periodic", "response_likeness", "photographs"),
         middle("noise", "plain pixels", "slope", form="{:.1f}"),
         middle("noise", "robust", "slope", form="{:.1f}"),
         middle("noise", "photographs", "slope", form="{:.1f}"),
@@ -100,6 +102,7 @@ def main() -> None:
     header = [
         "layer", "units", "field, px", "pitch", "exponent", "on the torus", "torus / border", "kept when moved",
         "peaks, synthetic", "peaks, photograph", "z of centre", "padding", "spacing / field",
+        "repeats alike", "photographs alike",
         "slope, pixels", "robust", "photographs", "gradient",
     ]  # fmt: skip
     print(table(header, [row(of_layer) for of_layer in layers.values()]))

@@ -16,7 +16,7 @@ from patchmine.geometry import Preprocessing
 from patchmine.network import survey
 from patchmine.recipe import Recipe
 from patchmine.study.padding import check_room, extended, padded
-from patchmine.study.torus import check_torus, stride, torus, whole_side
+from patchmine.study.torus import check_torus, stride, torus
 from patchmine.synthesis import Ascent, synthesize
 
 PREPROCESSING = Preprocessing(40, (32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -122,13 +122,11 @@ def test_the_torus_is_exact_at_every_layer(circular):
     assert torus(Branching().eval(), "first", SIZE) > 0.1
     assert stride(circular, "first") == (2, 2)
     assert stride(circular, "last") == (8, 8)
-    assert [whole_side(circular, "last", side) for side in (1, 8, 9, 224)] == [8, 8, 16, 224]
 
 
 def test_unequal_strides():
     network = padded(nn.Sequential(LAYERS["average"], nn.Conv2d(3, 2, 3, stride=3, padding=1)), "circular")
     assert stride(network, "1") == (6, 12)
-    assert whole_side(network, "1", 13) == 24
     assert torus(network, "1", (12, 36)) < 1e-5
 
 
@@ -191,7 +189,7 @@ def test_canvases_that_do_not_fit_are_refused(circular):
         stride(padded(pooled, "circular"), "1")
     adaptive = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.AdaptiveAvgPool2d(6))
     with pytest.raises(RequestError, match="6x6 cells however small"):
-        whole_side(padded(adaptive, "circular"), "1", 24)
+        stride(padded(adaptive, "circular"), "1")
     assert torus(padded(adaptive, "circular"), "1", (24, 24)) < 1e-5
     fixed = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Flatten(), nn.Linear(2 * 24 * 24, 3))
     with pytest.raises(RequestError, match="cannot take a canvas of 1x1"):

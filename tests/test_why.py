@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 import patchmine
 from patchmine.geometry import Preprocessing
@@ -18,7 +20,7 @@ from patchmine.study.report import write_report
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Subject, Trial, affordable, plan, price
 from patchmine.study.verdicts import UNMEASURED, corners, in_the_data, periodic, pitch_or_count
-from patchmine.study.why import alike, study
+from patchmine.study.why import alike, study, subject_of
 from patchmine.units import Unit
 
 QUICK = ("--steps", 3, "--seeds", 2, "--canvas", 48, "--budget", 1000)
@@ -179,6 +181,16 @@ def test_a_layer_without_another_canvas_is_answered_as_far_as_it_goes(tmp_path):
         assert verdict.word == UNMEASURED
     assert corners(found, of).because == "unit has one cell"
     assert alike(laboratory, found, None) is None
+
+
+def test_a_layer_with_two_strides_keeps_its_canvas(shapes_index):
+    unit = Unit("shape", 0)
+    network = shapes_index.loader()()
+    assert subject_of(shapes_index, unit, network).fixed is None
+    wide = nn.Sequential(OrderedDict(shape=nn.Conv2d(3, 8, 7, stride=(4, 8), padding=3))).eval()
+    of = subject_of(shapes_index, unit, replace(network, module=wide))
+    assert of.fixed == "shape has a stride of 4 px down and 8 px across: choose a layer with one stride"
+    assert {trial.side for trial in plan(of)} == {of.native}
 
 
 def test_repeats_are_alike_where_the_layer_makes_the_same_of_them(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import lcm
 
 import torch
 from torch import Tensor, nn
@@ -61,15 +60,6 @@ def check_torus(module: nn.Module, layer: str, size: tuple[int, int]) -> float:
         f"{layer} cannot be put on a torus: at {place} the map changes by {broken:.1g} of its largest value when the "
         "input is rolled, so it pads in its own code or looks at where it is; choose a layer before it"
     )
-
-
-def whole_side(module: nn.Module, layer: str, side: int) -> int:
-    """The smallest side in pixels, of at least `side`, that is a whole number of the layer's strides.
-
-    Such a side is exact for all layers before it too. Raises as `stride` does.
-    """
-    step = lcm(*stride(module, layer))
-    return max(-(-side // step), 1) * step
 
 
 def stride(module: nn.Module, layer: str) -> tuple[int, int]:
@@ -180,4 +170,4 @@ def _noise(module: nn.Module, size: tuple[int, int]) -> Tensor:
     return noise.to(some.device, some.dtype)
 
 
-__all__ = ["TOLERANCE", "change_when_rolled", "check_torus", "stride", "torus", "whole_side"]
+__all__ = ["TOLERANCE", "change_when_rolled", "check_torus", "stride", "torus"]

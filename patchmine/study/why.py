@@ -63,11 +63,7 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
     seen = field.group(unit.channel).seen(Position(field.grid[0] // 2, field.grid[1] // 2))
     effective = field.effective_size(request.SHARE)
     side = min(max(seen.width, seen.height), effective or native, native)
-    fixed = None
-    try:
-        step = max(stride(padded(network.module, "circular"), unit.layer))
-    except RequestError as error:
-        step, fixed = native, str(error)
+    step, fixed = _stride(network, unit.layer, native)
     return Subject(
         network.module,
         unit.layer,
@@ -80,6 +76,17 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
         field.centre(unit.channel, Position(0, 0)),
         fixed,
     )
+
+
+def _stride(network: Network, layer: str, native: int) -> tuple[int, str | None]:
+    """The layer's, in pixels; or the trained canvas, and why there is no other."""
+    try:
+        down, across = stride(padded(network.module, "circular"), layer)
+    except RequestError as error:
+        return native, str(error)
+    if down != across:
+        return native, f"{layer} has a stride of {down} px down and {across} px across: choose a layer with one stride"
+    return down, None
 
 
 def study(
