@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchmine import digests, store
+from patchmine import digests, storing
 from patchmine.decode import normalised, prepare
 from patchmine.effective import Hit, effective_field
 from patchmine.errors import PhotographError, RequestError
@@ -54,7 +54,7 @@ class Fields:
 
     def plans(
         self, job: Job, files: Sequence[ShardFile], source: Source, entries: Sequence[Entry], workers: int
-    ) -> list[store.LayerPlan]:
+    ) -> list[storing.LayerPlan]:
         """What publishing has to know of each layer, from all shards of the job; `workers` threads measure."""
         whole = self.network.preprocessing.view == "whole"
         nominal = self.network.preprocessing.crop
@@ -63,13 +63,13 @@ class Fields:
 
         records = [record for file in files for record in file.about["images"]]
 
-        def plan(number: int) -> store.LayerPlan:
+        def plan(number: int) -> storing.LayerPlan:
             tap = self.taps[number]
             exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
             hits = self._hits(exact, source, entries, _strongest(files, number, tap, job.shard_size), records)
             effective = effective_field(replica(self.network.module), tap, hits)
             measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
-            return store.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
+            return storing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
 
         for size in wanted:
             self.at(size)  # before the threads ask for them

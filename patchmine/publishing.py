@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from patchmine import digests, labels, store, vectors
+from patchmine import digests, labels, store, storing, vectors
 from patchmine.job import Job
 from patchmine.shardfile import ShardFile
 from patchmine.stages import Stages
@@ -57,7 +57,7 @@ def publish(
     directory: Path,
     job: Job,
     files: Sequence[ShardFile],
-    layers: Sequence[store.LayerPlan],
+    layers: Sequence[storing.LayerPlan],
     timing: Timing,
 ) -> dict[str, Any]:
     """Make the index in `directory` from all shards of the job, and return its manifest. Raises OSError."""
@@ -67,11 +67,11 @@ def publish(
     making.mkdir()
     activations = making / store.ACTIVATIONS
     with stages.timed("table"):
-        counts = store.write_activations(activations, job.digest, files, layers, job.keep, job.table)
+        counts = storing.write_activations(activations, job.digest, files, layers, job.keep, job.table)
         content = _content(job, layers, counts)
     with stages.timed("labels"):
         content["labels"] = _label(making, activations, content)
-        store.attach_manifest(activations, content)
+        storing.attach_manifest(activations, content)
     with stages.timed("faiss"):
         vectors.build(store.Store(making, content), making)
     with stages.timed("checksums"):
@@ -89,7 +89,7 @@ def publish(
     }
     for name in (store.ACTIVATIONS, store.PATCHES):
         (making / name).replace(directory / name)
-    store.write_manifest(directory, manifest)
+    storing.write_manifest(directory, manifest)
     return manifest
 
 
@@ -101,11 +101,11 @@ def _label(making: Path, activations: Path, content: Mapping[str, Any]) -> dict[
     finally:
         opened.close()
     if found.layers:
-        store.write_labels(activations, found.words, found.layers)
+        storing.write_labels(activations, found.words, found.layers)
     return found.about
 
 
-def _content(job: Job, layers: Sequence[store.LayerPlan], counts: Mapping[str, Any]) -> dict[str, Any]:
+def _content(job: Job, layers: Sequence[storing.LayerPlan], counts: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest as far as it does not depend on when and how fast the index was made."""
     reasons = Counter(entry["reason"].partition(":")[0] for entry in counts["skipped"])
     return {

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmine import models, store
+from patchmine import models, store, storing
 from patchmine.decode import decoder_name
 from patchmine.engines import shard_path
 from patchmine.executors import Reduced
@@ -66,7 +66,7 @@ def main() -> int:
     )
     fields = receptive_fields(network.module, network.preprocessing.crop, job.layers)
     plans = [
-        store.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, FieldsBySize((fields[tap.layer],)), True)
+        storing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, FieldsBySize((fields[tap.layer],)), True)
         for tap in taps
     ]
     with tempfile.TemporaryDirectory() as temporary:

@@ -21,7 +21,7 @@ FLOORS = [
         "likeness class_match picking canvas straight parametrization",
         "job decode network tar_headers weights crops naming labelling",
         "field_moves field_calls field_windows checked datasets",
-        "layers field_rules observer sources models store",
+        "layers field_rules observer sources models store storing",
         "receptive effective folding executors gpu reduction vectors class_file rectifying robustness objectives",
         "synthesis",
         "index similarity firing looking projecting labels names_file facets answers "
