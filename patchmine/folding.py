@@ -36,7 +36,7 @@ def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
         fused = fuse_conv_bn_eval(modules[conv], modules[norm])
         _replace(candidate, conv, fused)
         _replace(candidate, norm, _rest(modules[norm]))
-    noise = torch.randn(blank.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.device)
     for expected, found in zip(_seen(module, taps, noise), _seen(candidate, taps, noise), strict=True):
         if not torch.allclose(expected, found, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
             return replica(module)

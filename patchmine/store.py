@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from patchmine.errors import StoreError
 from patchmine.geometry import FieldsBySize
 from patchmine.ranking import Float32, Int64, TopK, sort_keys
 from patchmine.units import Position
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = 1
 MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (

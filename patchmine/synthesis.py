@@ -19,6 +19,7 @@ from torch.optim.adam import adam
 
 from patchmine import allocator
 from patchmine.canvas import Canvas
+from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.folding import folded, replica
 from patchmine.geometry import Preprocessing
@@ -103,7 +104,7 @@ class Ascent:
         self.device = some.device
         if self.device.type == "cpu":
             allocator.keep_blocks()
-        self.layer = layer
+        self.layer, self.preprocessing = layer, preprocessing
         self.original = replica(module).eval()
         self.tap = _surveyed(self.original, layer, canvas)
         self.canvas = _with_position(canvas, self.tap)
@@ -158,10 +159,6 @@ class Ascent:
             run_until(module, inputs, self.layer, self.tap.calls)
         return found[0]
 
-    def normalised(self, pictures: Tensor) -> Tensor:
-        """Of pictures in 0..1."""
-        return pictures * self.gain + self.offset
-
     def _parametrization(self, recipe: Recipe, amplitudes: Tensor | None) -> Parametrization:
         size = (self.canvas.picture.height, self.canvas.picture.width)
         if recipe.method == "pixels":
@@ -193,7 +190,7 @@ class Ascent:
     def activations(self, pictures: Tensor) -> Tensor:
         """The maps of the network as it was given, for pictures uint8 (images, 3, height, width) in the canvas."""
         with torch.inference_mode():
-            inputs = self.normalised(pictures.to(self.device, torch.float32) / 255)
+            inputs = normalised(pictures.to(self.device), self.preprocessing)
             return torch.cat([self.maps(centred(one[None], self.canvas), self.original).clone() for one in inputs])
 
 
@@ -205,9 +202,9 @@ class _Climb:
     ) -> None:
         self.ascent, self.kind, self.recipe = ascent, kind, recipe
         self.parameters = parameters
-        self.draw = drawing(recipe.seed, "movements")
         moving = ascent.sees() if recipe.one_position and recipe.jitter else None
-        self.movements = Movements(ascent.canvas, recipe, ascent.gain, ascent.offset, moving)
+        draw = drawing(recipe.seed, "movements")
+        self.movements = Movements(ascent.canvas, recipe, draw, ascent.gain, ascent.offset, moving)
         of = torch.tensor(channels, device=ascent.device)
         assert ascent.canvas.position is not None
         self.objective: Objective = objective(recipe, of, ascent.canvas.position)
@@ -221,7 +218,7 @@ class _Climb:
 
     @property
     def over(self) -> bool:
-        return len(self.stopped) + int(self.dead.sum()) == len(self.dead)
+        return all(image in self.stopped or dead for image, dead in enumerate(self.dead.tolist()))
 
     def step(self, number: int) -> None:
         scores, gradient = self._gradient()
@@ -238,7 +235,7 @@ class _Climb:
 
     def _gradient(self) -> tuple[Tensor, Tensor]:
         parameters = self.parameters.detach().requires_grad_()
-        inputs = self.movements.placed(self.kind.pictures(parameters), self.draw)
+        inputs = self.movements.placed(self.kind.pictures(parameters))
         scores = self.objective(self.ascent.maps(inputs.contiguous(memory_format=torch.channels_last))).float()
         if not scores.requires_grad:  # nothing of the input takes part
             return scores.detach(), torch.zeros_like(parameters)

@@ -40,6 +40,7 @@ def without_border(told: list[dict[str, Any]]) -> str:
     pairs = [
         pair
         for one in told
+        if "peaks_on_torus" in one["corners"]
         for pair in zip(one["corners"]["peaks_on_torus"], one["corners"]["peaks_with_border"], strict=True)
     ]
     return str(ratio_over(pairs))
@@ -76,7 +77,8 @@ def row(reports: list[dict[str, Any]]) -> list[str]:
         middle("positions in the data", "padding_share", form="{:.0%}"),
         middle("periodic", "spacing_over_field"),
         middle("periodic", "response_likeness", "repeats"),
-        middle("periodic", "response_likeness", "photographs"),
+        middle("periodic", "response_likeness", "anywhere"),
+        middle("positions in the data", "off_centre_padded_alike_z", form="{:.1f}"),
         middle("noise", "plain pixels", "slope", form="{:.1f}"),
         middle("noise", "robust", "slope", form="{:.1f}"),
         middle("noise", "photographs", "slope", form="{:.1f}"),
@@ -102,7 +104,7 @@ def main() -> None:
     header = [
         "layer", "units", "field, px", "pitch", "exponent", "on the torus", "torus / border", "kept when moved",
         "peaks, synthetic", "peaks, photograph", "z of centre", "padding", "spacing / field",
-        "repeats alike", "photographs alike",
+        "repeats alike", "anywhere", "z, padded alike",
         "slope, pixels", "robust", "photographs", "gradient",
     ]  # fmt: skip
     print(table(header, [row(of_layer) for of_layer in layers.values()]))

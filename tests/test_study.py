@@ -83,24 +83,23 @@ def test_likeness_of_patches():
 
 
 def test_what_the_layer_makes_of_repeats():
-    """One pattern of channels at three peaks, another at the fourth; channel 5 is the unit and counts for nothing."""
+    """Three places with one pattern of channels and one with another; channel 5 is the unit and counts for nothing."""
     generator = np.random.default_rng(2)
-    maps = (10 + 0.01 * generator.standard_normal((40, 12, 12))).astype(np.float32)
-    one, other = generator.standard_normal((2, 40)).astype(np.float32)
-    cells = np.array([[1, 1], [5, 9], [10, 4], [7, 7]])
-    for y, x in cells[:3]:
-        maps[:, y, x] += one
-    maps[:, 7, 7] += other
-    maps[5, *cells.T] = 1000
-    found = responses(maps, cells, 5)
+    centre, one, other = generator.standard_normal((3, 40))
+    vectors = centre + np.stack([one, 2 * one, 3 * one, other])
+    vectors[:, 5] = 1000
+    found = responses(vectors, centre, 5)
     assert found.shape == (4, 39)
-    assert among(found[:3]) == pytest.approx(1, abs=0.01)
-    assert found[0] @ found[3] == pytest.approx(float(np.corrcoef(np.delete([one, other], 5, 1))[0, 1]), abs=0.15)
-    said = Alike.of([found[:2], found[2:3]], found[3:])
-    assert said.repeats == pytest.approx(1, abs=0.01) and said.images == pytest.approx(1, abs=0.01)
-    assert said.photographs is None and said.both < 0.5
-    assert Alike.of([found[:1]], np.zeros((0, 1))) == Alike(None, None, None, None)
-    assert among(responses(maps[:1], cells, 0)) is None  # a layer of one channel
+    assert found[0] @ found[1] == pytest.approx(1)
+    a, b = np.delete(one, 5), np.delete(other, 5)
+    cosine = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    assert found[0] @ found[3] == pytest.approx(cosine)
+    assert among(found) == pytest.approx((3 + 3 * cosine) / 6)
+    said = Alike.of([found[:3], found[:1]], [found], found[2:])
+    assert said == Alike(pytest.approx(1), pytest.approx((3 + 3 * cosine) / 6), pytest.approx(cosine))
+    assert said.excess == pytest.approx(1 - said.anywhere)
+    assert Alike.of([found[:1]], [found], found[:0]).excess is None
+    assert among(responses(vectors[:, :1], centre[:1], 0)) is None  # a layer of one channel
 
 
 def test_exponents_of_counts_whose_truth_is_known():

@@ -4,9 +4,11 @@ import json
 import shutil
 from collections import OrderedDict
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -15,7 +17,7 @@ from patchmine.geometry import Preprocessing
 from patchmine.request import Silent
 from patchmine.study import known
 from patchmine.study.alike import Alike
-from patchmine.study.photographs import centredness
+from patchmine.study.photographs import brought, centredness, in_photographs
 from patchmine.study.report import write_report
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Subject, Trial, affordable, plan, price
@@ -191,16 +193,58 @@ def test_a_layer_with_two_strides_keeps_its_canvas(shapes_index):
     of = subject_of(shapes_index, unit, replace(network, module=wide))
     assert of.fixed == "shape has a stride of 4 px down and 8 px across: choose a layer with one stride"
     assert {trial.side for trial in plan(of)} == {of.native}
+    assert of.stride == shapes_index.field("shape").group(0).stride[0]
 
 
-def test_repeats_are_alike_where_the_layer_makes_the_same_of_them(tmp_path):
+def test_repeats_are_alike_where_the_layer_makes_more_of_them_than_of_any_place(tmp_path):
     of = subject("pitch")
     found = run(of, tmp_path, (64,), steps=20)
-    for repeats, word in ((0.9, "alike"), (0.1, "varied"), (None, "varied")):
-        verdict = periodic(found, of, Alike(repeats, 0.2, 0.3, 0.1))
-        likeness = np.mean(verdict.numbers["patch_likeness"])
-        assert verdict.word == (word if likeness <= 0.3 else "alike")
-        assert ("what the layer makes of them" in verdict.because) == (repeats is not None)
+    for told, word in ((Alike(0.9, 0.6, 0.1), "alike"), (Alike(0.9, 0.8, 0.1), "varied"), (None, "varied")):
+        verdict = periodic(found, of, told)
+        assert np.mean(verdict.numbers["patch_likeness"]) <= 0.3  # pixel by pixel
+        assert verdict.word == word
+        assert ("to the layer's other units at 0.90" in verdict.because) == (told is not None)
+
+
+def test_what_the_layer_makes_of_pictures_is_what_was_kept_of_them(tmp_path):
+    of = subject("pitch")
+    found = run(of, tmp_path, (64,), steps=2)
+    for result in found.values():
+        for maps, kept in zip(Laboratory(of, Settings(2, 3), tmp_path).everything(result), result.maps, strict=True):
+            assert np.array_equal(maps[0], kept)
+
+
+def test_likeness_is_of_the_peaks_and_of_all_places(tmp_path):
+    torch.manual_seed(0)
+    layer = nn.Sequential(OrderedDict(unit=nn.Conv2d(3, 6, 9, stride=4, padding=4))).eval()
+    with torch.no_grad():
+        layer.unit.bias[2] = 1  # as high without the border as with it
+    of = Subject(layer, "unit", 2, PREPROCESSING, 64, 4, 9)
+    found = run(of, tmp_path, (64,), steps=30)
+    laboratory = Laboratory(of, Settings(30, 3), tmp_path)
+    generator = np.random.default_rng(0)
+    vectors, centre = generator.standard_normal((5, 6)), generator.standard_normal(6)
+    told = alike(laboratory, found, SimpleNamespace(vectors=vectors, centre=centre))
+    torus = found[Trial(64, "circular")]
+    peaks = []
+    for maps, one in zip(laboratory.everything(torus), torus.peaks(of, 0.25), strict=True):
+        mine = np.delete(np.array([maps[:, y, x] - centre for y, x in one.cells]), 2, 1)
+        unit = mine / np.linalg.norm(mine, axis=1, keepdims=True)
+        count = len(unit)
+        peaks.append(((unit @ unit.T).sum() - count) / (count * (count - 1)))
+    assert told.repeats == pytest.approx(np.mean(peaks))
+    assert -1 <= told.anywhere <= 1 and -1 <= told.photographs <= 1
+    assert alike(laboratory, found, SimpleNamespace(vectors=None, centre=None)) is None
+
+
+def test_of_whole_photographs_each_has_its_own_grid(shapes_index):
+    """The strongest place of each is read where it is, and brought to where it would be in the nominal grid."""
+    unit, network = Unit("shape", 0), shapes_index.loader()()
+    seen = in_photographs(shapes_index, unit, network, 2.0, most=5)
+    values, _, _ = shapes_index.store.top("shape", 0)
+    assert seen.vectors[:, 0] == pytest.approx(values[:5], rel=1e-3)
+    assert brought((2, 5), (4, 10), (8, 20)) == [5, 11]
+    assert brought((3, 9), (4, 10), (7, 7)) == [6, 6]
 
 
 def test_a_trial_that_cannot_be_read_is_made_again(tmp_path):

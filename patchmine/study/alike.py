@@ -20,25 +20,23 @@ Vectors = NDArray[np.float64]
 class Alike:
     """Mean cosines of `responses`; None where there are no two to compare.
 
-    `repeats`: of the peaks of one synthetic image with one another; `images`: with those of the images that began in
-    other noise. `photographs`: of the strongest places of different photographs. `both`: of the peaks with those.
+    `repeats`: of the peaks of a synthetic image with one another; `anywhere`: of all places of that image, of which the
+    peaks are a part. `photographs`: of the strongest places of different photographs.
     """
 
     repeats: float | None
-    images: float | None
+    anywhere: float | None
     photographs: float | None
-    both: float | None
+
+    @property
+    def excess(self) -> float | None:
+        """How much more alike the peaks are than any two places of their image."""
+        return None if self.repeats is None or self.anywhere is None else self.repeats - self.anywhere
 
     @classmethod
-    def of(cls, synthetic: Sequence[Vectors], photographs: Vectors) -> Alike:
-        """Of the `responses` at the peaks of each synthetic image, and at one place of each photograph."""
-        others = [between(one, other) for n, one in enumerate(synthetic) for other in synthetic[n + 1 :]]
-        return cls(
-            repeats=_mean([among(one) for one in synthetic]),
-            images=_mean(others),
-            photographs=among(photographs),
-            both=_mean([between(one, photographs) for one in synthetic]),
-        )
+    def of(cls, peaks: Sequence[Vectors], places: Sequence[Vectors], photographs: Vectors) -> Alike:
+        """Of the `responses` at the peaks and at all places of each image, and at one place of each photograph."""
+        return cls(_mean([among(one) for one in peaks]), _mean([among(one) for one in places]), among(photographs))
 
 
 def patches(picture: NDArray[np.uint8], places: NDArray[np.floating], side: int) -> Vectors:
@@ -55,14 +53,10 @@ def patches(picture: NDArray[np.uint8], places: NDArray[np.floating], side: int)
     return _directions(np.array([one - one.mean() for one in found]).reshape(-1, side * side * 3))
 
 
-def responses(maps: Float32, cells: NDArray[np.int64], channel: int) -> Vectors:
-    """What the layer does at `cells` (n, 2) of its maps (channels, grid height, grid width): (n, channels - 1).
-
-    Less the mean over all cells, so that it is what sets a place apart from the rest of its picture, and without the
-    unit itself, which is high at all its peaks.
-    """
-    found = maps[:, cells[:, 0], cells[:, 1]].T - maps.mean((1, 2))
-    return _directions(np.delete(found, channel, 1).astype(np.float64))
+def responses(vectors: Float32, centre: Float32, channel: int) -> Vectors:
+    """What the layer makes of places: of vectors (places, channels) what departs from `centre` (channels,), which is
+    the mean over photographs, without the unit itself, which is high at all its peaks: (places, channels - 1)."""
+    return _directions(np.delete(vectors - centre, channel, 1).astype(np.float64))
 
 
 def among(vectors: Vectors) -> float | None:
@@ -70,13 +64,8 @@ def among(vectors: Vectors) -> float | None:
     count = len(vectors)
     if count < 2 or not vectors.size:
         return None
-    cosines = vectors @ vectors.T
-    return float((cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
-
-
-def between(one: Vectors, other: Vectors) -> float | None:
-    """The mean cosine over all pairs of which one is of each; None where either has none."""
-    return float((one @ other.T).mean()) if one.size and other.size else None
+    with_itself = (vectors**2).sum()
+    return float(((vectors.sum(0) ** 2).sum() - with_itself) / (count * (count - 1)))
 
 
 def _directions(vectors: Vectors) -> Vectors:
@@ -90,4 +79,4 @@ def _mean(found: Sequence[float | None]) -> float | None:
     return float(np.mean(there)) if there else None
 
 
-__all__ = ["Alike", "Vectors", "among", "between", "patches", "responses"]
+__all__ = ["Alike", "Vectors", "among", "patches", "responses"]

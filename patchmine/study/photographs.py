@@ -15,24 +15,25 @@ from patchmine.geometry import ReceptiveField
 from patchmine.index import Index
 from patchmine.network import Network, Tap, last_call, run_until, survey, tapped
 from patchmine.ranking import Float32, Int64
-from patchmine.study.alike import Vectors, responses
 from patchmine.study.peaks import peaks
 from patchmine.units import Position, Unit
 
 STRONGEST = 100
 """Photographs that are looked at."""
 
-_ALIKE = 0.05  # in the share of a field that is padding: positions that are padded alike
+_PADDED_ALIKE = 0.05  # in the share of a field that is padding: positions that are padded alike
 
 
 @dataclass(frozen=True)
 class InPhotographs:
     """Of the photographs that drive a unit hardest, in descending order.
 
-    `positions` int64 (photographs, 2) are y, x in the grid, `visible` float64 (photographs,) the share of each one's
+    `positions` int64 (photographs, 2) are y, x in `grid`, to which those in photographs of another grid are brought;
+    `visible` float64 (photographs,) the share of each one's
     receptive field inside the input, `counts` int64 (photographs,) the peaks of the unit's map, -1 where the photograph
-    could not be read. `pictures` uint8 (n, height, width, 3) are the first few as the network sees them, and
-    `responses` (n, channels) what the layer does at the strongest position of these, as `alike.responses` has it.
+    could not be read. `pictures` uint8 (n, height, width, 3) are the first few as the network sees them.
+    Of as many, `vectors` float32 (m, channels) are what the layer does at the strongest position, and `centre` float32
+    (channels,) what it does over all positions; None where none could be read.
     """
 
     grid: tuple[int, int]
@@ -40,7 +41,8 @@ class InPhotographs:
     visible: NDArray[np.float64]
     counts: Int64
     pictures: NDArray[np.uint8]
-    responses: Vectors
+    vectors: Float32 | None
+    centre: Float32 | None
     centredness: Centredness
 
 
@@ -75,13 +77,15 @@ def in_photographs(
     values, images, places = (array[:most] for array in index.store.top(unit.layer, unit.channel))
     found = values > 0
     images, places = images[found], places[found]
-    field = index.field(unit.layer)
-    positions = np.array([divmod(int(place), field.grid[1]) for place in places], np.int64).reshape(-1, 2)
-    visible = np.array([field.visible(unit.channel, Position(int(y), int(x))) for y, x in positions])
+    fields = [index.field(unit.layer, int(image)) for image in images]
+    cells = [divmod(int(place), field.grid[1]) for place, field in zip(places, fields, strict=True)]
+    at = list(zip(cells, fields, strict=True))
+    visible = np.array([field.visible(unit.channel, Position(*cell)) for cell, field in at])
     tap = survey(network.module, network.blank(), [unit.layer])[0]
     counts = np.full(len(images), -1, np.int64)
     shown: list[NDArray[np.uint8]] = []
-    heard: list[Vectors] = []
+    vectors: list[Float32] = []
+    means: list[Float32] = []
     for number, image in enumerate(images.tolist()):
         try:
             pixels = prepare(index.photograph(image), index.preprocessing).tensor
@@ -90,18 +94,27 @@ def in_photographs(
         maps = _maps(network, tap, pixels)
         if len(shown) < pictures:
             shown.append(pixels.permute(1, 2, 0).numpy())
-            heard.append(responses(maps, positions[number : number + 1], unit.channel))
+            vectors.append(maps[:, *cells[number]].copy())
+            means.append(maps.mean((1, 2)))
         counts[number] = len(peaks(maps[unit.channel], apart))
-    alike = [one for one in shown if one.shape == shown[0].shape]
+    same_size = [one for one in shown if one.shape == shown[0].shape]
+    field = index.field(unit.layer)
+    positions = np.array([brought(cell, other.grid, field.grid) for cell, other in at], np.int64).reshape(-1, 2)
     return InPhotographs(
         field.grid,
         positions,
         visible,
         counts,
-        np.stack(alike) if alike else np.zeros((0, 1, 1, 3), np.uint8),
-        np.concatenate(heard) if heard else np.zeros((0, 1)),
+        np.stack(same_size) if same_size else np.zeros((0, 1, 1, 3), np.uint8),
+        np.stack(vectors) if vectors else None,
+        np.mean(means, 0) if means else None,
         centredness(field, unit.channel, positions),
     )
+
+
+def brought(cell: tuple[int, int], grid: tuple[int, int], to: tuple[int, int]) -> list[int]:
+    """The cell of another grid that lies where this one does in its own."""
+    return [int((at + 0.5) * wanted / cells) for at, cells, wanted in zip(cell, grid, to, strict=True)]
 
 
 def _maps(network: Network, tap: Tap, pixels: torch.Tensor) -> Float32:
@@ -124,7 +137,7 @@ def centredness(field: ReceptiveField, channel: int, positions: Int64) -> Centre
         return Centredness(0.0, float(off.mean()), 0.0, float(off.mean()), 0.0)
     visible = np.array([[field.visible(channel, Position(y, x)) for x in range(width)] for y in range(height)])
     mine = visible[positions[:, 0], positions[:, 1]]
-    same = [off[np.abs(visible - share) <= _ALIKE] for share in mine]
+    same = [off[np.abs(visible - share) <= _PADDED_ALIKE] for share in mine]
     return Centredness(
         found=float(off[positions[:, 0], positions[:, 1]].mean()),
         anywhere=float(off.mean()),
@@ -139,4 +152,4 @@ def _off(index: NDArray[np.int64], cells: int) -> NDArray[np.float64]:
     return np.abs(index - middle) / middle if middle else np.zeros(index.shape)
 
 
-__all__ = ["STRONGEST", "Centredness", "InPhotographs", "centredness", "in_photographs"]
+__all__ = ["STRONGEST", "Centredness", "InPhotographs", "brought", "centredness", "in_photographs"]

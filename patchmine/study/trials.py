@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -126,7 +126,9 @@ class Result:
 
     def kept_when_moved(self, subject: Subject) -> float | None:
         """What is left of the activation at its peaks when the picture is moved by half the canvas: the median of all
-        peaks of all seeds, 1 where nothing changes; None where there are no peaks."""
+        peaks of all seeds, 1 where nothing changes; None where there are no peaks, or no whole strides to move by."""
+        if subject.fixed:
+            return None
         half = self.trial.side // subject.stride // 2
         left = []
         for one, moved in zip(self.peaks(subject, APART), self.moved, strict=True):
@@ -235,19 +237,19 @@ class Laboratory:
         pictures, maps = np.stack([one.picture for one in found]), np.stack([one.activations for one in found])
         half = trial.side // subject.stride // 2 * subject.stride
         rolled = torch.from_numpy(np.roll(pictures, (half, half), (1, 2))).permute(0, 3, 1, 2)
-        moved = ascent.activations(rolled)[:, subject.channel].float().numpy().copy()
+        moved = ascent.activations(rolled)[:, subject.channel].float().cpu().numpy().copy()
         result = Result(trial, pictures, maps, moved, perf_counter() - start)
         self._keep(result)
         return result
 
-    def everything(self, result: Result) -> Float32:
-        """The maps of all the layer's channels for a trial's pictures: (seeds, channels, grid, grid)."""
+    def everything(self, result: Result) -> Iterator[Float32]:
+        """The maps of all the layer's channels, (channels, grid, grid), for one after the other of a trial's
+        pictures."""
         size = (result.trial.side, result.trial.side)
         module, subject = self._module(result.trial.padding), self.subject
         ascent = Ascent(module, subject.layer, whole(size), subject.preprocessing)
-        pictures = torch.from_numpy(result.pictures).permute(0, 3, 1, 2)
-        found: Float32 = ascent.activations(pictures).float().numpy().copy()
-        return found
+        for picture in torch.from_numpy(result.pictures).permute(0, 3, 1, 2):
+            yield ascent.activations(picture[None])[0].float().cpu().numpy()
 
     def _module(self, padding: Mode) -> nn.Module:
         """The network with that padding; a torus is made sure of."""

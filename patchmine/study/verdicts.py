@@ -19,8 +19,8 @@ from patchmine.study.photographs import InPhotographs
 from patchmine.study.trials import Result, Subject, Trial
 
 UNMEASURED = "not measured"
-ALIKE = 0.5
-"""Cosine of what the layer makes of the repeats, from which on they are called alike."""
+ALIKE = 0.2
+"""By how much more two peaks have to be alike to the layer than any two places of the image, to be called that."""
 BORDER = 0.5
 """Of the field's side, that a cell's centre has to be from the edge of the canvas to count as the middle."""
 
@@ -170,13 +170,13 @@ def endless(results: Results, subject: Subject) -> Result | None:
     return max(large, key=lambda result: result.trial.side, default=None)
 
 
-def periodic(results: Results, subject: Subject, heard: Alike | None = None) -> Verdict:
-    """Are the repeats on the torus, the canvas without an end, identical? `heard` is what the layer makes of them."""
+def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> Verdict:
+    """Are the repeats on the torus, the canvas without an end, identical? `alike` is what the layer makes of them."""
     question = "periodic"
     level, largest = reference(results, subject), endless(results, subject)
     if level is None or largest is None:
         return Verdict(question, UNMEASURED, subject.fixed or "there is no image on a torus that is large enough")
-    strengths, lengths, alike, spacings, regular, pictured = [], [], [], [], [], []
+    strengths, lengths, correlations, spacings, regular, pictured = [], [], [], [], [], []
     for one, picture, values in zip(counted(largest, subject, level), largest.pictures, largest.maps, strict=True):
         apart = period(values, APART * subject.pattern / subject.stride)
         if apart is not None:
@@ -187,7 +187,7 @@ def periodic(results: Results, subject: Subject, heard: Alike | None = None) -> 
             pictured.append(shift.strength)
         same = among(patches(picture, subject.places(one), min(subject.pattern, largest.trial.side // 2)))
         if same is not None:
-            alike.append(same)
+            correlations.append(same)
         nearest = one.nearest() * subject.stride
         if len(nearest) > 2:
             spacings.append(float(np.median(nearest)))
@@ -197,35 +197,34 @@ def periodic(results: Results, subject: Subject, heard: Alike | None = None) -> 
         "map_autocorrelation": strengths,
         "map_period_px": lengths,
         "picture_autocorrelation": pictured,
-        "patch_likeness": alike,
-        "response_likeness": None if heard is None else asdict(heard),
+        "patch_likeness": correlations,
+        "response_likeness": None if alike is None else asdict(alike),
         "spacing_px": spacings,
         "spacing_over_field": [spacing / subject.pattern for spacing in spacings],
         "spacing_variation": regular,
     }
-    if not alike or not strengths:
+    if not correlations or not strengths:
         return Verdict(question, UNMEASURED, "there are fewer than two peaks on the torus", numbers)
-    likewise, strength = float(np.mean(alike)), float(np.mean(strengths))
-    repeats = None if heard is None else heard.repeats
+    likewise, strength = float(np.mean(correlations)), float(np.mean(strengths))
+    excess = None if alike is None else alike.excess
     if likewise > 0.9 and strength > 0.8:
         word = "identical"
-    elif likewise > 0.3 or (repeats is not None and repeats > ALIKE):
+    elif likewise > 0.3 or (excess is not None and excess > ALIKE):
         word = "alike"
     else:
         word = "varied"
     spaced = f"; they lie {np.mean(spacings):.0f} px apart" if spacings else ""
     because = (
-        f"patches around the peaks correlate at {likewise:.2f} pixel by pixel{_as_heard(heard)}, the map with itself "
-        f"at its period at {strength:.2f} (1 would be identical){spaced}"
+        f"patches around the peaks correlate at {likewise:.2f} pixel by pixel{_to_the_layer(alike)}; the map does with "
+        f"itself at its period at {strength:.2f} (1 would be identical){spaced}"
     )
     return Verdict(question, word, because, numbers)
 
 
-def _as_heard(heard: Alike | None) -> str:
-    if heard is None or heard.repeats is None:
+def _to_the_layer(alike: Alike | None) -> str:
+    if alike is None or alike.excess is None:
         return ""
-    real = "" if heard.photographs is None else f", where those of different photographs do at {heard.photographs:.2f}"
-    return f" and at {heard.repeats:.2f} in what the layer makes of them{real}"
+    return f", to the layer's other units at {alike.repeats:.2f}, where any two places do at {alike.anywhere:.2f}"
 
 
 def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) -> Verdict:
@@ -266,11 +265,11 @@ def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) 
 
 
 def verdicts(
-    results: Results, subject: Subject, seen: InPhotographs | None, heard: Alike | None = None
+    results: Results, subject: Subject, seen: InPhotographs | None, alike: Alike | None = None
 ) -> list[Verdict]:
     """All but that on noise, which `noise` has."""
     grown, border = pitch_or_count(results, subject), corners(results, subject)
-    return [grown, border, periodic(results, subject, heard), in_the_data(results, subject, seen)]
+    return [grown, border, periodic(results, subject, alike), in_the_data(results, subject, seen)]
 
 
 def conclusion(found: Sequence[Verdict]) -> str:
@@ -320,6 +319,7 @@ __all__ = [
     "Verdict",
     "conclusion",
     "corners",
+    "counted",
     "endless",
     "in_the_data",
     "periodic",

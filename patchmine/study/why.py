@@ -10,8 +10,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from patchmine import request
 from patchmine.errors import PatchmineError, RequestError, UnitError
 from patchmine.index import Index
@@ -26,7 +24,8 @@ from patchmine.study.photographs import InPhotographs, in_photographs
 from patchmine.study.settings import Settings
 from patchmine.study.torus import stride
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, affordable, plan, price, step_seconds
-from patchmine.study.verdicts import Verdict, conclusion, endless, verdicts
+from patchmine.study.verdicts import Verdict, conclusion, counted, endless, reference, verdicts
+from patchmine.synthetic import VERSION
 from patchmine.units import Position, Unit
 
 CELLS = "trials"
@@ -63,7 +62,8 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
     seen = field.group(unit.channel).seen(Position(field.grid[0] // 2, field.grid[1] // 2))
     effective = field.effective_size(request.SHARE)
     side = min(max(seen.width, seen.height), effective or native, native)
-    step, fixed = _stride(network, unit.layer, native)
+    of_field = field.group(unit.channel).stride
+    step, fixed = _stride(network, unit.layer, max(of_field) if of_field and min(of_field) else native)
     return Subject(
         network.module,
         unit.layer,
@@ -78,14 +78,15 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
     )
 
 
-def _stride(network: Network, layer: str, native: int) -> tuple[int, str | None]:
-    """The layer's, in pixels; or the trained canvas, and why there is no other."""
+def _stride(network: Network, layer: str, of_field: int) -> tuple[int, str | None]:
+    """The layer's in pixels, and None; or that of its fields, and why it has no other canvas than the trained one."""
     try:
         down, across = stride(padded(network.module, "circular"), layer)
     except RequestError as error:
-        return native, str(error)
+        return of_field, str(error)
     if down != across:
-        return native, f"{layer} has a stride of {down} px down and {across} px across: choose a layer with one stride"
+        fixed = f"{layer} has a stride of {down} px down and {across} px across: choose a layer with one stride"
+        return of_field, fixed
     return down, None
 
 
@@ -124,14 +125,16 @@ def study(
 
 
 def alike(laboratory: Laboratory, results: Mapping[Trial, Result], seen: InPhotographs | None) -> Alike | None:
-    """What the layer makes of the repeats on the largest torus, and of photographs; None where there is no torus."""
+    """What the layer makes of the peaks on the largest torus; None where there is none, or no photograph to go by."""
     subject = laboratory.subject
-    largest = endless(results, subject)
-    if largest is None:
+    level, largest = reference(results, subject), endless(results, subject)
+    if level is None or largest is None or seen is None or seen.vectors is None or seen.centre is None:
         return None
-    pairs = zip(laboratory.everything(largest), largest.peaks(subject, APART), strict=True)
-    synthetic = [responses(maps, one.cells, subject.channel) for maps, one in pairs]
-    return Alike.of(synthetic, seen.responses if seen else np.zeros((0, 1)))
+    peaks, places = [], []
+    for maps, found in zip(laboratory.everything(largest), counted(largest, subject, level), strict=True):
+        peaks.append(responses(maps[:, *found.cells.T].T, seen.centre, subject.channel))
+        places.append(responses(maps.reshape(len(maps), -1).T, seen.centre, subject.channel))
+    return Alike.of(peaks, places, responses(seen.vectors, seen.centre, subject.channel))
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,10 @@ def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Pr
     """Said before the first trial begins."""
     subject, settings = laboratory.subject, laboratory.settings
     every = plan(subject, sides)
-    file, about = folder / "plan.json", {"settings": asdict(settings), "budget_s": budget_s, "sides": list(sides)}
+    file, about = (
+        folder / "plan.json",
+        {"settings": asdict(settings), "budget_s": budget_s, "sides": list(sides), "version": VERSION},
+    )
     with suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(file.read_bytes())
         if kept["about"] == about:
@@ -222,6 +228,8 @@ def as_dict(found: Study, index: Index) -> dict[str, Any]:
 
 def _row(result: Result, found: Study) -> dict[str, Any]:
     spacing = [one.nearest() * found.subject.stride for one in result.peaks(found.subject, APART)]
+    if found.subject.fixed:
+        spacing = [one[:0] for one in spacing]  # what a cell is in pixels may differ down and across
     return {
         **asdict(result.trial),
         "refused": result.refused,
