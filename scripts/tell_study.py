@@ -76,6 +76,7 @@ def row(reports: list[dict[str, Any]]) -> list[str]:
         middle("positions in the data", "off_centre_z", form="{:.1f}"),
         middle("positions in the data", "padding_share", form="{:.0%}"),
         middle("periodic", "spacing_over_field"),
+        middle("periodic", "by_chance_over_field"),
         middle("periodic", "response_likeness", "repeats"),
         middle("periodic", "response_likeness", "anywhere"),
         middle("positions in the data", "off_centre_padded_alike_z", form="{:.1f}"),
@@ -103,7 +104,7 @@ def main() -> None:
         layers[report["unit"]["layer"]].append(report)
     header = [
         "layer", "units", "field, px", "pitch", "exponent", "on the torus", "torus / border", "kept when moved",
-        "peaks, synthetic", "peaks, photograph", "z of centre", "padding", "spacing / field",
+        "peaks, synthetic", "peaks, photograph", "z of centre", "padding", "spacing / field", "of noise",
         "repeats alike", "anywhere", "z, padded alike",
         "slope, pixels", "robust", "photographs", "gradient",
     ]  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 
 from patchmine.study.alike import Alike, among, patches, responses
 from patchmine.study.counting import exponent, ratio, student
-from patchmine.study.peaks import peaks, period
+from patchmine.study.peaks import peaks, period, scrambled
 
 
 def planted(count, seed, side=64, noise=0.0, wraps=False, apart=8):
@@ -70,6 +70,23 @@ def test_the_period_of_a_grating_and_of_noise():
     noise = period(np.random.default_rng(0).standard_normal((60, 60)), 5)
     assert noise is None or noise.strength < 0.2
     assert period(np.ones((8, 8)), 1) is None
+
+
+def test_scrambled_keeps_the_spectrum_and_nothing_else():
+    generator = np.random.default_rng(0)
+    lattice = np.zeros((40, 60), np.float32)
+    lattice[5::10, 5::12] = 1
+    noise = scrambled(lattice, generator)
+    assert np.abs(np.fft.fft2(noise)) == pytest.approx(np.abs(np.fft.fft2(lattice)), abs=1e-3)
+    assert not np.allclose(noise, lattice, atol=0.1)
+    falling = np.exp(-np.arange(33) / 4) * np.exp(-np.abs(np.fft.fftfreq(64, 1 / 64)) / 4)[:, None]
+    spacings = []
+    for _ in range(20):  # what is noise already stays such noise
+        blurred = np.fft.irfft2(np.fft.rfft2(generator.standard_normal((64, 64))) * falling).astype(np.float32)
+        both = [peaks(one, 3, wraps=True).nearest() for one in (blurred, scrambled(blurred, generator))]
+        spacings.append([one.mean() for one in both if len(one)])
+    first, second = np.array([pair for pair in spacings if len(pair) == 2]).mean(0)
+    assert second == pytest.approx(first, rel=0.1)
 
 
 def test_likeness_of_patches():

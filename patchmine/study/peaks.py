@@ -117,4 +117,17 @@ def period(values: NDArray[np.floating], least: float) -> Period | None:
     return Period((int(signed[0]), int(signed[1])), strength) if strength > 0 else None
 
 
-__all__ = ["APART", "SHARE", "Peaks", "Period", "peaks", "period"]
+def scrambled(values: NDArray[np.floating], generator: np.random.Generator) -> Float32:
+    """A map (height, width) of the same power spectrum and mean with phases of noise: what the spectrum alone makes.
+
+    A surrogate as in Theiler et al. 1992, "Testing for nonlinearity in time series", of two dimensions.
+    """
+    spectrum = np.fft.rfft2(values)
+    noise = np.fft.rfft2(generator.standard_normal(values.shape))
+    turned = np.abs(spectrum) * noise / np.maximum(np.abs(noise), 1e-30)
+    turned[0, 0] = spectrum[0, 0]
+    found: Float32 = np.fft.irfft2(turned, s=values.shape).astype(np.float32)
+    return found
+
+
+__all__ = ["APART", "SHARE", "Peaks", "Period", "peaks", "period", "scrambled"]

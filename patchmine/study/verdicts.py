@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from patchmine.ranking import Float32
 from patchmine.study.alike import Alike, among, patches
 from patchmine.study.counting import Estimate, exponent, ratio, ratio_over
-from patchmine.study.peaks import APART, Peaks, period
+from patchmine.study.peaks import APART, Peaks, peaks, period, scrambled
 from patchmine.study.photographs import InPhotographs
 from patchmine.study.trials import Result, Subject, Trial
 
 UNMEASURED = "not measured"
 ALIKE = 0.2
 """By how much more two peaks have to be alike to the layer than any two places of the image, to be called that."""
+_SURROGATES = 8
 BORDER = 0.5
 """Of the field's side, that a cell's centre has to be from the edge of the canvas to count as the middle."""
 
@@ -176,7 +178,8 @@ def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> 
     level, largest = reference(results, subject), endless(results, subject)
     if level is None or largest is None:
         return Verdict(question, UNMEASURED, subject.fixed or "there is no image on a torus that is large enough")
-    strengths, lengths, correlations, spacings, regular, pictured = [], [], [], [], [], []
+    strengths, lengths, correlations, pictured = [], [], [], []
+    spacings, regular, by_chance = [], [], []
     for one, picture, values in zip(counted(largest, subject, level), largest.pictures, largest.maps, strict=True):
         apart = period(values, APART * subject.pattern / subject.stride)
         if apart is not None:
@@ -192,6 +195,7 @@ def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> 
         if len(nearest) > 2:
             spacings.append(float(np.median(nearest)))
             regular.append(float(nearest.std() / nearest.mean()))
+            by_chance += _spacing_by_chance(values, subject)
     numbers = {
         "canvas_px": largest.trial.side,
         "map_autocorrelation": strengths,
@@ -201,6 +205,7 @@ def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> 
         "response_likeness": None if alike is None else asdict(alike),
         "spacing_px": spacings,
         "spacing_over_field": [spacing / subject.pattern for spacing in spacings],
+        "by_chance_over_field": [spacing / subject.pattern for spacing in by_chance],
         "spacing_variation": regular,
     }
     if not correlations or not strengths:
@@ -213,12 +218,22 @@ def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> 
         word = "alike"
     else:
         word = "varied"
-    spaced = f"; they lie {np.mean(spacings):.0f} px apart" if spacings else ""
+    spaced = ""
+    if spacings:
+        spaced = f"; they lie {np.mean(spacings):.0f} px apart"
+        spaced += f", in noise of the same spectrum {np.mean(by_chance):.0f} px" if by_chance else ""
     because = (
         f"patches around the peaks correlate at {likewise:.2f} pixel by pixel{_to_the_layer(alike)}; the map does with "
         f"itself at its period at {strength:.2f} (1 would be identical){spaced}"
     )
     return Verdict(question, word, because, numbers)
+
+
+def _spacing_by_chance(values: Float32, subject: Subject) -> list[float]:
+    """How far apart in pixels the nearest peaks are on tori of the same spectrum: of each the median, if it has two."""
+    generator, cells = np.random.default_rng(0), APART * subject.pattern / subject.stride
+    found = [peaks(scrambled(values, generator), cells, wraps=True).nearest() for _ in range(_SURROGATES)]
+    return [float(np.median(one)) * subject.stride for one in found if len(one)]
 
 
 def _to_the_layer(alike: Alike | None) -> str:
