@@ -22,6 +22,8 @@ from patchmine.study.trials import Result, Subject, Trial
 UNMEASURED = "not measured"
 ALIKE = 0.2
 """By how much more two peaks have to be alike to the layer than any two places of the image, to be called that."""
+APART_FROM_NOISE = 0.25
+"""By how much the spacing of peaks has to differ from that in noise of the same spectrum, as a share of it."""
 _SURROGATES = 8
 BORDER = 0.5
 """Of the field's side, that a cell's centre has to be from the edge of the canvas to count as the middle."""
@@ -323,11 +325,23 @@ def conclusion(found: Sequence[Verdict]) -> str:
             "alike": "On an endless canvas the repeats are alike, not identical.",
             "varied": "On an endless canvas the repeats differ: each is another way to drive the unit.",
         }
-        parts.append(said[repeat.word])
+        parts.append(said[repeat.word] + _against_noise(repeat))
     open_ = [verdict.question for verdict in found if verdict.word in (UNMEASURED, "undecided")]
     if open_:
         parts.append(f"Not decided: {', '.join(open_)}.")
     return " ".join(parts)
+
+
+def _against_noise(repeat: Verdict) -> str:
+    """Whether the distance of the peaks is that of any texture of their spectrum. A lattice would show in the period's
+    strength: noise of its spectrum is as regular."""
+    mine, by_chance = (repeat.numbers[name] for name in ("spacing_over_field", "by_chance_over_field"))
+    if not mine or not by_chance:
+        return ""
+    times = float(np.mean(mine) / np.mean(by_chance))
+    if abs(times - 1) <= APART_FROM_NOISE:
+        return " They lie as far apart as peaks of noise that has the same spectrum do."
+    return f" Peaks lie {times:.1f} times as far from the nearest as in noise of the same spectrum."
 
 
 __all__ = [
