@@ -3,21 +3,23 @@
     python scripts/bench_synthesis.py INDEX [--steps 256] [--rounds 1] [--images 1 16]
     python scripts/bench_synthesis.py INDEX --lucent [--units 64] [--steps 256] [--together 16]
 
-The first: seconds per image of the neuron objective at the default settings, everything included, and as a ratio to as
-many bare passes forward and backward of the same network, prepared alike, on the same canvas, one after each step;
-medians of rounds. With fewer steps than the default what is done once for an image weighs more.
+The first: seconds per image of the neuron objective at the default settings, and as a ratio to as many bare passes
+forward and backward of the same network, prepared alike, on the same canvas, one after each step; the median where
+there are several rounds. Preparing the network, once for a layer, is left out; with fewer steps than the default, what
+is done once for an image weighs more.
 
 The second, after `pip install torch-lucent`: the same units, network, steps and canvas (the network's whole input) in
 one run, with the neuron objective of both: the largest activation anywhere on the finished picture, with eight bits and
-unmoved, and seconds per image, one image at a time or in batches of the same size. Two things are done for lucent
-0.1.8: what it takes from kornia (get_rotation_matrix2d, warp_affine) has moved and is put where it looks for it; and it
-normalises as the networks of torchvision want it, so it is given this network's numbers instead, after its standard
-transformations.
+unmoved, and seconds per image, one image at a time or in batches of the same size. The units are those of
+check_synthesis.py. Two things are done for lucent 0.1.8: what it takes from kornia (get_rotation_matrix2d, warp_affine)
+has moved and is put where it looks for it; and it normalises as the networks of torchvision want it, so it is given
+this network's numbers instead, after its standard transformations.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from check_synthesis import LAYERS, drawn_of
 
 import patchmine
 from patchmine.canvas import whole
@@ -38,8 +41,6 @@ from patchmine.recipe import Recipe
 from patchmine.synthesis import Ascent
 from patchmine.synthetic import canvas_of
 from patchmine.units import Unit
-
-LAYERS = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
 
 
 @dataclass
@@ -65,10 +66,10 @@ class Beside:
         self.seconds += perf_counter() - began
 
 
-def cost(index: Index, network: Network, steps: int, rounds: int, batches: list[int]) -> None:
+def cost(index: Index, network: Network, layers: Sequence[str], steps: int, rounds: int, batches: list[int]) -> None:
     recipe = Recipe(steps=steps).settled()
     print("layer       canvas  picture  images  s/image at the default steps  bare passes  ratio")
-    for layer in LAYERS:
+    for layer in layers:
 
         @cache
         def at(size: tuple[int, int], layer: str = layer) -> ReceptiveField:
@@ -92,7 +93,7 @@ def cost(index: Index, network: Network, steps: int, rounds: int, batches: list[
             print(f"{layer:10}  {sides}  {images:6}  {each:28.2f}  {all_passes:11.2f}  {ratio:5.2f}", flush=True)
 
 
-def against_lucent(index: Index, network: Network, other: Network, units: int, steps: int, together: int) -> None:
+def against_lucent(network: Network, other: Network, chosen: dict[str, list[int]], steps: int, together: int) -> None:
     """`other` is the same network for lucent, which leaves hooks on it that cannot be copied."""
     import kornia
     from kornia.geometry import transform as moved
@@ -104,12 +105,10 @@ def against_lucent(index: Index, network: Network, other: Network, units: int, s
             setattr(kornia, name, getattr(moved, name))
     size = network.preprocessing.crop
     own = [*transform.standard_transforms, Normalize(network.preprocessing.mean, network.preprocessing.std)]
-    rng = np.random.default_rng(0)
     print("unit            patchmine  seconds    lucent  seconds")
     rows = []
-    for layer in LAYERS:
+    for layer, drawn in chosen.items():
         ascent = Ascent(network.module, layer, whole(size), network.preprocessing)
-        drawn = np.sort(rng.choice(index.layers[layer], units // len(LAYERS), replace=False)).tolist()
         for start in range(0, len(drawn), together):
             channels = drawn[start : start + together]
             began = perf_counter()
@@ -148,6 +147,7 @@ def against_lucent(index: Index, network: Network, other: Network, units: int, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("index", type=Path)
+    parser.add_argument("--layers", nargs="+", default=LAYERS)
     parser.add_argument("--lucent", action="store_true")
     parser.add_argument("--units", type=int, default=64)
     parser.add_argument("--together", type=int, default=16)
@@ -158,11 +158,11 @@ def main() -> None:
     index = patchmine.open_index(given.index)
     network = load_for_index(index.job)
     if given.lucent:
-        against_lucent(
-            index, network, load_for_index(index.job), given.units, given.steps or Recipe.steps, given.together
-        )
+        chosen = drawn_of(index, given.units // len(given.layers), 0, given.layers)
+        other = load_for_index(index.job)
+        against_lucent(network, other, chosen, given.steps or Recipe.steps, given.together)
     else:
-        cost(index, network, given.steps or Recipe.steps, given.rounds, given.images)
+        cost(index, network, given.layers, given.steps or Recipe.steps, given.rounds, given.images)
 
 
 if __name__ == "__main__":

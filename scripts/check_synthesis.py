@@ -11,6 +11,7 @@ with 1 unless at least 95 of 100 units are above 1 and all bytes are the same.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 
 import patchmine
 from patchmine.geometry import ReceptiveField
+from patchmine.index import Index
 from patchmine.models import load_for_index
 from patchmine.receptive import receptive_fields
 from patchmine.recipe import Recipe
@@ -28,6 +30,14 @@ from patchmine.units import Unit
 
 LAYERS = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
 ENOUGH = 0.95
+
+
+def drawn_of(index: Index, units: int, seed: int, layers: Sequence[str]) -> dict[str, list[int]]:
+    """Channels of each layer, the same for a layer whichever others of `LAYERS` are asked for."""
+    rng = np.random.default_rng(seed)
+    every = LAYERS if set(layers) <= set(LAYERS) else layers
+    drawn = {layer: rng.choice(index.layers[layer], units, replace=False) for layer in every}
+    return {layer: np.sort(drawn[layer]).tolist() for layer in layers}
 
 
 def main() -> None:
@@ -43,7 +53,7 @@ def main() -> None:
     network = load_for_index(index.job)
     recipe = Recipe(steps=given.steps, method=given.method).settled()
     amplitudes = of_index(index) if recipe.method == "maco" else None
-    rng = np.random.default_rng(given.seed)
+    chosen = drawn_of(index, given.units // len(given.layers), given.seed, given.layers)
     ratios, same = [], True
     print("layer       units  smallest  quarter  median  three quarters  largest  above 1")
     for layer in given.layers:
@@ -52,7 +62,7 @@ def main() -> None:
         def at(size: tuple[int, int], layer: str = layer) -> ReceptiveField:
             return receptive_fields(network.module, size, [layer])[layer]
 
-        drawn = np.sort(rng.choice(index.layers[layer], given.units // len(given.layers), replace=False)).tolist()
+        drawn = chosen[layer]
         ascent = Ascent(network.module, layer, canvas_of(index, Unit(layer, 0), recipe, at), network.preprocessing)
 
         def made(channels: list[int], ascent: Ascent = ascent) -> list[Synthetic]:
