@@ -103,20 +103,23 @@ def _growth(axes: Axes, found: Study) -> None:
         if not areas:
             continue
         sides = np.sqrt(areas)
-        axes.plot(sides, np.maximum(counts, 0.5), "o", color=colour, ms=3.5, alpha=0.7, label=_SAID[padding])
         fit = numbers.get(f"{padding}_exponent")
+        label = f"{padding}: area$^{{{fit['value']:.2f}}}$" if fit else padding
+        axes.plot(sides, np.maximum(counts, 0.5), "o", color=colour, ms=3.5, alpha=0.7, label=label)
         if fit:
             means = {side: np.mean([c for s, c in zip(sides, counts, strict=True) if s == side]) for side in set(sides)}
             middle = np.exp(np.mean(np.log(sides)))
             level = np.exp(np.mean([np.log(max(m, 0.5)) - fit["value"] * 2 * np.log(s) for s, m in means.items()]))
             line = np.array([sides.min(), middle, sides.max()])
             axes.plot(line, level * line ** (2 * fit["value"]), color=colour, lw=1)
-            end, said = (line[-1], level * line[-1] ** (2 * fit["value"])), f"area$^{{{fit['value']:.2f}}}$"
-            axes.annotate(said, end, xytext=(2, 0), textcoords="offset points", color=colour, size=7)
     axes.set_xscale("log")
     axes.set_yscale("log")
     ticks = sorted({round(np.sqrt(a)) for p in _COLOURS for a in numbers.get(f"{p}_areas_px2", [])})
     axes.set_xticks(ticks[:: max(1, len(ticks) // 4)], [str(tick) for tick in ticks[:: max(1, len(ticks) // 4)]])
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+    levels = [level for level in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low <= level <= high]
+    axes.set_yticks(levels, [str(level) for level in levels])
     axes.minorticks_off()
     axes.set_xlabel("side of the canvas, px")
     axes.set_ylabel("peaks (0 drawn at 0.5)")
@@ -145,7 +148,7 @@ def _corners(axes: Axes, found: Study) -> None:
 
 
 def _photographs(axes: Axes, found: Study) -> None:
-    axes.set_title("In photographs and synthetic images", loc="left")
+    axes.set_title("Peaks in photographs", loc="left")
     numbers = _verdict(found, "positions in the data").numbers
     seen, made = numbers.get("peaks_per_photograph", []), numbers.get("peaks_per_synthetic_image", [])
     if not seen:
@@ -155,10 +158,11 @@ def _photographs(axes: Axes, found: Study) -> None:
     bins = [count - 0.5 for count in range(most + 2)]
     axes.hist(seen, bins, color="#999999", weights=np.full(len(seen), 1 / len(seen)), label=f"{len(seen)} photographs")
     for count in sorted(set(made)):
-        axes.axvline(count, color=_COLOURS["zeros"], lw=1.2, label="synthetic" if count == min(made) else None)
+        axes.axvline(count, color=_COLOURS["zeros"], lw=1.2, label="synthetic images" if count == min(made) else None)
     axes.set_xlabel("peaks")
     axes.set_ylabel("share of photographs")
-    axes.legend(frameon=False, fontsize=6.5, loc="best")
+    axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(fontsize=6.5, loc="upper right", edgecolor="none", framealpha=0.9)
 
 
 def _positions(axes: Axes, seen: InPhotographs | None) -> None:

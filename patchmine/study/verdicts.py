@@ -300,7 +300,7 @@ def conclusion(found: Sequence[Verdict]) -> str:
         torus = corner.numbers["torus_over_border"]["value"]
         parts.append(f"It is the corners: without a border {max(0.0, 1 - torus):.0%} of the peaks are gone.")
     elif pitch.word == "pitch":
-        parts.append("It is the pattern's pitch: a larger canvas holds more of them, at the same distance.")
+        parts.append("It is the pattern's pitch: a larger canvas holds more of them, just as densely.")
     elif pitch.word == "count":
         parts.append("The number belongs to the unit: it stays while the canvas grows.")
     else:
@@ -340,7 +340,7 @@ def _against_noise(repeat: Verdict) -> str:
         return ""
     times = float(np.mean(mine) / np.mean(by_chance))
     if abs(times - 1) <= APART_FROM_NOISE:
-        return " They lie as far apart as peaks of noise that has the same spectrum do."
+        return " They lie as far apart as in noise of the same spectrum."
     return f" Peaks lie {times:.1f} times as far from the nearest as in noise of the same spectrum."
 
 
