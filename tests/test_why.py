@@ -23,7 +23,7 @@ from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Subject, Trial, affordable, plan, price
 from patchmine.study.verdicts import UNMEASURED, corners, in_the_data, periodic, pitch_or_count
 from patchmine.study.why import alike, study, subject_of
-from patchmine.units import Unit
+from patchmine.units import Position, Unit
 
 QUICK = ("--steps", 3, "--seeds", 2, "--canvas", 48, "--budget", 1000)
 PREPROCESSING = Preprocessing(known.NATIVE, (known.NATIVE, known.NATIVE), "bilinear", (0.5,) * 3, (0.5,) * 3)
@@ -243,8 +243,8 @@ def test_of_whole_photographs_each_has_its_own_grid(shapes_index):
     seen = in_photographs(shapes_index, unit, network, 2.0, most=5)
     values, _, _ = shapes_index.store.top("shape", 0)
     assert seen.vectors[:, 0] == pytest.approx(values[:5], rel=1e-3)
-    assert brought((2, 5), (4, 10), (8, 20)) == [5, 11]
-    assert brought((3, 9), (4, 10), (7, 7)) == [6, 6]
+    assert brought(Position(2, 5), (4, 10), (8, 20)) == [5, 11]
+    assert brought(Position(3, 9), (4, 10), (7, 7)) == [6, 6]
 
 
 def test_a_trial_that_cannot_be_read_is_made_again(tmp_path):

@@ -78,9 +78,9 @@ def in_photographs(
     found = values > 0
     images, places = images[found], places[found]
     fields = [index.field(unit.layer, int(image)) for image in images]
-    cells = [divmod(int(place), field.grid[1]) for place, field in zip(places, fields, strict=True)]
-    at = list(zip(cells, fields, strict=True))
-    visible = np.array([field.visible(unit.channel, Position(*cell)) for cell, field in at])
+    each = zip(places, fields, strict=True)
+    at = [(index.store.place(unit.layer, int(place), field.grid), field) for place, field in each]
+    visible = np.array([field.visible(unit.channel, cell) for cell, field in at])
     tap = survey(network.module, network.blank(), [unit.layer])[0]
     counts = np.full(len(images), -1, np.int64)
     shown: list[NDArray[np.uint8]] = []
@@ -94,7 +94,7 @@ def in_photographs(
         maps = _maps(network, tap, pixels)
         if len(shown) < pictures:
             shown.append(pixels.permute(1, 2, 0).numpy())
-            vectors.append(maps[:, *cells[number]].copy())
+            vectors.append(maps[:, at[number][0].y, at[number][0].x].copy())
             means.append(maps.mean((1, 2)))
         counts[number] = len(peaks(maps[unit.channel], apart))
     same_size = [one for one in shown if one.shape == shown[0].shape]
@@ -112,9 +112,9 @@ def in_photographs(
     )
 
 
-def brought(cell: tuple[int, int], grid: tuple[int, int], to: tuple[int, int]) -> list[int]:
-    """The cell of another grid that lies where this one does in its own."""
-    return [int((at + 0.5) * wanted / cells) for at, cells, wanted in zip(cell, grid, to, strict=True)]
+def brought(cell: Position, grid: tuple[int, int], to: tuple[int, int]) -> list[int]:
+    """The cell (y, x) of another grid that lies where this one does in its own."""
+    return [int((cell.y + 0.5) * to[0] / grid[0]), int((cell.x + 0.5) * to[1] / grid[1])]
 
 
 def _maps(network: Network, tap: Tap, pixels: torch.Tensor) -> Float32:
