@@ -237,8 +237,8 @@ def test_likeness_is_of_the_peaks_and_of_all_places(tmp_path):
     assert alike(laboratory, found, SimpleNamespace(vectors=None, centre=None)) is None
 
 
-def test_of_whole_photographs_each_has_its_own_grid(shapes_index):
-    """The strongest place of each is read where it is, and brought to where it would be in the nominal grid."""
+def test_the_strongest_place_is_read_where_it_is(shapes_index):
+    """And brought to where it would be in the nominal grid, where a photograph has a grid of its own."""
     unit, network = Unit("shape", 0), shapes_index.loader()()
     seen = in_photographs(shapes_index, unit, network, 2.0, most=5)
     values, _, _ = shapes_index.store.top("shape", 0)

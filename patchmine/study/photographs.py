@@ -29,11 +29,11 @@ class InPhotographs:
     """Of the photographs that drive a unit hardest, in descending order.
 
     `positions` int64 (photographs, 2) are y, x in `grid`, to which those in photographs of another grid are brought;
-    `visible` float64 (photographs,) the share of each one's
-    receptive field inside the input, `counts` int64 (photographs,) the peaks of the unit's map, -1 where the photograph
-    could not be read. `pictures` uint8 (n, height, width, 3) are the first few as the network sees them.
-    Of as many, `vectors` float32 (m, channels) are what the layer does at the strongest position, and `centre` float32
-    (channels,) what it does over all positions; None where none could be read.
+    `visible` float64 (photographs,) is the share of each one's receptive field inside the input, `counts` int64
+    (photographs,) the peaks of the unit's map, -1 where the photograph could not be read. `pictures` uint8 (n, height,
+    width, 3) are the first few as the network sees them, of those that are as large as the first. `vectors` float32
+    (m, channels) are what the layer does at the strongest position of the first few, `centre` float32 (channels,) what
+    it does over all their positions; None where none could be read.
     """
 
     grid: tuple[int, int]
