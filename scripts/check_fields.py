@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from field_oracles import gradient_fields, nan_fields, positive
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
@@ -37,6 +36,7 @@ from patchmine.geometry import ReceptiveField
 from patchmine.network import Layout, layout_of
 from patchmine.receptive import receptive_fields
 from patchmine.units import Position
+from tests.support.field_oracles import gradient_fields, nan_fields, positive
 
 # Classification networks of torchvision that are no CNN.
 NOT_CNN = re.compile(r"swin|vit")

@@ -35,9 +35,10 @@ from typing import IO, Any
 
 import h5py
 import numpy as np
-from malformed import malformed
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from tests.support.malformed import malformed
 
 CPU_S = 10.0
 HANG_S = 90.0  # the clock of a machine that others use says little

@@ -2,7 +2,7 @@
 
     python scripts/check_why.py [--seeds 10] [--steps 64]
 
-Studies hand-set networks (`patchmine.study.known`): a template that fits anywhere, one that fits only into the corners
+Studies hand-set networks (`tests.support.planted`): a template that fits anywhere, one that fits only into the corners
 that zero padding makes, and one that counts only in the middle of the canvas; with other noise each time. Prints how
 many verdicts are right. Then counts planted peaks, 1 to 40 of them, under growing noise, and prints the share that is
 counted exactly. Exits with 1 when a verdict is wrong.
@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from patchmine.geometry import Preprocessing
-from patchmine.study.known import FIELD, NATIVE, STRIDE, TRUTHS
 from patchmine.study.peaks import peaks
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, plan
 from patchmine.study.verdicts import corners, pitch_or_count
+from tests.support.planted import FIELD, NATIVE, STRIDE, TRUTHS
 
 PREPROCESSING = Preprocessing(NATIVE, (NATIVE, NATIVE), "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

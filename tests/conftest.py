@@ -30,6 +30,8 @@ from patchmine.index import Index
 from patchmine.layers import choose
 from patchmine.network import Network, Tap, survey
 
+pytest.register_assert_rewrite("tests.support")
+
 SHAPES = "shapes:48"
 
 

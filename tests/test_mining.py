@@ -18,26 +18,9 @@ from patchmine.request import Run, Silent, Wanted
 from patchmine.sources import open_source
 from patchmine.workspace import Workspace
 from tests.conftest import SHAPES, jpeg, tarred, zipped
+from tests.support.activations import datasets
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
-
-
-def datasets(directory):
-    """Every dataset of activations.h5 as bytes."""
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            array = np.asarray(item[()])
-            found[name] = (
-                str(item.dtype),
-                item.shape,
-                array.tobytes() if array.dtype != object else list(array),
-            )
-
-    with h5py.File(directory / store.ACTIVATIONS) as file:
-        file.visititems(visit)
-    return found
 
 
 class Killed(BaseException):

@@ -22,7 +22,7 @@ from patchmine.sheets.spectrum import spectrum_page
 from patchmine.sheets.strips import strips_page
 from patchmine.sources import Entry
 from patchmine.units import Unit
-from tests.test_cli import failed
+from tests.support.commands import failed
 
 LABELLED = "thing"
 

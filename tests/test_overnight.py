@@ -19,7 +19,7 @@ from patchmine.errors import RequestError, SourceError, StoreError
 from patchmine.request import Run, Silent, Wanted
 from patchmine.workspace import LOG, Workspace
 from tests.conftest import SHAPES
-from tests.test_mining import datasets
+from tests.support.activations import datasets
 
 WANTED = Wanted(model="shapes", shard_size=5, keep=6)
 EXTEND = Run(extend=True)

@@ -21,8 +21,8 @@ from patchmine.request import LAYOUTS, PROJECTIONS
 from patchmine.sheets.projected import pairs_page, projection_tile
 from patchmine.units import Box
 from tests.conftest import jpeg
-from tests.test_cli import failed
-from tests.test_sheets import HATCH
+from tests.support.commands import failed
+from tests.support.sheets import HATCH
 
 attr = pytest.importorskip("captum.attr")
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:.torch.jit.trace")

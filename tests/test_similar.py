@@ -19,7 +19,7 @@ from patchmine.models.shapes import MEANINGS
 from patchmine.request import Wanted
 from patchmine.sources import open_source
 from patchmine.units import Box
-from tests.test_cli import failed
+from tests.support.commands import failed
 
 LAYER, UNIT = "thing", "thing:3"
 

@@ -1,28 +1,16 @@
-"""Ask indexes that a stranger has tampered with: each answers, or is refused in one line, within bounds.
+"""Ways to tamper with an index: each `Mutation` changes the files of a copy, and comes with a name.
 
-    python scripts/check_hostile.py [--flips 3000] [--seed 0] [--jobs 2] [--index DIR]
-
-Takes a small finished index (built here from drawn pictures, unless one is given) and makes of it one hostile index
-after the other: bytes of activations.h5 changed at random, datasets deleted, resized, retyped, replaced by links,
-packed or filled with nonsense, values of the manifest exchanged. Each is opened and asked for everything that a
-reading command asks for, in a process that may not take more than a few GB or seconds. Prints how many answered, were
-refused, died in libhdf5 or ran too long, and every error that is none of patchmine's; exits with 1 if there is one.
+Bytes of activations.h5 are changed at random; datasets are deleted, resized, retyped, replaced by links, packed or
+filled with nonsense; values of the manifest are exchanged.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import json
 import random
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,22 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from patchmine.errors import PatchmineError
-from patchmine.firing import percentiles
-from patchmine.index import Cropping, Index, IndexedUnit, open_index
-from patchmine.sheets import draw_sheet
-from patchmine.store import dataset_digests
-from patchmine.units import Unit
-
-MEMORY_BYTES = 3 << 30
-"""What a process may take in addresses: the libraries map 1 GB, and a small index needs next to nothing."""
-
-CPU_S = 20
-"""What one hostile index may take of a core; an honest one takes a fifth of a second."""
-
-CHUNK = 200
 Mutation = Callable[[Path], None]
-QUESTIONS = ((5, "top", "rf"), (25, "top", "erf"), (5, "bottom", "image"), (5, "quantile:0.5", "auto"))
 TEXTS = (b"", b"../../../etc/passwd", b"/etc/passwd", b"\xff\x1b[2J\n", b"x" * 100_000, b"[" * 100_000)
 
 JUNK: dict[str, Any] = {
@@ -68,55 +41,9 @@ JUNK: dict[str, Any] = {
 }
 
 
-def ask(directory: Path, sheet: Path) -> None:
-    """Everything that a reading command asks an index for. Raises PatchmineError where it is refused."""
-    index = open_index(directory)
-    try:
-        _ask(index, sheet)
-    finally:
-        index.store.close()
-
-
-def _ask(index: Index, sheet: Path) -> None:
-    refused: list[PatchmineError] = []
-
-    def attempt(question: Callable[[], Any]) -> None:
-        # One part of an index may be refused and another not: all are tried.
-        try:
-            question()
-        except PatchmineError as error:
-            refused.append(error)
-
-    json.dumps(index.manifest, allow_nan=False)
-
-    def top(unit: IndexedUnit, k: int, pick: str, crop: str) -> None:
-        json.dumps([patch.as_dict() for patch in unit.top(k, pick, crop)], allow_nan=False)
-
-    attempt(lambda: [json.dumps(unit.summary(), allow_nan=False) for unit in index.units()])
-    attempt(index.store.records)
-    attempt(lambda: dataset_digests(index.directory / "activations.h5"))
-    layers = list(index.layers.items())
-    for layer, channels in (layers[0], layers[-1]):
-        attempt(partial(_vectors, index, layer))
-        for channel in {0, channels - 1}:
-            unit = index.unit(f"{layer}:{channel}")
-            for k, pick, crop in QUESTIONS:
-                attempt(partial(top, unit, k, pick, crop))
-    last = index.unit(str(Unit(layer, 0)))
-    attempt(partial(_similar, index, last))
-    attempt(lambda: draw_sheet(last, last.top(1), sheet, pick="top", cropping=Cropping(index.crop(last.unit, "auto"))))
-    if refused:
-        raise refused[0]
-
-
-def _similar(index: Index, unit: IndexedUnit) -> None:
-    json.dumps(index.similar(str(unit.unit), k=3).as_dict(index), allow_nan=False)
-    zeros = np.zeros(index.layers[unit.unit.layer], np.float32)
-    percentiles(index, unit.unit.layer, zeros)
-
-
-def _vectors(index: Index, layer: str) -> None:
-    index.store.vectors(layer)[0][:]
+def mutations(index: Path, flip_count: int, seed: int) -> list[tuple[str, Mutation]]:
+    """All of them, in an order that depends on the index and the arguments alone."""
+    return [*of_manifest(index), *of_datasets(index), *flips(random.Random(seed), flip_count)]
 
 
 def flips(rng: random.Random, count: int) -> Iterator[tuple[str, Mutation]]:
@@ -400,124 +327,3 @@ _CHANGES: dict[str, Callable[[h5py.Group, str, Path], None]] = {
     "of references": _made(dtype=h5py.ref_dtype),
     "of complex numbers": _made(dtype="c8"),
 }
-
-
-def outcome(index: Path, mutation: Mutation, scratch: Path) -> str:
-    """`answered`, `refused: ...`, or `BUG: ...` with the last lines of the traceback."""
-    directory = scratch / "hostile.patchmine"
-    shutil.rmtree(directory, ignore_errors=True)
-    shutil.copytree(index, directory, ignore=shutil.ignore_patterns("*.faiss"))
-    mutation(directory)
-    try:
-        ask(directory, scratch / "sheet.png")
-    except PatchmineError as error:
-        if "\n" in str(error) or len(str(error)) > 2000:
-            return f"BUG: a message of {len(str(error))} characters: {str(error)[:200]!r}"
-        return f"refused: {error}"
-    except (Exception, SystemExit):  # noqa: BLE001 - whatever else there is, is what is looked for
-        return "BUG: " + " | ".join(traceback.format_exc().splitlines()[-12:])
-    return "answered"
-
-
-def mutations(index: Path, flip_count: int, seed: int) -> list[tuple[str, Mutation]]:
-    return [*of_manifest(index), *of_datasets(index), *flips(random.Random(seed), flip_count)]
-
-
-def _run_chunk(options: argparse.Namespace) -> None:
-    """In a process of its own: the mutations from `--start` on, a line each before and after, so that a crash tells."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    everything = mutations(options.index, options.flips, options.seed)
-    with tempfile.TemporaryDirectory() as scratch:
-        for number in range(options.start, min(options.stop or len(everything), len(everything))):
-            name, mutation = everything[number]
-            print(f"begin\t{number}\t{name}", flush=True)
-            signal.setitimer(signal.ITIMER_PROF, CPU_S)  # by default the signal ends the process
-            print(f"end\t{number}\t{outcome(options.index, mutation, Path(scratch))!r}", flush=True)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f"peak\t{peak}\t", flush=True)
-
-
-def _isolated(options: argparse.Namespace, start: int, stop: int) -> Iterator[tuple[str, str]]:
-    """(name, outcome) of each mutation of a chunk, over as many processes as it takes."""
-    while start < stop:
-        words = [
-            "--index",
-            options.index,
-            "--flips",
-            options.flips,
-            "--seed",
-            options.seed,
-            "--start",
-            start,
-            "--stop",
-            stop,
-        ]
-        command = [sys.executable, __file__, *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        text, how = done.stdout, "BUG: " + done.stderr[-500:]
-        if done.returncode < 0:
-            slow = -done.returncode == signal.SIGPROF
-            how = f"slow: {CPU_S} s" if slow else f"died: signal {-done.returncode}"
-        lines = [line.split("\t", 2) for line in text.splitlines() if line.count("\t") >= 2]
-        began = {int(number): name for kind, number, name in lines if kind == "begin"}
-        ended = {int(number): what for kind, number, what in lines if kind == "end"}
-        for number, what in ended.items():
-            yield began[number], what.strip("'\"")
-        yield from (("peak", number) for kind, number, _ in lines if kind == "peak")
-        open_ones = sorted(set(began) - set(ended))
-        if not open_ones and not ended:
-            raise SystemExit(how)
-        start = open_ones[0] + 1 if open_ones else max(ended) + 1
-        if open_ones:
-            yield began[open_ones[0]], how
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--flips", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--index", type=Path)
-    parser.add_argument("--start", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--stop", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.start is not None:
-        _run_chunk(options)
-        return 0
-    with tempfile.TemporaryDirectory() as temporary:
-        if options.index is None:
-            from patchmine import build_index
-
-            options.index = Path(temporary) / "shapes.patchmine"
-            build_index("shapes:24", options.index, model="shapes", shard_size=12, keep=10)
-        return _report(options)
-
-
-def _report(options: argparse.Namespace) -> int:
-    from concurrent.futures import ThreadPoolExecutor
-
-    total = len(mutations(options.index, options.flips, options.seed))
-    counts: Counter[tuple[str, str]] = Counter()
-    peak = 0
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for chunk in pool.map(
-            lambda start: list(_isolated(options, start, min(start + CHUNK, total))), range(0, total, CHUNK)
-        ):
-            for name, what in chunk:
-                if name == "peak":
-                    peak = max(peak, int(what))
-                    continue
-                counts["bytes" if name.startswith("flip") else "structure", what.partition(":")[0]] += 1
-                if not what.startswith(("answered", "refused")):
-                    print(f"{name}: {what}", flush=True)
-            print(f"{sum(counts.values())} of {total}", file=sys.stderr, flush=True)
-    for (kind, what), count in sorted(counts.items()):
-        print(f"{kind:10} {what:9} {count}")
-    print(f"{total} hostile indexes; largest process {peak} MB")
-    return int(any(what == "BUG" or (kind == "structure" and what in ("died", "slow")) for kind, what in counts))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Malformed photographs by the thousand: broken, cut short, huge by their header, or no photograph at all.
 
-Everything is drawn from a seed; no file is needed. `check_malformed.py` and the tests feed them to patchmine.
+Everything is drawn from a seed; no file is needed. The tests feed them to patchmine.
 """
 
 from __future__ import annotations
