@@ -395,6 +395,6 @@ def test_the_stages_of_the_threads_add_up_to_the_time_of_mining(tmp_path):
     manifest = patchmine.build_index(SHAPES, tmp_path / "x.patchmine", wanted, Run(workers=2)).manifest
     stages = manifest["stages"]
     assert stages["total"] == pytest.approx(stages["start"] + stages["mining"] + stages["publish"], abs=0.01)
-    # A short job has a first and a last batch that one thread alone computes: bench_index measures a long one.
+    # A short job has a first and a last batch that one thread alone computes: scripts.bench.index measures a long one.
     assert 0.5 * stages["mining"] < sum(stages["of_mining"].values()) <= 1.01 * stages["mining"]
     assert stages["of_mining"].keys() == {"read", "decode", "forward", "wait"}

@@ -1,15 +1,14 @@
 """Draw the picture of docs/receptive-fields.md: what layers see of a photograph, and where they look.
 
+    python -m docs.figures.fields
+
 The first row is ResNet-50, whose fields need no trained weights; the second the built-in network with its effective
-fields, which do. Run it as `python scripts/draw_fields.py`.
+fields, which do.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-import patchmine
+from docs.figures.samples import free_photographs, index_of, save
 from patchmine import models
 from patchmine.crops import View, tile
 from patchmine.geometry import Placement, ReceptiveField
@@ -58,26 +57,16 @@ def draw(axes: Axes, data: bytes, placement: Placement, field: ReceptiveField, n
     axes.set_yticks([])
 
 
-def builtin_fields(folder: Path) -> Mapping[str, ReceptiveField]:
-    """Of the built-in network, with the effective ones, measured over the photographs in the folder."""
-    directory = folder.with_suffix(".patchmine")
-    patchmine.build_index(folder, directory, layers=tuple(BUILTIN))
-    index = patchmine.open_index(directory)
-    return {layer: index.field(layer) for layer in BUILTIN}
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "photographs"
-        folder.mkdir()
-        for file in (files("skimage") / "data").iterdir():
-            if Path(file.name).stem in PHOTOGRAPHS:
-                shutil.copy(str(file), folder / file.name)
+        folder = free_photographs(Path(temporary), PHOTOGRAPHS)
         (shown,) = folder.glob(f"{SHOWN}.*")
         resnet = models.load("torchvision:resnet50", pretrained=False)
         builtin = models.load(MODEL, pretrained=False)
         exact = receptive_fields(resnet.module, resnet.preprocessing.crop, list(RESNET))
-        rows = [("ResNet-50", resnet, RESNET, exact), ("EfficientNet-Lite0", builtin, BUILTIN, builtin_fields(folder))]
+        index = index_of(folder, tuple(BUILTIN))
+        measured = {layer: index.field(layer) for layer in BUILTIN}  # with the effective fields
+        rows = [("ResNet-50", resnet, RESNET, exact), ("EfficientNet-Lite0", builtin, BUILTIN, measured)]
         figure = Figure(figsize=(10, 7.6), dpi=120, layout="constrained")
         with Image.open(shown) as picture:
             size = picture.size
@@ -85,10 +74,8 @@ def main() -> None:
             placement = network.preprocessing.place(*size)
             for axes, (layer, at) in zip(line, places.items(), strict=True):
                 draw(axes, shown.read_bytes(), placement, fields[layer], name, at)
-        target = Path(__file__).parent.parent / "docs" / "receptive-fields.jpg"
         figure.savefig(Path(temporary) / "figure.png")
-        with Image.open(Path(temporary) / "figure.png") as picture:
-            picture.convert("RGB").save(target, quality=86, optimize=True)
+        save(Path(temporary) / "figure.png", "receptive-fields.jpg", quality=86)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What studies of many units say together: the tables of docs/why-six-fish.md.
+"""Print the tables of docs/why-six-fish.md: the studies of many units together.
 
-    python scripts/tell_study.py FOLDER
+    python -m docs.figures.study FOLDER
 
 FOLDER holds the folders that `patchmine why` wrote, one for each unit, on the same canvases. Prints a table over
 layers, one over units, and how many units have each verdict. The exponents and the ratio of a layer are those of the
@@ -98,7 +98,7 @@ def main() -> None:
     options = parser.parse_args()
     reports = [json.loads(file.read_bytes()) for file in sorted(options.folder.glob(f"*/{DOCUMENT}"))]
     if not reports:
-        raise SystemExit(f"there is no */{DOCUMENT} in {options.folder}")
+        raise SystemExit(f"no */{DOCUMENT} in {options.folder}")
     layers: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for report in reports:
         layers[report["unit"]["layer"]].append(report)

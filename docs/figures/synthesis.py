@@ -1,6 +1,6 @@
-"""Draw the README's synthetic images again, beside those of scikit-image's photographs that are free of rights.
+"""Draw the synthetic images of the documentation, beside photographs.
 
-python scripts/draw_synthesis.py
+    python -m docs.figures.synthesis
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from draw_readme import free_photographs, index_of
-from PIL import Image
-
+from docs.figures.samples import free_photographs, index_of, save
 from patchmine.comparing import compare
 from patchmine.recipe import Recipe
 from patchmine.sheets import draw_compare
@@ -20,19 +18,13 @@ WIDTH_PX = 1000
 
 
 def main() -> None:
-    docs = Path(__file__).parent.parent / "docs"
     with tempfile.TemporaryDirectory() as temporary:
         index = index_of(free_photographs(Path(temporary)))
+        sheet = Path(temporary) / "sheet.png"
         for unit, objective in UNITS:
             recipe = Recipe(objective, images=1 if objective == "channel" else 3)
-            found = compare(index.unit(unit), recipe, index.loader())
-            sheet = Path(temporary) / "sheet.png"
-            draw_compare(found, sheet)
-            with Image.open(sheet) as picture:
-                height = round(picture.height * WIDTH_PX / picture.width)
-                small = picture.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)
-                name = f"compare-{unit.replace(':', '-')}-{objective}.jpg"
-                small.save(docs / name, quality=85, optimize=True)
+            draw_compare(compare(index.unit(unit), recipe, index.loader()), sheet)
+            save(sheet, f"compare-{unit.replace(':', '-')}-{objective}.jpg", width=WIDTH_PX, quality=85)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How close `patchmine index` comes to what a GPU and the cores beside it can do.
 
-    python scripts/bench_gpu.py PHOTOGRAPHS [--images 16000] [--rounds 3] [--models M ...] [--precisions P ...]
+    python -m scripts.bench.gpu PHOTOGRAPHS [--images 16000] [--rounds 3] [--models M ...] [--precisions P ...]
 
 For each network and precision, interleaved, medians of the rounds, images/s:
 
@@ -15,15 +15,15 @@ Decoding and the forward pass have processors of their own, so the limit is the 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from time import perf_counter
+from typing import Any
 
 import torch
-from bench_index import TRIAL_S, repeated
 
 from patchmine import build_index, digests, executors, models
 from patchmine.calibration import candidates, rate
@@ -31,10 +31,11 @@ from patchmine.decode import normalised, prepare
 from patchmine.executors import Setting
 from patchmine.gpu import GpuExecutor, queuing
 from patchmine.layers import choose
-from patchmine.network import survey
+from patchmine.network import Network, survey
 from patchmine.request import Run, Wanted
-from patchmine.sources import open_source
+from patchmine.sources import Entry, Source, open_source
 from patchmine.store import read_manifest
+from scripts.bench.measuring import TRIAL_S, Figures, command_line, repeated, seconds_of
 
 DEVICE = "cuda"
 
@@ -55,77 +56,99 @@ def bare(executor: GpuExecutor, pixels: torch.Tensor) -> float:
         return passes * len(batch) / (perf_counter() - start)
 
 
+@dataclass
+class Bench:
+    """The photographs to measure with."""
+
+    folder: Path
+    images: int
+    source: Source
+    entries: Sequence[Entry]
+    run: Run
+
+    def decode(self, network: Network) -> float:
+        """Photographs a second."""
+
+        def one(path: str) -> None:
+            data = self.source.read(path)
+            digests.of_bytes(data)
+            prepare(data, network.preprocessing)
+
+        paths = [entry.path for entry in self.entries]
+        with ThreadPoolExecutor(self.run.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return len(paths) / seconds_of(lambda: list(pool.map(one, paths)))
+
+    def passes(self, model: str, network: Network, precision: str) -> tuple[dict[int, float], dict[int, float]]:
+        """Photographs a second by batch size: of the bare forward pass, and of the executor as mining calls it."""
+        taps = survey(network.module, network.blank(), choose(network, ()))
+        pictures = [prepare(self.source.read(e.path), network.preprocessing).tensor for e in self.entries[:32]]
+        sample = torch.stack(pictures)
+        workers = self.run.workers
+        wanted = Wanted(model=model, device=DEVICE, precision=precision)
+        forward, ran = {}, {}
+        for choice in candidates(network, wanted, DEVICE, workers):
+            size = choice.batch_size
+            setting = Setting(DEVICE, precision, size, choice.threads)
+            executor = executors.build("torch", network, taps, setting, choice.lanes(workers))
+            assert isinstance(executor, GpuExecutor)
+            pixels = sample.repeat(-(-size // len(sample)), 1, 1, 1)[:size]
+            forward[size] = queuing().submit(bare, executor, pixels.to(DEVICE)).result()
+            ran[size] = rate(executor, choice, taps, sample, workers)
+        return forward, ran
+
+    def index(self, model: str, precision: str, batch_size: int) -> dict[str, Any]:
+        """The seconds of each stage of a whole run."""
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "photographs"
+            repeated(self.folder, self.entries, self.images, folder)
+            directory = folder.with_suffix(".patchmine")
+            wanted = Wanted(model=model, device=DEVICE, precision=precision, batch_size=batch_size)
+            build_index(folder, directory, wanted, self.run)
+            stages: dict[str, Any] = read_manifest(directory)["stages"]
+        return stages
+
+    def measure(self, model: str, network: Network, precision: str, decoded: float) -> dict[str, float]:
+        """The figures of one network at one precision."""
+        forward, ran = self.passes(model, network, precision)
+        best = max(ran, key=lambda size: ran[size])
+        stages = self.index(model, precision, best)
+        parts = {**stages["of_mining"], "rank": stages["others"]["rank"], "write": stages["others"]["write"]}
+        shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
+        print(f"{model} {precision}, batches of {best}; seconds: {shown}")
+        steady = self.images / stages["mining"]
+        return {
+            "decode": decoded,
+            "forward": max(forward.values()),
+            "run": ran[best],
+            "steady": steady,
+            "whole": self.images / stages["total"],
+            "steady/limit": steady / min(decoded, max(forward.values())),
+        }
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=16000, help="photographs that index meets, repeated as needed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=["efficientnet_lite0", "torchvision:resnet50@random"])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "fp16"], choices=executors.PRECISIONS)
     options = parser.parse_args()
-    run = Run(calibrate=False)
     source = open_source(str(options.folder))
-    entries = source.entries()
-    found: dict[str, list[float]] = {}
-
-    def decode(network: models.Network) -> float:
-        def one(path: str) -> None:
-            data = source.read(path)
-            digests.of_bytes(data)
-            prepare(data, network.preprocessing)
-
-        with ThreadPoolExecutor(run.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            start = perf_counter()
-            list(pool.map(one, [entry.path for entry in entries]))
-            return len(entries) / (perf_counter() - start)
-
+    bench = Bench(options.folder, options.images, source, source.entries(), Run(calibrate=False))
+    found = Figures()
     for _ in range(options.rounds):
         for model in options.models:
             network = models.load(model)
-            taps = survey(network.module, network.blank(), choose(network, ()))
-            decoded = decode(network)
-            sample = torch.stack([prepare(source.read(e.path), network.preprocessing).tensor for e in entries[:32]])
+            decoded = bench.decode(network)
             for precision in options.precisions:
-                wanted = Wanted(model=model, device=DEVICE, precision=precision)
-                forward: dict[int, float] = {}
-                ran: dict[int, float] = {}
-                for choice in candidates(network, wanted, DEVICE, run.workers):
-                    setting = Setting(DEVICE, precision, choice.batch_size, choice.threads)
-                    executor = executors.build("torch", network, taps, setting, choice.lanes(run.workers))
-                    assert isinstance(executor, GpuExecutor)
-                    pixels = sample.repeat(-(-choice.batch_size // len(sample)), 1, 1, 1)[: choice.batch_size]
-                    forward[choice.batch_size] = queuing().submit(bare, executor, pixels.to(DEVICE)).result()
-                    ran[choice.batch_size] = rate(executor, choice, taps, sample, run.workers)
-                best = max(ran, key=lambda size: ran[size])
-                with tempfile.TemporaryDirectory() as temporary:
-                    folder = Path(temporary) / "photographs"
-                    repeated(options.folder, entries, options.images, folder)
-                    directory = folder.with_suffix(".patchmine")
-                    wanted = Wanted(model=model, device=DEVICE, precision=precision, batch_size=best)
-                    build_index(folder, directory, wanted, run)
-                    stages = read_manifest(directory)["stages"]
-                limit = min(decoded, max(forward.values()))
-                steady = options.images / stages["mining"]
-                figures = {
-                    "decode": decoded,
-                    "forward": max(forward.values()),
-                    "run": ran[best],
-                    "steady": steady,
-                    "whole": options.images / stages["total"],
-                    "steady/limit": steady / limit,
-                }
+                figures = bench.measure(model, network, precision, decoded)
                 for name, figure in figures.items():
-                    found.setdefault(f"{model} {precision} {name}", []).append(figure)
-                parts = {**stages["of_mining"], "rank": stages["others"]["rank"], "write": stages["others"]["write"]}
-                shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
-                print(f"{model} {precision}, batches of {best}; seconds: {shown}")
+                    found.add(f"{model} {precision} {name}", figure)
                 print("  " + ", ".join(f"{name} {figure:.2f}" for name, figure in figures.items()), flush=True)
-    print(f"{options.images} photographs ({len(entries)} different); {run.workers} threads; {options.rounds} rounds")
-    print(f"{torch.cuda.get_device_name()}; medians, images/s and ratios")
-    for name, values in found.items():
-        places = 2 if "/" in name.split()[-1] else 0
-        every = ", ".join(f"{value:.{places}f}" for value in values)
-        print(f"{name:52} {median(values):>8.{places}f}   of {every}")
+    print(f"{options.images} photographs ({len(bench.entries)} different); {bench.run.workers} threads")
+    print(f"{torch.cuda.get_device_name()}; {options.rounds} rounds; medians, images/s and ratios")
+    print(found.table())
 
 
 if __name__ == "__main__":

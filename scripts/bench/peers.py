@@ -1,15 +1,14 @@
 """The collection of top images per channel by other tools, each as its own documentation runs it, timed.
 
-    python scripts/peers.py PHOTOGRAPHS --peer semanticlens [--images 400]
+    python -m scripts.bench.peers PHOTOGRAPHS --peer semanticlens [--images 400]
 
 Prints photographs a second, from the tool's first constructor to its results on the disk; importing it and loading
 the network are not counted. Every tool gets patchmine's network, layers and pixels, and as a torch dataset, so that
-nobody's decoder is compared. `bench_index.py --compare` runs this once a round, each tool in a process of its own.
+nobody's decoder is compared. `index.py --compare` runs this once a round, each tool in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +16,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from patchmine.decode import normalised, prepare
 from patchmine.layers import choose
 from patchmine.network import Network
 from patchmine.sources import open_source
+from scripts.bench.measuring import command_line, seconds_of
 
 BATCH_SIZE = 32
 """The default of both tools, and of their tutorials."""
@@ -119,7 +118,7 @@ class Peer:
     collect: Collect
 
     def missing(self) -> str | None:
-        """What to type where it is not to be had, or None."""
+        """What to type to install it, or None where it is installed."""
         return None if find_spec(self.imported) else f"pip install {self.package}"
 
     def described(self) -> str:
@@ -136,7 +135,7 @@ PEERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--peer", choices=list(PEERS), required=True)
@@ -149,9 +148,8 @@ def main() -> None:
     layers = choose(network, ())
     photographs = Photographs(options.folder, options.images, network)
     with TemporaryDirectory() as directory:
-        start = perf_counter()
-        peer.collect(network.module, photographs, layers, Path(directory))
-        print(len(photographs) / (perf_counter() - start))
+        taken = seconds_of(lambda: peer.collect(network.module, photographs, layers, Path(directory)))
+        print(len(photographs) / taken)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """Time one projection of each kind, beside the bare pass forward and backward through the whole network.
 
-python scripts/bench_projection.py -i INDEX [--layers blocks.1 blocks.3 blocks.6] [--units 5]
+    python -m scripts.bench.projection -i INDEX [--layers blocks.1 blocks.3 blocks.6] [--units 5]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
+from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
@@ -18,40 +16,37 @@ from patchmine.index import Cropping
 from patchmine.network import Network
 from patchmine.projecting import Projector
 from patchmine.sheets import tiles
+from scripts.bench.measuring import Figures, command_line, seconds_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("-i", "--index", type=Path, required=True)
     parser.add_argument("--layers", nargs="+", default=["blocks.1", "blocks.3", "blocks.6"])
     parser.add_argument("--units", type=int, default=5)
     wanted = parser.parse_args()
     index = open_index(wanted.index)
     network = models.load_for_index(index.job)
-    bare = []
+    found = Figures()
     for method in request.PROJECTIONS:
         project = Projector(index, lambda: network, method)
         for layer in wanted.layers:
-            taken = []
             for channel in range(wanted.units + 1):
                 unit = index.unit(f"{layer}:{channel}")
                 patch = unit.top(1)[0]
                 view = tiles.view(unit, patch, Cropping(index.crop(unit.unit, "auto")))
                 region = view.shown.intersect(index.placement(patch.image_id).picture)
-                bare.append(_bare(network))
-                start = perf_counter()
-                project(patch, region)
-                taken.append(perf_counter() - start)
-            # The first looks for the way through the layer.
-            print(f"{method:10} {layer:10} {median(taken[1:]) * 1000:6.0f} ms")
-    print(f"bare pass forward and backward {median(bare[1:]) * 1000:.0f} ms")
+                bare, own = _bare(network), seconds_of(partial(project, patch, region))
+                if channel:  # the first of a layer looks for the way through it
+                    found.add(f"{method:10} {layer}", own)
+                    found.add("bare pass forward and backward", bare)
+    for name, seconds in found.medians().items():
+        print(f"{name:32} {1000 * seconds:6.0f} ms")
 
 
 def _bare(network: Network) -> float:
     picture = network.blank().requires_grad_()
-    start = perf_counter()
-    network.module(picture).sum().backward()
-    return perf_counter() - start
+    return seconds_of(lambda: network.module(picture).sum().backward())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How long publishing takes: from finished shards to an index, for as many photographs and units as one likes.
+"""How long publishing takes: from finished shards to an index, for any number of photographs and units.
 
-    python scripts/bench_publish.py [--images 50000] [--keep 100] [--out DIR]
+    python -m scripts.bench.publish [--images 50000] [--keep 100] [--out DIR]
 
 The shards are drawn, not mined: activations of the default network's eight layers (2,064 units) as random numbers,
 with the vectors that mining would have kept, put together by the code that mines. Prints seconds by part, the seconds
@@ -10,8 +10,6 @@ Measuring effective receptive fields is part of publishing too, but costs the sa
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -32,12 +30,13 @@ from patchmine.shardfile import ShardFile, write_shard
 from patchmine.shards import LayerShard
 from patchmine.stages import Stages
 from patchmine.workspace import Workspace
+from scripts.bench.measuring import command_line
 
 SHARD = 128
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = command_line(__doc__)
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--keep", type=int, default=100)
     parser.add_argument("--out", type=Path)
@@ -88,7 +87,6 @@ def main() -> int:
             for name in (store.ACTIVATIONS, store.PATCHES):
                 print(f"{name}: {(space.directory / name).stat().st_size >> 20} MiB")
             space.end()
-    return 0
 
 
 def draw(job: Job, taps: tuple, space: Workspace) -> None:
@@ -126,4 +124,4 @@ def draw(job: Job, taps: tuple, space: Workspace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,6 +1,6 @@
 """What a query costs, as a whole process started cold: against what Python and two libraries cost to load, in one run.
 
-    python scripts/bench_query.py -i INDEX [--unit blocks.6:33] [--rounds 7] [--large 50000] [--huge 1281167]
+    python -m scripts.bench.query -i INDEX [--unit blocks.6:33] [--rounds 7] [--large 50000] [--huge 1281167]
 
 INDEX is a finished index whose photographs are still there. Two more are written from it, into a temporary folder that
 is deleted at the end: `large` has the same layers, table included, and `huge` the layer of the unit alone, without a
@@ -13,7 +13,6 @@ its own. Files are in the system's cache throughout: what is cold is the process
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 from patchmine import store, storing
 from patchmine.index import Index, open_index
 from patchmine.shardfile import ShardFile
+from scripts.bench.measuring import Figures, command_line, seconds_of
 
 BASE = [sys.executable, "-c", "import h5py, typer"]
 SHARD_SIZE = 8192
@@ -100,10 +99,8 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     storing.write_manifest(directory, {**real.manifest, "job": job, "images": images, "layers": listed})
 
 
-def seconds_of(command: Sequence[str], folder: Path) -> float:
-    start = perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return perf_counter() - start
+def process_s(command: Sequence[str], folder: Path) -> float:
+    return seconds_of(lambda: subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL))
 
 
 def column_ms(index: Path, unit: str, folder: Path) -> list[float]:
@@ -114,7 +111,7 @@ def column_ms(index: Path, unit: str, folder: Path) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("-i", "--index", type=Path, required=True)
     parser.add_argument("--unit", default="blocks.6:33")
     parser.add_argument("--rounds", type=int, default=7)
@@ -139,17 +136,17 @@ def main() -> None:
             top = [*patchmine, "top", "-i", str(directory), "--unit", options.unit]
             works[f"top --json, {size}"] = [*top, "--json"]
             works[f"top -o sheet.png, {size}"] = [*top, "-o", "sheet.png"]
-        times: dict[str, list[float]] = {name: [] for name in works}
+        times = Figures()
         columns: list[list[float]] = []
         for _ in range(options.rounds):
             for name, command in works.items():
-                times[name].append(seconds_of(command, folder))
+                times.add(name, process_s(command, folder))
             if "large" in indexes:
                 columns.append(column_ms(indexes["large"], options.unit, folder))
         for size, directory in indexes.items():
             index = open_index(directory)
             print(f"{size:6} {len(index):9,} photographs x {sum(index.layers.values()):,} units")
-        medians = {name: median(found) for name, found in times.items()}
+        medians = times.medians()
         base = next(iter(medians.values()))
         print(f"{options.rounds} rounds; medians, cold processes")
         for name, seconds in medians.items():

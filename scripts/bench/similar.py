@@ -1,6 +1,6 @@
 """Nearest patches: what the approximate index finds of what a search of everything finds, and how long both take.
 
-    python scripts/bench_similar.py [--vectors 50000 1000000] [--channels 320] [--clusters 2000] [--queries 200]
+    python -m scripts.bench.similar [--vectors 50000 1000000] [--channels 320] [--clusters 2000] [--queries 200]
 
 Writes, for each number of vectors, an index of one layer into a temporary folder (a million vectors of 320 channels
 take 0.7 GB in activations.h5 and as much again in patches.faiss). Its vectors are drawn: centres from a normal
@@ -12,7 +12,6 @@ recall of the approximate and of the exact search, and their median times, the f
 
 from __future__ import annotations
 
-import argparse
 import resource
 import tempfile
 from pathlib import Path
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from patchmine import vectors
 from patchmine.datasets import Datasets
 from patchmine.store import ACTIVATIONS, PATCHES, Store
+from scripts.bench.measuring import command_line, seconds_of
 
 LAYER = "layer"
 BLOCK = 8192
@@ -92,9 +92,7 @@ def truth(store: DrawnStore, queries: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def measure(store: DrawnStore, queries: NDArray[np.float32], exact: int, right: NDArray[np.int64]) -> None:
     kind = "exact" if exact >= store.count else "approximate"
-    began = perf_counter()
-    vectors.build(store, store.directory, exact)
-    built = perf_counter() - began
+    built = seconds_of(lambda: vectors.build(store, store.directory, exact))
     began = perf_counter()
     neighbours = vectors.Neighbours(store, lambda text: print("note:", text), exact)
     opened = perf_counter() - began
@@ -116,7 +114,7 @@ def measure(store: DrawnStore, queries: NDArray[np.float32], exact: int, right: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--vectors", type=int, nargs="+", default=[50_000, 1_000_000])
     parser.add_argument("--channels", type=int, default=320)
     parser.add_argument("--clusters", type=int, default=2000)

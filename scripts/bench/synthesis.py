@@ -1,7 +1,7 @@
 """What a synthetic image costs beyond the passes through the network, and how torch-lucent fares beside it.
 
-    python scripts/bench_synthesis.py INDEX [--steps 256] [--rounds 1] [--images 1 16]
-    python scripts/bench_synthesis.py INDEX --lucent [--units 64] [--steps 256] [--together 16]
+    python -m scripts.bench.synthesis INDEX [--steps 256] [--rounds 1] [--images 1 16]
+    python -m scripts.bench.synthesis INDEX --lucent [--units 64] [--steps 256] [--together 16]
 
 The first: seconds per image of the neuron objective at the default settings, and as a ratio to as many bare passes
 forward and backward of the same network, prepared alike, on the same canvas, one after each step; the median where
@@ -11,14 +11,13 @@ is done once for an image weighs more.
 The second, after `pip install torch-lucent`: the same units, network, steps and canvas (the network's whole input) in
 one run, with the neuron objective of both: the largest activation anywhere on the finished picture, with eight bits and
 unmoved, and seconds per image, one image at a time or in batches of the same size. The units are those of
-check_synthesis.py. Two things are done for lucent 0.1.8: what it takes from kornia (get_rotation_matrix2d, warp_affine)
-has moved and is put where it looks for it; and it normalises as the networks of torchvision want it, so it is given
-this network's numbers instead, after its standard transformations.
+`tests/slow/test_synthesis.py`. lucent 0.1.8 gets two repairs: the functions that it takes from kornia
+(get_rotation_matrix2d, warp_affine) have moved and are put back; and it normalizes as the networks of torchvision
+expect, so it is given this network's numbers instead, after its standard transformations.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +27,6 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from check_synthesis import LAYERS, drawn_of
 
 import patchmine
 from patchmine.canvas import whole
@@ -41,6 +39,8 @@ from patchmine.recipe import Recipe
 from patchmine.synthesis import Ascent
 from patchmine.synthetic import canvas_of
 from patchmine.units import Unit
+from scripts.bench.measuring import command_line
+from tests.support.drawn_units import LAYERS, drawn_of
 
 
 @dataclass
@@ -145,7 +145,7 @@ def against_lucent(network: Network, other: Network, chosen: dict[str, list[int]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("index", type=Path)
     parser.add_argument("--layers", nargs="+", default=LAYERS)
     parser.add_argument("--lucent", action="store_true")
