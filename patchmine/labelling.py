@@ -21,7 +21,7 @@ not; of labels that the same photographs carry, the most specific stands for all
    characteristic (ROC) curve", Radiology 143, 1982). Taking it at A' and not at A, as R. G. Newcombe does (Statistics
    in Medicine 25, 2006, 559-573), keeps the bound honest for few photographs: five that rank above all others have an
    AUROC of 1 and a bound of 0.75. Z is that of 97.5 %; simulated, the bound lies below the truth in 95 % of cases also
-   where the unit knows only a part of the label's photographs (`scripts/check_labels.py`).
+   where the unit knows only a part of the label's photographs (`tests/slow/test_labels.py`).
 
 The unit's label is, among the significant ones, the one with the highest lower bound; of those whose bounds are less
 than MARGIN below it, the one that the fewest photographs carry (then the higher bound, then the alphabet). A unit for

@@ -1,196 +1,142 @@
-"""Kill, stop and starve `patchmine index`, go on, and compare with an uninterrupted run, byte by byte.
+"""Kill, stop and starve `patchmine index`, resume it, and compare with an uninterrupted run, byte by byte.
 
-    python scripts/check_faults.py PHOTOGRAPHS [--kills 200] [--stops 40] [--seed 0] [--shard-size 25]
+    python -m pytest tests/slow/test_faults.py -m slow -s --photographs DIR [--kills 200] [--stops 40] [--limit 800]
 
-- SIGKILL at seeded random moments of mining, an eighth of them during publishing; whenever an index is finished, it is
-  compared with the uninterrupted one and a new one begun.
-- SIGTERM and SIGINT likewise, from the very start of the command on: each must end with 143 or 130 and one line.
-- A disk that is full, at several sizes, and a target that cannot be written: one line, and the same command goes on
-  once there is room. Both need a tmpfs, so root; without it they are said to be left out.
-
-Each run is a process of its own, forked from one that has loaded torch already, which saves the seconds of start-up;
-those that are stopped from the very start are begun from nothing. Exits with 1 when any dataset differs, a shard is
-lost (mined again though it was finished), or anything prints a traceback.
+Kills come at seeded random moments of mining, an eighth of them during publishing; whenever an index is finished, it is
+compared with the uninterrupted one and a new one begun. A shard that was finished must never be mined again.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
-import numpy as np
+import pytest
 
-from patchmine.store import ACTIVATIONS, MANIFEST, SHARDS
+from patchmine.store import MANIFEST, SHARDS
 from patchmine.workspace import LOG
+from tests.support.activations import datasets
+from tests.support.forked import Command
 
+pytestmark = pytest.mark.slow
 
-def words(options: argparse.Namespace, out: Path) -> list[str]:
-    layers = [word for pattern in options.layers for word in ("--layers", pattern)]
-    rest = ["--model", options.model, "--shard-size", str(options.shard_size), "--json"]
-    return ["index", str(options.folder), "-o", str(out), *layers, *rest]
-
-
-def forked(command: list[str], errors: Path) -> int:
-    """Start the command in a child that has everything loaded; its messages go to the file. Returns its id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 70
-    try:
-        with errors.open("ab") as file:
-            os.dup2(file.fileno(), 2)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.argv = ["patchmine", *command]
-        from patchmine.cli import main
-
-        main()
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:  # noqa: BLE001  the child must end here, whatever happens
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def differing(a: Path, b: Path) -> list[str]:
-    """Names of the datasets of two activations.h5 that are not equal to the byte."""
-    with h5py.File(a / ACTIVATIONS) as left, h5py.File(b / ACTIVATIONS) as right:
-        names: set[str] = set()
-        for file in (left, right):
-            file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
-        return sorted(
-            name
-            for name in names
-            if name not in left or name not in right or not np.array_equal(_bytes(left[name]), _bytes(right[name]))
-        )
-
-
-def _bytes(dataset: h5py.Dataset) -> np.ndarray:
-    array = np.asarray(dataset[()])
-    return array if array.dtype == object else np.frombuffer(array.tobytes(), np.uint8)
+SHARD_SIZE = 10
+STOP_S = 30.0
+"""How long a stopped command may take to end."""
 
 
 @dataclass
-class Check:
-    """What was found so far."""
+class Whole:
+    """An uninterrupted run, to compare with."""
 
-    options: argparse.Namespace
-    place: Path
-    rng: random.Random
-    shards: int = 0
-    failures: list[str] = field(default_factory=list)
-    compared: int = 0
+    photographs: Path
+    directory: Path
+    lasts: float
+    mining: float
+    publishing: float
+    shards: int
 
-    @property
-    def whole(self) -> Path:
-        return self.place / "whole.patchmine"
+    def words(self, out: Path) -> list[str]:
+        return words(self.photographs, out)
 
-    def fail(self, text: str) -> None:
-        self.failures.append(text)
-        print(f"FAILED: {text}", flush=True)
-
-    def wait(self, child: int) -> int:
-        """The exit status as a shell would give it."""
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-    def said(self, errors: Path) -> str:
-        text = errors.read_text(errors="replace") if errors.exists() else ""
-        errors.unlink(missing_ok=True)
-        if "Traceback" in text:
-            self.fail(f"a traceback: {text[-600:]}")
-        return text
-
-    def compare(self, out: Path) -> None:
-        different = differing(self.whole, out)
-        if different:
-            self.fail(f"datasets differ: {different}")
-        if list(out.rglob(".*.tmp")) or (out / SHARDS).exists():
-            self.fail(f"left over: {[path.name for path in out.iterdir()]}")
-        self.compared += 1
+    def check(self, out: Path) -> None:
+        """The index is finished, and equal to the uninterrupted one; it is deleted."""
+        assert datasets(out) == datasets(self.directory)
+        assert not list(out.rglob(".*.tmp"))
+        assert not (out / SHARDS).exists()
         shutil.rmtree(out)
 
-    def publishing(self, out: Path) -> bool:
-        with suppress(OSError):
-            return (out / LOG).read_text().rstrip().endswith("publishing")
-        return False
+
+def words(photographs: Path, out: Path) -> list[str]:
+    return ["index", str(photographs), "-o", str(out), "--shard-size", str(SHARD_SIZE), "--json"]
+
+
+def patchmine(*more: str) -> list[str]:
+    return [sys.executable, "-m", "patchmine", *more]
 
 
 def shards(out: Path) -> dict[str, int]:
+    """The finished shards, and when they were written."""
     return {path.name: path.stat().st_mtime_ns for path in out.glob(f"{SHARDS}/*.shard")}
 
 
-def kill(check: Check, mining: float, publishing: float) -> None:
-    out, errors, killed, in_publish = check.place / "killed.patchmine", check.place / "errors", 0, 0
+def publishing(out: Path) -> bool:
+    with suppress(OSError):
+        return (out / LOG).read_text().rstrip().endswith("publishing")
+    return False
+
+
+@pytest.fixture(scope="module")
+def whole(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    place = tmp_path_factory.mktemp("whole")
+    out, again = place / "whole.patchmine", place / "again.patchmine"
+    start = time.monotonic()
+    subprocess.run(patchmine(*words(photographs, out)), check=True, capture_output=True)
+    lasts = time.monotonic() - start
+    command = Command(words(photographs, again), place / "errors")
+    begun = time.monotonic()
+    while not publishing(again) and command.process.is_alive():
+        time.sleep(0.005)
+    mining = time.monotonic() - begun
+    assert command.wait() == (0, "")
+    count = int((out / LOG).read_text().split(" shards")[0].rsplit(maxsplit=1)[-1])
+    found = Whole(photographs, out, lasts, mining, time.monotonic() - begun - mining, count)
+    print(f"\nuninterrupted {lasts:.1f} s; forked: mining {mining:.1f} s, publishing {found.publishing:.1f} s")
+    found.check(again)
+    return found
+
+
+def test_a_killed_run_resumes_without_losing_a_shard_and_ends_in_the_same_bytes(
+    whole: Whole, request: pytest.FixtureRequest, seed: int, tmp_path: Path
+) -> None:
+    kills, rng = request.config.getoption("--kills"), random.Random(seed)
+    out, errors = tmp_path / "killed.patchmine", tmp_path / "errors"
     when: Counter[str] = Counter()
-    while killed < check.options.kills or out.exists():
+    compared = 0
+    while when.total() < kills or out.exists():
         before = shards(out)
-        child = forked(words(check.options, out), errors)
-        spare = killed >= check.options.kills
-        publish = not spare and in_publish * 8 < killed
-        left = 1 - len(before) / check.shards
-        spare = spare or (not publish and not left)
-        moment = check.rng.uniform(0, publishing if publish else mining * left)
-        start, ended = time.monotonic(), False
-        while not spare:
-            pid, status = os.waitpid(child, os.WNOHANG)
-            ended = pid != 0
-            if ended or time.monotonic() - start > moment:
-                break
-            if publish and not check.publishing(out):
-                start = time.monotonic()
-            time.sleep(0.002)
-        if spare:
-            status = os.waitpid(child, 0)[1]
-            ended = True
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-            text = check.said(errors)
-            if code:
-                check.fail(f"a resumed run ended with {code}: {text[-400:]}")
-                break
-            check.compare(out)
+        late = (when["publishing"] + when["tidying"]) * 8 < when.total()
+        left = 1 - len(before) / whole.shards
+        spared = when.total() >= kills or (not late and not left)
+        moment = rng.uniform(0, whole.publishing if late else whole.mining * left)
+        command = Command(whole.words(out), errors)
+        if spared or command.ended_within(moment, lambda late=late: not late or publishing(out)):  # type: ignore[misc]
+            code, text = command.wait()
+            assert code == 0, text
+            assert "Traceback" not in text
+            whole.check(out)
+            compared += 1
             continue
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        killed += 1
-        here = "tidying" if (out / MANIFEST).exists() else "publishing" if check.publishing(out) else "mining"
+        command.kill()
+        _, text = command.wait()
+        assert "Traceback" not in text
+        here = "tidying" if (out / MANIFEST).exists() else "publishing" if publishing(out) else "mining"
         when[here if out.exists() else "start-up"] += 1
-        in_publish += here != "mining"
-        check.said(errors)
-        kept = shards(out)
         if (out / SHARDS).exists() and here != "tidying":
-            lost = [name for name, stamp in before.items() if kept.get(name) != stamp]
-            if lost:
-                check.fail(f"shards lost or mined again: {lost}")
-        if killed % 20 == 0:
-            print(f"{killed} kills ({dict(when)}), {check.compared} indexes compared", flush=True)
-    print(f"SIGKILL: {killed} ({dict(when)})", flush=True)
+            assert before.items() <= shards(out).items(), "shards lost or mined again"
+    print(f"\n{when.total()} kills ({dict(when)}), {compared} indexes compared")
 
 
-def stop(check: Check, lasts: float) -> None:
-    out = check.place / "stopped.patchmine"
+def test_a_signal_ends_a_run_with_its_code_and_no_traceback_and_the_run_resumes(
+    whole: Whole, request: pytest.FixtureRequest, seed: int, tmp_path: Path
+) -> None:
+    out, rng = tmp_path / "stopped.patchmine", random.Random(seed)
     codes: Counter[int] = Counter()
-    for number in range(check.options.stops):
+    for number in range(request.config.getoption("--stops")):
         which = (signal.SIGTERM, signal.SIGINT)[number % 2]
-        command = [sys.executable, "-m", "patchmine", *words(check.options, out)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        moment = check.rng.uniform(1, lasts)
+        process = subprocess.Popen(
+            patchmine(*whole.words(out)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        moment = rng.uniform(1, whole.lasts)
         try:
             _, text = process.communicate(timeout=moment)
         except subprocess.TimeoutExpired:
@@ -200,99 +146,66 @@ def stop(check: Check, lasts: float) -> None:
                 time.sleep(0.1)
                 process.send_signal(which)
             _, text = process.communicate()
-            if time.monotonic() - asked > 30:
-                check.fail(f"{which.name} took {time.monotonic() - asked:.0f} s")
+            assert time.monotonic() - asked <= STOP_S, which.name
         codes[process.returncode] += 1
-        if "Traceback" in text or "Exception ignored" in text:
-            check.fail(f"{which.name} after {moment:.1f} s: {text[-600:]}")
+        assert "Traceback" not in text, f"{which.name} after {moment:.1f} s"
+        assert "Exception ignored" not in text, f"{which.name} after {moment:.1f} s"
         # Before patchmine runs at all, a signal ends Python itself.
-        if process.returncode not in (0, 143, 130, -signal.SIGTERM, -signal.SIGINT):
-            check.fail(f"{which.name} after {moment:.1f} s ended with {process.returncode}: {text[-300:]}")
+        assert process.returncode in (0, 143, 130, -signal.SIGTERM, -signal.SIGINT), text
         if process.returncode == 0:
-            check.compare(out)
+            whole.check(out)
     if out.exists():
-        subprocess.run([sys.executable, "-m", "patchmine", *words(check.options, out)], check=True, capture_output=True)
-        check.compare(out)
-    print(f"SIGTERM, SIGINT: {check.options.stops}, exit codes {dict(codes)}", flush=True)
+        subprocess.run(patchmine(*whole.words(out)), check=True, capture_output=True)
+        whole.check(out)
+    print(f"\nSIGTERM, SIGINT: exit codes {dict(codes)}")
 
 
-def starve(check: Check) -> None:
-    mount = check.place / "small"
+@pytest.fixture
+def small_disk(whole: Whole, tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, three times as large as the index. Skips where only root may make one."""
+    mount = tmp_path / "small"
     mount.mkdir()
-    size = sum(path.stat().st_size for path in check.whole.rglob("*") if path.is_file())
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={3 * size}", "tmpfs", mount], capture_output=True
-    ).returncode:
-        print("disk full, read-only target: left out, because a tmpfs cannot be mounted here", flush=True)
-        return
-    out, errors, full = mount / "full.patchmine", check.place / "errors", 0
-    try:
-        for share in (0.02, 0.1, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8):
-            subprocess.run(["mount", "-o", f"remount,size={int(share * size)}", mount], capture_output=True)
-            before = shards(out)
-            code = check.wait(forked(words(check.options, out), errors))
-            text = check.said(errors)
-            if code == 0:
-                break
-            full += 1
-            if code != 1 or "cannot be written: No space left on device" not in text.splitlines()[-1]:
-                check.fail(f"full at {share:.0%}: {code}: {text[-400:]}")
-            if not before.items() <= shards(out).items():
-                check.fail("shards lost on a full disk")
-        subprocess.run(["mount", "-o", f"remount,size={4 * size}", mount], check=True)
-        if out.exists() and not (out / MANIFEST).exists():
-            check.wait(forked(words(check.options, out), errors))
-            check.said(errors)
-        check.compare(out)
-        print(f"disk full: {full} times", flush=True)
-        subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
-        code = check.wait(forked(words(check.options, mount / "new.patchmine"), errors))
-        text = check.said(errors)
-        if code != 1 or "cannot be written: Read-only file system" not in text:
-            check.fail(f"read-only target: {code}: {text[-300:]}")
-        print(f"read-only target: exit code {code}", flush=True)
-    finally:
-        subprocess.run(["umount", mount])
+    words = ["mount", "-t", "tmpfs", "-o", f"size={3 * size_of(whole.directory)}", "tmpfs", str(mount)]
+    if not shutil.which("mount") or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here: run it as root")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--stops", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shard-size", type=int, default=25)
-    parser.add_argument("--model", default="efficientnet_lite0")
-    parser.add_argument("--layers", action="append", default=[])
-    options = parser.parse_args()
-    import timm  # noqa: F401  loaded here once, for all that are forked; it starts no thread
-
-    import patchmine.mining  # noqa: F401
-
-    with tempfile.TemporaryDirectory() as temporary:
-        check = Check(options, Path(temporary), random.Random(options.seed))
-        start = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "patchmine", *words(options, check.whole)], check=True, capture_output=True
-        )
-        lasts = time.monotonic() - start
-        child, begun = forked(words(options, check.place / "w.patchmine"), check.place / "errors"), time.monotonic()
-        while not check.publishing(check.place / "w.patchmine") and os.waitpid(child, os.WNOHANG)[0] == 0:
-            time.sleep(0.005)
-        mining = time.monotonic() - begun
-        with suppress(ChildProcessError):
-            check.wait(child)
-        publishing = time.monotonic() - begun - mining
-        log = (check.whole / LOG).read_text()
-        check.shards = int(log.split(" shards")[0].rsplit(maxsplit=1)[-1])
-        print(f"uninterrupted {lasts:.1f} s; forked: mining {mining:.1f} s, publishing {publishing:.1f} s", flush=True)
-        check.compare(check.place / "w.patchmine")
-        starve(check)
-        stop(check, lasts)
-        kill(check, mining, publishing)
-        print(f"{check.compared} indexes compared with the uninterrupted one, {len(check.failures)} failures")
-    return 1 if check.failures else 0
+def size_of(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def remount(mount: Path, how: str) -> bool:
+    return subprocess.run(["mount", "-o", f"remount,{how}", str(mount)], capture_output=True).returncode == 0
+
+
+def test_a_full_disk_is_one_line_and_the_run_resumes_once_there_is_room(
+    whole: Whole, small_disk: Path, tmp_path: Path
+) -> None:
+    out, size, full = small_disk / "full.patchmine", size_of(whole.directory), 0
+    for share in (0.02, 0.1, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8):
+        remount(small_disk, f"size={int(share * size)}")
+        before = shards(out)
+        code, text = Command(whole.words(out), tmp_path / "errors").wait()
+        assert "Traceback" not in text
+        if code == 0:
+            break
+        full += 1
+        assert code == 1, f"full at {share:.0%}: {text}"
+        assert "cannot be written: No space left on device" in text.splitlines()[-1], f"full at {share:.0%}"
+        assert before.items() <= shards(out).items(), "shards lost on a full disk"
+    assert remount(small_disk, f"size={4 * size}")
+    if out.exists() and not (out / MANIFEST).exists():
+        assert Command(whole.words(out), tmp_path / "errors").wait()[0] == 0
+    whole.check(out)
+    print(f"\ndisk full: {full} times")
+    assert full > 0
+
+
+def test_a_target_that_cannot_be_written_is_one_line(whole: Whole, small_disk: Path, tmp_path: Path) -> None:
+    assert remount(small_disk, "ro")
+    code, text = Command(whole.words(small_disk / "new.patchmine"), tmp_path / "errors").wait()
+    assert code == 1
+    assert len(text.splitlines()) == 1, text
+    assert "cannot be written: Read-only file system" in text

@@ -1,20 +1,16 @@
-"""Whether `fires` tells the truth of photographs that are not in the index.
+"""Whether `fires` tells the truth about photographs that are not in the index.
 
-    python scripts/check_fires.py PHOTOGRAPHS [--held 12] [--seed 0] [--layers PATTERN]
+    python -m pytest tests/slow/test_fires.py -m slow -s --photographs DIR [--limit 800]
 
-Random photographs of a folder are held out and the others are indexed. Each of those held out is shown to `fires`,
-which is asked for all units, and to the network as torch runs it, with hooks alone. Every value, place, percentile,
-deviation and the order are computed again: the value as the maximum of the layer's output, the percentile by bisection
-in the sorted column of the table.
+Random photographs are held out and the others are indexed. `fires` ranks all units for each photograph held out, and
+torch runs the network on it, with hooks alone. Every value, place, percentile, deviation and the order are computed
+again: the value as the maximum of the layer's output, the percentile by bisection in the sorted column of the table.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import random
-import sys
-import tempfile
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from functools import partial
@@ -23,6 +19,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
@@ -33,15 +30,16 @@ from patchmine.index import Index
 from patchmine.network import Network
 from patchmine.sources import open_source
 
-Maps = dict[str, NDArray[np.float32]]
-CLOSE = 1e-5
-"""Of values, relative to the largest of the layer: one photograph or a batch, the order of sums differs."""
+pytestmark = pytest.mark.slow
 
-WRONG = ("left out", "wrong values", "wrong places", "wrong percentiles", "wrong deviations", "wrong order")
+Maps = dict[str, NDArray[np.float32]]
+HELD = 12
+CLOSE = 1e-5
+"""How near values must be, relative to the largest of the layer: batches of another size add in another order."""
 
 
 def plain(network: Network, index: Index, data: bytes) -> Maps:
-    """What each layer of the network puts out for a photograph: (channels, height, width)."""
+    """The output of each layer of the network for a photograph: (channels, height, width)."""
     maps: Maps = {}
 
     def keep(_module: object, _inputs: object, output: torch.Tensor, *, layer: str) -> None:
@@ -59,7 +57,7 @@ def plain(network: Network, index: Index, data: bytes) -> Maps:
 
 
 def compare(found: Fires, maps: Maps, columns: dict[str, list[list[float]]]) -> Counter[str]:
-    """How many units were looked at, and of how many something is wrong."""
+    """How many units were compared, and in how many of them something is wrong."""
     counts: Counter[str] = Counter(
         {"units": len(found.units), "left out": sum(map(len, maps.values())) - len(found.units)}
     )
@@ -81,43 +79,34 @@ def compare(found: Fires, maps: Maps, columns: dict[str, list[list[float]]]) -> 
     return counts
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--held", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layers", action="append", default=[])
-    options = parser.parse_args()
-    source = open_source(str(options.folder))
+@pytest.fixture(scope="module")
+def counted(photographs: Path, seed: int, tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
+    """`compare` over all photographs held out."""
+    source = open_source(str(photographs))
     entries = list(source.entries())
-    held = set(random.Random(options.seed).sample(range(len(entries)), options.held))
-    with tempfile.TemporaryDirectory() as temporary:
-        listing = Path(temporary) / "others.csv"
-        with listing.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "class"])
-            writer.writerows(
-                (options.folder.resolve() / entry.path, entry.class_name)
-                for number, entry in enumerate(entries)
-                if number not in held
-            )
-        build_index(listing, Path(temporary) / "others.patchmine", layers=tuple(options.layers))
-        index = open_index(Path(temporary) / "others.patchmine")
-        network = models.load(index.job.model)
-        columns = {layer: np.sort(index.store.table(layer)[0].T, axis=1).tolist() for layer in index.layers}
-        total: Counter[str] = Counter()
-        for number in sorted(held):
-            path = options.folder / entries[number].path
-            found = index.fires(path, k=sum(index.layers.values()))
-            total += compare(found, plain(network, index, source.read(entries[number].path)), columns)
-            total["photographs"] += 1
-            best = found.units[0]
-            print(f"{entries[number].path}: {best.unit.name} {best.patch.value:.3g} {best.percentile:.2%}")
-        print(f"{total['photographs']} photographs against {len(index)}: {total['units']} values")
-        for what in ("identical values", *WRONG):
-            print(f"{what:18} {total[what]}")
-    return 1 if any(total[what] for what in WRONG) else 0
+    held = set(random.Random(seed).sample(range(len(entries)), HELD))
+    folder = tmp_path_factory.mktemp("held")
+    with (folder / "others.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "class"])
+        writer.writerows((photographs / e.path, e.class_name) for n, e in enumerate(entries) if n not in held)
+    build_index(folder / "others.csv", folder / "others.patchmine")
+    index = open_index(folder / "others.patchmine")
+    network = models.load(index.job.model)
+    columns = {layer: np.sort(index.store.table(layer)[0].T, axis=1).tolist() for layer in index.layers}
+    total: Counter[str] = Counter()
+    for number in sorted(held):
+        found = index.fires(photographs / entries[number].path, k=sum(index.layers.values()))
+        total += compare(found, plain(network, index, source.read(entries[number].path)), columns)
+        best = found.units[0]
+        print(f"\n{entries[number].path}: {best.unit.name} {best.patch.value:.3g} {best.percentile:.2%}", end="")
+    print(f"\n{HELD} photographs against {len(index)}: {total['units']} values, {total['identical values']} identical")
+    return total
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.parametrize(
+    "mistake", ["left out", "wrong values", "wrong places", "wrong percentiles", "wrong deviations", "wrong order"]
+)
+def test_no_unit_is(mistake: str, counted: Counter[str]) -> None:
+    assert counted["units"] > 0
+    assert counted[mistake] == 0

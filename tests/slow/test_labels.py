@@ -1,38 +1,39 @@
-"""Check the labels of an index against the written rule, computed again slowly, and under classes that mean nothing.
+"""The labels of an index against the written rule, computed again slowly, and under classes that mean nothing.
 
-    python scripts/check_labels.py INDEX [--units 300] [--pairs 200] [--shuffles 5] [--seed 0]
+    python -m pytest tests/slow/test_labels.py -m slow -s --index INDEX [--units 300]
 
-Prints how far the areas of random unit-label pairs are from scikit-learn's, how many of the labels of a sample of units
-are those of the rule of `patchmine.labelling` written anew with loops and SciPy, the share of units that get a label
-when the classes are dealt out at random, in how many simulated cases the lower bound lies below the true area, and how
-long labelling takes. Exits with 1 where something disagrees. Needs scikit-learn and scipy.
+Compares the areas of random unit-label pairs with scikit-learn's, and labels with the rule of `patchmine.labelling`
+written anew with loops and SciPy; deals the classes out at random; simulates how often the lower bound lies below the
+true area.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
-import sys
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
-from scipy.stats import norm, rankdata
-from sklearn.metrics import roc_auc_score
+import pytest
 
 from patchmine import labelling, labels
-from patchmine.index import Index, open_index
+from patchmine.index import Index
 from patchmine.labelling import ALPHA, LEAST, MARGIN, Labels, label_units, lower_bound
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(labelling.__file__).with_name("data")
+UNITS, PAIRS, SHUFFLES = 100, 200, 5
+
 CLOSE = 0.01
 """How near to a threshold of the rule, in logarithms of a chance, another way of computing may decide otherwise: the
 bound is tried at a list of s, and SciPy finds the best one."""
 
 
+@cache
 def hypernyms() -> dict[str, list[str]]:
     """The parents of each id, read from the tables again."""
     found = {}
@@ -58,6 +59,8 @@ def photographs_by_label(classes: list[str | None]) -> dict[str, frozenset[int]]
 
 def by_the_rule(column: Any, carried: dict[str, frozenset[int]], known: set[int]) -> tuple[frozenset[int] | None, bool]:
     """The photographs of the unit's label, and whether a threshold of the rule was so close that it may be another."""
+    from scipy.stats import rankdata
+
     sets = {images for images in carried.values() if LEAST <= len(images) <= len(known) - LEAST}
     usable = sorted(image for image in known if math.isfinite(column[image]))
     values = [float(column[image]) for image in usable]
@@ -92,6 +95,7 @@ def by_the_rule(column: Any, carried: dict[str, frozenset[int]], known: set[int]
 
 def best(mean: float, points: Any) -> float:
     """The largest s mean - K(s) over s > 0."""
+    from scipy.optimize import minimize_scalar
 
     def negative(log_s: float) -> float:
         s = math.exp(log_s)
@@ -102,6 +106,10 @@ def best(mean: float, points: Any) -> float:
 
 
 def bound(area: float, m: int, n: int) -> float:
+    """Where the area lies 97.5 % deep in a normal distribution around a true area, by its variance there."""
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
     z = norm.ppf(0.975)
 
     def gap(a: float) -> float:
@@ -112,29 +120,109 @@ def bound(area: float, m: int, n: int) -> float:
     return float(brentq(gap, 0, area if area < 1 else 1 - 1e-9, xtol=1e-13))
 
 
-def areas(index: Index, carried: dict[str, frozenset[int]], pairs: int, rng: random.Random) -> float:
-    """The largest difference from scikit-learn's over random pairs of a unit and a label."""
-    records = index.store.records()
-    known = sorted({r.class_name for r in records if r.class_name})
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> None:
+    pytest.importorskip("scipy", reason="pip install scipy")
+    pytest.importorskip("sklearn", reason="pip install scikit-learn")
+
+
+@pytest.fixture(scope="module")
+def labelled(index: Index) -> Index:
+    """The index, where it has labels to check. Skips where it has none."""
+    if not any(unit.label for unit in index.units()):
+        pytest.skip("no unit has a label: give --photographs DIR with several photographs of each class in its folder")
+    return index
+
+
+@pytest.fixture(scope="module")
+def again(labelled: Index) -> Any:
+    """The labels, computed again."""
+    start = perf_counter()
+    found = labels.of_store(labelled.store)
+    count = sum(labelled.layers.values())
+    print(f"\n{count} units over {len(labelled)} photographs labeled in {perf_counter() - start:.1f} s: {found.about}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def classes(labelled: Index) -> list[str | None]:
+    """The class of each photograph."""
+    return [record.class_name for record in labelled.store.records()]
+
+
+def units_of(index: Index) -> list[tuple[str, int]]:
+    return [(layer, channel) for layer, count in index.layers.items() for channel in range(count)]
+
+
+def test_the_areas_in_the_index_are_those_computed_again(labelled: Index, again: Any) -> None:
+    stored = [labelled.labels.auroc(labelled.unit(f"{layer}:{c}").unit) for layer, c in units_of(labelled)]
+    found = [float(area) for _, areas in again.layers.values() for area in areas]
+    assert all((s is None and math.isnan(a)) or s == a for s, a in zip(stored, found, strict=True))
+
+
+def test_areas_are_those_of_scikit_learn(labelled: Index, classes: list[str | None], seed: int) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    rng = random.Random(seed)
+    carried = photographs_by_label(classes)
+    known = sorted({name for name in classes if name})
     code = {name: number for number, name in enumerate(known)}
-    codes = np.array([code.get(r.class_name or "", -1) for r in records])
+    codes = np.array([code.get(name or "", -1) for name in classes])
     tried = Labels.of_classes(known).tried(np.bincount(codes[codes >= 0], minlength=len(known)))
     with_class = np.flatnonzero(codes >= 0)
     largest = 0.0
-    for _ in range(pairs):
-        unit = rng.choice([(layer, c) for layer, n in index.layers.items() for c in range(n)])
+    for _ in range(PAIRS):
+        unit = rng.choice(units_of(labelled))
         row = rng.randrange(len(tried.keys))
-        column = index.store.column(*unit)[0][with_class]
+        column = labelled.store.column(*unit)[0][with_class]
         found = labelling.Separation.of(column, codes[with_class], tried).auroc[row]
         truth = np.array([image in carried[tried.keys[row]] for image in with_class])
         finite = np.isfinite(column)
         largest = max(largest, abs(found - roc_auc_score(truth[finite], column[finite])))
-    return largest
+    print(f"\n{PAIRS} unit-label pairs differ from scikit-learn's by at most {largest:.1e}")
+    assert largest <= 1e-6
 
 
-def coverage(rng: np.random.Generator) -> float:
-    """The least share of simulated units whose true area is above the bound: units that know all photographs of the
-    label a little (exponential, normal) or some of them well and the others not at all."""
+def test_labels_are_those_of_the_rule_written_anew(
+    labelled: Index, again: Any, classes: list[str | None], request: pytest.FixtureRequest, seed: int
+) -> None:
+    carried = photographs_by_label(classes)
+    known = {image for image, name in enumerate(classes) if name is not None}
+    everything = units_of(labelled)
+    sample = random.Random(seed).sample(everything, min(request.config.getoption("--units") or UNITS, len(everything)))
+    wrong: list[str] = []
+    doubtful: list[str] = []
+    for layer, channel in sample:
+        key = again.layers[layer][0][channel]
+        truth, close = by_the_rule(labelled.store.column(layer, channel)[0].tolist(), carried, known)
+        if (None if key is None else carried[key]) != truth:
+            (doubtful if close else wrong).append(f"{layer}:{channel} is {key}")
+    print(f"\n{len(wrong)} of {len(sample)} labels are not the rule's, {len(doubtful)} more at a threshold: {doubtful}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["all units", "units that are 0 in 97 % of photographs"])
+def test_classes_dealt_out_at_random_give_hardly_a_label(
+    sparse: bool, labelled: Index, classes: list[str | None], seed: int
+) -> None:
+    names = sorted({name for name in classes if name is not None})
+    codes = np.array([-1 if name is None else names.index(name) for name in classes])
+    table = np.concatenate([labelled.store.table(layer)[0] for layer in labelled.layers], axis=1)
+    values = np.where(table > np.quantile(table, 0.97, axis=0), table, 0) if sparse else table
+    rng, every = np.random.default_rng(seed), Labels.of_classes(names)
+    found = (label_units([values], rng.permutation(codes), every).label >= 0 for _ in range(SHUFFLES))
+    shares = [float(labelled_units.mean()) for labelled_units in found]
+    shown = ", ".join(f"{share:.2%}" for share in shares)
+    print(f"\nshares of units with a label: {shown}; at most {ALPHA:.0%} allowed")
+    assert max(shares) <= ALPHA
+
+
+def test_the_lower_bound_lies_below_the_true_area_in_95_of_100_cases(seed: int) -> None:
+    """Simulated units know all photographs of the label a little (exponential, normal), or some of them well and the
+    others not at all."""
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(seed)
     least, cases, outside = 1.0, 2000, 795
     for inside in (5, 10, 30, 100):
         for true in (0.6, 0.8, 0.95):
@@ -149,64 +237,5 @@ def coverage(rng: np.random.Generator) -> float:
                 area = np.array([np.searchsorted(o, d).mean() / outside for o, d in zip(others, drawn, strict=True)])
                 size = np.full(cases, float(inside))
                 least = min(least, float((lower_bound(area, size, np.full(cases, 795.0)) <= true).mean()))
-    return least
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("index")
-    parser.add_argument("--units", type=int, default=300)
-    parser.add_argument("--pairs", type=int, default=200)
-    parser.add_argument("--shuffles", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    words = parser.parse_args()
-    rng = random.Random(words.seed)
-    index = open_index(words.index)
-    start = perf_counter()
-    found = labels.of_store(index.store)
-    took = perf_counter() - start
-    units = [(layer, channel) for layer, count in index.layers.items() for channel in range(count)]
-    print(f"labels: {found.about}; {len(units)} units over {len(index)} photographs labelled in {took:.1f} s")
-    stored = [index.labels.auroc(index.unit(f"{layer}:{c}").unit) for layer, c in units]
-    again = [float(area) for _, areas in found.layers.values() for area in areas]
-    same = all((s is None and math.isnan(a)) or s == a for s, a in zip(stored, again, strict=True))
-    print(f"those in the index are {'the same' if same else 'OTHERS'}")
-
-    classes = [record.class_name for record in index.store.records()]
-    carried = photographs_by_label(classes)
-    largest = areas(index, carried, words.pairs, rng)
-    print(f"areas: {words.pairs} unit-label pairs differ from scikit-learn's by at most {largest:.1e}")
-
-    known = {image for image, name in enumerate(classes) if name is not None}
-    wrong = doubtful = 0
-    for layer, channel in rng.sample(units, min(words.units, len(units))):
-        key = found.layers[layer][0][channel]
-        truth, close = by_the_rule(index.store.column(layer, channel)[0].tolist(), carried, known)
-        if (None if key is None else carried[key]) != truth:
-            doubtful += close
-            wrong += not close
-            print(
-                f"  {layer}:{channel} is {key}, and the slow rule finds another{' (at a threshold)' if close else ''}"
-            )
-    print(f"rule: {wrong} of {min(words.units, len(units))} labels are not the rule's, {doubtful} more at a threshold")
-
-    names = sorted({name for name in classes if name is not None})
-    codes = np.array([-1 if name is None else names.index(name) for name in classes])
-    table = np.concatenate([index.store.table(layer)[0] for layer in index.layers], axis=1)
-    numbers = np.random.default_rng(words.seed)
-    every = Labels.of_classes(names)
-    shares = []
-    for sparse in (False, True):
-        values = np.where(table > np.quantile(table, 0.97, axis=0), table, 0) if sparse else table
-        for _ in range(words.shuffles):
-            shares.append(float((label_units([values], numbers.permutation(codes), every).label >= 0).mean()))
-        what = "units that are 0 in 97 % of photographs" if sparse else "units"
-        shown = ", ".join(f"{share:.2%}" for share in shares[-words.shuffles :])
-        print(f"shuffled classes: {shown} of the {what} get a label; at most {ALPHA:.0%} may")
-    least = coverage(numbers)
-    print(f"lower bound: below the true area in {least:.1%} of simulated cases at worst")
-    return int(not same or largest > 1e-6 or wrong > 0 or max(shares) > ALPHA or least < 0.95)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    print(f"\nbelow the true area in {least:.1%} of simulated cases at worst")
+    assert least >= 0.95

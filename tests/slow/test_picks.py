@@ -1,33 +1,38 @@
-"""What `top --diverse` leaves of copies, and what the other picks and filters cost.
+"""`top --diverse` shows fewer copies, and every pick and class filter gives the answer of the sorted table.
 
-    python scripts/check_picks.py PHOTOGRAPHS [--units 60] [--seed 0] [--layers PATTERN]
+    python -m pytest tests/slow/test_picks.py -m slow -s --photographs DIR [--units 60]
 
 Every tenth photograph gets a copy beside it: encoded again, at 60 % of its size, or mirrored. For random units, counts
-the photographs that the top 25 show twice, plain and diverse. Then every pick and a class filter is asked for, compared
-with the answer that the table gives by sorting it, and timed against the plain top of the same units, in turns.
+the photographs that the top 25 show twice, plain and diverse. Then asks for every pick and a class filter, compares
+with the answer that sorting the table gives, and times each against the plain top of the same units, in turns.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import random
-import sys
-import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import pytest
 from PIL import Image, ImageOps
 
 from patchmine import build_index, open_index
 from patchmine.index import Index
 from patchmine.photographs import upright
 from patchmine.sources import open_source
+from patchmine.wordnet import ancestors
+
+pytestmark = pytest.mark.slow
 
 K = 25
-QUESTIONS: dict[str, dict[str, str]] = {
+UNITS = 20
+ANIMAL = "n00015388"
+QUESTIONS: dict[str, dict[str, Any]] = {
     "top": {},
     "bottom": {"pick": "bottom"},
     "random": {"pick": "random"},
@@ -54,16 +59,14 @@ def twice(images: list[str]) -> int:
     return sum(count - 1 for count in Counter(image.removeprefix("copy-") for image in images).values())
 
 
-def expected(index: Index, unit: str, question: str) -> list[int] | None:
-    """The answer by sorting; None for a random choice."""
+def expected(index: Index, unit: str, question: str) -> list[int]:
+    """The answer by sorting."""
     found = index.unit(unit).unit
     values, _ = index.store.column(found.layer, found.channel)
-    ids = range(len(values))
+    ids = list(range(len(values)))
     if "animal" in question:
-        from patchmine.wordnet import ancestors
-
-        animals = {image for image in ids if "n00015388" in ancestors(index.store.image(image).class_name or "")}
-        ids = [image for image in ids if (image in animals) == (question == "--class animal")]  # type: ignore[assignment]
+        animals = {image for image in ids if ANIMAL in ancestors(index.store.image(image).class_name or "")}
+        ids = [image for image in ids if (image in animals) == (question == "--class animal")]
     ranked = sorted(ids, key=lambda image: (-values[image], image))
     if question == "bottom":
         return sorted(ids, key=lambda image: (values[image], image))[:K]
@@ -73,59 +76,68 @@ def expected(index: Index, unit: str, question: str) -> list[int] | None:
         return ranked[start : start + K]
     if question == "spectrum":
         return [ranked[round(i * (len(ranked) - 1) / (K - 1))] for i in range(K)]
-    return None if question == "random" else ranked[:K]
+    return ranked[:K]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--units", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--layers", action="append", default=[])
-    options = parser.parse_args()
-    rng, wrong = random.Random(options.seed), 0
-    source = open_source(str(options.folder))
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "photographs"
-        folder.mkdir()
-        for number, entry in enumerate(source.entries()):
-            name = entry.path.replace("/", "-")
-            data = source.read(entry.path)
-            (folder / name).write_bytes(data)
-            if number % 10 == 0:
-                (folder / f"copy-{Path(name).stem}{Path(name).suffix}").write_bytes(copied(upright(data), rng))
-        build_index(folder, Path(temporary) / "copies.patchmine", layers=tuple(options.layers))
-        index = open_index(Path(temporary) / "copies.patchmine")
-        units = [str(unit.unit) for unit in rng.sample(list(index.units()), options.units)]
-        left = {
-            diverse: [twice([p.image for p in index.unit(unit).top(K, diverse=diverse)]) for unit in units]
-            for diverse in (False, True)
-        }
-        for diverse, counts in left.items():
-            print(
-                f"{'diverse' if diverse else 'plain'}: {sum(counts)} copies in the top {K} of {len(units)} units, "
-                f"{max(counts)} in the worst"
-            )
-
-        build_index(options.folder, Path(temporary) / "whole.patchmine", layers=tuple(options.layers))
-        index = open_index(Path(temporary) / "whole.patchmine")
-        seconds: dict[str, list[float]] = {question: [] for question in QUESTIONS}
-        for unit in units:
-            for question, words in QUESTIONS.items():
-                start = time.perf_counter()
-                patches = open_index(index.directory).unit(unit).top(K, **words)  # type: ignore[arg-type]
-                seconds[question].append(time.perf_counter() - start)
-                right = expected(index, unit, question)
-                if right is not None and [p.image_id for p in patches] != right:
-                    wrong += 1
-                    print(f"WRONG: {question} of {unit}")
-        for question, times in seconds.items():
-            print(
-                f"{question:20} {1000 * median(times):6.1f} ms, {median(times) / median(seconds['top']):.2f} of the top"
-            )
-    print(f"{wrong} answers differ from the table's")
-    return 1 if wrong else 0
+def drawn(index: Index, request: pytest.FixtureRequest, seed: int) -> list[str]:
+    count = request.config.getoption("--units") or UNITS
+    return [str(unit.unit) for unit in random.Random(seed).sample(list(index.units()), count)]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def test_a_diverse_top_shows_fewer_copies(
+    photographs: Path, request: pytest.FixtureRequest, seed: int, tmp_path: Path
+) -> None:
+    rng = random.Random(seed)
+    source = open_source(str(photographs))
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number, entry in enumerate(source.entries()):
+        name = entry.path.replace("/", "-")
+        data = source.read(entry.path)
+        (folder / name).write_bytes(data)
+        if number % 10 == 0:
+            (folder / f"copy-{name}").write_bytes(copied(upright(data), rng))
+    build_index(folder, tmp_path / "copies.patchmine")
+    index = open_index(tmp_path / "copies.patchmine")
+    units = drawn(index, request, seed)
+    left = {}
+    for diverse in (False, True):
+        counts = [twice([p.image for p in index.unit(unit).top(K, diverse=diverse)]) for unit in units]
+        left[diverse] = sum(counts)
+        what = "diverse" if diverse else "plain"
+        print(f"\n{what}: {sum(counts)} copies in the top {K} of {len(units)} units, at most {max(counts)}", end="")
+    assert left[False] > 0
+    assert left[True] < left[False] / 2
+
+
+@dataclass
+class Asked:
+    """The ids that each question of each unit got and should have got, and the seconds of each answer."""
+
+    index: Index
+    answers: dict[str, list[tuple[list[int], list[int]]]]
+    seconds: dict[str, list[float]]
+
+
+@pytest.fixture(scope="module")
+def asked(index: Index, request: pytest.FixtureRequest, seed: int) -> Asked:
+    found = Asked(index, {question: [] for question in QUESTIONS}, {question: [] for question in QUESTIONS})
+    for unit in drawn(index, request, seed):
+        for question, words in QUESTIONS.items():
+            start = time.perf_counter()
+            patches = open_index(index.directory).unit(unit).top(K, **words)
+            found.seconds[question].append(time.perf_counter() - start)
+            found.answers[question].append(([p.image_id for p in patches], expected(index, unit, question)))
+    return found
+
+
+@pytest.mark.parametrize("question", [question for question in QUESTIONS if question != "random"])
+def test_every_answer_is_that_of_the_sorted_table(question: str, asked: Asked) -> None:
+    times, base = asked.seconds[question], median(asked.seconds["top"])
+    print(f"\n{question}: {1000 * median(times):.1f} ms, {median(times) / base:.2f} of the top", end="")
+    assert [got for got, _ in asked.answers[question]] == [right for _, right in asked.answers[question]]
+
+
+def test_a_random_pick_shows_each_photograph_once(asked: Asked) -> None:
+    for images, _ in asked.answers["random"]:
+        assert len(set(images)) == len(images) == min(K, len(asked.index))

@@ -1,89 +1,86 @@
-"""Does the synthetic image drive its unit harder than the best photograph of an index?
+"""A synthetic image drives its unit harder than the best photograph of an index.
 
-    python scripts/check_synthesis.py INDEX [--units 64] [--layers L ...] [--steps N] [--method M]
+    python -m pytest tests/slow/test_synthesis.py -m slow -s --index INDEX --units 64 [--steps N] [--method M]
 
-For units drawn from each layer, with the default recipe of the neuron objective: the activation on the synthetic image
-(as it would be saved, with eight bits, and unmoved) over the largest of all photographs of the index; the smallest,
-quartiles, and in how many units it is above 1. Then one unit of each layer twice, whose bytes must be the same. Ends
-with 1 unless at least 95 of 100 units are above 1 and all bytes are the same.
+For units drawn from each of four layers, with the default recipe of the neuron objective: the activation on the
+synthetic image (as it would be saved, with eight bits, and unmoved) over the largest of all photographs of the index.
+Prints the smallest, quartiles, and in how many units it is above 1.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 
 import numpy as np
+import pytest
 
-import patchmine
 from patchmine.geometry import ReceptiveField
 from patchmine.index import Index
 from patchmine.models import load_for_index
 from patchmine.receptive import receptive_fields
 from patchmine.recipe import Recipe
 from patchmine.spectrum import of_index
-from patchmine.synthesis import Ascent, Synthetic
+from patchmine.synthesis import Ascent
 from patchmine.synthetic import BATCH, canvas_of
 from patchmine.units import Unit
+from tests.support.drawn_units import LAYERS, drawn_of
 
-LAYERS = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
+pytestmark = pytest.mark.slow
+
 ENOUGH = 0.95
+UNITS = 8
 
 
-def drawn_of(index: Index, units: int, seed: int, layers: Sequence[str]) -> dict[str, list[int]]:
-    """Channels of each layer, the same for a layer whichever others of `LAYERS` are asked for."""
-    rng = np.random.default_rng(seed)
-    every = LAYERS if set(layers) <= set(LAYERS) else layers
-    drawn = {layer: rng.choice(index.layers[layer], units, replace=False) for layer in every}
-    return {layer: np.sort(drawn[layer]).tolist() for layer in layers}
+@dataclass
+class Made:
+    """The ratios of all units, and the layers where the same recipe gave other bytes the second time."""
+
+    ratios: list[float] = field(default_factory=list)
+    unlike: list[str] = field(default_factory=list)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("index", type=Path)
-    parser.add_argument("--units", type=int, default=64)
-    parser.add_argument("--layers", nargs="+", default=LAYERS)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--method", default=Recipe.method)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    index = patchmine.open_index(given.index)
+@pytest.fixture(scope="module")
+def made(index: Index, request: pytest.FixtureRequest, seed: int) -> Made:
+    if missing := set(LAYERS) - set(index.layers):
+        pytest.skip(f"the index lacks {', '.join(sorted(missing))}: give --index DIR of the default network")
+    units = request.config.getoption("--units") or UNITS
     network = load_for_index(index.job)
-    recipe = Recipe(steps=given.steps, method=given.method).settled()
+    steps, method = (request.config.getoption(name) for name in ("--steps", "--method"))
+    recipe = Recipe(steps=steps or Recipe.steps, method=method or Recipe.method).settled()
     amplitudes = of_index(index) if recipe.method == "maco" else None
-    chosen = drawn_of(index, given.units // len(given.layers), given.seed, given.layers)
-    ratios, same = [], True
-    print("layer       units  smallest  quarter  median  three quarters  largest  above 1")
-    for layer in given.layers:
+    made = Made()
+    print("\nlayer       units  smallest  quarter  median  three quarters  largest  above 1")
+    for layer, drawn in drawn_of(index, units // len(LAYERS), seed, LAYERS).items():
 
         @cache
         def at(size: tuple[int, int], layer: str = layer) -> ReceptiveField:
             return receptive_fields(network.module, size, [layer])[layer]
 
-        drawn = chosen[layer]
         ascent = Ascent(network.module, layer, canvas_of(index, Unit(layer, 0), recipe, at), network.preprocessing)
-
-        def made(channels: list[int], ascent: Ascent = ascent) -> list[Synthetic]:
-            return ascent.run(channels, recipe, amplitudes=amplitudes)
-
-        found = [one for start in range(0, len(drawn), BATCH) for one in made(drawn[start : start + BATCH])]
+        batches = [drawn[start : start + BATCH] for start in range(0, len(drawn), BATCH)]
+        found = [one for batch in batches for one in ascent.run(batch, recipe, amplitudes=amplitudes)]
         best = [index.unit(Unit(layer, channel)).statistics.maximum for channel in drawn]
-        own = np.array([one.value for one in found]) / np.array(best)
-        ratios.append(own)
-        print(f"{layer:10}  {len(own):5}  {shown(own)}  {(own > 1).sum():5}", flush=True)
-        same &= made(drawn[:1])[0].picture.tobytes() == made(drawn[:1])[0].picture.tobytes()
-    every = np.concatenate(ratios)
-    print(f"{'all':10}  {len(every):5}  {shown(every)}  {(every > 1).sum():5}")
-    print(f"above 1: {(every > 1).mean():.1%}; the same bytes again: {'yes' if same else 'NO'}")
-    raise SystemExit(not (same and (every > 1).mean() >= ENOUGH))
+        ratios = [one.value / other for one, other in zip(found, best, strict=True)]
+        print(shown(layer, ratios), flush=True)
+        made.ratios += ratios
+        once, again = (ascent.run(drawn[:1], recipe, amplitudes=amplitudes)[0].picture.tobytes() for _ in range(2))
+        if once != again:
+            made.unlike.append(layer)
+    print(shown("all", made.ratios))
+    return made
 
 
-def shown(ratios: np.ndarray) -> str:
+def shown(layer: str, ratios: list[float]) -> str:
     low, first, middle, third, high = np.quantile(ratios, [0, 0.25, 0.5, 0.75, 1])
-    return f"{low:8.2f}  {first:7.2f}  {middle:6.2f}  {third:14.2f}  {high:7.2f}"
+    above = sum(ratio > 1 for ratio in ratios)
+    line = f"{layer:10}  {len(ratios):5}  {low:8.2f}  {first:7.2f}  {middle:6.2f}  {third:14.2f}  {high:7.2f}"
+    return f"{line}  {above:5}"
 
 
-if __name__ == "__main__":
-    main()
+def test_almost_every_synthetic_image_drives_its_unit_harder_than_all_photographs(made: Made) -> None:
+    assert np.mean([ratio > 1 for ratio in made.ratios]) >= ENOUGH, made.ratios
+
+
+def test_the_same_recipe_gives_the_same_bytes_again(made: Made) -> None:
+    assert made.unlike == []

@@ -1,42 +1,59 @@
-"""Whether the study is right where the truth is known.
+"""The study gives the right verdict where the truth is known.
 
-    python scripts/check_why.py [--seeds 10] [--steps 64]
+    python -m pytest tests/slow/test_why.py -m slow -s [--seeds 10] [--steps 64]
 
-Studies hand-set networks (`tests.support.planted`): a template that fits anywhere, one that fits only into the corners
-that zero padding makes, and one that counts only in the middle of the canvas; with other noise each time. Prints how
-many verdicts are right. Then counts planted peaks, 1 to 40 of them, under growing noise, and prints the share that is
-counted exactly. Exits with 1 when a verdict is wrong.
+Studies the networks of `tests.support.planted`: a template that fits anywhere, one that fits only into the corners that
+zero padding makes, and one that counts only in the middle of the canvas; with other noise each time. Then counts
+planted peaks, 1 to 40 of them, under growing noise.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from patchmine.geometry import Preprocessing
 from patchmine.study.peaks import peaks
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, plan
-from patchmine.study.verdicts import corners, pitch_or_count
+from patchmine.study.verdicts import Verdict, corners, pitch_or_count
 from tests.support.planted import FIELD, NATIVE, STRIDE, TRUTHS
+
+pytestmark = pytest.mark.slow
 
 PREPROCESSING = Preprocessing(NATIVE, (NATIVE, NATIVE), "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
+NOISE = (0.0, 0.05, 0.1, 0.12, 0.15, 0.2)
+"""In parts of a peak's height."""
 
-def study(name: str, seed: int, steps: int, folder: Path) -> tuple[str, str, str]:
-    """The words of both verdicts, and the numbers behind them."""
+EXACT_UP_TO = 0.1
+
+
+def study(name: str, seed: int, steps: int, folder: Path) -> tuple[Verdict, Verdict]:
+    """The verdicts on pitch or count, and on corners."""
     module = TRUTHS[name][0]().eval()
     subject = Subject(module, "unit", 0, PREPROCESSING, NATIVE, STRIDE, FIELD, name, (FIELD // 2,) * 2)
     laboratory = Laboratory(subject, Settings(steps=steps, seed=seed), folder)
     trials = [trial for trial in plan(subject) if trial.objective == "channel" and trial.method == "fourier"]
     trials = [trial for trial in trials if trial.padding != "reflect"]
     results: dict[Trial, Result] = {trial: laboratory.result(trial) for trial in trials}
-    grows, border = pitch_or_count(results, subject), corners(results, subject)
-    return grows.word, border.word, f"{grows.because}; {border.because}"
+    return pitch_or_count(results, subject), corners(results, subject)
+
+
+@pytest.mark.parametrize("name", sorted(TRUTHS))
+def test_every_verdict_is_right_where_the_truth_is_known(
+    name: str, request: pytest.FixtureRequest, seed: int, tmp_path: Path
+) -> None:
+    _, growth, border = TRUTHS[name]
+    steps = request.config.getoption("--steps") or Settings.steps
+    for number in range(seed, seed + request.config.getoption("--seeds")):
+        pitch, corner = study(name, number, steps, tmp_path / str(number))
+        print(f"\n{name}, seed {number}: {pitch.word} ({pitch.because}); {corner.word} ({corner.because})", end="")
+        assert pitch.word == growth, number
+        if border is not None:
+            assert corner.word == border, number
 
 
 def planted(count: int, noise: float, generator: np.random.Generator, side: int = 64) -> np.ndarray:
@@ -51,33 +68,11 @@ def planted(count: int, noise: float, generator: np.random.Generator, side: int 
     return (found + noise * generator.standard_normal((side, side))).astype(np.float32)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=Settings.steps)
-    parser.add_argument("--show", action="store_true", help="the numbers of every study")
-    options = parser.parse_args()
-    wrong = 0
-    for name, (_, growth, border) in TRUTHS.items():
-        right = [0, 0]
-        for seed in range(options.seeds):
-            with tempfile.TemporaryDirectory() as folder:
-                found = study(name, seed, options.steps, Path(folder))
-            right[0] += found[0] == growth
-            right[1] += border is None or found[1] == border
-            if options.show:
-                print(f"  {name}, seed {seed}: {found}", flush=True)
-        said = f"{right[0]} of {options.seeds} right on pitch or count ({growth})"
-        if border is not None:
-            said += f", {right[1]} on corners ({border})"
-        print(f"{name}: {said}", flush=True)
-        wrong += 2 * options.seeds - sum(right)
+def test_planted_peaks_are_counted_exactly_up_to_a_tenth_of_noise() -> None:
     generator = np.random.default_rng(0)
-    for noise in (0.0, 0.05, 0.1, 0.12, 0.15, 0.2):
+    shares = {}
+    for noise in NOISE:
         exact = [len(peaks(planted(count, noise, generator), 4)) == count for count in range(1, 41)]
-        print(f"planted peaks, 1 to 40, noise {noise:.2f} of a peak: {np.mean(exact):.0%} counted exactly")
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        shares[noise] = float(np.mean(exact))
+        print(f"\n1 to 40 planted peaks, noise {noise:.2f} of a peak: {shares[noise]:.0%} counted exactly", end="")
+    assert all(share == 1 for noise, share in shares.items() if noise <= EXACT_UP_TO), shares

@@ -2,7 +2,7 @@
 
 `ask` asks everything that a reading command asks for; `outcome` does so for one mutation of `tampering`. libhdf5 may
 crash on a damaged file, or never return, so `isolated` runs mutations in processes that may not take more than a few
-GB or seconds; such a process is `python -m tests.support.hostile INDEX FLIPS SEED START STOP`.
+GB or seconds; such a process is `python -m tests.support.hostile INDEX FLIPS SEED NUMBER,...`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -116,26 +116,32 @@ class Outcome(NamedTuple):
     found: str
     peak_mib: int | None
 
+    @property
+    def kind(self) -> str:
+        """answered, refused, died, slow or BUG."""
+        return self.found.partition(":")[0]
 
-def isolated(index: Path, flips: int, seed: int, start: int, stop: int) -> Iterator[Outcome]:
-    """The outcome of each mutation of `mutations(index, flips, seed)[start:stop]`.
+
+def isolated(index: Path, flips: int, seed: int, numbers: Sequence[int]) -> Iterator[Outcome]:
+    """The outcome of these mutations of `mutations(index, flips, seed)`.
 
     As many processes as it takes: a mutation that ends one is reported as `died: ...` or `slow: ...`.
     """
-    while start < stop:
-        words = [sys.executable, "-m", "tests.support.hostile", *map(str, (index, flips, seed, start, stop))]
+    todo = list(numbers)
+    while todo:
+        words = [sys.executable, "-m", "tests.support.hostile", str(index), str(flips), str(seed)]
+        words.append(",".join(map(str, todo)))
         done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
         lines = [line.split("\t", 3) for line in done.stdout.splitlines()]
         began = {int(line[1]): line[2] for line in lines if line[0] == "begin"}
         ended = {int(line[1]): line[2:] for line in lines if line[0] == "end"}
         for number, (peak, found) in ended.items():
             yield Outcome(began[number], found.strip("'\""), int(peak))
-        unfinished = sorted(set(began) - set(ended))
         if not began:
             raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-500:]}")
-        start = (unfinished or [max(ended)])[0] + 1
-        if unfinished:
-            yield Outcome(began[unfinished[0]], _end(done), None)
+        for number in began.keys() - ended.keys():  # one at most: the last
+            yield Outcome(began[number], _end(done), None)
+        todo = [number for number in todo if number not in began]
 
 
 def _end(done: subprocess.CompletedProcess[str]) -> str:
@@ -147,12 +153,12 @@ def _end(done: subprocess.CompletedProcess[str]) -> str:
     return f"died: signal {-done.returncode}"
 
 
-def _run(index: Path, flips: int, seed: int, start: int, stop: int) -> None:
+def _run(index: Path, flips: int, seed: int, numbers: Sequence[int]) -> None:
     """Print a line before and after each mutation, so that the last line tells where a crash happened."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     everything = mutations(index, flips, seed)
     with tempfile.TemporaryDirectory() as scratch:
-        for number in range(start, min(stop, len(everything))):
+        for number in numbers:
             name, mutation = everything[number]
             print(f"begin\t{number}\t{name}", flush=True)
             signal.setitimer(signal.ITIMER_PROF, CPU_S)  # by default the signal ends the process
@@ -162,4 +168,4 @@ def _run(index: Path, flips: int, seed: int, start: int, stop: int) -> None:
 
 
 if __name__ == "__main__":
-    _run(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    _run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), [int(number) for number in sys.argv[4].split(",")])
