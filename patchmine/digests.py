@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +29,17 @@ def of_file(path: Path) -> str:
 def of_json(document: Any) -> str:
     """The same for documents that are equal, however they are written."""
     return of_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
+def described(record: Any, always: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass by name, without those that are at their defaults, unless they are in `always`.
+
+    A field that is added with a default thus changes no document and no digest made before. A field that is a record
+    itself, with `as_dict`, describes itself.
+    """
+    document = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if field.name in always or value != field.default:  # a field without a default has MISSING there
+            document[field.name] = value.as_dict() if hasattr(value, "as_dict") else value
+    return document

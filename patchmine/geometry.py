@@ -6,13 +6,14 @@ numpy only: the reading side uses this without torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from patchmine import digests
 from patchmine.errors import RequestError
 from patchmine.units import Box, Position
 
@@ -75,7 +76,8 @@ class Preprocessing:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Its fields by name; one added after format 1 is left out at its default, as `Job` does it."""
+        return digests.described(self, always=("view",))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Preprocessing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from patchmine import digests
@@ -17,7 +17,11 @@ WHICH = ("photographs", "listing")
 
 @dataclass(frozen=True)
 class Job:
-    """What is computed. Its digest is in every shard, and two runs go on with each other only if it is the same."""
+    """What is computed. Every shard carries its digest, and a run resumes another only if their digests are equal.
+
+    The fields below are those of format 1 and have no defaults. A field added later must have one: at its default it
+    is left out of the document and of the digest, so that indexes made before it stay readable and resumable.
+    """
 
     source: str
     """What reopens the source: an absolute folder, `shapes:200`, ..."""
@@ -49,14 +53,15 @@ class Job:
         return digests.of_json(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
+        """The job as JSON holds it, without the optional fields that are at their defaults."""
         # Through JSON, so that a job just planned and one read back are equal.
-        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        data: dict[str, Any] = json.loads(json.dumps(digests.described(self)))
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Job:
-        """Raises KeyError or TypeError when a field is missing: the caller knows which file it came from."""
-        values = {field.name: data[field.name] for field in fields(cls)}
+        """Raises KeyError or TypeError when a required field is missing: the caller knows the file it came from."""
+        values = {field.name: data[field.name] for field in fields(cls) if _given(field.name, field.default, data)}
         values["layers"] = tuple(values["layers"])
         values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
         return cls(**values)
@@ -64,9 +69,11 @@ class Job:
     def first_difference(self, other: Job, but: Collection[str] = ()) -> tuple[str, Any, Any] | None:
         """The first field in which the jobs differ, with both values; those in `but` may."""
         mine, theirs = self.as_dict(), other.as_dict()
-        for name in mine:
-            if name not in but and mine[name] != theirs[name]:
-                return name, mine[name], theirs[name]
+        for field in fields(self):
+            name = field.name
+            one, another = mine.get(name, field.default), theirs.get(name, field.default)
+            if name not in but and one != another:
+                return name, one, another
         return None
 
     @property
@@ -75,6 +82,11 @@ class Job:
             Shard(number, start, min(start + self.shard_size, self.photographs))
             for number, start in enumerate(range(0, self.photographs, self.shard_size))
         )
+
+
+def _given(name: str, default: Any, data: dict[str, Any]) -> bool:
+    """Whether a field is to be read: one without a default always is, so that its absence raises KeyError."""
+    return default is MISSING or name in data
 
 
 def listing_digest(photographs: Iterable[tuple[str, str | None]]) -> str:
