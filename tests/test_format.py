@@ -1,4 +1,4 @@
-"""The format promise: indexes of version 0.1.0 open, answer and verify, and new fields of a job cost nobody an index."""
+"""The format promise: indexes of version 0.1.0 open, answer and verify; a new field of a job costs nobody an index."""
 
 import json
 import shutil
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import patchmine
-from patchmine.job import Job
-from patchmine.workspace import Workspace
+from patchmine.mining.workspace import Workspace
+from patchmine.store.job import Job
 
 KEPT = Path(__file__).parent / "kept"
 INDEXES = ("format1", "format1-no-table")
@@ -60,7 +60,7 @@ def test_a_field_added_to_the_job_counts_where_it_is_not_at_its_default(kept):
 
 
 def test_an_unfinished_index_of_an_older_job_is_resumed_by_a_job_with_a_new_field(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr("patchmine.workspace.Job", LaterJob)
+    monkeypatch.setattr("patchmine.mining.workspace.Job", LaterJob)
     old = patchmine.open_index(kept).job
     space = Workspace(tmp_path / "new.patchmine")
     with space.taken():
