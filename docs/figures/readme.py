@@ -13,8 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from docs.figures.samples import free_photographs, index_of, save
+from patchmine.questions.highlights import telling_units
 from patchmine.sheets import draw_strips
-from patchmine.telling import telling_units
 
 LAYERS, EACH, K = ("blocks.1", "blocks.2", "blocks.3"), 2, 6
 TILE_PX = 128

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 import patchmine
-from patchmine.index import Index
+from patchmine.reading.opened import Index
 
 DOCS = Path(__file__).parents[1]
 

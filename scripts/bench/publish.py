@@ -16,20 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmine import models, store, storing
-from patchmine.decode import decoder_name
-from patchmine.engines import shard_path
+from patchmine import models
 from patchmine.executors import Reduced
-from patchmine.geometry import FieldsBySize
-from patchmine.job import Job
-from patchmine.layers import choose
-from patchmine.network import survey
-from patchmine.publishing import Timing, publish
-from patchmine.receptive import receptive_fields
-from patchmine.shardfile import ShardFile, write_shard
-from patchmine.shards import LayerShard
-from patchmine.stages import Stages
-from patchmine.workspace import Workspace
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import FieldsBySize
+from patchmine.mining.miner import LayerShard
+from patchmine.mining.publish import Timing, publish
+from patchmine.mining.workspace import Workspace
+from patchmine.networks.layers import choose
+from patchmine.networks.network import survey
+from patchmine.photographs.decode import decoder_name
+from patchmine.store import reading, writing
+from patchmine.store.job import Job
+from patchmine.store.shardfile import ShardFile, shard_path, write_shard
+from patchmine.system.timing import Stages
 from scripts.bench.measuring import command_line
 
 SHARD = 128
@@ -65,7 +65,7 @@ def main() -> None:
     )
     fields = receptive_fields(network.module, network.preprocessing.crop, job.layers)
     plans = [
-        storing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, FieldsBySize((fields[tap.layer],)), True)
+        writing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, FieldsBySize((fields[tap.layer],)), True)
         for tap in taps
     ]
     with tempfile.TemporaryDirectory() as temporary:
@@ -84,7 +84,7 @@ def main() -> None:
             parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in stages.seconds.items() if seconds)
             print(f"published in {time.perf_counter() - start:.1f} s ({computed:.1f} s computing): ", end="")
             print(f"shards verified {opened:.1f}, {parts}")
-            for name in (store.ACTIVATIONS, store.PATCHES):
+            for name in (reading.ACTIVATIONS, reading.PATCHES):
                 print(f"{name}: {(space.directory / name).stat().st_size >> 20} MiB")
             space.end()
 

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine import store, storing
-from patchmine.index import Index, open_index
-from patchmine.shardfile import ShardFile
+from patchmine.reading.opened import Index, open_index
+from patchmine.store import reading, writing
+from patchmine.store.shardfile import ShardFile
 from scripts.bench.measuring import Figures, command_line, seconds_of
 
 BASE = [sys.executable, "-c", "import h5py, typer"]
@@ -54,7 +54,7 @@ class Drawn(ShardFile):
     be stored.
     """
 
-    layers: Sequence[storing.LayerPlan]
+    layers: Sequence[writing.LayerPlan]
     stride: int
 
     def array(self, name: str) -> NDArray[Any]:
@@ -81,7 +81,7 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     for layer in layers:
         fields = real.fields(layer)
         one_size = real.preprocessing.view != "whole"
-        plans.append(storing.LayerPlan(layer, real.layers[layer], fields.nominal.grid, fields, one_size))
+        plans.append(writing.LayerPlan(layer, real.layers[layer], fields.nominal.grid, fields, one_size))
     known = [real.store.image(image) for image in range(min(len(real), images))]
     records: list[dict[str, Any]] = [
         {"path": r.path, "digest": r.digest, "size": r.size, "class": r.class_name, "reason": None} for r in known
@@ -94,9 +94,9 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     directory.mkdir()
     job = {**real.manifest["job"], "table": table, "layers": list(layers), "keep": WINNERS, "photographs": images}
     digest = real.manifest["job_digest"]
-    storing.write_activations(directory / store.ACTIVATIONS, digest, shards, plans, WINNERS, table)
+    writing.write_activations(directory / reading.ACTIVATIONS, digest, shards, plans, WINNERS, table)
     listed = [entry for entry in real.manifest["layers"] if entry["layer"] in layers]
-    storing.write_manifest(directory, {**real.manifest, "job": job, "images": images, "layers": listed})
+    writing.write_manifest(directory, {**real.manifest, "job": job, "images": images, "layers": listed})
 
 
 def process_s(command: Sequence[str], folder: Path) -> float:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import patchmine
-from patchmine.demo import collect_photographs
+from patchmine.cli.samples import collect_photographs
 from patchmine.errors import RequestError
-from patchmine.index import Index
+from patchmine.reading.opened import Index
 from patchmine.sources import open_source
 
 

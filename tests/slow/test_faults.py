@@ -22,8 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from patchmine.store import MANIFEST, SHARDS
-from patchmine.workspace import LOG
+from patchmine.mining.workspace import LOG
+from patchmine.store.reading import MANIFEST, SHARDS
 from tests.support.activations import datasets
 from tests.support.forked import Command
 

@@ -2,9 +2,9 @@
 
     python -m pytest tests/slow/test_labels.py -m slow -s --index INDEX [--units 300]
 
-Compares the areas of random unit-label pairs with scikit-learn's, and labels with the rule of `patchmine.labelling`
-written anew with loops and SciPy; deals the classes out at random; simulates how often the lower bound lies below the
-true area.
+Compares the areas of random unit-label pairs with scikit-learn's, and labels with the rule of
+`patchmine.labels.evidence` written anew with loops and SciPy; deals the classes out at random; simulates how often the
+lower bound lies below the true area.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchmine import labelling, labels
-from patchmine.index import Index
-from patchmine.labelling import ALPHA, LEAST, MARGIN, Labels, label_units, lower_bound
+from patchmine.labels import evidence, of_index
+from patchmine.labels.evidence import ALPHA, LEAST, MARGIN, Labels, label_units, lower_bound
+from patchmine.reading.opened import Index
 
 pytestmark = pytest.mark.slow
 
-DATA = Path(labelling.__file__).with_name("data")
+DATA = Path(evidence.__file__).with_name("data")
 UNITS, PAIRS, SHUFFLES = 100, 200, 5
 
 CLOSE = 0.01
@@ -138,7 +138,7 @@ def labelled(index: Index) -> Index:
 def again(labelled: Index) -> Any:
     """The labels, computed again."""
     start = perf_counter()
-    found = labels.of_store(labelled.store)
+    found = of_index.of_store(labelled.store)
     count = sum(labelled.layers.values())
     print(f"\n{count} units over {len(labelled)} photographs labeled in {perf_counter() - start:.1f} s: {found.about}")
     return found
@@ -175,7 +175,7 @@ def test_areas_are_those_of_scikit_learn(labelled: Index, classes: list[str | No
         unit = rng.choice(units_of(labelled))
         row = rng.randrange(len(tried.keys))
         column = labelled.store.column(*unit)[0][with_class]
-        found = labelling.Separation.of(column, codes[with_class], tried).auroc[row]
+        found = evidence.Separation.of(column, codes[with_class], tried).auroc[row]
         truth = np.array([image in carried[tried.keys[row]] for image in with_class])
         finite = np.isfinite(column)
         largest = max(largest, abs(found - roc_auc_score(truth[finite], column[finite])))

@@ -20,7 +20,7 @@ import pytest
 from patchmine import executors
 from patchmine.errors import RequestError
 from patchmine.sources import open_source
-from patchmine.store import read_manifest
+from patchmine.store.reading import read_manifest
 
 pytestmark = pytest.mark.slow
 

@@ -15,14 +15,14 @@ from functools import cache
 import numpy as np
 import pytest
 
-from patchmine.geometry import ReceptiveField
-from patchmine.index import Index
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import ReceptiveField
 from patchmine.models import load_for_index
-from patchmine.receptive import receptive_fields
-from patchmine.recipe import Recipe
-from patchmine.spectrum import of_index
-from patchmine.synthesis import Ascent
-from patchmine.synthetic import BATCH, canvas_of
+from patchmine.reading.opened import Index
+from patchmine.synthesis.amplitudes import of_index
+from patchmine.synthesis.ascent import Ascent
+from patchmine.synthesis.library import BATCH, canvas_of
+from patchmine.synthesis.recipe import Recipe
 from patchmine.units import Unit
 from tests.support.drawn_units import LAYERS, drawn_of
 

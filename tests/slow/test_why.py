@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchmine.geometry import Preprocessing
-from patchmine.study.peaks import peaks
+from patchmine.fields.field import Preprocessing
+from patchmine.study.instruments.peaks import peaks
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, plan
 from patchmine.study.verdicts import Verdict, corners, pitch_or_count

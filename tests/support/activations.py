@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from patchmine import store
+from patchmine.store.reading import ACTIVATIONS
 
 
 def datasets(directory: Path) -> dict[str, tuple[str, tuple[int, ...], Any]]:
@@ -21,6 +21,6 @@ def datasets(directory: Path) -> dict[str, tuple[str, tuple[int, ...], Any]]:
             content = array.tobytes() if array.dtype != object else list(array.ravel())
             found[name] = (str(item.dtype), item.shape, content)
 
-    with h5py.File(directory / store.ACTIVATIONS) as file:
+    with h5py.File(directory / ACTIVATIONS) as file:
         file.visititems(visit)
     return found

@@ -38,11 +38,11 @@ Outcome = dict[str, Any]
 def examine() -> None:
     """Read paths from stdin, one a line; answer each with an `Outcome` as a line of JSON on stdout."""
     import torch
-    from patchmine.decode import full_size, prepare
-    from patchmine.photographs import KINDS, upright
 
     from patchmine.errors import PhotographError
     from patchmine.models.shapes import PREPROCESSING
+    from patchmine.photographs.decode import full_size, prepare
+    from patchmine.photographs.upright import KINDS, upright
 
     def attempt(function: Any, data: bytes) -> Any:
         try:

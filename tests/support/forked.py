@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["timm", "patchmine.mining", "pytest"])
+FORKSERVER.set_forkserver_preload(["timm", "patchmine.mining.build", "pytest"])
 
 
 class Command:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
-from patchmine.geometry import ReceptiveField
-from patchmine.network import Layout, layout_of
-from patchmine.receptive import receptive_fields
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import ReceptiveField
+from patchmine.networks.network import Layout, layout_of
 from patchmine.units import Position
 from tests.support.field_oracles import gradient_fields, nan_fields, positive
 
