@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 import patchmine
 from patchmine import models
 from patchmine.cli import app
+from patchmine.defaults import MODEL
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network, Tap, survey
 from patchmine.reading.opened import Index
@@ -44,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--seed", type=int, default=0, metavar="N", help="of every random choice (0)")
     group.addoption("--units", type=int, metavar="N", help="units to check (labels 100, picks 20, synthesis 8)")
     group.addoption("--counts", default="200,800", metavar="N,M", help="photographs of the runs of test_memory.py")
+    group.addoption("--model", default=MODEL, metavar="M", help="of test_faults.py and test_memory.py")
     group.addoption("--kills", type=int, default=16, metavar="N", help="how often index is killed (16)")
     group.addoption("--stops", type=int, default=4, metavar="N", help="how often index is stopped by a signal (4)")
     group.addoption("--flips", type=int, default=100, metavar="N", help="indexes with changed bytes (100)")

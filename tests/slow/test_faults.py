@@ -39,14 +39,16 @@ class Whole:
     """An uninterrupted run, to compare with."""
 
     photographs: Path
+    model: str
     directory: Path
-    lasts: float
-    mining: float
-    publishing: float
-    shards: int
+    lasts: float = 0.0
+    mining: float = 0.0
+    publishing: float = 0.0
+    shards: int = 0
 
     def words(self, out: Path) -> list[str]:
-        return words(self.photographs, out)
+        rest = ["--model", self.model, "--shard-size", str(SHARD_SIZE), "--json"]
+        return ["index", str(self.photographs), "-o", str(out), *rest]
 
     def check(self, out: Path) -> None:
         """The index is finished, and equal to the uninterrupted one; it is deleted."""
@@ -54,10 +56,6 @@ class Whole:
         assert not list(out.rglob(".*.tmp"))
         assert not (out / SHARDS).exists()
         shutil.rmtree(out)
-
-
-def words(photographs: Path, out: Path) -> list[str]:
-    return ["index", str(photographs), "-o", str(out), "--shard-size", str(SHARD_SIZE), "--json"]
 
 
 def patchmine(*more: str) -> list[str]:
@@ -76,21 +74,22 @@ def publishing(out: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def whole(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+def whole(photographs: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     place = tmp_path_factory.mktemp("whole")
-    out, again = place / "whole.patchmine", place / "again.patchmine"
+    found = Whole(photographs, request.config.getoption("--model"), place / "whole.patchmine")
     start = time.monotonic()
-    subprocess.run(patchmine(*words(photographs, out)), check=True, capture_output=True)
-    lasts = time.monotonic() - start
-    command = Command(words(photographs, again), place / "errors")
-    begun = time.monotonic()
+    subprocess.run(patchmine(*found.words(found.directory)), check=True, capture_output=True)
+    found.lasts = time.monotonic() - start
+    again = place / "again.patchmine"
+    command = Command(found.words(again), place / "errors")
     while not publishing(again) and command.process.is_alive():
         time.sleep(0.005)
-    mining = time.monotonic() - begun
-    assert command.wait() == (0, "")
-    count = int((out / LOG).read_text().split(" shards")[0].rsplit(maxsplit=1)[-1])
-    found = Whole(photographs, out, lasts, mining, time.monotonic() - begun - mining, count)
-    print(f"\nuninterrupted {lasts:.1f} s; forked: mining {mining:.1f} s, publishing {found.publishing:.1f} s")
+    found.mining = time.monotonic() - command.started
+    code, text = command.wait()
+    assert code == 0, text
+    found.publishing = time.monotonic() - command.started - found.mining
+    found.shards = int((found.directory / LOG).read_text().split(" shards")[0].rsplit(maxsplit=1)[-1])
+    print(f"\nuninterrupted {found.lasts:.1f} s; mining {found.mining:.1f} s, publishing {found.publishing:.1f} s")
     found.check(again)
     return found
 
@@ -206,6 +205,6 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_once_there_is_room(
 def test_a_target_that_cannot_be_written_is_one_line(whole: Whole, small_disk: Path, tmp_path: Path) -> None:
     assert remount(small_disk, "ro")
     code, text = Command(whole.words(small_disk / "new.patchmine"), tmp_path / "errors").wait()
-    assert code == 1
+    assert code == 1, text
     assert len(text.splitlines()) == 1, text
     assert "cannot be written: Read-only file system" in text

@@ -103,9 +103,9 @@ def indexed(files: Files) -> Indexed:
 def run(photographs: Path, out: Path) -> dict[str, Any]:
     """The report of `patchmine index`."""
     command = [sys.executable, "-m", "patchmine", "index", str(photographs), "-o", str(out), "--model", "shapes"]
-    process = subprocess.Popen(
-        [*command, "--json", "--no-calibrate"], stdout=subprocess.PIPE, stderr=(out.parent / "errors").open("wb")
-    )
+    with (out.parent / "errors").open("wb") as errors:
+        words = [*command, "--json", "--no-calibrate"]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=errors)
     assert process.stdout
     with process.stdout:
         answer = process.stdout.read()

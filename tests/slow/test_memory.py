@@ -61,6 +61,7 @@ def runs(
         listing, out = folder / f"{count}.txt", folder / f"{count}.patchmine"
         listing.write_text("\n".join(islice(cycle(paths), count)))
         words = ["index", str(listing), "-o", str(out), "--executor", request.param]
+        words += ["--model", request.config.getoption("--model")]
         peak = peak_mib([sys.executable, "-m", "patchmine", *words])
         manifest = read_manifest(out)
         stages = manifest["stages"]
