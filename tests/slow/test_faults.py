@@ -82,12 +82,11 @@ def whole(photographs: Path, request: pytest.FixtureRequest, tmp_path_factory: p
     found.lasts = time.monotonic() - start
     again = place / "again.patchmine"
     command = Command(found.words(again), place / "errors")
-    while not publishing(again) and command.process.is_alive():
-        time.sleep(0.005)
-    found.mining = time.monotonic() - command.started
+    begun = command.wait_until(again.exists)
+    mined = command.wait_until(lambda: publishing(again))
     code, text = command.wait()
     assert code == 0, text
-    found.publishing = time.monotonic() - command.started - found.mining
+    found.mining, found.publishing = mined - begun, time.monotonic() - mined
     found.shards = int((found.directory / LOG).read_text().split(" shards")[0].rsplit(maxsplit=1)[-1])
     print(f"\nuninterrupted {found.lasts:.1f} s; mining {found.mining:.1f} s, publishing {found.publishing:.1f} s")
     found.check(again)
@@ -108,7 +107,9 @@ def test_a_killed_run_resumes_without_losing_a_shard_and_ends_in_the_same_bytes(
         spared = when.total() >= kills or (not late and not left)
         moment = rng.uniform(0, whole.publishing if late else whole.mining * left)
         command = Command(whole.words(out), errors)
-        if spared or command.ended_within(moment, lambda late=late: not late or publishing(out)):  # type: ignore[misc]
+        if not spared:
+            command.wait_until(lambda late=late: publishing(out) if late else out.exists())  # type: ignore[misc]
+        if spared or command.ended_within(moment):
             code, text = command.wait()
             assert code == 0, text
             assert "Traceback" not in text
@@ -119,7 +120,7 @@ def test_a_killed_run_resumes_without_losing_a_shard_and_ends_in_the_same_bytes(
         _, text = command.wait()
         assert "Traceback" not in text
         here = "tidying" if (out / MANIFEST).exists() else "publishing" if publishing(out) else "mining"
-        when[here if out.exists() else "start-up"] += 1
+        when[here] += 1
         if (out / SHARDS).exists() and here != "tidying":
             assert before.items() <= shards(out).items(), "shards lost or mined again"
     print(f"\n{when.total()} kills ({dict(when)}), {compared} indexes compared")

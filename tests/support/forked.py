@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["timm", "patchmine.mining.build", "pytest"])
+FORKSERVER.set_forkserver_preload(["timm", "patchmine.cli", "patchmine.mining.build", "pytest"])
 
 
 class Command:
@@ -21,7 +21,6 @@ class Command:
         self.errors = errors
         self.process = FORKSERVER.Process(target=_run, args=(list(words), errors))
         self.process.start()
-        self.started = time.monotonic()
 
     def wait(self) -> tuple[int, str]:
         """Its exit code, as a shell has it negative for a signal, and its messages."""
@@ -31,16 +30,16 @@ class Command:
         self.errors.unlink(missing_ok=True)
         return self.process.exitcode, text
 
-    def ended_within(self, seconds: float, counting: Callable[[], bool]) -> bool:
-        """Wait so long, from the moment when `counting` is true; whether the command ended before."""
-        start = self.started
-        while time.monotonic() - start <= seconds:
-            self.process.join(0.002)
-            if self.process.exitcode is not None:
-                return True
-            if not counting():
-                start = time.monotonic()
-        return False
+    def wait_until(self, reached: Callable[[], bool]) -> float:
+        """Wait until it is true or the command has ended; the time by the monotonic clock."""
+        while not reached() and self.process.is_alive():
+            time.sleep(0.002)
+        return time.monotonic()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long; whether the command has ended."""
+        self.process.join(seconds)
+        return self.process.exitcode is not None
 
     def kill(self) -> None:
         assert self.process.pid is not None
