@@ -157,7 +157,7 @@ def main() -> None:
 
     sample = torch.stack([prepare(source.read(e.path), network.preprocessing).tensor for e in entries[:16]])
     variants: dict[str, tuple[Wanted, list[tuple[Choice, Executor]]]] = {}
-    for name in executors.kinds():
+    for name in executors.kinds.names:
         for precision in ("fp32", "bf16"):
             wanted = Wanted(executor=name, precision=precision, device="cpu")
             if name == "torch" and precision != "fp32":

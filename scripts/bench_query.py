@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.reading.opened import Index, open_index
+from patchmine.index import Index, open_index
 from patchmine.store import reading as store
 from patchmine.store import writing
 from patchmine.store.shardfile import ShardFile

@@ -23,9 +23,9 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
+from patchmine.index import Index, open_index
 from patchmine.labels import evidence, of_index
 from patchmine.labels.evidence import ALPHA, LEAST, MARGIN, Labels, label_units, lower_bound
-from patchmine.reading.opened import Index, open_index
 
 DATA = Path(evidence.__file__).with_name("data")
 CLOSE = 0.01

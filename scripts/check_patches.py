@@ -24,11 +24,12 @@ from torch import Tensor
 
 import patchmine
 from patchmine import models
+from patchmine.index import Index
 from patchmine.networks.network import Network, Tap, last_call, run_until, survey, tapped
 from patchmine.photographs.decode import normalised, prepare
 from patchmine.photographs.upright import upright
-from patchmine.reading.opened import Index
-from patchmine.units import Box, Patch
+from patchmine.reading.patch import Patch
+from patchmine.units import Box
 
 TOLERANCE = 1e-4
 EDGE_PX = 4  # the outermost source pixels of the resize filter weigh too little to be seen alone

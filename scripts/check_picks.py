@@ -22,8 +22,8 @@ from statistics import median
 from PIL import Image, ImageOps
 
 from patchmine import build_index, open_index
+from patchmine.index import Index
 from patchmine.photographs.upright import upright
-from patchmine.reading.opened import Index
 from patchmine.sources import open_source
 
 K = 25

@@ -20,8 +20,8 @@ import numpy as np
 import patchmine
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
+from patchmine.index import Index
 from patchmine.models import load_for_index
-from patchmine.reading.opened import Index
 from patchmine.synthesis.amplitudes import of_index
 from patchmine.synthesis.ascent import Ascent, Synthetic
 from patchmine.synthesis.library import BATCH, canvas_of

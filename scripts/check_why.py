@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.study.instruments.peaks import peaks
 from patchmine.study.known import FIELD, NATIVE, STRIDE, TRUTHS
 from patchmine.study.settings import Settings

@@ -21,8 +21,9 @@ import patchmine
 from patchmine import models
 from patchmine.defaults import MODEL, SHARE
 from patchmine.fields.exact import receptive_fields
-from patchmine.fields.field import Placement, ReceptiveField
-from patchmine.photographs.crops import View, tile
+from patchmine.fields.field import ReceptiveField
+from patchmine.photographs.crops import tile
+from patchmine.photographs.placement import Placement, View
 from patchmine.units import Box, Position
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")

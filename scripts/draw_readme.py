@@ -15,9 +15,10 @@ from pathlib import Path
 from PIL import Image
 
 import patchmine
+from patchmine.index import Index
 from patchmine.questions.highlights import telling_units
-from patchmine.reading.opened import Index
-from patchmine.sheets import draw_strips
+from patchmine.sheets import write
+from patchmine.sheets.layouts.strips import strips_page
 
 PHOTOGRAPHS = (
     "astronaut",
@@ -59,7 +60,8 @@ def main() -> None:
         folder = free_photographs(Path(temporary))
         index = index_of(folder)
         sheet = Path(temporary) / "sheet.png"
-        draw_strips(telling_units(index, LAYERS, EACH), sheet, k=K, crop="auto")
+        shown = telling_units(index, LAYERS, EACH)
+        write(strips_page([(unit, unit.top(K, crop="auto")) for unit in shown], K), sheet)
         _keep(sheet, docs / "demo.jpg")
 
         tiles = Path(temporary) / "scikit-image-tiles"

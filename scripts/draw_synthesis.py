@@ -12,7 +12,8 @@ from draw_readme import free_photographs, index_of
 from PIL import Image
 
 from patchmine.questions.compare import compare
-from patchmine.sheets import draw_compare
+from patchmine.sheets import write
+from patchmine.sheets.layouts.compare import compare_page
 from patchmine.synthesis.recipe import Recipe
 
 UNITS = (("blocks.2:21", "neuron"), ("blocks.4:50", "neuron"), ("blocks.4:50", "channel"))
@@ -25,9 +26,9 @@ def main() -> None:
         index = index_of(free_photographs(Path(temporary)))
         for unit, objective in UNITS:
             recipe = Recipe(objective, images=1 if objective == "channel" else 3)
-            found = compare(index.unit(unit), recipe, index.loader())
+            found = compare(index.unit(unit), recipe)
             sheet = Path(temporary) / "sheet.png"
-            draw_compare(found, sheet)
+            write(compare_page(found), sheet)
             with Image.open(sheet) as picture:
                 height = round(picture.height * WIDTH_PX / picture.width)
                 small = picture.resize((WIDTH_PX, height), Image.Resampling.LANCZOS)

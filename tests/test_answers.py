@@ -37,7 +37,7 @@ def of_json(name, answer, index):
         return [{**index.unit("thing:0").as_dict(), **flat(patch.as_dict())} for patch in answer]
     if name == "units":
         return [{**unit.summary(), "marks": " ".join(unit.summary()["marks"])} for unit in answer]
-    return [flat(row) for row in answer.as_dict(index)["patches" if name == "similar" else "units"]]
+    return [flat(row) for row in answer.as_dict()["patches" if name == "similar" else "units"]]
 
 
 @pytest.mark.parametrize("name", ["top", "units", "similar", "fires"])
@@ -119,14 +119,14 @@ def test_nothing_from_a_file_gets_into_a_notebook_unescaped(shapes_index, shapes
 
 
 def test_a_photograph_that_has_gone_is_told_of_in_its_place(shapes_index):
-    def gone(patch):
+    def gone():
         raise PhotographError("has <gone>")
 
     patches = shapes_index.unit("thing:0").top(3)
-    html = Patches([patches[0], replace(patches[1], cutter=gone)])._repr_html_()
+    html = Patches([patches[0], replace(patches[1], read=gone)])._repr_html_()
     assert html.count("<img") == 1
     assert "has &lt;gone&gt;" in html
-    assert replace(patches[1], cutter=gone)._repr_png_() is None
+    assert replace(patches[1], read=gone)._repr_png_() is None
 
 
 def test_thumbnails_are_no_larger_than_a_notebook_shows(shapes_index):

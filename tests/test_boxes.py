@@ -7,14 +7,14 @@ from PIL import Image
 import patchmine
 from patchmine.defaults import Wanted
 from patchmine.errors import FieldError, RequestError
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.units import Box
 from tests.conftest import jpeg
 
 WINDOWS = """
 import torch
 from torch import nn
-from patchmine.geometry import Preprocessing
+from patchmine import Preprocessing
 
 def build():
     conv = nn.Conv2d(3, 1, 32, stride=32)  # 7 x 7 windows that do not overlap; its unit is the mean redness

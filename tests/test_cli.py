@@ -148,7 +148,7 @@ def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypa
         (["rf", "--model", "shapes", "--size", "97"], "HEIGHTxWIDTH"),
         (["rf", "--model", "shapes", "--field", "locl"], "did you mean local"),
         (["top", "-i", "{index}", "--unit", "colour:9999"], "channels 0 to"),
-        (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k 0"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k must be at least 1, not 0"),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf, .svg"),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "no folder"),
         (["top", "-i", "{index}", "--unit", FIRST, "--json", "--csv"], "exclude each other"),

@@ -17,7 +17,7 @@ from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import last_call, survey, tapped
 from patchmine.photographs.decode import normalised
 
-INSTALLED = [name for name in executors.kinds() if executors.kinds()[name].missing() is None]
+INSTALLED = [name for name in executors.kinds.names if executors.kinds.find(name).missing() is None]
 SETTING = Setting("cpu", "fp32", 4, 1)
 
 

@@ -28,8 +28,9 @@ def test_importing_loads_nothing():
 
 @pytest.mark.parametrize("package", [sources, models, executors, engines])
 def test_every_file_in_a_folder_of_kinds_is_a_kind(package):
-    files = {file.stem for file in Path(package.__file__).parent.glob("*.py")} - {"__init__"}
-    assert set(package.kinds()) == files
-    for kind in package.kinds().values():
-        assert kind.HELP
+    files = {file.stem for file in Path(package.__file__).parent.glob("[!_]*.py")}
+    assert set(package.kinds.names) == files
+    for name in files:
+        kind = package.kinds.get(name, "kind")
+        assert package.kinds.help(name) == kind.HELP
         assert "\n" not in kind.HELP

@@ -8,7 +8,7 @@ import pytest
 import patchmine
 from patchmine.defaults import Wanted
 from patchmine.errors import RequestError, SourceError, StoreError, UnitError
-from patchmine.reading.opened import find_index
+from patchmine.index import find_index
 from tests.conftest import SHAPES
 
 
@@ -55,9 +55,9 @@ def test_an_unknown_pick_is_refused(shapes_index, pick):
 
 
 def test_k_and_crop_are_checked(shapes_index):
-    with pytest.raises(RequestError, match="-k 0"):
+    with pytest.raises(RequestError, match="-k must be at least 1, not 0"):
         every_unit(shapes_index)[0].top(0)
-    with pytest.raises(RequestError, match="no crop 'half'"):
+    with pytest.raises(RequestError, match="unknown crop 'half'"):
         every_unit(shapes_index)[0].top(1, crop="half")
 
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from patchmine.errors import PhotographError
-from patchmine.fields.field import Preprocessing
 from patchmine.photographs.crops import cut
 from patchmine.photographs.decode import full_size, prepare
+from patchmine.photographs.placement import Preprocessing
 from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, opened, to_array, to_rgb, upright
 from patchmine.units import Box
 from tests.conftest import jpeg

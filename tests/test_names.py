@@ -15,7 +15,6 @@ from patchmine import models
 from patchmine.errors import StoreError
 from patchmine.mining.predictions import predictor
 from patchmine.questions import rename
-from patchmine.reading.opened import Cropping
 from patchmine.sheets.layouts.bands import spectrum_page
 from patchmine.sheets.layouts.fires import fires_page
 from patchmine.sheets.layouts.grid import grid_page
@@ -280,22 +279,22 @@ def words_on(page):
 
 
 def test_sheets_say_where_names_come_from(classes_dir, predicted, named):
-    cropping = Cropping("rf")
     for directory, origin in ((classes_dir, "by the classes of the photographs"), (predicted, PREDICTED)):
         unit = labelled_unit(directory)
         index, label = unit.index, f"Label “{unit.label}” (AUROC {unit.auroc:.2f}): {origin}"
-        assert label in words_on(grid_page(unit, unit.top(2), pick="top", cropping=cropping))
-        assert label in words_on(spectrum_page(unit, unit.top(2, "spectrum"), cropping=cropping))
-        assert label in words_on(similar_page(index, index.similar(unit.unit, k=2), cropping))
-        assert f"Labels: {origin}" in words_on(strips_page([unit], 2, crop="rf", share=0.95))
+        column, _ = index.store.column(unit.unit.layer, unit.unit.channel)
+        assert label in words_on(grid_page(unit, unit.top(2)))
+        assert label in words_on(spectrum_page(unit, unit.top(2, "spectrum"), column))
+        assert label in words_on(similar_page(index.similar(unit.unit, k=2)))
+        assert f"Labels: {origin}" in words_on(strips_page([(unit, unit.top(2))], 2))
         fires = index.fires(index.store.image(0).path, layer=LABELLED, k=24)
-        assert f"Labels: {origin}" in words_on(fires_page(index, fires, crop="rf", share=0.95))
+        assert f"Labels: {origin}" in words_on(fires_page(fires, [fired.unit.top(2) for fired in fires.units]))
     rename.give(patchmine.open_index(named), Unit("colour", 1), "koi")
     unit = patchmine.open_index(named).unit("koi")
-    assert "Named by a person" in words_on(grid_page(unit, unit.top(1), pick="top", cropping=cropping))
-    assert "Named by a person: koi." in words_on(strips_page([unit], 1, crop="rf", share=0.95))
+    assert "Named by a person" in words_on(grid_page(unit, unit.top(1)))
+    assert "Named by a person: koi." in words_on(strips_page([(unit, unit.top(1))], 1))
     plain = next(unit for unit in unit.index.units() if not unit.label)
-    assert "Label" not in words_on(grid_page(plain, plain.top(1), pick="top", cropping=cropping))
+    assert "Label" not in words_on(grid_page(plain, plain.top(1)))
 
 
 def test_the_network_is_not_asked_where_a_class_is_known():

@@ -46,7 +46,7 @@ def same(one, other, atol=1e-4):
 def test_two_runs_into_one_index_are_refused_and_a_dead_one_holds_no_lock(tmp_path):
     out = tmp_path / "x.patchmine"
     program = (
-        "import sys, time; from pathlib import Path; from patchmine.workspace import Workspace\n"
+        "import sys, time; from pathlib import Path; from patchmine.mining.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).taken(): print('taken', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True) as process:

@@ -11,8 +11,8 @@ from timm.layers import pool2d_same
 from torch import nn
 
 from patchmine.errors import RequestError
-from patchmine.fields.field import Preprocessing
 from patchmine.networks.network import survey
+from patchmine.photographs.placement import Preprocessing
 from patchmine.study.instruments.padding import check_room, extended, padded
 from patchmine.study.instruments.torus import check_torus, stride, torus
 from patchmine.synthesis.ascent import Ascent, synthesize

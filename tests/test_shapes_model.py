@@ -9,10 +9,10 @@ import torch
 from patchmine import models
 from patchmine.errors import ModelError
 from patchmine.fields.exact import receptive_fields
-from patchmine.fields.field import Placement
 from patchmine.models.shapes import HUES, MEANINGS, STAGES
 from patchmine.networks.network import tapped
 from patchmine.photographs.decode import prepare
+from patchmine.photographs.placement import Placement
 from patchmine.sources.shapes import COLOURS, SHAPES, Shapes
 from patchmine.units import Box, Position
 

@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from patchmine.errors import PhotographError, RequestError
-from patchmine.fields.field import Placement
-from patchmine.photographs.crops import View, cut, tile
-from patchmine.reading.opened import Cropping
-from patchmine.sheets import draw_sheet
+from patchmine.photographs.crops import cut, tile
+from patchmine.photographs.placement import Placement, View
+from patchmine.sheets import write
 from patchmine.sheets.layouts.bands import MARKED, bands, histogram, quantiles, spectrum_page
+from patchmine.sheets.layouts.grid import grid_page
 from patchmine.sheets.page import fitted, text_width
 from patchmine.units import Box
 from tests.conftest import jpeg
@@ -74,7 +74,7 @@ def test_sheets_in_every_format_and_twice_the_same(shapes_index, tmp_path, suffi
     written = []
     for number in range(2):
         target = tmp_path / f"{number}{suffix}"
-        draw_sheet(unit, patches, target, pick="top", cropping=Cropping(crop))
+        write(grid_page(unit, patches), target)
         written.append(target.read_bytes())
     assert written[0] == written[1]
     assert written[0].startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix])
@@ -94,9 +94,9 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
     patchmine.build_index(folder, tmp_path / "p.patchmine", model="shapes")
     unit = patchmine.open_index(tmp_path / "p.patchmine").units()[0]
     patches = unit.top(4)
-    draw_sheet(unit, patches, tmp_path / "whole.png", pick="top", cropping=Cropping("rf"))
+    write(grid_page(unit, patches), tmp_path / "whole.png")
     (folder / patches[1].image).unlink()
-    draw_sheet(unit, patches, tmp_path / "gone.png", pick="top", cropping=Cropping("rf"))
+    write(grid_page(unit, patches), tmp_path / "gone.png")
     whole, gone = (np.asarray(Image.open(tmp_path / name)) for name in ("whole.png", "gone.png"))
     assert whole.shape == gone.shape
     assert (whole != gone).any()
@@ -104,9 +104,9 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
 
 def test_targets_are_checked_first(shapes_index, tmp_path):
     unit = shapes_index.units()[0]
-    for name, reason in (("a.jpg", "end its name"), ("no/a.png", "no folder")):
+    for name, reason in (("a.jpg", "end its name"), ("no/a.png", "does not exist")):
         with pytest.raises(RequestError, match=reason):
-            draw_sheet(unit, unit.top(1), tmp_path / name, pick="top", cropping=Cropping("rf"))
+            write(grid_page(unit, unit.top(1)), tmp_path / name)
 
 
 def test_long_captions_are_cut_to_the_tile():
@@ -133,14 +133,15 @@ def test_a_spectrum_has_a_strip_for_each_band(shapes_index, tmp_path):
     assert max(len(band.patches) for band in bands(unit.top(48, "spectrum"), column)) <= 8
     assert bands(patches[:0], column) == []
     for suffix in (".png", ".svg", ".pdf"):
-        draw_sheet(unit, patches, tmp_path / f"s{suffix}", pick="spectrum", cropping=Cropping("rf"))
+        write(spectrum_page(unit, patches, column), tmp_path / f"s{suffix}")
         assert (tmp_path / f"s{suffix}").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 25])
 def test_nothing_on_a_spectrum_lies_outside_of_the_page(shapes_index, k):
     unit = shapes_index.unit("thing:0")
-    page = spectrum_page(unit, unit.top(k, "spectrum"), cropping=Cropping("rf"))
+    column, _ = shapes_index.store.column("thing", 0)
+    page = spectrum_page(unit, unit.top(k, "spectrum"), column)
     edges = [(p.x, p.y, p.x + p.width, p.y + p.height) for p in page.pictures]
     for text in page.texts:
         wide = text_width(text.text, text.size, text.bold)

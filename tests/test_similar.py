@@ -359,11 +359,10 @@ def test_a_photograph_may_be_named_by_its_path_in_the_index(real, photographs, m
 
 
 def test_a_box_is_the_mean_of_the_positions_in_it(picture, shapes_index):
-    from patchmine.models import load
     from patchmine.questions.look import look
 
     file, _ = picture
-    sight = look(shapes_index, file, ["template"], lambda: load("shapes"))
+    sight = look(shapes_index, file, ["template"])
     box = Box(60, 40, 130, 111)
     placement, grid = sight.placement, sight.maps["template"].shape[1:]
     group = sight.fields["template"].groups[0]
@@ -505,27 +504,27 @@ def test_the_missing_file_is_said_on_stderr(cli, own):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["similar"], "give either --unit U or --image FILE"),
-        (["similar", "--unit", UNIT, "--image", "{photo}"], "give either --unit U or --image FILE"),
-        (["similar", "--unit", UNIT, "--box", "1,2,3,4"], "--box is a part of --image"),
+        (["similar"], "give exactly one of --unit U and --image FILE"),
+        (["similar", "--unit", UNIT, "--image", "{photo}"], "give exactly one of --unit U and --image FILE"),
+        (["similar", "--unit", UNIT, "--box", "1,2,3,4"], "--box selects a part of --image"),
         (["similar", "--unit", "thong:3"], "did you mean thing"),
-        (["similar", "--unit", UNIT, "-k", 0], "-k 0 is too few"),
+        (["similar", "--unit", UNIT, "-k", 0], "-k must be at least 1, not 0"),
         (["similar", "--unit", UNIT, "--crop", "erg"], "did you mean erf"),
         (["similar", "--image", "{photo}", "--layer", "thong"], "did you mean thing"),
         (["similar", "--image", "{photo}", "--box", "1,2,3"], "--box 40,30,200,180"),
-        (["similar", "--image", "{photo}", "--box", "10,10,5000,200"], "lie within 0,0,{size}"),
+        (["similar", "--image", "{photo}", "--box", "10,10,5000,200"], "give L,T,R,B within 0,0,{size}"),
         (["similar", "--image", "{photo}", "--box", "30,30,30,60"], "with L < R"),
-        (["similar", "--image", "{photo}", "--box", "0,0,2,2"], "choose one in "),
+        (["similar", "--image", "{photo}", "--box", "0,0,2,2"], "choose a box within "),
         (["similar", "--image", "drawm.png"], "did you mean drawn.png"),
-        (["similar", "--image", "no/such.png"], "there is no folder 'no'"),
+        (["similar", "--image", "no/such.png"], "folder 'no' does not exist"),
         (["similar", "--image", "."], "is a folder"),
-        (["similar", "--image", "broken.jpg"], "cannot be looked at"),
+        (["similar", "--image", "broken.jpg"], "cannot be decoded"),
         (["similar", "--unit", UNIT, "-o", "x.gif"], "end its name in"),
         (["similar", "--unit", UNIT, "--json", "--csv"], "exclude each other"),
         (["fires", "{photo}", "--layer", "thong"], "did you mean thing"),
         (["fires", "drawm.png"], "did you mean drawn.png"),
-        (["fires", "broken.jpg"], "cannot be looked at"),
-        (["fires", "{photo}", "-k", 0], "-k 0 is too few"),
+        (["fires", "broken.jpg"], "cannot be decoded"),
+        (["fires", "{photo}", "-k", 0], "-k must be at least 1, not 0"),
         (["fires", "{photo}", "--crop", "erg"], "did you mean erf"),
         (["fires", "{photo}", "--model", "timm:resnet18"], "built with --model shapes"),
     ],

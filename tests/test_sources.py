@@ -95,7 +95,7 @@ EXAMPLES = {
 """How to make something that each kind can open, in an empty folder: by the kind, or the kind and a comma."""
 
 
-@pytest.fixture(params=sorted({*sources.kinds(), *EXAMPLES}))
+@pytest.fixture(params=sorted({*sources.kinds.names, *EXAMPLES}))
 def example(request, tmp_path):
     """Each kind of source with a spec for it. A new kind in the folder fails here until it has an example."""
     assert request.param in EXAMPLES, f"sources/{request.param}.py is new: give it an example in this file"
@@ -104,7 +104,7 @@ def example(request, tmp_path):
 
 def test_a_kind_claims_its_own_and_nobody_elses(example):
     kind, spec = example
-    assert [name for name, module in sources.kinds().items() if module.claim(spec)] == [kind]
+    assert [name for name in sources.kinds.names if sources.kinds.get(name, "source").claim(spec)] == [kind]
     source = open_source(spec)
     assert source.kind == kind
     assert source.name

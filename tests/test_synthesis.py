@@ -7,7 +7,7 @@ from torch import nn
 
 from patchmine.errors import ModelError, RequestError
 from patchmine.fields.exact import receptive_fields
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.synthesis.ascent import Ascent, drawing, synthesize
 from patchmine.synthesis.canvas import Canvas, of_field, whole
 from patchmine.synthesis.movements import Movements

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import patchmine
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.study import known
 from patchmine.study.in_photographs import brought, centredness, in_photographs
 from patchmine.study.instruments.alike import Alike
@@ -84,7 +84,7 @@ def test_positions_in_the_middle_and_anywhere(shapes_index):
 def studied(shapes_index_dir, tmp_path_factory):
     """The folder of a study of shape:0, as QUICK makes it."""
     index, out = patchmine.open_index(shapes_index_dir), tmp_path_factory.mktemp("why") / "shape-0"
-    found = study(index, Unit("shape", 0), index.loader()(), out, 1000, Settings(3, 2), None, [48])
+    found = study(index, Unit("shape", 0), index.network(), out, 1000, Settings(3, 2), None, [48])
     write_report(found, index, out)
     return out
 
@@ -187,7 +187,7 @@ def test_a_layer_without_another_canvas_is_answered_as_far_as_it_goes(tmp_path):
 
 def test_a_layer_with_two_strides_keeps_its_canvas(shapes_index):
     unit = Unit("shape", 0)
-    network = shapes_index.loader()()
+    network = shapes_index.network()
     assert subject_of(shapes_index, unit, network).fixed is None
     wide = nn.Sequential(OrderedDict(shape=nn.Conv2d(3, 8, 7, stride=(4, 8), padding=3))).eval()
     of = subject_of(shapes_index, unit, replace(network, module=wide))
@@ -239,7 +239,7 @@ def test_likeness_is_of_the_peaks_and_of_all_places(tmp_path):
 
 def test_the_strongest_place_is_read_where_it_is(shapes_index):
     """And brought to where it would be in the nominal grid, where a photograph has a grid of its own."""
-    unit, network = Unit("shape", 0), shapes_index.loader()()
+    unit, network = Unit("shape", 0), shapes_index.network()
     seen = in_photographs(shapes_index, unit, network, 2.0, most=5)
     values, _, _ = shapes_index.store.top("shape", 0)
     assert seen.vectors[:, 0] == pytest.approx(values[:5], rel=1e-3)
@@ -267,7 +267,7 @@ def test_a_budget_that_is_spent_leaves_the_rest_for_the_next_time(studied, shape
     out = tmp_path / "short"
     (out / "trials").mkdir(parents=True)
     (out / "plan.json").write_bytes((studied / "plan.json").read_bytes())
-    network = shapes_index.loader()()
+    network = shapes_index.network()
     found = study(shapes_index, Unit("shape", 0), network, out, 1000, Settings(3, 2), Notes(), [48])
     assert not found.left_out  # the plan is kept to
     monkey = json.loads((out / "plan.json").read_bytes())

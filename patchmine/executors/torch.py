@@ -21,6 +21,8 @@ from patchmine.ranking import Int64
 from patchmine.system import allocator
 
 HELP = "torch: PyTorch on the CPU or a GPU"
+RANK = 10
+READY = True
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -51,6 +53,18 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def fits(network: Network, device: str, precision: str) -> bool:  # noqa: ARG001
+    return True
+
+
+def settings(device: str, workers: int) -> list[tuple[int, int]]:
+    """Threads of their own for each batch never wait for one another; all threads in one batch use less memory."""
+    if device != "cpu":
+        return [(128, 1), (256, 1), (64, 1)]
+    alone = [(16, 1), (32, 1)]
+    return [*alone, (32, workers)] if workers > 1 else alone
 
 
 class TorchExecutor:

@@ -1,4 +1,4 @@
-"""Where things are: preprocessing as numbers, receptive fields as boxes, input pixels to source pixels.
+"""Receptive fields as boxes: of one layer at one input size, and of one layer at every size.
 
 numpy only: the reading side uses this without torch.
 """
@@ -13,132 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.errors import RequestError
-from patchmine.system import digests
 from patchmine.units import Box, Position
-
-# Half-width of the resize kernels in units of the output pixel, as torch's antialiased interpolation uses them.
-FILTER_REACH = {"bilinear": 1.0, "bicubic": 2.0}
-
-TRIM = 32
-"""Photographs seen whole are trimmed to a multiple of this many pixels: the stride of the usual networks. So there are
-few different sizes, and padding that depends on the size modulo the stride is the same in all of them."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a photograph becomes the input: resize, crop at the centre, normalise.
-
-    `resize` is the length of the short side after resizing, in pixels, or (height, width) to squash to.
-    `crop` is (height, width) of the input. `mean` and `std` are per channel, for values in 0..1. With `view` "pad" the
-    whole photograph is fitted into the input instead, its proportions kept, and the rest is filled with the mean. With
-    "whole" the input is the photograph in its own size, but for the edges over a multiple of TRIM; `crop` is then only
-    the size at which the network is looked at beforehand.
-    """
-
-    resize: int | tuple[int, int]
-    crop: tuple[int, int]
-    interpolation: Literal["bilinear", "bicubic"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    view: str = "crop"
-
-    def place(self, width: int, height: int) -> Placement:
-        """Where a photograph of this size (after EXIF orientation) comes to lie."""
-        if width < 1 or height < 1:
-            raise RequestError(f"a photograph of {width}x{height} pixels has no area")
-        crop_height, crop_width = self.crop
-        if self.view == "whole":
-            if min(width, height) < TRIM:
-                raise RequestError(f"a photograph of {width}x{height} pixels is smaller than {TRIM} pixels")
-            resized = (width, height)
-            crop_width, crop_height = (length // TRIM * TRIM for length in resized)
-        elif self.view == "pad":
-            scale = min(crop_width / width, crop_height / height)
-            resized = (max(1, round(width * scale)), max(1, round(height * scale)))
-        elif isinstance(self.resize, int):
-            # The long side is truncated, not rounded: torchvision's Resize does, and every published accuracy with it.
-            if width <= height:
-                resized = (self.resize, max(1, int(self.resize * height / width)))
-            else:
-                resized = (max(1, int(self.resize * width / height)), self.resize)
-        else:
-            resized = (self.resize[1], self.resize[0])
-        # round() halves to even, as torchvision's CenterCrop does.
-        left, top = round((resized[0] - crop_width) / 2), round((resized[1] - crop_height) / 2)
-        return Placement(
-            source=(width, height),
-            resized=resized,
-            left=left,
-            top=top,
-            input=(crop_width, crop_height),
-            reach=FILTER_REACH[self.interpolation],
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Its fields by name; one added after format 1 is left out at its default, as `Job` does it."""
-        return digests.described(self, always=("view",))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Preprocessing:
-        resize = data["resize"]
-        return cls(
-            resize=resize if isinstance(resize, int) else (int(resize[0]), int(resize[1])),
-            crop=(int(data["crop"][0]), int(data["crop"][1])),
-            interpolation=data["interpolation"],
-            mean=_three(data["mean"]),
-            std=_three(data["std"]),
-            view=data["view"],
-        )
-
-
-def _three(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
-
-
-@dataclass(frozen=True)
-class Placement:
-    """One photograph's way into the input. All pairs are (width, height).
-
-    Input pixel x shows resized pixel x + left; where that is outside the resized picture, the input is padding.
-    """
-
-    source: tuple[int, int]
-    resized: tuple[int, int]
-    left: int
-    top: int
-    input: tuple[int, int]
-    reach: float
-
-    @property
-    def picture(self) -> Box:
-        """The part of the input that shows the photograph, in input pixels."""
-        return Box(0, 0, *self.input).intersect(
-            Box(-self.left, -self.top, self.resized[0] - self.left, self.resized[1] - self.top)
-        )
-
-    def to_source(self, input_box: Box) -> Box:
-        """The source pixels that the input pixels in `input_box` are computed from; parts outside are clipped.
-
-        Exact for torch's antialiased resize: output pixel i draws on the source pixels
-        [int(c - r + 0.5), int(c + r + 0.5)) around c = (i + 0.5) * scale, where r is the filter's reach times
-        max(scale, 1).
-        """
-        inside = input_box.intersect(self.picture)
-        if not inside.area:
-            return Box(0, 0, 0, 0)
-        left, right = self._axis(inside.left + self.left, inside.right + self.left, 0)
-        top, bottom = self._axis(inside.top + self.top, inside.bottom + self.top, 1)
-        return Box(left, top, right, bottom)
-
-    def _axis(self, start: int, stop: int, axis: int) -> tuple[int, int]:
-        scale = self.source[axis] / self.resized[axis]
-        reach = self.reach * max(scale, 1.0)
-        low = floor((start + 0.5) * scale - reach + 0.5)
-        high = floor((stop - 0.5) * scale + reach + 0.5)
-        return max(low, 0), min(high, self.source[axis])
-
 
 FieldStatus = Literal["exact", "whole_input"]
 
@@ -159,6 +34,14 @@ class FieldGroup:
     size: tuple[int, int] | None
     stride: tuple[int, int] | None
     offset: tuple[int, int] | None
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Height and width of the largest clipped field in the group, in input pixels."""
+        return (
+            int((self.rows[:, 1] - self.rows[:, 0]).max()),
+            int((self.cols[:, 1] - self.cols[:, 0]).max()),
+        )
 
     def seen(self, position: Position) -> Box:
         """What the position depends on, clipped to the input, in input pixels."""
@@ -210,6 +93,16 @@ class ReceptiveField:
         """The middle (y, x) of the receptive field before clipping; whole numbers are centres of input pixels."""
         whole = self.group(channel).whole(position)
         return (whole.top + whole.bottom - 1) / 2, (whole.left + whole.right - 1) / 2
+
+    def centers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The middles of the receptive fields: y of each grid row (rows,), x of each grid column (columns,).
+
+        In input pixels from the input's edge, so that the middle of the first pixel is 0.5. Groups of channels with
+        different fields have their centers in the same places, give or take a pixel.
+        """
+        ys = [self.centre(0, Position(row, 0))[0] for row in range(self.grid[0])]
+        xs = [self.centre(0, Position(0, col))[1] for col in range(self.grid[1])]
+        return np.array(ys) + 0.5, np.array(xs) + 0.5
 
     def effective_box(self, channel: int, position: Position, share: float) -> Box | None:
         """The square around the centre that holds `share` (0 to 1) of the gradient's energy, in input pixels.
@@ -342,3 +235,9 @@ def _listed(pair: tuple[int, int] | None) -> list[int] | None:
 
 def _paired(pair: Any) -> tuple[int, int] | None:
     return None if pair is None else (int(pair[0]), int(pair[1]))
+
+
+def cells_between(centers: NDArray[np.float64], start: float, stop: float) -> NDArray[np.int64]:
+    """The cells along one side of a grid whose center lies in [start, stop), else the one nearest to its middle."""
+    inside = np.flatnonzero((start <= centers) & (centers < stop))
+    return inside if len(inside) else np.array([np.abs(centers - (start + stop) / 2).argmin()])

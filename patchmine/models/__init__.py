@@ -10,21 +10,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
-from types import ModuleType
+from typing import Protocol
 
 from patchmine.defaults import MODEL
 from patchmine.errors import ModelError, StoreError, nearest
 from patchmine.networks.network import Network
+from patchmine.plugins import Kinds
 from patchmine.store.job import Job
 
 
-def kinds() -> dict[str, ModuleType]:
-    """Every kind in this folder, by the name of its file."""
-    names = [found.name for found in iter_modules(__path__) if found.name[0] != "_"]
-    return {name: import_module(f"{__name__}.{name}") for name in names}
+class Kind(Protocol):
+    """What a module of this package has to offer."""
+
+    HELP: str
+
+    def claim(self, spec: str) -> bool: ...
+    def load(self, spec: str, weights: Path | None, pretrained: bool = True) -> Network: ...
+
+
+kinds: Kinds[Kind] = Kinds("patchmine.models", needs=("claim", "load"))
 
 
 def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True) -> Network:
@@ -34,10 +39,9 @@ def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True
     """
     kind = _kind_of(spec)
     if kind is not None:
-        network: Network = kind.load(spec, weights, pretrained)
-        return network
+        return kind.load(spec, weights, pretrained)
     examples = [MODEL, "shapes", "torchvision:resnet50", "timm:resnet18", "my_net.py:build"]
-    close = nearest(spec, [spec_for for kind in kinds().values() for spec_for in getattr(kind, "NAMES", ())])
+    close = nearest(spec, [spec_for for kind in kinds for spec_for in getattr(kind, "NAMES", ())])
     hint = close if "did you mean" in close else f"; try {', '.join(examples)}"
     raise ModelError(f"there is no model {spec!r}{hint}")
 
@@ -67,5 +71,5 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
     return replace(network, preprocessing=job.preprocessing)
 
 
-def _kind_of(spec: str) -> ModuleType | None:
-    return next((kind for kind in kinds().values() if kind.claim(spec)), None)
+def _kind_of(spec: str) -> Kind | None:
+    return next((kind for kind in kinds if kind.claim(spec)), None)

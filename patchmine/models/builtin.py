@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from patchmine.errors import ModelError
-from patchmine.fields.field import Preprocessing
 from patchmine.models._weights import fill, read_weights
 from patchmine.networks.network import Network, weights_digest
+from patchmine.photographs.placement import Preprocessing
 
 NAMES = ("efficientnet_lite0",)
 HELP = "efficientnet_lite0: the default; 1,000 ImageNet classes, weights from a package, nothing downloaded"

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from patchmine.networks.network import Tap, last_call, run_until, tapped
+from patchmine.networks.network import Tap, maps
 
 _TOLERANCE = 1e-4  # of a layer's largest value: rounding stays far below, a wrong pair far above
 
@@ -37,7 +37,9 @@ def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
         _replace(candidate, conv, fused)
         _replace(candidate, norm, _rest(modules[norm]))
     noise = torch.randn(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.device)
-    for expected, found in zip(_seen(module, taps, noise), _seen(candidate, taps, noise), strict=True):
+    before, after = maps(module, noise, taps), maps(candidate, noise, taps)
+    for layer, expected in before.items():
+        found = after[layer]
         if not torch.allclose(expected, found, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
             return replica(module)
     return candidate
@@ -106,14 +108,3 @@ def _rest(norm: nn.Module) -> nn.Module:
 def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
     parent, _, last = name.rpartition(".")
     setattr(module.get_submodule(parent), last, part)
-
-
-def _seen(module: nn.Module, taps: Sequence[Tap], picture: Tensor) -> list[Tensor]:
-    outputs: dict[str, Tensor] = {}
-
-    def keep(tap: Tap) -> Any:
-        return last_call(tap, lambda output: outputs.__setitem__(tap.layer, output.clone()))
-
-    with torch.inference_mode(), tapped(module, {tap.layer: keep(tap) for tap in taps}):
-        run_until(module, picture, taps[-1].layer, taps[-1].calls)
-    return [outputs[tap.layer] for tap in taps]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,23 @@ def last_call(tap: Tap, see: Callable[[Tensor], None]) -> Callable[[Tensor], Non
             see(output)
 
     return see_last
+
+
+def maps(module: nn.Module, inputs: Tensor, taps: Sequence[Tap]) -> dict[str, Tensor]:
+    """The output of each layer for a batch, by layer: (images, channels, grid height, grid width), without gradients.
+
+    `inputs` are normalized, float (images, 3, height, width). The last call of a layer counts. The pass stops after the
+    last of the taps, which must be in the order in which they are called, as `survey` gives them.
+    """
+    found: dict[str, Tensor] = {}
+
+    def kept(tap: Tap) -> Callable[[Tensor], None]:
+        # A copy, since the next layer may overwrite the output in place.
+        return last_call(tap, lambda output: found.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
+
+    with torch.inference_mode(), tapped(module, {tap.layer: kept(tap) for tap in taps}):
+        run_until(module, inputs, taps[-1].layer, taps[-1].calls)
+    return found
 
 
 def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap, ...]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
 from patchmine.errors import PhotographError
-from patchmine.fields.field import Placement
+from patchmine.photographs.placement import Placement, View
 from patchmine.photographs.upright import upright
 from patchmine.units import Box
 
@@ -22,19 +21,6 @@ def cut(data: bytes, box: Box) -> Image.Image:
     if not Box(0, 0, *picture.size).contains(box):
         raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer holds the patch")
     return picture.crop(box.as_tuple())
-
-
-@dataclass(frozen=True)
-class View:
-    """What one tile of a sheet shows, all in input pixels.
-
-    `window` is the tile's frame; `shown` the part of the picture that is drawn, the rest of the frame being
-    padding or outside the receptive field; `outline` is drawn as a frame, if it is given.
-    """
-
-    window: Box
-    shown: Box
-    outline: Box | None = None
 
 
 def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -> Image.Image:

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, pad
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from patchmine.errors import PhotographError, RequestError
-from patchmine.fields.field import Placement, Preprocessing
+from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, load, opened, orientation, to_array, turned
 
 

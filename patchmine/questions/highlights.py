@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from patchmine.reading.opened import Index, IndexedUnit
-from patchmine.units import Position
+from patchmine.reading.opened import OpenIndex, OpenUnit
+from patchmine.units import Position, Unit
 
 STRONGEST = 4
 
 
-def telling_units(index: Index, layers: Sequence[str], each: int) -> list[IndexedUnit]:
+def telling_units(index: OpenIndex[Any], layers: Sequence[str], each: int) -> list[OpenUnit]:
     """The `each` units of every layer whose strongest photographs stand out most from the rest.
 
     A unit's score is the distance of the mean of its four highest activations from the mean of all, in standard
@@ -21,7 +22,7 @@ def telling_units(index: Index, layers: Sequence[str], each: int) -> list[Indexe
     something. Units that saturate or never vary are left out, and so is one whose best photograph an earlier choice
     has shown already, so that the sheet is not full of one picture.
     """
-    chosen: list[IndexedUnit] = []
+    chosen: list[OpenUnit] = []
     shown: set[int] = set()
     for layer in layers:
         stats = index.stats(layer)
@@ -30,7 +31,7 @@ def telling_units(index: Index, layers: Sequence[str], each: int) -> list[Indexe
         score = np.where(stats["tied"] > 1, -np.inf, (best - stats["mean"]) / spread * visible)
         taken = 0
         for channel in np.argsort(-score, kind="stable"):
-            unit = index.unit(f"{layer}:{channel}")
+            unit = index.unit(Unit(layer, int(channel)))
             first = index.store.top(layer, int(channel))[1]
             if taken == each or not len(first):
                 break
@@ -41,7 +42,7 @@ def telling_units(index: Index, layers: Sequence[str], each: int) -> list[Indexe
     return chosen
 
 
-def _strongest(index: Index, layer: str, channel: int) -> tuple[float, float]:
+def _strongest(index: OpenIndex[Any], layer: str, channel: int) -> tuple[float, float]:
     """Mean activation of the strongest patches, and the mean share of their fields inside the picture."""
     values, images, places = (array[:STRONGEST] for array in index.store.top(layer, channel))
     if not len(values):

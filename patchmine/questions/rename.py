@@ -8,11 +8,11 @@ from typing import Any
 
 from patchmine.errors import StoreError, UnitError
 from patchmine.labels import of_index
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.units import Unit
 
 
-def give(index: Index, unit: Unit, name: str | None) -> None:
+def give(index: OpenIndex[Any], unit: Unit, name: str | None) -> None:
     """Call a unit that, or take its name away. Raises UnitError for a name that means something else."""
     given = dict(index.names_file.given)
     if name is not None:
@@ -23,7 +23,7 @@ def give(index: Index, unit: Unit, name: str | None) -> None:
     replace(index.names_file, given=given).write(index.directory)
 
 
-def label_anew(index: Index, file: Path | None = None) -> dict[str, Any]:
+def label_anew(index: OpenIndex[Any], file: Path | None = None) -> dict[str, Any]:
     """Compute the labels of all units from the table and keep them in names.json; activations.h5 stays as it is.
 
     `file` names the classes of photographs as `index --labels` takes them. Returns what to say of the labels. Raises

@@ -7,7 +7,7 @@ therefore computed again from the table, patches.faiss from the vectors, and act
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from patchmine.mining.calibration import Choice
 from patchmine.networks.network import Network, survey
 from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.store import neighbors
 from patchmine.store import reading as store
 from patchmine.store.job import Job
@@ -64,18 +64,17 @@ class Finding:
 
 
 def verify(
-    index: Index,
-    load: Callable[[], Network],
+    index: OpenIndex[Any],
     *,
     everything: bool = False,
     seed: int = 0,
     run: Run,
     progress: Progress,
 ) -> Iterator[Finding]:
-    """Every check in turn, the quick ones first. `load` gives the network of the index (`models.load_for_index`).
+    """Every check in turn, the quick ones first.
 
     `everything` compares all photographs and computes all their activations again; otherwise a sample drawn with the
-    seed is. Raises what `load` raises; a check that cannot be made for want of photographs or table says so.
+    seed is. A check that needs missing photographs or a table says so. Raises what `OpenIndex.network` raises.
     """
     yield _manifest(index)
     yield from _checksums(index)
@@ -86,7 +85,7 @@ def verify(
     photographs, intact = _photographs(index, drawn, run, progress)
     yield photographs
     again = drawn if everything else np.sort(rng.permutation(drawn[np.isin(drawn, intact)])[:AGAIN])
-    yield _activations(index, load(), again[np.isin(again, intact)], run, progress)
+    yield _activations(index, again[np.isin(again, intact)], run, progress)
 
 
 def _drawn(count: int, most: int, rng: np.random.Generator) -> Int64:
@@ -94,7 +93,7 @@ def _drawn(count: int, most: int, rng: np.random.Generator) -> Int64:
     return np.sort(rng.permutation(count)[:most]).astype(np.int64)
 
 
-def _manifest(index: Index) -> Finding:
+def _manifest(index: OpenIndex[Any]) -> Finding:
     written = store.read_manifest(index.directory)
     digest = written.pop("manifest_digest", None)
     wrong = []
@@ -110,7 +109,7 @@ def _manifest(index: Index) -> Finding:
     return Finding("manifest", what, tuple(wrong))
 
 
-def _checksums(index: Index) -> Iterator[Finding]:
+def _checksums(index: OpenIndex[Any]) -> Iterator[Finding]:
     sums = index.manifest.get("checksums")
     if sums is None:
         yield Finding("files", "nothing", (f"{store.MANIFEST} holds no checksums",))
@@ -129,7 +128,7 @@ def _checksums(index: Index) -> Iterator[Finding]:
     yield Finding("datasets", f"{len(names)} datasets of {store.ACTIVATIONS}", tuple(wrong))
 
 
-def _ranking(index: Index) -> Finding:
+def _ranking(index: OpenIndex[Any]) -> Finding:
     """The kept top of each unit from the table, and the vectors that belong to it."""
     wrong, stored, units = [], index.store, sum(index.layers.values())
     for layer, channels in index.layers.items():
@@ -154,7 +153,7 @@ def _ranking(index: Index) -> Finding:
     return Finding("ranking", what, tuple(wrong), open_)
 
 
-def _faiss(index: Index) -> Finding:
+def _faiss(index: OpenIndex[Any]) -> Finding:
     what = f"{store.PATCHES} with one built anew from the vectors"
     path = index.directory / store.PATCHES
     if not path.is_file():
@@ -165,7 +164,7 @@ def _faiss(index: Index) -> Finding:
     return Finding("faiss", what, () if same else (f"{store.PATCHES} is not built from these vectors: delete it",))
 
 
-def _photographs(index: Index, drawn: Int64, run: Run, progress: Progress) -> tuple[Finding, Int64]:
+def _photographs(index: OpenIndex[Any], drawn: Int64, run: Run, progress: Progress) -> tuple[Finding, Int64]:
     """The bytes of photographs with their digests; also which of them are what they were."""
 
     def reason(image: int) -> str | None:
@@ -191,12 +190,12 @@ def _photographs(index: Index, drawn: Int64, run: Run, progress: Progress) -> tu
     return finding, drawn[[text is None for text in reasons]]
 
 
-def _activations(index: Index, network: Network, images: Int64, run: Run, progress: Progress) -> Finding:
+def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progress) -> Finding:
     """Values and places of whole photographs, computed again."""
     what = f"activations of {len(images)} of {len(index)} photographs"
     if not len(images):
         return Finding("activations", what, (), "any activation: no photograph is as it was")
-    job = index.job
+    job, network = index.job, index.network()
     taps = survey(network.module, network.blank(), job.layers)
     executor, name = _executor(job, network, taps, run)
     compared, far, moved, largest = 0, 0, 0, 0.0
@@ -249,7 +248,7 @@ def _executor(job: Job, network: Network, taps: Sequence[Any], run: Run) -> tupl
         return executors.build("torch", network, tuple(taps), setting, 1), f"torch ({job.executor} is not to be had)"
 
 
-def _batches(index: Index, images: Int64, size: int) -> Iterator[tuple[Int64, torch.Tensor]]:
+def _batches(index: OpenIndex[Any], images: Int64, size: int) -> Iterator[tuple[Int64, torch.Tensor]]:
     """Photographs of one input size each, as the executor takes them."""
     held: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
     for image in images.tolist():
@@ -266,7 +265,7 @@ def _stacked(batch: Iterable[tuple[int, torch.Tensor]]) -> tuple[Int64, torch.Te
     return np.array(ids, np.int64), torch.stack(tensors)
 
 
-def _recorded(index: Index, layer: str, ids: Int64) -> tuple[Any, Float32, Int64]:
+def _recorded(index: OpenIndex[Any], layer: str, ids: Int64) -> tuple[Any, Float32, Int64]:
     """What the index says of these photographs: whether anything (images, units), values and places."""
     if index.store.has_table:
         value, place = (dataset[ids.tolist()] for dataset in index.store.table_on_disk(layer))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from patchmine.fields.field import Placement
+from patchmine.photographs.placement import Placement
 from patchmine.photographs.upright import upright
 from patchmine.sheets.page import DPI, Picture, font
 from patchmine.units import Box

@@ -1,21 +1,22 @@
-"""Where photographs come from. Each module of this package is one kind of source.
+"""Where photographs come from. A module of this package is a kind of source: it has
 
-A kind has a `HELP` line and a function `claim(spec)` that returns a source for what the user typed, or None
-where it is another kind's business. A spec that is plainly of the kind but badly written is refused there,
-with a SourceError.
+- `HELP`: one line, what to type;
+- `claim(spec) -> Source | None`: a source for what the user typed, or None for another kind's business. A spec that is
+  plainly of the kind but badly written is refused with a SourceError.
+
+patchmine's own kinds are asked first, in the order of their names, then those of other packages. Their claims must not
+overlap: a kind with a prefix such as `shapes:` claims nothing else, a kind of paths nothing with such a prefix.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from patchmine.errors import SourceError, nearest
+from patchmine.plugins import Kinds
 from patchmine.system.regular_files import is_there
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -63,11 +64,7 @@ class Kind(Protocol):
     def claim(self, spec: str) -> Source | None: ...
 
 
-@cache
-def kinds() -> dict[str, Kind]:
-    """Every kind of source by name, in alphabetical order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
-    return {name: cast(Kind, importlib.import_module(f"{__name__}.{name}")) for name in names}
+kinds: Kinds[Kind] = Kinds("patchmine.sources", needs=("claim",))
 
 
 def open_source(spec: str) -> Source:
@@ -76,7 +73,7 @@ def open_source(spec: str) -> Source:
     Raises SourceError, saying what to type, when no kind knows the word.
     """
     try:
-        for kind in kinds().values():
+        for kind in kinds:
             source = kind.claim(spec)
             if source is not None:
                 return source
@@ -122,7 +119,7 @@ def beside(path: Path, suffixes: tuple[str, ...] = ()) -> str:
 
 
 def _refusal(spec: str) -> str:
-    helps = [kind.HELP for kind in kinds().values()]
+    helps = [kinds.help(name) for name in kinds.names]
     path, known = Path(spec).expanduser(), f"{', '.join(helps[:-1])} or {helps[-1]}"
     if not spec:
         return f"the source is an empty word: give {known}"

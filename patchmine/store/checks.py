@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from patchmine.defaults import FIELDS, VIEWS
-from patchmine.fields.field import FILTER_REACH, FieldsBySize, ReceptiveField
+from patchmine.fields.field import FieldsBySize, ReceptiveField
+from patchmine.photographs.placement import FILTER_REACH
 from patchmine.ranking import NO_IMAGE
 from patchmine.store.job import Job
 from patchmine.system.printable import printable

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.system import digests
 
 WHICH = ("photographs", "listing")

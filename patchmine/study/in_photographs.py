@@ -4,17 +4,17 @@ a patch is padding."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from patchmine.errors import PhotographError
 from patchmine.fields.field import ReceptiveField
-from patchmine.networks.network import Network, Tap, last_call, run_until, survey, tapped
+from patchmine.networks.network import Network, maps, survey
 from patchmine.photographs.decode import normalised, prepare
 from patchmine.ranking import Float32, Int64
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.study.instruments.peaks import peaks
 from patchmine.units import Position, Unit
 
@@ -71,7 +71,7 @@ class Centredness:
 
 
 def in_photographs(
-    index: Index, unit: Unit, network: Network, apart: float, most: int = STRONGEST, pictures: int = 25
+    index: OpenIndex[Any], unit: Unit, network: Network, apart: float, most: int = STRONGEST, pictures: int = 25
 ) -> InPhotographs:
     """Look at the photographs whose activation of the unit is highest. `apart` is as for `peaks`, in cells."""
     values, images, places = (array[:most] for array in index.store.top(unit.layer, unit.channel))
@@ -91,12 +91,13 @@ def in_photographs(
             pixels = prepare(index.photograph(image), index.preprocessing).tensor
         except PhotographError:
             continue
-        maps = _maps(network, tap, pixels)
+        seen = maps(network.module, normalised(pixels[None], network.preprocessing), (tap,))[tap.layer][0]
+        cells = seen.float().numpy()
         if len(shown) < pictures:
             shown.append(pixels.permute(1, 2, 0).numpy())
-            vectors.append(maps[:, at[number][0].y, at[number][0].x].copy())
-            means.append(maps.mean((1, 2)))
-        counts[number] = len(peaks(maps[unit.channel], apart))
+            vectors.append(cells[:, at[number][0].y, at[number][0].x].copy())
+            means.append(cells.mean((1, 2)))
+        counts[number] = len(peaks(cells[unit.channel], apart))
     same_size = [one for one in shown if one.shape == shown[0].shape]
     field = index.field(unit.layer)
     positions = np.array([brought(cell, other.grid, field.grid) for cell, other in at], np.int64).reshape(-1, 2)
@@ -115,17 +116,6 @@ def in_photographs(
 def brought(cell: Position, grid: tuple[int, int], to: tuple[int, int]) -> list[int]:
     """The cell (y, x) of another grid that lies where this one does in its own."""
     return [int((cell.y + 0.5) * to[0] / grid[0]), int((cell.x + 0.5) * to[1] / grid[1])]
-
-
-def _maps(network: Network, tap: Tap, pixels: torch.Tensor) -> Float32:
-    """All of the layer: (channels, grid height, grid width)."""
-    found: list[torch.Tensor] = []
-    with torch.inference_mode():
-        see = last_call(tap, lambda out: found.append(tap.layout.grid_of(out)[0].float().clone()))
-        with tapped(network.module, {tap.layer: see}):
-            run_until(network.module, normalised(pixels[None], network.preprocessing), tap.layer, tap.calls)
-    array: Float32 = found[0].numpy()
-    return array
 
 
 def centredness(field: ReceptiveField, channel: int, positions: Int64) -> Centredness:

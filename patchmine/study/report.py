@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.study.figure import page
 from patchmine.study.why import Study, as_dict
 from patchmine.system.atomic import write_atomically
@@ -18,7 +18,7 @@ DOCUMENT = "report.json"
 _DPI = 150
 
 
-def write_report(found: Study, index: Index, folder: Path) -> dict[str, Any]:
+def write_report(found: Study, index: OpenIndex[Any], folder: Path) -> dict[str, Any]:
     """Write all four, the JSON last, and return it."""
     figure = page(found)
     for kind in ("pdf", "png"):
@@ -55,7 +55,7 @@ def write_summary(documents: Sequence[Mapping[str, Any]], folder: Path) -> None:
     write_atomically(folder / "summary.md", ["\n".join([*lines, ""]).encode()])
 
 
-def markdown(found: Study, index: Index) -> str:
+def markdown(found: Study, index: OpenIndex[Any]) -> str:
     subject, settings = found.subject, found.settings
     lines = [
         f"# {printable(found.name)} ({found.unit})",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from patchmine.errors import PatchmineError, UnitError
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.ranking import Float32
 from patchmine.study.instruments.padding import Mode, check_room, padded
 from patchmine.study.instruments.peaks import APART, Peaks, peaks

@@ -13,7 +13,7 @@ from typing import Any
 from patchmine import defaults
 from patchmine.errors import PatchmineError, RequestError, UnitError
 from patchmine.networks.network import Network
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.study.in_photographs import InPhotographs, in_photographs
 from patchmine.study.instruments.alike import Alike, responses
 from patchmine.study.instruments.padding import padded
@@ -55,7 +55,7 @@ class Study:
         return conclusion(self.verdicts)
 
 
-def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
+def subject_of(index: OpenIndex[Any], unit: Unit, network: Network) -> Subject:
     """The unit as the trials see it."""
     field = index.field(unit.layer)
     native = min(field.input)
@@ -91,7 +91,7 @@ def _stride(network: Network, layer: str, of_field: int) -> tuple[int, str | Non
 
 
 def study(
-    index: Index,
+    index: OpenIndex[Any],
     unit: Unit,
     network: Network,
     folder: Path,
@@ -208,7 +208,7 @@ def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Pr
     return _Plan(trials, left_out, step_s)
 
 
-def as_dict(found: Study, index: Index) -> dict[str, Any]:
+def as_dict(found: Study, index: OpenIndex[Any]) -> dict[str, Any]:
     """Every number of a study, for `report.json`."""
     subject = found.subject
     return {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from patchmine.errors import PhotographError, SourceError
 from patchmine.photographs.decode import prepare
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.store import reading as store
 from patchmine.synthesis.parametrization import spectrum_of
 from patchmine.system import digests
@@ -31,7 +32,7 @@ FILE = "spectrum.f32"
 _DIGEST = 2 * digests.DIGEST_BYTES
 
 
-def of_index(index: Index, note: Callable[[str], None] = lambda _: None) -> Tensor:
+def of_index(index: OpenIndex[Any], note: Callable[[str], None] = lambda _: None) -> Tensor:
     """float32 (3, height, width // 2 + 1), as `spectrum_of` gives it, for inputs of the index's size.
 
     From `synthetic/spectrum.f32`, or measured and put there: 32 characters that name the index's photographs, then the
@@ -50,7 +51,7 @@ def of_index(index: Index, note: Callable[[str], None] = lambda _: None) -> Tens
     return torch.from_numpy(found)
 
 
-def measured(index: Index, size: tuple[int, int]) -> NDArray[np.float32]:
+def measured(index: OpenIndex[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     """The mean amplitude of each coefficient over up to PHOTOGRAPHS photographs of the index."""
     preprocessing = replace(index.preprocessing, view="crop")
     chosen = np.unique(np.linspace(0, len(index) - 1, min(PHOTOGRAPHS, len(index))).round().astype(int)).tolist()
@@ -75,7 +76,7 @@ def measured(index: Index, size: tuple[int, int]) -> NDArray[np.float32]:
     return mean
 
 
-def _size(index: Index) -> tuple[int, int]:
+def _size(index: OpenIndex[Any]) -> tuple[int, int]:
     """Of the input, with an even width: of an odd one the highest frequency would be missing."""
     height, width = index.preprocessing.crop
     return height, width // 2 * 2

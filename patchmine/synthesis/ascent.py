@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from patchmine.errors import RequestError
-from patchmine.fields.field import Preprocessing
 from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import Tap, last_call, run_until, survey, tapped
 from patchmine.photographs.decode import normalised
+from patchmine.photographs.placement import Preprocessing
 from patchmine.synthesis.canvas import Canvas
 from patchmine.synthesis.movements import Movements, centred
 from patchmine.synthesis.objectives import Objective, objective

@@ -23,8 +23,7 @@ def index(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of photographs, a .tar or .zip, several as 'NAME-{000..063}.tar', a list of paths "
-            "(.txt, or .csv with path,class), or shapes:N for drawn ones.",
+            help=f"The photographs: {options.SOURCES}.",
         ),
     ],
     out: Annotated[
@@ -78,14 +77,14 @@ def index(
         typer.Option(
             "--executor",
             metavar="E",
-            help="What computes a batch: torch or openvino. Default: torch for a short job, else the faster one.",
+            help=f"What computes a batch: {options.EXECUTORS}. Default: torch for a short job, else the fastest.",
             show_default=False,
         ),
     ] = WANTED.executor,
     no_calibrate: Annotated[
         bool, typer.Option("--no-calibrate", help="Do not try settings before a long job; take the usual ones.")
     ] = not RUN.calibrate,
-    engine: Annotated[str, typer.Option("--engine", help="Where shards are computed: local.")] = RUN.engine,
+    engine: Annotated[str, typer.Option("--engine", help=f"Where shards are computed: {options.ENGINES}.")] = RUN.engine,
     no_table: Annotated[
         bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
     ] = not WANTED.table,

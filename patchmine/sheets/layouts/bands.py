@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from patchmine.ranking import Float32
-from patchmine.reading.opened import Cropping, IndexedUnit, Patches
+from patchmine.reading.answers import Patches
+from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, NARROWEST, SMALL, WIDTH, caption, head
+from patchmine.sheets.layouts.grid import NARROWEST, caption, head
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, WIDTH
 
 ASIDE, AIR = 96.0, 12.0
 """The width of what is said of a strip, and the room between that and its tiles."""
@@ -71,17 +73,19 @@ def quantiles(column: Float32, values: Float32) -> NDArray[np.float64]:
     return found
 
 
-def spectrum_page(unit: IndexedUnit, patches: Patches, *, cropping: Cropping) -> Page:
-    """A page with the patches that `--pick spectrum` chose, in strips. Reads the photographs, in parallel."""
-    column, _ = unit.index.store.column(unit.unit.layer, unit.unit.channel)
+def spectrum_page(unit: OpenUnit, patches: Patches, column: Float32) -> Page:
+    """A page with the patches that `--pick spectrum` chose, in strips. Reads the photographs, in parallel.
+
+    `column` are the unit's activations on all photographs, float32 (images,).
+    """
     strips = bands(patches, column)
     across = max((len(strip.patches) for strip in strips), default=1)
     width = min(LARGEST_TILE, (WIDTH - 2 * MARGIN - ASIDE - AIR - (across - 1) * GAP) / across)
-    height = width * tiles.ratio(unit, patches, cropping)
+    height = width * tiles.ratio(patches, patches.cropping)
     page = Page(max(NARROWEST, 2 * MARGIN + ASIDE + AIR + across * (width + GAP) - GAP), 0)
-    y = head(page, unit, patches, pick="spectrum", cropping=cropping, also=[SAYS])
+    y = head(page, unit, patches, also=[SAYS])
     size = (round(width * DPI / 72), round(height * DPI / 72))
-    shown = iter(tiles.images(unit, patches, cropping, size, page.missing))
+    shown = iter(tiles.images(patches, patches.cropping, size, page.missing))
     for strip in strips:
         _aside(page, strip, column, y)
         for number, patch in enumerate(strip.patches):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import RequestError
-from patchmine.networks.network import Tap, last_call, run_until, survey, tapped
+from patchmine.networks.network import Tap, maps, survey
 
 TOLERANCE = 1e-5
 """Of the map's largest value: sums in another order stay below, a padded edge is far above."""
@@ -36,12 +36,12 @@ def torus(module: nn.Module, layer: str, size: tuple[int, int]) -> float:
 def change_when_rolled(module: nn.Module, tap: Tap, size: tuple[int, int], step: tuple[int, int]) -> float:
     """`torus` for any network, a layer surveyed at this size, and a stride that is known."""
     picture = _noise(module, size)
-    maps = _maps(module, tap, picture)
-    largest = float(maps.abs().max())
+    still = maps(module, picture, (tap,))[tap.layer]
+    largest = float(still.abs().max())
     changes = []
-    for down, across in ((1, 0), (0, 1), (maps.shape[2] // 2 + 1, maps.shape[3] // 2 + 1)):
-        moved = _maps(module, tap, picture.roll((down * step[0], across * step[1]), (2, 3)))
-        changes.append(float((moved - maps.roll((down, across), (2, 3))).abs().max()))
+    for down, across in ((1, 0), (0, 1), (still.shape[2] // 2 + 1, still.shape[3] // 2 + 1)):
+        moved = maps(module, picture.roll((down * step[0], across * step[1]), (2, 3)), (tap,))[tap.layer]
+        changes.append(float((moved - still.roll((down, across), (2, 3))).abs().max()))
     change = float(torch.tensor(changes).max())  # not a number stays that
     return change / largest if largest else change
 
@@ -124,12 +124,12 @@ def _first_break(module: nn.Module, size: tuple[int, int], step: tuple[int, int]
     picture = _noise(module, size)
     before = _all_maps(module, picture)
     after = _all_maps(module, picture.roll(step, (2, 3)))
-    for (name, maps), (_, moved) in zip(before, after, strict=True):
-        cells = [n * each for n, each in zip(maps.shape[2:], step, strict=True)]
-        if any(cell % side and n > 1 for cell, side, n in zip(cells, size, maps.shape[2:], strict=True)):
+    for (name, still), (_, moved) in zip(before, after, strict=True):
+        cells = [n * each for n, each in zip(still.shape[2:], step, strict=True)]
+        if any(cell % side and n > 1 for cell, side, n in zip(cells, size, still.shape[2:], strict=True)):
             continue  # of a larger stride than the layer in question
-        rolled = maps.roll([cell // side for cell, side in zip(cells, size, strict=True)], (2, 3))
-        change = float((moved - rolled).abs().max()) / max(float(maps.abs().max()), 1e-30)
+        rolled = still.roll([cell // side for cell, side in zip(cells, size, strict=True)], (2, 3))
+        change = float((moved - rolled).abs().max()) / max(float(still.abs().max()), 1e-30)
         if not change <= TOLERANCE:
             return name, change
     return None
@@ -153,14 +153,6 @@ def _all_maps(module: nn.Module, picture: Tensor) -> list[tuple[str, Tensor]]:
         for handle in handles:
             handle.remove()
     return found
-
-
-def _maps(module: nn.Module, tap: Tap, picture: Tensor) -> Tensor:
-    found: list[Tensor] = []
-    keep = last_call(tap, lambda output: found.append(tap.layout.grid_of(output).clone()))
-    with torch.inference_mode(), tapped(module, {tap.layer: keep}):
-        run_until(module, picture, tap.layer, tap.calls)
-    return found[0]
 
 
 def _noise(module: nn.Module, size: tuple[int, int]) -> Tensor:
