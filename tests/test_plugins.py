@@ -136,4 +136,4 @@ def test_a_bad_plug_in_costs_one_line_that_names_its_package(run, words, line):
 def test_beside_bad_plug_ins_everything_else_works(run):
     done = run("index", "shapes:4", "--model", "shapes", "-o", "y.patchmine", "--keep", 2)
     assert done.returncode == 0, done.stderr
-    assert "left out" not in done.stderr  # our own kinds claimed the words: nobody else was asked
+    assert done.stderr.count("left out") == 1  # the broken executor, which might have been the fastest

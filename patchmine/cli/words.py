@@ -29,8 +29,9 @@ class Command(TyperCommand):
         from patchmine.cli.options import with_kinds
 
         for parameter in self.params:
-            if getattr(parameter, "help", None):
-                parameter.help = with_kinds(parameter.help)
+            text = getattr(parameter, "help", None)
+            if text:
+                vars(parameter)["help"] = with_kinds(text)
         super().format_help(ctx, formatter)
 
 

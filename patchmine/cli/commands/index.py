@@ -84,7 +84,9 @@ def index(
     no_calibrate: Annotated[
         bool, typer.Option("--no-calibrate", help="Do not try settings before a long job; take the usual ones.")
     ] = not RUN.calibrate,
-    engine: Annotated[str, typer.Option("--engine", help=f"Where shards are computed: {options.ENGINES}.")] = RUN.engine,
+    engine: Annotated[
+        str, typer.Option("--engine", help=f"Where shards are computed: {options.ENGINES}.")
+    ] = RUN.engine,
     no_table: Annotated[
         bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
     ] = not WANTED.table,
