@@ -18,14 +18,14 @@ def classes_meant(text: str, class_names: Sequence[str], option: str = "--class"
     share, such as crane, means all of them. Raises RequestError with the nearest words where there is no such class.
     """
     if not class_names:
-        raise RequestError(f"{option} {text!r} needs classes, and the index knows none: index with --labels FILE")
+        raise RequestError(f"{option} {text!r} requires classes, and the index has none: index with --labels FILE")
     wanted = _plain(text)
     keys = [{name, *ancestors(name)} for name in class_names]
     called = {key for key in set().union(*keys) if wanted in _forms(key)}  # once a key: most are above many classes
     meant = np.array([not called.isdisjoint(of_class) for of_class in keys], np.bool_)
     if not meant.any():
         known = {word(key) for of_class in keys for key in of_class}
-        raise RequestError(f"the index has no photograph of the class {text!r}{nearest(text, known)}")
+        raise RequestError(f"the index has no photograph of class {text!r}{nearest(text, known)}")
     return meant
 
 

@@ -20,7 +20,7 @@ def cut(data: bytes, box: Box) -> Image.Image:
     """
     picture = upright(data)
     if not Box(0, 0, *picture.size).contains(box):
-        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer holds the patch")
+        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     return picture.crop(box.as_tuple())
 
 
@@ -44,7 +44,7 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
     """
     picture = upright(data)
     if picture.size != placement.source:
-        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer holds the patch")
+        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     canvas = padding(size)
     shown, target = placed(view, placement, size)
     if shown.area:

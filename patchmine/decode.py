@@ -49,7 +49,7 @@ def prepare(data: bytes, preprocessing: Preprocessing) -> Pixels:
     if placement.resized[0] * placement.resized[1] > MOST_PIXELS:
         # A line of pixels whose short side is made hundreds of times as long
         shown = "x".join(map(str, placement.resized))
-        raise PhotographError(f"{width}x{height} pixels resized are {shown}: more than {MOST_PIXELS:,}")
+        raise PhotographError(f"{width}x{height} pixels become {shown} resized: more than the limit of {MOST_PIXELS:,}")
     return Pixels(_fit(picture, placement, preprocessing), placement)
 
 
@@ -98,7 +98,7 @@ def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) ->
         grey = [round(255 * level) for level in preprocessing.mean]
         cut = torch.stack([pad(plane, around, value=level) for plane, level in zip(cut, grey, strict=True)])
     if not cut.numel():
-        raise PhotographError("no pixel of it falls into the network's input")
+        raise PhotographError("no pixel of it falls inside the network's input")
     return cut.contiguous()
 
 

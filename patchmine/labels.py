@@ -21,8 +21,8 @@ _CHUNK_UNITS = 16
 
 SAYS = {
     "classes": "by the classes of the photographs",
-    "predictions": "by what the network itself takes the photographs for: the source names no classes",
-    "none": "none: no photograph has a class, or there is no table (--no-table)",
+    "predictions": "by the network's own predictions, because the source has no classes",
+    "none": "none, because no photograph has a class or the index has no table (--no-table)",
 }
 """Where labels come from: the manifest's word, and what a person is told."""
 

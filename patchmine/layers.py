@@ -80,8 +80,8 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
         if not fitting:
             exists = pattern in dict(network.module.named_modules())
             if exists:
-                raise ModelError(f"layer {pattern!r} of {network.name} gives no grid to index: choose another layer")
-            raise ModelError(f"no layer of {network.name} fits {pattern!r}{nearest(pattern, called)}")
+                raise ModelError(f"layer {pattern!r} of {network.name} has no output to index: choose another layer")
+            raise ModelError(f"no layer of {network.name} matches {pattern!r}{nearest(pattern, called)}")
         chosen.update(fitting)
     return tuple(layer for layer in called if layer in chosen)
 
@@ -127,7 +127,7 @@ def stages(network: Network) -> tuple[str, ...]:
         if atom.grid != (1, 1) and (following is None or following.grid != atom.grid)
     ]
     if not chosen:
-        raise ModelError(f"{network.name} has no layer with a grid: name layers with --layers")
+        raise ModelError(f"{network.name} has no layer with a grid: choose layers with --layers")
     return tuple(dict.fromkeys(_before_bound(atom, calls).layer for atom in chosen))
 
 

@@ -50,7 +50,7 @@ class NamesFile:
         except FileNotFoundError:
             return cls()
         except Misfit as error:
-            raise StoreError(f"{file} is damaged or of another version: {error}; mend it or delete it") from None
+            raise StoreError(f"{file} is damaged or of another version: {error}; repair or delete it") from None
 
     def write(self, directory: Path) -> None:
         """The file, whole or not at all. Raises OSError."""
@@ -82,7 +82,7 @@ class NamesFile:
         try:
             return _checked_labels(Part(self.auto, "auto"), store)
         except Misfit as error:
-            raise StoreError(f"{store.directory / NAMES} is damaged: {error}; mend it or delete it") from None
+            raise StoreError(f"{store.directory / NAMES} is damaged: {error}; repair or delete it") from None
 
 
 def _unit(word: str) -> Unit:
@@ -94,10 +94,10 @@ def _checked_names(part: Part) -> dict[str, str]:
     for word in part.data:
         layer, _, channel = word.rpartition(":")
         if not layer or printable(word) != word or not (channel.isascii() and channel.isdigit() and len(channel) < 10):
-            raise Misfit(f"given: {word!r} is no LAYER:CHANNEL")
+            raise Misfit(f"given: {word!r} is not LAYER:CHANNEL")
         why = misfit(part.text(word))
         if why is not None:
-            raise Misfit(f"given: {part.text(word)!r} is no name: {why}")
+            raise Misfit(f"given: {part.text(word)!r} is not a valid name: {why}")
     return dict(part.data)
 
 
@@ -120,11 +120,11 @@ def _checked_labels(auto: Part, store: Store) -> UnitLabels:
 
 def _checked_label(words: Any, areas: Any, unit: int) -> tuple[str | None, float]:
     if not isinstance(words, list) or not isinstance(areas, list) or not unit < min(len(words), len(areas)):
-        raise Misfit("auto: there is not a label and an area for each unit")
+        raise Misfit("auto: not every unit has a label and an area")
     word, area = words[unit], areas[unit]
     if word is None and area is None:
         return None, float("nan")
     sound = isinstance(word, str) and 0 < len(word) <= 4096 and isinstance(area, float | int) and 0 <= area <= 1
     if not sound or isinstance(area, bool):
-        raise Misfit(f"auto: the label of unit {unit} is none")
+        raise Misfit(f"auto: unit {unit} has an invalid label or area")
     return word, float(area)

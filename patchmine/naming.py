@@ -28,12 +28,12 @@ def spelled(label: str) -> str:
 def misfit(name: str) -> str | None:
     """Why nothing can be called that, in a clause; None where it can."""
     if not 0 < len(name) <= LONGEST or name != name.strip():
-        return f"a name has 1 to {LONGEST} characters and neither begins nor ends with a blank"
+        return f"it must have 1 to {LONGEST} characters and no blank at either end"
     if printable(name) != name:
-        return "a name has no control characters"
+        return "it contains control characters"
     if ":" in name or "/" in name or name.startswith("-"):
-        return "a name has no ':' and no '/', and does not begin with '-'"
-    return "a number alone is a channel" if name.isdigit() else None
+        return "it must not contain ':' or '/', or start with '-'"
+    return "a bare number means a channel" if name.isdigit() else None
 
 
 class Names:
@@ -72,18 +72,18 @@ class Names:
         """Whether a unit can be called that. Raises UnitError saying what else it would mean."""
         why = misfit(name)
         if why is not None:
-            raise UnitError(f"{name!r} is no name: {why}")
+            raise UnitError(f"{name!r} is not a valid name: {why}")
         match = _LABEL_CHANNEL.fullmatch(name)
         if match and (int(match["channel"]) != unit.channel or match["label"] in self.channels.keys() - {unit.layer}):
             word = match["label"]
             raise UnitError(
-                f"{name!r} would be read as channel {match['channel']} of a layer: "
-                + (f"call {unit} {word} or {word}_{unit.channel}" if word not in self.channels else "choose another")
+                f"{name!r} would mean channel {match['channel']} of a layer: "
+                + (f"name {unit} {word} or {word}_{unit.channel}" if word not in self.channels else "choose another")
             )
         for other, taken in self.given.items():
             if taken == name and other.layer == unit.layer and other != unit:
                 raise UnitError(
-                    f"{other} is called {name!r} already: choose another, or: patchmine name {other} --remove"
+                    f"{other} already has the name {name!r}: choose another, or run patchmine name {other} --remove"
                 )
 
     def resolve(self, text: str, layer: str | None = None) -> Unit:
@@ -98,17 +98,15 @@ class Names:
             return self._in_layer(text, before, after, layer)
         found = self._by_layer_prefix(text, layer) or self._by_name(text, [layer] if layer else list(self.channels))
         if not found:
-            raise UnitError(f"there is no unit {text!r}{self._hint(text)}")
+            raise UnitError(f"unknown unit {text!r}{self._hint(text)}")
         if len(found) > 1:
             shown = ", ".join(map(str, found[:6])) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
-            raise UnitError(f"{text!r} could be {shown}: write one of these, or add --layer")
+            raise UnitError(f"{text!r} could mean {shown}: write one of these, or add --layer")
         return found[0]
 
     def _in_layer(self, text: str, layer: str, word: str, restricted: str | None) -> Unit:
         if layer not in self.channels:
-            raise UnitError(
-                f"there is no layer {layer!r} in the index, for unit {text!r}{nearest(layer, self.channels)}"
-            )
+            raise UnitError(f"unknown layer {layer!r} in unit {text!r}{nearest(layer, self.channels)}")
         if restricted not in (None, layer):
             raise UnitError(f"unit {text!r} is not in --layer {restricted}: leave --layer out")
         if not (word.isascii() and word.isdigit()):
@@ -118,7 +116,7 @@ class Names:
             return found[0]
         unit = Unit(layer, int(word))
         if unit.channel >= self.channels[layer]:
-            raise UnitError(f"layer {layer} has channels 0 to {self.channels[layer] - 1}, so there is no {text!r}")
+            raise UnitError(f"unknown unit {text!r}: layer {layer} has channels 0 to {self.channels[layer] - 1}")
         return unit
 
     def _by_layer_prefix(self, text: str, layer: str | None) -> list[Unit]:

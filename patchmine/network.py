@@ -70,7 +70,7 @@ def tapped(module: nn.Module, taps: Mapping[str, Callable[[Tensor], None]]) -> I
     try:
         for name, tap in taps.items():
             if name not in modules:
-                raise ModelError(f"there is no layer {name!r}{nearest(name, filter(None, modules))}")
+                raise ModelError(f"unknown layer {name!r}{nearest(name, filter(None, modules))}")
             handles.append(modules[name].register_forward_hook(_hook(name, tap)))
         yield
     finally:
@@ -105,7 +105,7 @@ def run_until(module: nn.Module, batch: Tensor, last: str, calls: int = 1) -> No
             module(batch)
         except _Enough:
             return
-    raise ModelError(f"layer {last!r} is not called in a forward pass in eval mode, so there is nothing to index")
+    raise ModelError(f"layer {last!r} is never called in a forward pass in eval mode, so there is nothing to index")
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[i
         if grid is not None and tokens - grid[0] * grid[1] <= MOST_PREFIX_TOKENS:
             return Layout("tokens", output.shape[2], grid, tokens - grid[0] * grid[1])
     raise ModelError(
-        f"the output of layer {layer!r} has shape {tuple(output.shape)}: neither maps, nor tokens, nor a vector"
+        f"the output of layer {layer!r} has shape {tuple(output.shape)}, neither feature maps, tokens nor a vector"
     )
 
 
@@ -246,5 +246,5 @@ def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap
         module(blank)
     for layer in layers:
         if layer not in layouts:
-            raise ModelError(f"layer {layer!r} is not called in a forward pass in eval mode")
+            raise ModelError(f"layer {layer!r} is never called in a forward pass in eval mode")
     return tuple(Tap(layer, layout, calls[layer]) for layer, layout in layouts.items())

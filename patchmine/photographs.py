@@ -77,7 +77,7 @@ def opened(data: bytes) -> Image.Image:
         with _quiet():
             image = Image.open(io.BytesIO(data), formats=KINDS)
     except UnidentifiedImageError:
-        raise PhotographError(f"not an image of a kind that is read ({' '.join(KINDS)})") from None
+        raise PhotographError(f"not an image in a supported format ({' '.join(KINDS)})") from None
     except Image.DecompressionBombError as error:
         raise PhotographError(_too_large(error)) from None
     except DAMAGE as error:
@@ -90,18 +90,18 @@ def _refuse_endless(image: Image.Image, data: bytes) -> None:
     """By the header: what would take all the memory, or minutes, while the file may be small."""
     pixels, size = image.width * image.height, f"{image.width}x{image.height} pixels"
     if pixels > MOST_PIXELS:
-        raise PhotographError(f"{size}: more than the {MOST_PIXELS:,} that are decoded")
+        raise PhotographError(f"{size}: more than the limit of {MOST_PIXELS:,}")
     if image.format in ("JPEG", "MPO"):
         # Three bounds on the number of scans, each dearer than the one before; a scan takes ten bytes at least.
         scans = len(data) // 10
         for count in (_start_of_scan_marks, _scans):
             scans = count(data) if pixels * scans > MOST_SCANNED else scans
         if pixels * scans > MOST_SCANNED:
-            raise PhotographError(f"{scans} scans of {size}: more than the {MOST_SCANNED // pixels} that are decoded")
+            raise PhotographError(f"{scans} scans of {size}: more than the limit of {MOST_SCANNED // pixels}")
     codec = image.tile[0][0] if isinstance(image, ImageFile) and image.tile else ""
     if codec in ("ppm", "ppm_plain") and pixels > MOST_SLOW_PIXELS:
         raise PhotographError(
-            f"{size}: more than the {MOST_SLOW_PIXELS:,} that are decoded of a PPM that is text or not of 8 bits"
+            f"{size}: more than the limit of {MOST_SLOW_PIXELS:,} for a PPM that is text or not 8-bit"
         )
 
 
@@ -229,7 +229,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 def _too_large(error: Image.DecompressionBombError) -> str:
     """Pillow's own words hold the size and the limit, which is another than ours where somebody has set it lower."""
     numbers = [f"{int(number):,}" for number in re.findall(r"\d+", str(error))]
-    return "{} pixels: more than the {} that are decoded".format(*numbers) if len(numbers) == 2 else _one_line(error)
+    return "{} pixels: more than the limit of {}".format(*numbers) if len(numbers) == 2 else _one_line(error)
 
 
 class _Quiet:

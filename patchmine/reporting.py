@@ -27,7 +27,7 @@ class Lines:
     def begin(self, total: int, done: int, what: str = "photographs") -> None:
         self.total, self.done, self.before, self.what = total, done, done, what
         self.start = self.said = monotonic()
-        self.note(f"{total} {what}" + (f", {done} of them done before" if done else ""))
+        self.note(f"{total} {what}" + (f", {done} already done" if done else ""))
 
     def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:
         self.done += count
@@ -44,7 +44,7 @@ class Lines:
 
     def committed(self, shards: int, of: int) -> None:
         if not self.shards:
-            self.note(f"{of} shards" + (f", {shards} of them done before" if shards else ""))
+            self.note(f"{of} shards" + (f", {shards} already done" if shards else ""))
         self.shards = f", shard {shards} of {of}"
 
 
@@ -83,7 +83,7 @@ def logged(file: Path, progress: Progress) -> Iterator[Progress]:
         with suppress(OSError), file.open("a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"{now}  {text}\n")
 
-    write(f"begun by process {os.getpid()} on {platform.node()}")
+    write(f"started by process {os.getpid()} on {platform.node()}")
     try:
         yield Both(progress, Lines(write, each_skipped=True))
     except BaseException as error:

@@ -36,11 +36,9 @@ WINDOW = 4096
 """Bytes read at once: the short members of a sample lie side by side, and a call costs more than the bytes."""
 
 LONGEST_NUMBER = 20
-REMEDY = "fetch or pack it again"
-WHY_NOT_COMPRESSED = (
-    "a photograph in the middle could only be read by unpacking all before it: unpack it, or pack it again without "
-    "compression"
-)
+REMEDY = "download or repack it"
+WHY_NOT_COMPRESSED = "cannot be read in place: unpack it, or repack it without compression"
+"""The refusal of a compressed tar: reaching one photograph would mean decompressing everything before it."""
 
 _EMPTY = bytes(BLOCK)
 
@@ -180,8 +178,8 @@ def _after_map(descriptor: int, header: bytes, start: int) -> int:
 
 def _what(start: bytes) -> str:
     if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
-        return f"compressed, and {WHY_NOT_COMPRESSED}"
-    return "no tar"
+        return f"compressed and {WHY_NOT_COMPRESSED}"
+    return "not a tar"
 
 
 def _text(name: bytes) -> str:

@@ -104,7 +104,7 @@ class Patch:
         Raises PhotographError when the photograph can no longer be read.
         """
         if self.cutter is None:
-            raise UnitError(f"this patch of {self.image!r} is not attached to an index, so it cannot be cut out")
+            raise UnitError(f"this patch of {self.image!r} is not attached to an index, so it cannot be cropped")
         return self.cutter(self)
 
     def as_dict(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
     Raises ModelError when the file is missing, damaged, or holds anything but tensors and plain containers.
     """
     if not file.is_file():
-        raise ModelError(f"there is no weights file {str(file)!r}")
+        raise ModelError(f"weights file {str(file)!r} not found")
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     try:
@@ -56,8 +56,8 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
             found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
-            f"{str(file)!r} holds more than tensors and is not loaded, since a pickle can run anything; "
-            "save the state dict alone: torch.save(net.state_dict(), FILE)"
+            f"{str(file)!r} contains more than tensors and is not loaded, because a pickle can run any code: "
+            "save the state dict alone with torch.save(net.state_dict(), FILE)"
         ) from None
     except DAMAGE as error:
         raise ModelError(f"{str(file)!r} cannot be read as weights: {first_line(error)}") from None
@@ -65,7 +65,7 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"{str(file)!r} is no state dict: save net.state_dict()")
+        raise ModelError(f"{str(file)!r} is not a state dict: save net.state_dict() instead")
     return OrderedDict((key.removeprefix("module."), value) for key, value in found.items())
 
 
@@ -86,10 +86,10 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], model: str, origin: str
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or extra or wrong:
         faults = [
-            *(f"lacks {key}" for key in missing[:1]),
-            *(f"has {key} too many" for key in extra[:1]),
-            *(f"has {key} as {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in wrong[:1]),
+            *(f"{key} is missing" for key in missing[:1]),
+            *(f"{key} is unexpected" for key in extra[:1]),
+            *(f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in wrong[:1]),
         ]
         count = len(missing) + len(extra) + len(wrong)
-        raise ModelError(f"the weights in {origin!r} do not fit {model}: {'; '.join(faults)} ({count} misfits)")
+        raise ModelError(f"the weights in {origin!r} do not fit {model}: {'; '.join(faults)} ({count} in all)")
     module.load_state_dict(dict(state))

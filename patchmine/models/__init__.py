@@ -38,7 +38,7 @@ def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True
     examples = [MODEL, "shapes", "torchvision:resnet50", "timm:resnet18", "my_net.py:build"]
     close = nearest(spec, [spec_for for kind in kinds().values() for spec_for in getattr(kind, "NAMES", ())])
     hint = close if "did you mean" in close else f"; try {', '.join(examples)}"
-    raise ModelError(f"there is no model {spec!r}{hint}")
+    raise ModelError(f"unknown model {spec!r}{hint}")
 
 
 def load_for_index(job: Job, model: str | None = None, weights: Path | None = None) -> Network:
@@ -49,19 +49,19 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
     and for what `load` refuses, StoreError when the network or its weights are not those of the index.
     """
     if model is not None and model != job.model:
-        raise StoreError(f"the index was built with --model {job.model}, and not with {model}")
+        raise StoreError(f"the index was built with --model {job.model}, not {model}")
     kind = _kind_of(job.model)
     if model is None and getattr(kind, "CODE", False):
         raise ModelError(
-            f"the index names a file of code as its network, which is run only if you say so: read it, "
-            f"and if you trust it add --model {job.model}"
+            f"the network of this index is a Python file, which runs only if you ask for it: read the file and, "
+            f"if you trust it, add --model {job.model}"
         )
     network = load(job.model, weights)
     if network.weights != job.weights:
-        origin = f"those in {str(weights)!r}" if weights is not None else "what that means here"
+        origin = f"the weights in {str(weights)!r}" if weights is not None else "the weights found here"
         raise StoreError(
-            f"the index was built with other weights of {job.model}: theirs have the digest {job.weights}, and "
-            f"{origin} {network.weights}; give the file it was built with by --weights"
+            f"the index was built with other weights of {job.model}, of digest {job.weights}; {origin} have digest "
+            f"{network.weights}: give the original file with --weights"
         )
     return replace(network, preprocessing=job.preprocessing)
 

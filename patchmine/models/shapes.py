@@ -167,7 +167,7 @@ def template(shape: str, side: float) -> NDArray[np.float32]:
         case "cross":
             inside = (box <= half) & (np.minimum(np.abs(y), x) <= side / 6)
         case _:
-            raise ValueError(f"no shape {shape!r}")
+            raise ValueError(f"unknown shape {shape!r}")
     signs = inside.astype(np.float32) - (~inside & (box <= half + 2))
     cells = signs.reshape(_KERNEL, _FINE, _KERNEL, _FINE).sum((1, 3))
     weights: NDArray[np.float32] = (cells / inside.sum()).astype(np.float32)
@@ -180,7 +180,7 @@ def claim(spec: str) -> bool:
 
 def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  # noqa: ARG001
     if weights is not None:
-        raise ModelError(f"the network {spec!r} is set by hand and takes no weights: leave out {str(weights)!r}")
+        raise ModelError(f"the weights of {spec!r} are set by hand: leave out --weights {str(weights)!r}")
     module = ShapesNet().eval()
     things = tuple(MEANINGS["thing"])
     return Network(spec, module, PREPROCESSING, weights_digest(module), things, STAGES)

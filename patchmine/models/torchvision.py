@@ -54,8 +54,8 @@ def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
                 module: torch.nn.Module = models.get_model(name, weights=entry, **extra)
         except (URLError, OSError, UnpicklingError) as error:
             raise ModelError(
-                f"the weights of {spec} could not be fetched ({first_line(error)}); give a state dict with "
-                f"--weights FILE, or {PREFIX}{name}@random for an untrained network"
+                f"could not download the weights of {spec} ({first_line(error)}): give a state dict with "
+                f"--weights FILE, or use {PREFIX}{name}@random for an untrained network"
             ) from None
     return module
 

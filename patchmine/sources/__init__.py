@@ -82,7 +82,7 @@ def open_source(spec: str) -> Source:
                 return source
         raise SourceError(_refusal(spec))
     except RuntimeError:  # Path.expanduser; a refusal is none
-        raise SourceError(f"{spec!r} begins with the home of a user that there is not: write the whole path") from None
+        raise SourceError(f"{spec!r} starts with the home folder of an unknown user: write the full path") from None
 
 
 def is_hidden(name: str) -> bool:
@@ -105,7 +105,7 @@ def packed_path(name: str, archive: str) -> str | None:
         return name
     parts = name.split("/")
     if (name and not parts[0]) or ".." in parts or "\0" in name:
-        raise SourceError(f"{archive!r} holds {name!r}, which leads out of it: pack it again from inside its folder")
+        raise SourceError(f"{archive!r} contains {name!r}, a path outside it: repack it from inside its folder")
     parts = [part for part in parts if part not in ("", ".")]
     return None if any(map(is_hidden, parts)) else "/".join(parts)
 
@@ -125,7 +125,7 @@ def _refusal(spec: str) -> str:
     helps = [kind.HELP for kind in kinds().values()]
     path, known = Path(spec).expanduser(), f"{', '.join(helps[:-1])} or {helps[-1]}"
     if not spec:
-        return f"the source is an empty word: give {known}"
+        return f"the source is empty: give {known}"
     if is_there(path):
         return f"{spec!r} is a file, not a source of photographs: give {known}"
-    return f"there is no folder {spec!r}{beside(path) or f'; give {known}'}"
+    return f"folder {spec!r} not found{beside(path) or f'; give {known}'}"

@@ -80,5 +80,5 @@ def _images(root: str) -> Iterator[str]:
                         yield prefix + place.name
         except OSError as error:
             raise SourceError(
-                f"cannot list the folder {folder!r} ({error.strerror}): make it readable or move it out"
+                f"cannot list the folder {folder!r} ({error.strerror}): make it readable, or move it elsewhere"
             ) from None

@@ -40,13 +40,13 @@ class Listing:
         except OSError as error:
             raise SourceError(f"{self.spec!r} cannot be read: {error.strerror}") from None
         if not found:
-            raise SourceError(f"{self.spec!r} names no photographs: it should have a path per line")
+            raise SourceError(f"{self.spec!r} lists no photographs: write one path per line")
         folder = Path(self.spec).parent
         looked_at = found[:LOOKED_AT]
         if not any(is_there(folder / entry.path) for entry in looked_at):
             raise SourceError(
-                f"none of the first {len(looked_at)} photographs of {self.spec!r} is there, such as "
-                f"{found[0].path!r}: a path starts at '/' or at {str(folder)!r}"
+                f"none of the first {len(looked_at)} photographs in {self.spec!r} exists, for example "
+                f"{found[0].path!r}: write absolute paths, or paths relative to {str(folder)!r}"
             )
         return sorted(found, key=lambda entry: (entry.path, entry.class_name or ""))
 
@@ -55,7 +55,7 @@ class Listing:
         try:
             status = Path(self.spec).stat()
             if path not in _paths(self.spec, status.st_mtime_ns, status.st_size):
-                raise PhotographError(f"not named in {self.spec!r}")
+                raise PhotographError(f"not listed in {self.spec!r}")
             return read_whole(Path(self.spec).parent / path)
         except FileNotFoundError:
             raise PhotographError("no such file") from None
@@ -72,7 +72,7 @@ def claim(spec: str) -> Listing | None:
     if not spec.lower().endswith(SUFFIXES) or is_folder(path):
         return None
     if not is_there(path):
-        raise SourceError(f"there is no list {spec!r}{beside(path, SUFFIXES)}")
+        raise SourceError(f"list {spec!r} not found{beside(path, SUFFIXES)}")
     return Listing(str(path.resolve() if ".." in path.parts else path.absolute()))
 
 
@@ -86,7 +86,7 @@ def _entries(file: str) -> list[Entry]:
     text = read_text(file)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise SourceError(f"line {line} of {file!r} is no text in UTF-8: save the list as that")
+        raise SourceError(f"line {line} of {file!r} is not UTF-8 text: save the list as UTF-8")
     return list(_of_csv(file, text) if file.lower().endswith(".csv") else _of_lines(text))
 
 
@@ -115,4 +115,4 @@ def _of_csv(file: str, text: str) -> Iterator[Entry]:
                 raise SourceError(f"line {rows.line_num} of {file!r} has no path")
             yield Entry(row[path], (row[class_name] or None) if class_name is not None else None)
     except csv.Error as error:
-        raise SourceError(f"line {rows.line_num} of {file!r} is no CSV: {error}") from None
+        raise SourceError(f"line {rows.line_num} of {file!r} is not valid CSV: {error}") from None

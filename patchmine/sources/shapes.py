@@ -71,7 +71,7 @@ class Shapes:
 
         match = re.fullmatch(rf"([0-9]{{{self._digits}}})\.png", path)
         if match is None or int(match[1]) >= self.count:
-            raise PhotographError(f"not one of the pictures of {self.spec}")
+            raise PhotographError(f"not a picture of {self.spec}")
         buffer = io.BytesIO()
         Image.fromarray(self.paint(int(match[1]))).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
@@ -117,7 +117,7 @@ def claim(spec: str) -> Shapes | None:
         return None
     match = re.fullmatch(r"shapes:([1-9][0-9]{0,7})(?:@([0-9]{1,9}))?", spec)
     if match is None:
-        raise SourceError(f"{spec!r} does not say how many: write shapes:200, or shapes:200@7 for others")
+        raise SourceError(f"{spec!r} is not shapes:N or shapes:N@SEED: write, for example, shapes:200 or shapes:200@7")
     return Shapes(int(match[1]), int(match[2] or 0))
 
 
@@ -133,7 +133,7 @@ def mask_of(shape: str, side: int) -> NDArray[np.bool_]:
             return x <= np.arange(1, side + 1)[:, None] / 2
         case "cross":
             return (x <= side / 6) | (y <= side / 6)
-    raise ValueError(f"no shape {shape!r}")
+    raise ValueError(f"unknown shape {shape!r}")
 
 
 def _main_of(i: int) -> tuple[str, str]:

@@ -60,8 +60,8 @@ class Tar:
         missing = {name: tar for name, tar in tars.items() if not is_there(tar)}
         if missing:
             raise SourceError(
-                f"{len(missing)} of the {len(tars)} tars {self.spec!r} are not there, first {next(iter(missing))!r}; "
-                f"there: {_enumerated([name for name in tars if name not in missing])}"
+                f"{len(missing)} of the {len(tars)} tars {self.spec!r} are missing, first {next(iter(missing))!r}; "
+                f"found: {_enumerated([name for name in tars if name not in missing])}"
             )
         found = [entry for name, tar in tars.items() for entry in _entries(tar, f"{name}/" if name else "")]
         if not found:
@@ -73,7 +73,7 @@ class Tar:
         tars = _tars(self.spec)
         name, _, member_path = ("", "", path) if "" in tars else path.partition("/")
         if name not in tars:
-            raise PhotographError(f"in none of the tars {self.spec!r}")
+            raise PhotographError(f"not in any of the tars {self.spec!r}")
         try:
             with opened(tars[name]) as descriptor:
                 status = fstat(descriptor)
@@ -94,12 +94,12 @@ def claim(spec: str) -> Tar | None:
     if not spec.lower().endswith((".tar", *COMPRESSED)) or is_folder(path):
         return None
     if spec.lower().endswith(COMPRESSED):
-        raise SourceError(f"{spec!r} is a compressed tar, and {WHY_NOT_COMPRESSED}")
+        raise SourceError(f"{spec!r} is a compressed tar, which {WHY_NOT_COMPRESSED}")
     source = Tar(str(path.resolve() if ".." in path.parts else path.absolute()))
     # One will do to read from, so that a sheet can be drawn although a tar is missing whose photographs it lacks.
     if not any(is_there(tar) for tar in _tars(source.spec).values()):
-        what = "are none of the tars" if _is_pattern(source.spec) else "is no tar"
-        raise SourceError(f"there {what} {spec!r}{beside(path, ('.tar',))}")
+        what = f"none of the tars {spec!r} exists" if _is_pattern(source.spec) else f"tar {spec!r} not found"
+        raise SourceError(f"{what}{beside(path, ('.tar',))}")
     return source
 
 
@@ -181,13 +181,13 @@ def _tars(spec: str) -> dict[str, str]:
     pieces = _BRACES.split(spec)  # what lies inside of braces has odd places
     choices = [(_words(piece) or [f"{{{piece}}}"]) if place % 2 else [piece] for place, piece in enumerate(pieces)]
     if prod(map(len, choices)) > MOST_TARS:
-        raise SourceError(f"{spec!r} stands for more than {MOST_TARS:,} tars")
+        raise SourceError(f"{spec!r} expands to more than {MOST_TARS:,} tars")
     tars: dict[str, str] = {}
     for words in product(*choices):
         tar = "".join(words)
         name = Path(tar).name
         if tars.setdefault(name, tar) != tar:
-            raise SourceError(f"{spec!r} names two tars {name!r}, and the photographs are told apart by the tar's name")
+            raise SourceError(f"{spec!r} includes two tars named {name!r}: rename one, since names tell tars apart")
     return tars
 
 
@@ -198,7 +198,7 @@ def _words(inside: str) -> Sequence[str]:
         return inside.split(",") if "," in inside else ()
     first, last = int(numbers[1]), int(numbers[2])
     if abs(last - first) >= MOST_TARS:
-        raise SourceError(f"{{{inside}}} stands for more than {MOST_TARS:,} tars")
+        raise SourceError(f"{{{inside}}} expands to more than {MOST_TARS:,} tars")
     padded = any(len(number) > 1 and number.startswith("0") for number in numbers.groups())
     width = max(map(len, numbers.groups())) if padded else 0
     step = 1 if first <= last else -1

@@ -41,13 +41,13 @@ class Union:
             for entry in part.entries():
                 if first.setdefault(entry.path, part.spec) != part.spec:
                     raise SourceError(
-                        f"{entry.path!r} is in {first[entry.path]!r} and in {part.spec!r}: give one folder above both"
+                        f"{entry.path!r} is in both {first[entry.path]!r} and {part.spec!r}: give one folder above both"
                     )
                 entries.append(entry)
         return sorted(entries, key=lambda entry: entry.path)
 
     def read(self, path: str) -> bytes:
-        reason = PhotographError("in none of the parts of the source")
+        reason = PhotographError("not in any part of the source")
         for part in self.parts:
             try:
                 return part.read(path)
@@ -77,7 +77,7 @@ def _parts(spec: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         parts = None
     if not isinstance(parts, list) or len(parts) < 2 or not all(isinstance(part, str) for part in parts):
-        raise SourceError(f"{spec!r} does not list sources: write {HELP}")
+        raise SourceError(f"{spec!r} is not a list of sources: write {HELP}")
     if any(part.startswith(PREFIX) for part in parts):
-        raise SourceError(f"{spec!r} holds a union in a union: list all parts in one")
+        raise SourceError(f"{spec!r} nests a union in a union: list all sources in a single union")
     return tuple(parts)

@@ -86,7 +86,7 @@ def claim(spec: str) -> Zip | None:
     if not spec.lower().endswith(".zip") or is_folder(path):
         return None
     if not is_there(path):
-        raise SourceError(f"there is no zip {spec!r}{beside(path, ('.zip',))}")
+        raise SourceError(f"zip {spec!r} not found{beside(path, ('.zip',))}")
     return Zip(str(path.resolve() if ".." in path.parts else path.absolute()))
 
 
@@ -99,7 +99,7 @@ def _photographs(path: str, _changed_ns: int, _size: int) -> dict[str, Member]:
         with ZipFile(path) as archive:
             infos = archive.infolist()
     except (BadZipFile, ValueError, OverflowError, NotImplementedError, EOFError, struct.error) as error:
-        raise SourceError(f"{path!r} is no zip, damaged or cut short ({error}): fetch or pack it again") from None
+        raise SourceError(f"{path!r} is not a zip, or is damaged ({error}): download or repack it") from None
     named = ((packed_path(_name(info), path), info) for info in infos if not info.is_dir())
     return {name: _member(info) for name, info in named if name is not None and name.lower().endswith(SUFFIXES)}
 
@@ -132,14 +132,14 @@ def _unpacked(descriptor: int, member: Member) -> bytes:
     if member.is_link:
         raise PhotographError("a symbolic link in the zip, not a regular file")
     if member.flags & ENCRYPTED:
-        raise PhotographError("encrypted: pack it again without a password")
+        raise PhotographError("encrypted: repack it without a password")
     if member.method not in (STORED, DEFLATED):
-        raise PhotographError(f"compressed by method {member.method}, and only deflate is read: pack it again")
+        raise PhotographError(f"compressed with unsupported method {member.method}: repack it with deflate")
     if max(member.size, member.packed) > LIMIT:
         raise PhotographError(TOO_LARGE)
     local = read_at(descriptor, 30, member.header)
     if len(local) < 30 or not local.startswith(b"PK\3\4"):
-        raise PhotographError("damaged: it is not where the zip says")
+        raise PhotographError("damaged: not at the offset that the zip gives")
     name, extra = struct.unpack("<HH", local[26:])
     data = read_at(descriptor, member.packed, member.header + 30 + name + extra)
     if member.method == DEFLATED:
@@ -149,5 +149,5 @@ def _unpacked(descriptor: int, member: Member) -> bytes:
         except zlib.error as error:
             raise PhotographError(f"damaged: {error}") from None
     if len(data) != member.size or zlib.crc32(data) != member.checksum:
-        raise PhotographError("damaged: its length or checksum is not what the zip says")
+        raise PhotographError("damaged: wrong length or checksum")
     return data
