@@ -1,7 +1,7 @@
-"""Unit, Position, Box and Patch: the words that every other module speaks.
+"""Unit, Position, Box and Patch: the vocabulary of every other module.
 
 Boxes are half-open, in the order left, top, right, bottom. A box in *input pixels* lies in the tensor that
-the network sees; a box in *source pixels* lies in the original photograph after its EXIF orientation.
+the network sees; a box in *source pixels* lies in the original photograph, with its EXIF orientation applied.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A half-open rectangle of whole pixels. Which pixels, the name of the variable says."""
+    """A half-open rectangle of whole pixels. The name of the variable says in which pixel space."""
 
     left: int
     top: int
@@ -57,7 +57,7 @@ class Box:
         return max(self.width, 0) * max(self.height, 0)
 
     def intersect(self, other: Box) -> Box:
-        """What both hold; of area 0 where they do not meet."""
+        """The overlap of both boxes; a box of area 0 if they do not overlap."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         return Box(left, top, max(left, min(self.right, other.right)), max(top, min(self.bottom, other.bottom)))
 
@@ -78,12 +78,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Patch:
-    """The place in a photograph that drove a unit, with the rank it takes in the answer that holds it.
+    """The place in a photograph that drove a unit, with its rank in the answer that it belongs to.
 
-    `input_box` is the whole receptive field in input pixels and may reach beyond the input. `box` is its part
+    `input_box` is the whole receptive field in input pixels and may extend beyond the input. `box` is its part
     inside the picture that the network saw, in source pixels, widened by the reach of the resize filter:
-    nothing outside `box` can change `value`. `visible` is the share of the receptive field's area that lay
-    inside the input.
+    nothing outside `box` can change `value`. `visible` is the share of the receptive field's area inside the input.
     """
 
     unit: Unit
@@ -101,14 +100,14 @@ class Patch:
     def crop(self) -> Image:
         """The pixels inside `box`, at the photograph's full resolution, as a Pillow RGB image.
 
-        Raises PhotographError when the photograph can no longer be read.
+        Raises PhotographError when the photograph can no longer be read, and UnitError for a patch without an index.
         """
         if self.cutter is None:
             raise UnitError(f"this patch of {self.image!r} is not attached to an index, so it cannot be cropped")
         return self.cutter(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """The patch as the command line's JSON contract writes it."""
+        """The patch as a JSON document, in the form that the command line prints."""
         return {
             "rank": self.rank,
             "value": self.value,
@@ -126,7 +125,7 @@ class Patch:
         return f"#{self.rank} · {self.value:.3g}" + (f" · {self.class_name}" if self.class_name else "")
 
     def _repr_png_(self) -> bytes | None:
-        """For notebooks; None, which is no picture, where the photograph cannot be read any more."""
+        """The crop as a PNG for notebooks; None, so that none is shown, if the photograph can no longer be read."""
         from io import BytesIO
 
         buffer = BytesIO()
@@ -141,9 +140,9 @@ class Patch:
 
 
 def thumbnail_html(patch: Patch, height_px: int = 128) -> str:
-    """A figure element with the crop inlined as a JPEG of twice that height at most, for notebooks.
+    """An HTML figure for notebooks, with the crop inlined as a JPEG at most twice `height_px` high.
 
-    Where the photograph cannot be read any more, it says why.
+    If the photograph can no longer be read, the figure shows the reason instead.
     """
     from html import escape
 
@@ -162,7 +161,7 @@ def thumbnail_html(patch: Patch, height_px: int = 128) -> str:
 
 
 def _thumbnail(patch: Patch, height_px: int) -> str:
-    """The crop, no higher than that, as a JPEG in base64."""
+    """The crop as a base64 JPEG, at most `height_px` high."""
     from base64 import b64encode
     from io import BytesIO
 

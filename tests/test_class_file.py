@@ -131,7 +131,7 @@ def test_a_csv_names_classes_with_or_without_a_header(labels):
 
 @pytest.mark.parametrize("text", ["", "a.jpg\n", "a.jpg,cat,1\n", "1\n2\nx\n", "1" * 5000])
 def test_what_is_no_labels_file_is_refused_naming_the_forms(labels, text):
-    with pytest.raises(SourceError, match=r"labels\.csv' is not a labels file.* give PATH,CLASS .* val\.txt, or the kit"):
+    with pytest.raises(SourceError, match=r"labels\.csv' is not a labels file.*: give PATH,CLASS .* val\.txt, or the"):
         classified(FLAT, labels(text))
 
 

@@ -52,7 +52,7 @@ def test_one_line_tells_where_they_come_from(collected):
 
 def test_a_missing_package_is_named_with_what_to_type(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "find_spec", lambda module: None)
-    with pytest.raises(RequestError, match=r"the demo's photographs require scikit-image: pip install 'patchmine\[demo\]'"):
+    with pytest.raises(RequestError, match=r"photographs require scikit-image: pip install 'patchmine\[demo\]'"):
         demo.collect_photographs(tmp_path)
     assert not list(tmp_path.iterdir())
 

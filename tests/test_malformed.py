@@ -150,7 +150,8 @@ def test_the_header_of_most_jpegs_is_judged_without_pillow():
 def test_a_line_of_pixels_is_not_blown_up():
     line = jpeg(Image.new("L", (65_000, 2)))
     assert upright(line).size == (65_000, 2)
-    with pytest.raises(PhotographError, match="65000x2 pixels become 7280000x224 resized: more than the limit of 178,956,970"):
+    refusal = "65000x2 pixels become 7280000x224 resized: more than the limit of 178,956,970"
+    with pytest.raises(PhotographError, match=refusal):
         prepare(line, Preprocessing(224, (224, 224), "bilinear", HALF, HALF))
 
 

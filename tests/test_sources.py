@@ -203,7 +203,7 @@ def test_what_is_no_source_is_answered_with_every_kind_in_one_sentence(tmp_path)
     assert str(caught.value).endswith(
         "is a file, not a source of photographs: give a folder of photographs (recursive; the first folder level is "
         "the class), a .txt of paths (one per line), a .csv of path,class, "
-        "shapes:N (N drawn pictures whose truth is known; shapes:N@SEED draws others), "
+        "shapes:N (N drawn pictures with known ground truth; shapes:N@SEED draws others), "
         'a .tar (several: NAME-{000000..000063}.tar), union:["A","B"] (several sources as one) or a .zip'
     )
 

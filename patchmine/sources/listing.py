@@ -1,7 +1,7 @@
 """A list of photographs: a .txt with one path per line, or a .csv with the columns path and, where known, class.
 
-A list may name a photograph twice; each counts. It is the only source that reads outside of its own folder, and
-therefore only what it names.
+A list may name a photograph twice; both count. It is the only source that reads outside its own folder, and it reads
+only the paths that it names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HELP = "a .txt of paths (one per line), a .csv of path,class"
 SUFFIXES = (".txt", ".csv")
 
 LOOKED_AT = 100
-"""Photographs of which one has to be there, or the paths are meant from another folder."""
+"""Number of photographs to check: if none of them exists, the paths are probably relative to another folder."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Listing:
         return sorted(found, key=lambda entry: (entry.path, entry.class_name or ""))
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file, if the list names it."""
+        """The bytes of one file. Raises PhotographError if the list does not name it."""
         try:
             status = Path(self.spec).stat()
             if path not in _paths(self.spec, status.st_mtime_ns, status.st_size):
@@ -78,7 +78,7 @@ def claim(spec: str) -> Listing | None:
 
 @lru_cache(2)
 def _paths(file: str, _changed_ns: int, _size: int) -> frozenset[str]:
-    """The paths in a list; for as long as it stays as it is."""
+    """The paths in a list, cached until the file changes."""
     return frozenset(entry.path for entry in _entries(file))
 
 

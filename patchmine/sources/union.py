@@ -1,4 +1,4 @@
-"""Several sources as one, as an index has that was merged from others."""
+"""Several sources combined into one, as in an index that was merged from others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HELP = 'union:["A","B"] (several sources as one)'
 
 @dataclass(frozen=True)
 class Union:
-    """`specs` reopen the parts; a photograph is read from the first that has its path."""
+    """`specs` reopen the parts; a photograph is read from the first part that has its path."""
 
     specs: tuple[str, ...]
     kind: str = "union"
@@ -34,7 +34,10 @@ class Union:
         return tuple(open_source(spec) for spec in self.specs)
 
     def entries(self) -> list[Entry]:
-        """Raises SourceError where two parts have the same path: only one of the two could be read."""
+        """The photographs of all parts, sorted by path.
+
+        Raises SourceError if two parts have the same path, since only one of the two could be read.
+        """
         first: dict[str, str] = {}
         entries: list[Entry] = []
         for part in self.parts:
@@ -57,7 +60,7 @@ class Union:
 
 
 def united(specs: Sequence[str]) -> str:
-    """The spec of a source of all these, which may be unions themselves; one alone stays what it is."""
+    """The spec of the union of `specs`, which may be unions themselves; a single spec is returned unchanged."""
     flat: dict[str, None] = {}
     for spec in specs:
         flat.update(dict.fromkeys(_parts(spec) if spec.startswith(PREFIX) else (spec,)))
