@@ -1,9 +1,9 @@
-"""`--labels FILE`: the classes of photographs from a file of their own, in one of three forms.
+"""`--labels FILE`: the classes of photographs from a separate file, in one of three formats:
 
-- a CSV of PATH,CLASS, with or without that header;
-- ImageNet's `val.txt` as Caffe has it: NAME INDEX, the index being that of a network's output, 0 to 999;
+- a CSV of PATH,CLASS, with or without a header `path,class`;
+- ImageNet's `val.txt` as distributed with Caffe: NAME INDEX, where the index is that of a network's output, 0 to 999;
 - `ILSVRC2012_validation_ground_truth.txt` of ImageNet's development kit, beside its `meta.mat`: one number per
-  photograph, which counts from 1 in an order of the kit's own; taken for a network's output, all would be wrong.
+  photograph, counted from 1 in the kit's own order of classes, which is not the order of a network's outputs.
 
 ImageNet's classes become WordNet ids, as if the photographs lay in class folders.
 """
@@ -35,16 +35,16 @@ NO_TABLE = (
     OverflowError,
     NotImplementedError,
 )
-"""What scipy raises on files that are no table of the kit, besides an error of its own."""
+"""Raised by scipy, besides its own MatReadError, for a file that is not the kit's table."""
 
 _NAME_INDEX = re.compile(r"([^,]*\S)\s+([0-9]+)\s*")
 _NUMBERED = re.compile(r"(?:.*/)?ILSVRC2012_val_([0-9]{8})\.[^/]*", re.DOTALL)
 
 
 def classified(entries: Sequence[Entry], file: Path) -> list[Entry]:
-    """The entries with the classes that the file says; one that it does not name keeps the class that it has.
+    """The entries with the classes that the file gives; an entry that it does not name keeps its class.
 
-    Raises SourceError where the file is in none of the forms, or names a photograph that is not there.
+    Raises SourceError if the file has none of the three formats or names a photograph that is not in the source.
     """
     try:
         text = read_text(file)
@@ -89,7 +89,7 @@ def _of_indices(text: str, file: Path) -> dict[str, str]:
 
 
 def _of_kit(text: str, file: Path, entries: Sequence[Entry]) -> dict[str, str]:
-    """The number in a photograph's name is that of its line."""
+    """Classes by path. The number in a photograph's name is its line in the file."""
     lines = text.split()
     if not all(line.isdecimal() and len(line) < 6 for line in lines):
         raise SourceError(f"{str(file)!r} is not a labels file: give {FORMS}")
@@ -115,7 +115,7 @@ def _of_kit(text: str, file: Path, entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _wnids_of_kit(meta: Path) -> dict[int, str]:
-    """The WordNet id of each class by its number in the kit, without the groups that stand above them."""
+    """The WordNet id of each class by its number in the kit, without the groups above the classes."""
     if not meta.is_file():
         raise SourceError(
             f"{str(meta)!r} not found, which defines the class numbers: keep the kit's two files side by side"

@@ -1,4 +1,4 @@
-"""Names and labels that an index gets after it was built: what `patchmine name` does."""
+"""Give an index names and labels after it was built: the work of `patchmine name`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from patchmine.units import Unit
 
 
 def give(index: Index, unit: Unit, name: str | None) -> None:
-    """Call a unit that, or take its name away. Raises UnitError for a name that means something else."""
+    """Give a unit a name, or remove its given name if `name` is None.
+
+    Raises UnitError for a name that is invalid or already means something else, and if there is no name to remove.
+    """
     given = dict(index.names_file.given)
     if name is not None:
         index.names.check(unit, name)
@@ -24,10 +27,10 @@ def give(index: Index, unit: Unit, name: str | None) -> None:
 
 
 def label_anew(index: Index, file: Path | None = None) -> dict[str, Any]:
-    """Compute the labels of all units from the table and keep them in names.json; activations.h5 stays as it is.
+    """Compute the labels of all units from the table and write them to names.json; activations.h5 does not change.
 
-    `file` names the classes of photographs as `index --labels` takes them. Returns what to say of the labels. Raises
-    StoreError without a table, SourceError where the file does not fit the photographs.
+    `file` gives the classes of photographs in any format of `index --labels`. Returns the facts about the labels, as
+    in `UnitLabels.about`. Raises StoreError without a table, and SourceError if the file does not fit the photographs.
     """
     if not index.store.has_table:
         raise StoreError(

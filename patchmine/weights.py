@@ -1,4 +1,4 @@
-"""Weights from a file into a module, never by unpickling code."""
+"""Load weights from a file into a module, without ever unpickling code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from patchmine.errors import ModelError
 
-# What torch's restricted unpickler raises on a file that is no checkpoint, depending on its first bytes.
+# Raised by torch's restricted unpickler for a file that is not a checkpoint, depending on its first bytes.
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error)
 
 
@@ -24,10 +24,10 @@ _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ON
 
 @contextmanager
 def never_unpickling() -> Iterator[None]:
-    """Whatever loads a checkpoint meanwhile gets tensors or a pickle.UnpicklingError.
+    """Inside the block, loading a checkpoint gives tensors or raises pickle.UnpicklingError.
 
-    torchvision unpickles what it finds in torch's cache, without looking at its checksum, and offers no parameter
-    against it; torch reads these variables of the environment with each load.
+    torchvision unpickles files in torch's cache without verifying their checksum, and has no parameter to prevent it.
+    torch reads these environment variables at each load.
     """
     before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
     os.environ[_FORCE] = "1"
@@ -80,7 +80,7 @@ def _read_safetensors(file: Path) -> Mapping[str, Tensor]:
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], model: str, origin: str) -> None:
-    """Load the state dict strictly. Raises ModelError naming the first thing that does not fit."""
+    """Load the state dict strictly. Raises ModelError, which names the first mismatch of each kind."""
     own = module.state_dict()
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]

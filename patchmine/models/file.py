@@ -13,7 +13,7 @@ from patchmine.network import Network, weights_digest
 from patchmine.weights import fill, read_weights
 
 CODE = True
-HELP = "path/to/file.py:function: your own; the function returns a torch module, or (module, Preprocessing)"
+HELP = "path/to/file.py:function: your own network; the function returns a torch module or (module, Preprocessing)"
 
 PREPROCESSING = Preprocessing(
     resize=256,
@@ -22,7 +22,7 @@ PREPROCESSING = Preprocessing(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
-"""What a network gets that says nothing of its own: what most ImageNet networks were trained with."""
+"""Used if the function returns no Preprocessing: the one that most ImageNet networks were trained with."""
 
 
 def claim(spec: str) -> bool:

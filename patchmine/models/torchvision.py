@@ -46,7 +46,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
 
 def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # an untrained network is the same one every time
+        torch.manual_seed(0)  # so that an untrained network is the same every time
         try:
             # Inception and GoogLeNet would otherwise grow training-time heads; no other network takes the argument.
             extra = {"init_weights": True} if entry is None and name in ("googlenet", "inception_v3") else {}
