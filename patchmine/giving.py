@@ -15,7 +15,7 @@ from patchmine.units import Unit
 def give(index: Index, unit: Unit, name: str | None) -> None:
     """Give a unit a name, or remove its given name if `name` is None.
 
-    Raises UnitError for a name that is invalid or already means something else, and if there is no name to remove.
+    Raises UnitError if the name is invalid or already means something else, or if the unit has no name to remove.
     """
     given = dict(index.names_file.given)
     if name is not None:

@@ -8,11 +8,11 @@ LEAST do not. Of labels that the same photographs carry, only the most specific 
 1. *Separation* is the area under the ROC curve (AUROC). Among all pairs of a photograph with the label and one
    without, it is the share in which the unit's activation is higher on the first; ties count half. Photographs
    without a class or with a non-finite activation are left out.
-2. A label is *significant* if m photographs drawn at random, as many as carry it, would reach its AUROC with a
+2. A label on m photographs is *significant* if m photographs drawn at random would rarely reach its AUROC: with a
    probability of at most ALPHA divided by the number of labels tested (Bonferroni). The probability is bounded, not
    approximated: W. Hoeffding, "Probability inequalities for sums of bounded random variables", JASA 58 (1963),
    sections 4 and 6. The ranks of the label's photographs are a sample without replacement from all ranks of the unit,
-   ties included. Their mean exceeds t with a probability of at most exp(-m (s t - K(s))) for every s > 0, where K(s)
+   ties included. Their mean exceeds t with a probability of at most exp(-m (s t - K(s))) for every s > 0. Here K(s)
    is the logarithm of the mean of exp(s rank). So the bound holds for rare labels and for units that are 0 nearly
    everywhere, where the usual normal approximation of the Mann-Whitney test finds too many labels. The price is power:
    a label that half of the photographs carry needs twice the evidence.

@@ -1,4 +1,4 @@
-"""A list of photographs: a .txt with one path per line, or a .csv with the columns path and, where known, class.
+"""A list of photographs: a .txt with one path per line, or a .csv with the columns path and, optionally, class.
 
 A list may name a photograph twice; both count. It is the only source that reads outside its own folder, and it reads
 only the paths that it names.
