@@ -1,4 +1,4 @@
-"""Kinds of networks. Each module of this package is one kind. It has
+"""Kinds of networks. Each module of this package without a leading `_` is one kind. It has
 
 - `HELP`: one line that says what to type and what it gives;
 - `CODE = True` if loading runs code that the spec names, so that the user must type the spec;
@@ -15,15 +15,16 @@ from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
+from patchmine.defaults import MODEL
 from patchmine.errors import ModelError, StoreError, nearest
-from patchmine.job import Job
-from patchmine.network import Network
-from patchmine.request import MODEL
+from patchmine.networks.network import Network
+from patchmine.store.job import Job
 
 
 def kinds() -> dict[str, ModuleType]:
-    """Every kind in this package, by module name."""
-    return {found.name: import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)}
+    """Every kind in this package, by module name; modules that begin with `_` are helpers."""
+    names = [found.name for found in iter_modules(__path__) if found.name[0] != "_"]
+    return {name: import_module(f"{__name__}.{name}") for name in names}
 
 
 def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True) -> Network:

@@ -1,4 +1,4 @@
-"""Sources of photographs. Each module of this package is one kind of source.
+"""Sources of photographs. Each module here without a leading `_` is one kind.
 
 A kind has a `HELP` line and a function `claim(spec)`, which returns a source for the spec that the user typed, or
 None if the spec belongs to another kind. It raises SourceError for a malformed spec of its own kind.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from patchmine.errors import SourceError, nearest
-from patchmine.regular import is_there
+from patchmine.system.regular_files import is_there
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Name endings of photographs, in upper or lower case, in folders and archives that may hold other files too."""
@@ -55,7 +55,7 @@ class Source(Protocol):
 
 
 class Kind(Protocol):
-    """The interface of each module of this package."""
+    """The interface of a module of one kind."""
 
     HELP: str
 
@@ -65,7 +65,7 @@ class Kind(Protocol):
 @cache
 def kinds() -> dict[str, Kind]:
     """Every kind of source by name, in alphabetical order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
     return {name: cast(Kind, importlib.import_module(f"{__name__}.{name}")) for name in names}
 
 
