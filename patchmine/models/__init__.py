@@ -61,10 +61,10 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
         )
     network = load(job.model, weights)
     if network.weights != job.weights:
-        origin = f"the weights in {str(weights)!r}" if weights is not None else "the weights found here"
+        origin = f"those in {str(weights)!r}" if weights is not None else "those found here"
         raise StoreError(
-            f"the index was built with other weights of {job.model}, of digest {job.weights}; {origin} have digest "
-            f"{network.weights}: give the original file with --weights"
+            f"the index was built with other weights of {job.model} (digest {job.weights}) than {origin} "
+            f"(digest {network.weights}): give the original file with --weights"
         )
     return replace(network, preprocessing=job.preprocessing)
 
