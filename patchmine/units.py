@@ -1,7 +1,7 @@
-"""Unit, Position and Box: the words that every other module speaks.
+"""Unit, Position and Box: the vocabulary of every other module.
 
 Boxes are half-open, in the order left, top, right, bottom. A box in *input pixels* lies in the tensor that
-the network sees; a box in *source pixels* lies in the original photograph after its EXIF orientation.
+the network sees; a box in *source pixels* lies in the original photograph, with its EXIF orientation applied.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A half-open rectangle of whole pixels. Which pixels, the name of the variable says."""
+    """A half-open rectangle of whole pixels. The name of the variable says in which pixel space."""
 
     left: int
     top: int
@@ -50,7 +50,7 @@ class Box:
         return max(self.width, 0) * max(self.height, 0)
 
     def intersect(self, other: Box) -> Box:
-        """What both hold; of area 0 where they do not meet."""
+        """The overlap of both boxes; a box of area 0 if they do not overlap."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         return Box(left, top, max(left, min(self.right, other.right)), max(top, min(self.bottom, other.bottom)))
 

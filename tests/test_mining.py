@@ -249,7 +249,7 @@ def test_broken_photographs_are_skipped_counted_and_change_nothing(photographs, 
     skipped = {entry["image"]: entry["reason"] for entry in report.as_dict()["skipped_files"]}
     assert set(skipped) == {"n01440764/00.jpg", "n01440764/01b.jpg", "other/note.png"}
     assert skipped["n01440764/00.jpg"] == "empty file"
-    assert skipped["other/note.png"].startswith("not an image of a kind that is read")
+    assert skipped["other/note.png"].startswith("not an image in a supported format")
     assert "damaged" in skipped["n01440764/01b.jpg"]
     assert report.images == 25
 

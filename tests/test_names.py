@@ -95,21 +95,21 @@ def test_a_name_is_given_listed_used_and_taken_away(cli, named):
     assert (shown["layer"], shown["channel"], shown["name"]) == ("colour", 1, "koi")
     before = json.loads(cli("top", "-i", named, "--unit", "colour_1", "--json").stdout)["unit"]
     assert before == shown
-    assert "called 'koi' already" in failed(cli("name", "-i", named, "colour:2", "koi"))
+    assert "colour:1 already has the name 'koi'" in failed(cli("name", "-i", named, "colour:2", "koi"))
     assert "did you mean koi" in failed(cli("top", "-i", named, "--unit", "koy"))
     cli("name", "-i", named, "contrast:0", "koi")
     assert "colour:1, contrast:0" in failed(cli("top", "-i", named, "--unit", "koi")).replace(
         "contrast:0, colour:1", "colour:1, contrast:0"
     )
     cli("name", "-i", named, "colour:koi", "--remove")
-    assert "has been given no name" in failed(cli("name", "-i", named, "colour:1", "--remove"))
+    assert "has no given name" in failed(cli("name", "-i", named, "colour:1", "--remove"))
     assert json.loads(cli("name", "-i", named, "--json").stdout)["given"] == {"contrast:0": "koi"}
 
 
 @pytest.mark.parametrize("name", ["", " koi", "a:b", "a/b", "-k", "7", "koi_3", "thing_1", "\x1b[2J", "x" * 101])
 def test_a_name_that_means_something_else_is_refused(cli, named, name):
     done = cli("name", "-i", named, "--", "colour:1", name)
-    assert repr(name)[1:4] in failed(done) or "is no name" in failed(done)
+    assert repr(name)[1:4] in failed(done) or "is not a valid name" in failed(done)
     assert not (named / "names.json").exists()
 
 
@@ -191,7 +191,7 @@ def test_an_index_of_an_older_patchmine_has_no_labels(cli, named):
 def test_names_of_a_stranger_are_checked(named, text):
     job = patchmine.open_index(named).manifest["job_digest"]
     (named / "names.json").write_text(text.replace("JOB", job))
-    with pytest.raises(StoreError, match=r"names\.json is damaged.*mend it or delete it"):
+    with pytest.raises(StoreError, match=r"names\.json is damaged.*repair or delete it"):
         [unit.auroc for unit in patchmine.open_index(named).units() if unit.name]
 
 
@@ -235,7 +235,7 @@ def datasets(directory):
     return patchmine.open_index(directory).manifest["checksums"]["datasets"]
 
 
-PREDICTED = "by what the network itself takes"
+PREDICTED = "by the network's own predictions"
 
 
 def test_where_nothing_has_a_class_the_network_says_what_it_sees(cli, unclassified, predicted):

@@ -107,7 +107,7 @@ def test_a_signal_keeps_what_is_done(tmp_path, number):
     assert errors.strip().splitlines()[-1].startswith("patchmine: interrupted: ")
     assert "Traceback" not in errors
     log = (out / LOG).read_text()
-    assert f"begun by process {process.pid} on " in log
+    assert f"started by process {process.pid} on " in log
     assert "stopped by " in log
     assert not list(out.rglob(".*.tmp"))
 

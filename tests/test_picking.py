@@ -66,9 +66,9 @@ def test_words_for_classes():
     assert classes_meant("n01440764", NAMES).tolist() == [False, True, False, False, False]
     assert classes_meant("animal", NAMES).tolist() == [True, True, True, False, False]
     assert classes_meant("bolt", NAMES).tolist() == [False, False, False, False, True]
-    with pytest.raises(RequestError, match="no photograph of the class 'goldfsh'; did you mean goldfish"):
+    with pytest.raises(RequestError, match="no photograph of class 'goldfsh'; did you mean goldfish"):
         classes_meant("goldfsh", NAMES)
-    with pytest.raises(RequestError, match="the index knows none"):
+    with pytest.raises(RequestError, match="the index has none"):
         classes_meant("fish", [])
 
 

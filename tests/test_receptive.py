@@ -468,7 +468,7 @@ def test_what_depends_on_the_picture_is_refused_and_what_comes_before_is_not():
         (lambda x: torch.tensor(x.tolist()) + x, "looks at a value .Tensor.tolist"),
         (lambda x: x + float(x.max()), "looks at a value .aten._local_scalar_dense"),
         (lambda x: torch.zeros(1, 8, 4, 4), "does not depend on the input"),
-        (lambda x: x.unflatten(0, (1, 1)), "neither maps, nor tokens"),
+        (lambda x: x.unflatten(0, (1, 1)), "neither feature maps, tokens nor a vector"),
         (lambda x: x.expand(2, -1, -1, -1), "not one grid"),
         (lambda x: torch.stack([x.roll(i, 2)[..., 0] for i in range(5)], -1), "no product of rows and columns"),
     ],
@@ -484,7 +484,7 @@ def test_networks_that_cannot_be_asked():
     net = nn.Sequential(nn.Conv2d(3, 8, 7), nn.MaxPool2d(3)).eval()
     with pytest.raises(FieldError, match=r"input of 8x8 in layer '1': .*[Tt]oo small"):
         receptive_fields(net, (8, 8), ["0"])
-    with pytest.raises(ModelError, match="no layer '2'"):
+    with pytest.raises(ModelError, match="unknown layer '2'"):
         receptive_fields(net, (32, 32), ["2"])
     net.spare = nn.Identity().eval()
     net.forward = lambda x: net[0](x)

@@ -156,5 +156,5 @@ def test_meanings_name_every_channel():
 
 def test_it_is_the_same_network_each_time_and_takes_no_weights():
     assert models.load("shapes").weights == models.load("shapes", pretrained=False).weights
-    with pytest.raises(ModelError, match="set by hand and takes no weights"):
+    with pytest.raises(ModelError, match="set by hand: leave out --weights"):
         models.load("shapes", Path("mine.safetensors"))

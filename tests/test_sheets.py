@@ -104,7 +104,7 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
 
 def test_targets_are_checked_first(shapes_index, tmp_path):
     unit = shapes_index.units()[0]
-    for name, reason in (("a.jpg", "end its name"), ("no/a.png", "does not exist")):
+    for name, reason in (("a.jpg", "end its name"), ("no/a.png", "not found")):
         with pytest.raises(RequestError, match=reason):
             write(grid_page(unit, unit.top(1)), tmp_path / name)
 

@@ -516,7 +516,7 @@ def test_the_missing_file_is_said_on_stderr(cli, own):
         (["similar", "--image", "{photo}", "--box", "30,30,30,60"], "with L < R"),
         (["similar", "--image", "{photo}", "--box", "0,0,2,2"], "choose a box within "),
         (["similar", "--image", "drawm.png"], "did you mean drawn.png"),
-        (["similar", "--image", "no/such.png"], "folder 'no' does not exist"),
+        (["similar", "--image", "no/such.png"], "folder 'no' not found"),
         (["similar", "--image", "."], "is a folder"),
         (["similar", "--image", "broken.jpg"], "cannot be decoded"),
         (["similar", "--unit", UNIT, "-o", "x.gif"], "end its name in"),

@@ -304,7 +304,7 @@ def test_the_picture_is_centred_on_the_field():
     ("canvas", "channels", "layer", "error", "words"),
     [
         (whole((32, 32)), [7], "4", RequestError, "4 has 5 channels, so there is no 7"),
-        (whole((32, 32)), [0], "9", ModelError, "no layer '9'"),
+        (whole((32, 32)), [0], "9", ModelError, "unknown layer '9'"),
         (whole((1, 1)), [0], "4", RequestError, "1x1 pixels"),
         (Canvas((32, 32), Box(0, 0, 32, 32), Position(16, 0)), [0], "4", RequestError, "16x16 cells"),
     ],

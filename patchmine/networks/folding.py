@@ -1,4 +1,4 @@
-"""A network for mining: batch norm folded into the convolution before it, and replicas that share the weights."""
+"""Prepare a network for mining: fold batch norms into the convolutions before them, and share weights by replicas."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch.utils._pytree import tree_leaves
 
 from patchmine.networks.network import Tap, maps
 
-_TOLERANCE = 1e-4  # of a layer's largest value: rounding stays far below, a wrong pair far above
+_TOLERANCE = 1e-4  # as a share of a layer's largest value: rounding stays far below, a wrong pair is far above
 
 
 def replica(module: nn.Module) -> nn.Module:
-    """A copy with the same tensors: it takes no memory, and hooks on it are its own."""
+    """A copy that shares all tensors: it takes no memory for them and has its own hooks."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, shared)
 
 
 def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
-    """A replica in which each batch norm is folded into the convolution before it, where that changes nothing else.
+    """A replica in which each batch norm is folded into the convolution before it, if that changes nothing else.
 
-    A convolution qualifies when nothing but one batch norm ever reads its output, and no tap does. What the taps see is
-    compared with the original; should it differ by more than rounding, the network comes back as it was.
+    A convolution qualifies if its output is read by one batch norm and nothing else, not even a tap. The outputs at
+    the taps are compared with the original's; if they differ by more than rounding, a plain replica is returned.
     """
     candidate = replica(module)
     modules = dict(candidate.named_modules())
@@ -46,7 +46,7 @@ def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
 
 
 class _Reads(TorchDispatchMode):
-    """Counts how often each tensor is an operand; keeps the tensors, so that no identity comes twice."""
+    """Counts how often each tensor is an operand; keeps the tensors, so that no identity is reused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class _Reads(TorchDispatchMode):
 
 def _pairs(module: nn.Module, blank: Tensor, tapped_layers: set[str]) -> Iterator[tuple[str, str]]:
     """The names of (convolution, batch norm) that can be folded."""
-    made: dict[int, str] = {}  # what each convolution returned
-    taken: dict[str, int] = {}  # what each batch norm got
+    made: dict[int, str] = {}  # the convolution that returned each tensor
+    taken: dict[str, int] = {}  # the tensor that each batch norm got
     calls: Counter[str] = Counter()
     handles = []
     for name, part in module.named_modules():
@@ -98,7 +98,7 @@ def _note_input(calls: Counter[str], taken: dict[str, int], name: str, tensor: T
 
 
 def _rest(norm: nn.Module) -> nn.Module:
-    """What a batch norm does besides: timm's own may drop and activate, in submodules called `drop` and `act`."""
+    """The other operations of a batch norm: timm's may drop and activate, in submodules called `drop` and `act`."""
     rest = nn.Sequential()
     for name, part in norm.named_children():
         rest.add_module(name, part)

@@ -138,10 +138,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class View:
-    """What one tile of a sheet shows, all in input pixels.
+    """The content of one tile of a sheet, in input pixels.
 
-    `window` is the tile's frame; `shown` the part of the picture that is drawn, the rest of the frame being
-    padding or outside the receptive field; `outline` is drawn as a frame, if it is given.
+    `window` is the tile's frame. `shown` is the part of the picture that is drawn; the rest of the frame is padding
+    or outside the receptive field. `outline`, if given, is drawn as a rectangle.
     """
 
     window: Box

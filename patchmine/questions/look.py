@@ -116,7 +116,7 @@ def _read(index: OpenIndex[Any], file: str | Path) -> bytes:
         raise SourceError(f"{str(file)!r} cannot be read: {reason}") from None
     folder = Path(file).parent
     beside = [str(path) for path in sorted(folder.iterdir())[:10_000]] if is_folder(folder) else []
-    where = nearest(str(file), beside) if beside else f"; folder {str(folder)!r} does not exist"
+    where = nearest(str(file), beside) if beside else f"; folder {str(folder)!r} not found"
     raise SourceError(f"no photograph {str(file)!r}, neither as a file nor in {index.name}{where}")
 
 

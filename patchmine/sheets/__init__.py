@@ -15,7 +15,7 @@ def check_target(target: Path) -> None:
     if target.suffix.lower() not in SUFFIXES:
         raise RequestError(f"{str(target)!r} is not a sheet: end its name in {', '.join(SUFFIXES)}")
     if not target.resolve().parent.is_dir():
-        raise RequestError(f"folder {str(target.parent)!r} does not exist, so {target.name} cannot be written there")
+        raise RequestError(f"folder {str(target.parent)!r} not found: create it, or write {target.name} elsewhere")
 
 
 def write(page: Page, target: Path) -> list[str]:
