@@ -267,7 +267,7 @@ def test_a_missing_or_spoiled_file_is_built_again_and_the_answer_is_right(listed
     assert np.allclose(found.similarities, [cosine for _, _, cosine in expected], atol=2e-6)
     assert len(notes) == 1
     assert "patches.faiss is" in notes[0]
-    assert "built again" in notes[0]
+    assert "building it again" in notes[0]
     index.similar(UNIT, k=6, note=notes.append)
     assert len(notes) == 1
     assert [path.name for path in listed.glob(".*")] == []
@@ -496,7 +496,7 @@ def test_the_missing_file_is_said_on_stderr(cli, own):
     (own / store.PATCHES).unlink()
     done = cli("similar", "-i", own, "--unit", UNIT, "--json")
     assert len(json.loads(done.stdout)["patches"]) == 25
-    assert "patches.faiss is missing and is built again" in done.stderr
+    assert "patches.faiss is missing; building it again" in done.stderr
     assert (own / store.PATCHES).is_file()
 
 
