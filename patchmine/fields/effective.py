@@ -1,0 +1,80 @@
+"""Effective receptive fields: the part of its receptive field that a layer really responds to.
+
+In deep layers the receptive field is larger than the image, but nearly all of the influence comes from a small part
+around its center (Luo et al. 2016, "Understanding the effective receptive field in deep convolutional neural
+networks"). The effective field is the share of the gradient's energy by distance from the center. It is measured where
+units fire hardest, because layers look at more there than elsewhere, and those places become the crops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from patchmine.networks.network import Tap, last_call, run_until, tapped
+from patchmine.units import Position
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A firing unit: `channel` at `position`, on `picture` float32 (3, height, width), normalized.
+
+    `centre` is the center (y, x) of its receptive field in input pixels; whole numbers are pixel centers.
+    """
+
+    channel: int
+    position: Position
+    centre: tuple[float, float]
+    picture: Tensor
+
+
+def effective_field(module: nn.Module, tap: Tap, hits: Iterable[Hit]) -> NDArray[np.float32] | None:
+    """The share of the gradient's energy within each distance of the center of the receptive field.
+
+    Entry r of the result (distances,) is the share within the square of half-width r + 0.5 input pixels around the
+    center; the last entry is 1. Every hit has the same weight. None if no gradient reaches the input.
+    """
+    found = [energy for hit in hits if (energy := _by_distance(_gradient(module, tap, hit), hit.centre)) is not None]
+    if not found:
+        return None
+    total = np.zeros(max(map(len, found)))
+    for energy in found:
+        total[: len(energy)] += energy
+    return np.minimum(np.cumsum(total) / total.sum(), 1).astype(np.float32)
+
+
+def _gradient(module: nn.Module, tap: Tap, hit: Hit) -> Tensor:
+    """The gradient of the unit's activation with respect to the image: float32 (3, height, width)."""
+    picture = hit.picture[None].clone().requires_grad_()
+    outputs: list[Tensor] = []
+
+    def see(output: Tensor) -> None:
+        outputs.append(tap.layout.grid_of(output)[0, hit.channel, hit.position.y, hit.position.x].float())
+
+    with torch.enable_grad(), tapped(module, {tap.layer: last_call(tap, see)}):
+        run_until(module, picture, tap.layer, tap.calls)
+    if not outputs[0].requires_grad:
+        return torch.zeros_like(hit.picture)
+    (gradient,) = torch.autograd.grad(outputs[0], picture, allow_unused=True)
+    return torch.zeros_like(hit.picture) if gradient is None else gradient[0]
+
+
+def _by_distance(gradient: Tensor, centre: tuple[float, float]) -> NDArray[np.float64] | None:
+    """The energy by distance from the center: the larger of vertical and horizontal distance, rounded. The sum is 1.
+
+    None if the gradient is zero everywhere or not finite.
+    """
+    energy = gradient.double().square().sum(0).cpu().numpy()
+    total = energy.sum()
+    if not np.isfinite(total) or total <= 0:
+        return None
+    height, width = energy.shape
+    down = np.abs(np.arange(height)[:, None] - centre[0])
+    across = np.abs(np.arange(width)[None, :] - centre[1])
+    distance = np.ceil(np.maximum(down, across) - 0.5).clip(0).astype(np.int64)
+    return np.bincount(distance.ravel(), energy.ravel()).astype(np.float64) / total
