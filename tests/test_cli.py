@@ -152,7 +152,7 @@ def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypa
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf, .svg"),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "no folder"),
         (["top", "-i", "{index}", "--unit", FIRST, "--json", "--csv"], "exclude each other"),
-        (["top", "-i", "nothing.patchmine", "--unit", FIRST], "no index 'nothing.patchmine'"),
+        (["top", "-i", "nothing.patchmine", "--unit", FIRST], "index 'nothing.patchmine' does not exist"),
         (["units", "-i", "{index}", "--sort", "maxx"], "did you mean max"),
         (["units", "-i", "{index}", "--match", "zzz*"], "no unit fits 'zzz*'"),
         (["layers", "--model", "timm:resnt18"], "did you mean"),

@@ -194,7 +194,7 @@ def test_canvases_that_do_not_fit_are_refused(circular):
     fixed = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Flatten(), nn.Linear(2 * 24 * 24, 3))
     with pytest.raises(RequestError, match="cannot take a canvas of 1x1"):
         torus(padded(fixed, "circular"), "0", (24, 24))
-    with pytest.raises(RequestError, match="there is no padding 'mirror'"):
+    with pytest.raises(RequestError, match="unknown padding 'mirror'"):
         padded(pooled, "mirror")
 
 

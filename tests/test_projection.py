@@ -160,7 +160,7 @@ def test_a_compiled_rectifier_that_no_hook_reaches_is_refused():
 
 def test_a_layer_that_no_gradient_leaves_is_said():
     net = Net(nn.ReLU(), torch.Tensor.detach).eval()
-    with pytest.raises(RequestError, match="no gradient comes back from layer c.*occlusion"):
+    with pytest.raises(RequestError, match="no gradient from layer c reaches the image.*occlusion"):
         until(net, rectified=False, method="ig")
 
 

@@ -303,7 +303,7 @@ def test_the_picture_is_centred_on_the_field():
 @pytest.mark.parametrize(
     ("canvas", "channels", "layer", "error", "words"),
     [
-        (whole((32, 32)), [7], "4", RequestError, "4 has 5 channels, so there is no 7"),
+        (whole((32, 32)), [7], "4", RequestError, "4 has 5 channels, so channel 7 does not exist"),
         (whole((32, 32)), [0], "9", ModelError, "unknown layer '9'"),
         (whole((1, 1)), [0], "4", RequestError, "1x1 pixels"),
         (Canvas((32, 32), Box(0, 0, 32, 32), Position(16, 0)), [0], "4", RequestError, "16x16 cells"),
@@ -320,10 +320,10 @@ def test_what_cannot_be_is_one_line(canvas, channels, layer, error, words):
     [
         ({"objective": "chanel"}, "did you mean channel"),
         ({"method": "mako"}, "did you mean maco"),
-        ({"steps": 0}, "--steps 0"),
-        ({"seed": -1}, "--seed -1"),
-        ({"size": 0}, "--size 0"),
-        ({"rate": float("nan")}, "rate nan"),
+        ({"steps": 0}, "--steps must be from .*, not 0"),
+        ({"seed": -1}, "--seed must be from .*, not -1"),
+        ({"size": 0}, "--size must be from .*, not 0"),
+        ({"rate": float("nan")}, "rate must be from .*, not nan"),
     ],
 )
 def test_a_recipe_that_cannot_be(values, words):

@@ -162,7 +162,7 @@ def test_the_spectrum_is_measured_once_and_again_where_it_is_not_sound(index, mo
         (["--unit", "clour:0"], "did you mean colour"),
         (["--all-in", "clour"], "did you mean colour"),
         (["--unit", "colour:0", "--objective", "chanel"], "did you mean channel"),
-        (["--unit", "colour:0", "--steps", "0"], "--steps 0"),
+        (["--unit", "colour:0", "--steps", "0"], "--steps must be from"),
         (["--unit", "colour:0", "--from", "999"], "--from 999"),
         (["--unit", "colour:0", "-o", "x.pdf"], "patchmine compare"),
         (["--unit", "colour:0", "-o", "no/x.png"], "no folder"),

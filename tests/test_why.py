@@ -108,7 +108,7 @@ def test_a_report_says_what_it_found(studied):
 def test_what_is_made_is_not_made_again(cli, studied, shapes_index_dir):
     before = json.loads((studied / "report.json").read_bytes())
     done = cli("why", "-i", shapes_index_dir, "--unit", "shape:0", "-o", studied, *QUICK, "--json")
-    assert f"going on: {len(before['trials'])} of {len(before['trials'])}" in done.stderr
+    assert f"resuming: {len(before['trials'])} of {len(before['trials'])}" in done.stderr
     (again,) = json.loads(done.stdout)["reports"]
     for document in (before, again):
         document.pop("seconds")
@@ -132,7 +132,7 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(cli, studied, shapes_index
     assert done.returncode == 130 and "goes on" in done.stderr and "plan: " in done.stderr
     monkeypatch.undo()
     done = cli(*words)
-    assert done.returncode == 0 and "going on: 2 of" in done.stderr
+    assert done.returncode == 0 and "resuming: 2 of" in done.stderr
     files = list((studied / "trials").glob("*.npz"))
     assert len(files) > 3
     for file in files:
@@ -203,7 +203,7 @@ def test_repeats_are_alike_where_the_layer_makes_more_of_them_than_of_any_place(
         verdict = periodic(found, of, told)
         assert np.mean(verdict.numbers["patch_likeness"]) <= 0.3  # pixel by pixel
         assert verdict.word == word
-        assert ("to the layer's other units at 0.90" in verdict.because) == (told is not None)
+        assert ("at 0.90 in the layer's other units" in verdict.because) == (told is not None)
 
 
 def test_what_the_layer_makes_of_pictures_is_what_was_kept_of_them(tmp_path):

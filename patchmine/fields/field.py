@@ -1,6 +1,6 @@
 """Receptive fields as boxes: of one layer at one input size, and of one layer at every size.
 
-numpy only: the reading side uses this without torch.
+Uses numpy only: the reading side needs it without torch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ FieldStatus = Literal["exact", "whole_input"]
 
 @dataclass(frozen=True)
 class FieldGroup:
-    """The receptive fields of a run of channels [start, stop) that share them.
+    """The receptive fields shared by a run of channels [start, stop).
 
-    `rows` is int32 (grid height, 2), `cols` int32 (grid width, 2): for each grid row (column) the half-open
-    interval of input rows (columns) that it depends on, exact and clipped to the input. `size`, `stride` and
-    `offset`, each (vertical, horizontal) in input pixels, are the regular form before clipping: position y sees
-    [offset + y * stride, offset + y * stride + size). They are None where there is no such form.
+    `rows` is int32 (grid height, 2), `cols` int32 (grid width, 2): for each grid row (column) the half-open interval of
+    input rows (columns) that it depends on, exact and clipped to the input.
+
+    `size`, `stride`, and `offset`, each (vertical, horizontal) in input pixels, are the regular form before clipping:
+    position y sees [offset + y * stride, offset + y * stride + size). They are None if no regular form exists.
     """
 
     channels: tuple[int, int]
@@ -44,12 +45,12 @@ class FieldGroup:
         )
 
     def seen(self, position: Position) -> Box:
-        """What the position depends on, clipped to the input, in input pixels."""
+        """The box that the position depends on, clipped to the input, in input pixels."""
         (top, bottom), (left, right) = self.rows[position.y].tolist(), self.cols[position.x].tolist()
         return Box(left, top, right, bottom)
 
     def whole(self, position: Position) -> Box:
-        """The receptive field before clipping, in input pixels; the clipped one where there is no regular form."""
+        """The receptive field before clipping, in input pixels; the clipped one if no regular form exists."""
         if self.size is None or self.offset is None:
             return self.seen(position)
         down, across = self.stride or (0, 0)
@@ -61,12 +62,12 @@ class FieldGroup:
 class ReceptiveField:
     """The receptive fields of one layer, for one input size.
 
-    `grid` and `input` are (height, width). Groups cover all channels, in order. `whole_input` says that something
-    computed from the whole picture at once takes part (a gate, attention); then `local` says that the groups hold
-    the fields with that held constant, instead of the full ones.
+    `grid` and `input` are (height, width). The groups cover all channels, in order. Status `whole_input` means that the
+    layer depends on something computed from the whole image at once (a gate, attention). `local` then means that the
+    groups hold the fields with those gates held constant, instead of the full fields.
 
-    `effective` float32 (distances,) is where the layer really looks: entry r is the share of the gradient's energy
-    within the square of half-width r + 0.5 input pixels around the centre of the field. None where not measured.
+    `effective` float32 (distances,) is the effective receptive field: entry r is the share of the gradient's energy
+    within the square of half-width r + 0.5 input pixels around the center of the field. None if it was not measured.
     """
 
     layer: str
@@ -82,7 +83,7 @@ class ReceptiveField:
         for group in self.groups:
             if group.channels[0] <= channel < group.channels[1]:
                 return group
-        raise ValueError(f"{self.layer} has {self.channels} channels, not {channel}")
+        raise ValueError(f"{self.layer} has {self.channels} channels, so channel {channel} does not exist")
 
     def visible(self, channel: int, position: Position) -> float:
         """The share of the receptive field's area that lies inside the input."""
@@ -90,7 +91,7 @@ class ReceptiveField:
         return whole.intersect(Box(0, 0, self.input[1], self.input[0])).area / max(whole.area, 1)
 
     def centre(self, channel: int, position: Position) -> tuple[float, float]:
-        """The middle (y, x) of the receptive field before clipping; whole numbers are centres of input pixels."""
+        """The center (y, x) of the receptive field before clipping; whole numbers are centers of input pixels."""
         whole = self.group(channel).whole(position)
         return (whole.top + whole.bottom - 1) / 2, (whole.left + whole.right - 1) / 2
 
@@ -105,9 +106,9 @@ class ReceptiveField:
         return np.array(ys) + 0.5, np.array(xs) + 0.5
 
     def effective_box(self, channel: int, position: Position, share: float) -> Box | None:
-        """The square around the centre that holds `share` (0 to 1) of the gradient's energy, in input pixels.
+        """The square around the center that holds `share` (0 to 1) of the gradient's energy, in input pixels.
 
-        It may reach beyond the input, and never beyond the receptive field. None where it has not been measured.
+        It may extend beyond the input, but never beyond the receptive field. None if it was not measured.
         """
         if self.effective is None:
             return None
@@ -117,7 +118,7 @@ class ReceptiveField:
         return square.intersect(self.group(channel).whole(position))
 
     def effective_size(self, share: float) -> int | None:
-        """The width in input pixels of the square that holds `share` of the energy; None where not measured."""
+        """The width in input pixels of the square that holds `share` of the energy, or None if it was not measured."""
         return None if self.effective is None else 2 * self._distance(share) + 1
 
     def _distance(self, share: float) -> int:
@@ -125,14 +126,14 @@ class ReceptiveField:
         return int(np.searchsorted(self.effective, min(share, float(self.effective[-1]))))
 
     def inside(self, group: FieldGroup) -> float:
-        """The share of positions whose receptive field lies wholly inside the input."""
+        """The share of positions whose receptive field lies entirely inside the input."""
         height, width = self.grid
         frame = Box(0, 0, self.input[1], self.input[0])
         cells = [Position(y, x) for y in range(height) for x in range(width)]
         return sum(frame.contains(group.whole(cell)) for cell in cells) / len(cells)
 
     def as_dict(self) -> dict[str, Any]:
-        """One entry of `layers` in the JSON of `patchmine rf`."""
+        """One entry of `layers` in the JSON output of `patchmine rf`."""
         return {
             "layer": self.layer,
             "channels": self.channels,
@@ -177,17 +178,17 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class FieldsBySize:
-    """The receptive fields of one layer for every input size that the photographs have.
+    """The receptive fields of one layer for every input size that occurs among the photographs.
 
-    What a row sees depends on the height of the input alone and what a column sees on its width, so `entries` need
-    not hold every size, but every height and every width.
+    A row's field depends only on the height of the input, and a column's only on its width. So `entries` need to cover
+    every height and every width, not every combination.
     """
 
     entries: tuple[ReceptiveField, ...]
 
     @property
     def nominal(self) -> ReceptiveField:
-        """That of the size which the network was looked at beforehand."""
+        """The receptive field for the size at which the network was analyzed beforehand."""
         return self.entries[0]
 
     def at(self, size: tuple[int, int]) -> ReceptiveField:
@@ -204,9 +205,9 @@ class FieldsBySize:
 
 
 def _crossed(tall: FieldGroup, wide: FieldGroup) -> FieldGroup:
-    """Rows of the one, columns of the other."""
+    """The rows of `tall` combined with the columns of `wide`."""
     if tall.channels != wide.channels:
-        raise ValueError(f"groups {tall.channels} and {wide.channels} are not of the same channels")
+        raise ValueError(f"groups {tall.channels} and {wide.channels} cover different channels")
 
     def cross(a: tuple[int, int] | None, b: tuple[int, int] | None) -> tuple[int, int] | None:
         return None if a is None or b is None else (a[0], b[1])
@@ -222,7 +223,7 @@ def _crossed(tall: FieldGroup, wide: FieldGroup) -> FieldGroup:
 
 
 def covering(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """As few sizes (height, width) as hold every height and every width of `sizes`."""
+    """The fewest sizes (height, width) that cover every height and every width of `sizes`."""
     pairs = set(sizes)
     heights, widths = sorted({pair[0] for pair in pairs}), sorted({pair[1] for pair in pairs})
     longest = max(len(heights), len(widths))

@@ -13,23 +13,24 @@ from patchmine.errors import RequestError
 from patchmine.system import digests
 from patchmine.units import Box
 
-# Half-width of the resize kernels in units of the output pixel, as torch's antialiased interpolation uses them.
+# Half-width of the resize kernels in output pixels, as in torch's antialiased interpolation.
 FILTER_REACH = {"bilinear": 1.0, "bicubic": 2.0}
 
 TRIM = 32
-"""Photographs seen whole are trimmed to a multiple of this many pixels: the stride of the usual networks. So there are
-few different sizes, and padding that depends on the size modulo the stride is the same in all of them."""
+"""Photographs seen whole are trimmed to a multiple of this many input pixels: the stride of common networks. This keeps
+the number of different sizes small, and padding that depends on the size modulo the stride is equal in all of them."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes the input: resize, crop at the centre, normalise.
+    """How a photograph becomes the input: resize, crop at the center, normalize.
 
-    `resize` is the length of the short side after resizing, in pixels, or (height, width) to squash to.
-    `crop` is (height, width) of the input. `mean` and `std` are per channel, for values in 0..1. With `view` "pad" the
-    whole photograph is fitted into the input instead, its proportions kept, and the rest is filled with the mean. With
-    "whole" the input is the photograph in its own size, but for the edges over a multiple of TRIM; `crop` is then only
-    the size at which the network is looked at beforehand.
+    `resize` is the length of the short side after resizing, in pixels, or the (height, width) to squash to. `crop` is
+    the (height, width) of the input. `mean` and `std` are per channel, for values in 0..1.
+
+    With `view` "pad" the whole photograph is fitted into the input instead, with its aspect ratio kept; the rest is
+    filled with the mean. With "whole" the input is the photograph at its own size, trimmed to a multiple of TRIM;
+    `crop` is then only the size for which the network is analyzed beforehand.
     """
 
     resize: int | tuple[int, int]
@@ -40,7 +41,8 @@ class Preprocessing:
     view: str = "crop"
 
     def place(self, width: int, height: int) -> Placement:
-        """Where a photograph of this size (after EXIF orientation) comes to lie."""
+        """Where a photograph of this size (after EXIF orientation) lies in the input. Raises RequestError if it is too
+        small."""
         if width < 1 or height < 1:
             raise RequestError(f"a photograph of {width}x{height} pixels has no area")
         crop_height, crop_width = self.crop
@@ -53,14 +55,15 @@ class Preprocessing:
             scale = min(crop_width / width, crop_height / height)
             resized = (max(1, round(width * scale)), max(1, round(height * scale)))
         elif isinstance(self.resize, int):
-            # The long side is truncated, not rounded: torchvision's Resize does, and every published accuracy with it.
+            # Truncate the long side instead of rounding: torchvision's Resize does so, and every published accuracy
+            # with it.
             if width <= height:
                 resized = (self.resize, max(1, int(self.resize * height / width)))
             else:
                 resized = (max(1, int(self.resize * width / height)), self.resize)
         else:
             resized = (self.resize[1], self.resize[0])
-        # round() halves to even, as torchvision's CenterCrop does.
+        # round() rounds half to even, as torchvision's CenterCrop does.
         left, top = round((resized[0] - crop_width) / 2), round((resized[1] - crop_height) / 2)
         return Placement(
             source=(width, height),
@@ -95,9 +98,9 @@ def _three(values: Any) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Placement:
-    """One photograph's way into the input. All pairs are (width, height).
+    """How one photograph maps to the input. All pairs are (width, height).
 
-    Input pixel x shows resized pixel x + left; where that is outside the resized picture, the input is padding.
+    Input pixel x shows resized pixel x + left; input pixels outside the resized image are padding.
     """
 
     source: tuple[int, int]
@@ -115,11 +118,10 @@ class Placement:
         )
 
     def to_source(self, input_box: Box) -> Box:
-        """The source pixels that the input pixels in `input_box` are computed from; parts outside are clipped.
+        """The source pixels that determine the input pixels in `input_box`; parts outside the photograph are clipped.
 
-        Exact for torch's antialiased resize: output pixel i draws on the source pixels
-        [int(c - r + 0.5), int(c + r + 0.5)) around c = (i + 0.5) * scale, where r is the filter's reach times
-        max(scale, 1).
+        Exact for torch's antialiased resize: output pixel i depends on the source pixels [int(c - r + 0.5), int(c + r +
+        0.5)) around c = (i + 0.5) * scale, where r is the filter's reach times max(scale, 1).
         """
         inside = input_box.intersect(self.picture)
         if not inside.area:

@@ -1,7 +1,7 @@
-"""What can be proved of an index: that it is unchanged, agrees with itself, with its photographs and with its network.
+"""Verifies that an index is unchanged and agrees with itself, with its photographs, and with its network.
 
-Checksums find what changed since publishing; but whoever edits an index can edit its checksums too. Rankings are
-therefore computed again from the table, patches.faiss from the vectors, and activations from the photographs.
+Checksums detect changes since publishing, but anyone who edits an index can edit its checksums too. Therefore rankings
+are recomputed from the table, patches.faiss from the vectors, and activations from the photographs.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from patchmine.system import digests
 from patchmine.system.progress import Progress
 
 PHOTOGRAPHS = 10_000
-"""Photographs whose bytes are compared with their digests, unless all are asked for."""
+"""Photographs whose bytes are compared with their digests, unless all are requested."""
 
 AGAIN = 32
-"""Photographs whose activations are computed again, unless all are asked for."""
+"""Photographs whose activations are recomputed, unless all are requested."""
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
-"""How much a value may differ from the recorded one, as a share of the spread (standard deviation) of its unit. Batches
-of another size, or another version of a library, round otherwise."""
+"""The largest accepted difference from the recorded value, as a share of the unit's standard deviation. Another batch
+size or library version rounds differently."""
 
 _BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one check: what was compared, what is wrong (empty where nothing is), and what stays open."""
+    """The result of one check: the comparison, the faults (empty if there are none), and what remains unproved."""
 
     check: str
     compared: str
@@ -71,10 +71,11 @@ def verify(
     run: Run,
     progress: Progress,
 ) -> Iterator[Finding]:
-    """Every check in turn, the quick ones first.
+    """Run every check in turn, the quick ones first.
 
-    `everything` compares all photographs and computes all their activations again; otherwise a sample drawn with the
-    seed is. A check that needs missing photographs or a table says so. Raises what `OpenIndex.network` raises.
+    With `everything` all photographs are compared and all their activations recomputed; otherwise a sample drawn with
+    the seed. A check that lacks its photographs or table says so in its
+    finding. Raises what `OpenIndex.network` raises.
     """
     yield _manifest(index)
     yield from _checksums(index)
@@ -89,7 +90,7 @@ def verify(
 
 
 def _drawn(count: int, most: int, rng: np.random.Generator) -> Int64:
-    """Up to `most` of `count` ids, ascending."""
+    """Up to `most` of `count` ids, drawn at random, ascending."""
     return np.sort(rng.permutation(count)[:most]).astype(np.int64)
 
 
@@ -100,12 +101,12 @@ def _manifest(index: OpenIndex[Any]) -> Finding:
     if digest != digests.of_json(written):
         wrong.append(f"{store.MANIFEST} was edited: its digest does not match")
     if Job.from_dict(written["job"]).digest != written["job_digest"]:
-        wrong.append("the job in it is not the one that its digest is of")
+        wrong.append("its job does not match the job's digest")
     carried = index.store.carried_manifest()
     for name in sorted(carried.keys() | written.keys()):
         if name in carried and carried[name] != written.get(name):
-            wrong.append(f"its {name} is not what {store.ACTIVATIONS} carries")
-    what = f"{store.MANIFEST} with its digest and with what {store.ACTIVATIONS} carries"
+            wrong.append(f"its {name} differs from the copy in {store.ACTIVATIONS}")
+    what = f"{store.MANIFEST} with its digest and with the copy in {store.ACTIVATIONS}"
     return Finding("manifest", what, tuple(wrong))
 
 
@@ -129,7 +130,7 @@ def _checksums(index: OpenIndex[Any]) -> Iterator[Finding]:
 
 
 def _ranking(index: OpenIndex[Any]) -> Finding:
-    """The kept top of each unit from the table, and the vectors that belong to it."""
+    """Compare the kept top of each unit with the table, and the vectors with the top."""
     wrong, stored, units = [], index.store, sum(index.layers.values())
     for layer, channels in index.layers.items():
         kept = stored.top_of_all(layer)
@@ -142,7 +143,7 @@ def _ranking(index: OpenIndex[Any]) -> Finding:
             differ = np.flatnonzero((top.keys != kept.keys).any(1) | (top.positions != kept.positions).any(1))
             wrong += [f"the top of {layer}:{unit} does not follow from the table" for unit in differ[:3]]
             if len(differ) > 3:
-                wrong.append(f"nor do those of {len(differ) - 3} more units of {layer}")
+                wrong.append(f"nor do the tops of {len(differ) - 3} more units of {layer}")
         _, image, place = stored.vectors(layer)
         filled = kept.filled
         pairs = np.unique(kept.images[filled] * CELLS + kept.positions[filled])
@@ -154,18 +155,18 @@ def _ranking(index: OpenIndex[Any]) -> Finding:
 
 
 def _faiss(index: OpenIndex[Any]) -> Finding:
-    what = f"{store.PATCHES} with one built anew from the vectors"
+    what = f"{store.PATCHES} with one built again from the vectors"
     path = index.directory / store.PATCHES
     if not path.is_file():
         return Finding("faiss", what, (f"{store.PATCHES} is missing",))
     with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
         neighbors.build(index.store, Path(place))
         same = digests.of_file(Path(place) / store.PATCHES) == digests.of_file(path)
-    return Finding("faiss", what, () if same else (f"{store.PATCHES} is not built from these vectors: delete it",))
+    return Finding("faiss", what, () if same else (f"{store.PATCHES} was not built from these vectors: delete it",))
 
 
 def _photographs(index: OpenIndex[Any], drawn: Int64, run: Run, progress: Progress) -> tuple[Finding, Int64]:
-    """The bytes of photographs with their digests; also which of them are what they were."""
+    """Compare the bytes of photographs with their digests. Also returns the unchanged photographs."""
 
     def reason(image: int) -> str | None:
         try:
@@ -191,17 +192,17 @@ def _photographs(index: OpenIndex[Any], drawn: Int64, run: Run, progress: Progre
 
 
 def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progress) -> Finding:
-    """Values and places of whole photographs, computed again."""
+    """Compare values and positions with those recomputed from whole photographs."""
     what = f"activations of {len(images)} of {len(index)} photographs"
     if not len(images):
-        return Finding("activations", what, (), "any activation: no photograph is as it was")
+        return Finding("activations", what, (), "any activation: no photograph is unchanged")
     job, network = index.job, index.network()
     taps = survey(network.module, network.blank(), job.layers)
     executor, name = _executor(job, network, taps, run)
     compared, far, moved, largest = 0, 0, 0, 0.0
     wrong: list[str] = []
     tolerance = TOLERANCE[job.precision]
-    # Bounds that nothing beats: no vectors are wanted.
+    # Bounds that nothing exceeds, because no vectors are needed.
     nothing = {
         layer: (np.full(units, np.inf, np.float32), np.zeros(units, np.int64)) for layer, units in index.layers.items()
     }
@@ -219,37 +220,37 @@ def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progr
             for row, unit in bad[: max(0, 3 - len(wrong))]:
                 wrong.append(
                     f"{layer}:{unit} on {index.store.image(int(ids[row])).path!r} is {reduced.value[row, unit]:.6g}, "
-                    f"and {value[row, unit]:.6g} is recorded"
+                    f"but the index has {value[row, unit]:.6g}"
                 )
-            # A place may differ where another is as high but for rounding; the value has been compared already.
+            # A position may differ where another is equally high up to rounding; the value has been compared already.
             moved += int((known & (reduced.position != place)).sum())
         progress.advance(len(ids))
     if far > len(wrong):
-        wrong.append(f"and {far - len(wrong)} more activations are not what is recorded")
+        wrong.append(f"and {far - len(wrong)} more activations differ from the index")
     exact = (
         f"{compared} {what} computed again by {name}: largest difference {largest:.1e} of the unit's spread, "
-        f"{moved} other places"
+        f"{moved} maxima at other positions"
     )
     if moved > max(10, compared // 1000):
-        wrong.append(f"{moved} of {compared} places are others than recorded")
+        wrong.append(f"{moved} of {compared} maxima are at other positions than in the index")
     left = len(index) - len(images)
     unproved = f"the activations of {left} photographs: --all computes them" if left else ""
     return Finding("activations", exact, tuple(wrong), unproved)
 
 
 def _executor(job: Job, network: Network, taps: Sequence[Any], run: Run) -> tuple[Executor, str]:
-    """That of the job, else torch, and its name."""
+    """The job's executor, or torch if it is not available, with its name."""
     choice = Choice(job.executor, job.batch_size, job.threads)
     try:
         setting = Setting(job.device, job.precision, job.batch_size, job.threads)
         return executors.build(job.executor, network, tuple(taps), setting, choice.lanes(run.workers)), job.executor
     except RequestError:
         setting = Setting("cpu", "fp32", job.batch_size, run.workers)
-        return executors.build("torch", network, tuple(taps), setting, 1), f"torch ({job.executor} is not to be had)"
+        return executors.build("torch", network, tuple(taps), setting, 1), f"torch (no {job.executor} here)"
 
 
 def _batches(index: OpenIndex[Any], images: Int64, size: int) -> Iterator[tuple[Int64, torch.Tensor]]:
-    """Photographs of one input size each, as the executor takes them."""
+    """Batches of photographs with one input size, as the executor takes them."""
     held: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
     for image in images.tolist():
         tensor = prepare(index.photograph(image), index.preprocessing).tensor
@@ -266,7 +267,7 @@ def _stacked(batch: Iterable[tuple[int, torch.Tensor]]) -> tuple[Int64, torch.Te
 
 
 def _recorded(index: OpenIndex[Any], layer: str, ids: Int64) -> tuple[Any, Float32, Int64]:
-    """What the index says of these photographs: whether anything (images, units), values and places."""
+    """The recorded facts about these photographs: whether a value exists (images, units), values, and positions."""
     if index.store.has_table:
         value, place = (dataset[ids.tolist()] for dataset in index.store.table_on_disk(layer))
         return np.ones(value.shape, bool), value, place.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Which photographs a question is answered with: by a unit's whole column of activations, one for each photograph."""
+"""Chooses the photographs that answer a question, from a unit's activations on all photographs."""
 
 from __future__ import annotations
 
@@ -109,10 +109,10 @@ def _facets(store: Store, unit: Unit, k: int, among: Mask | None) -> tuple[Float
 
 
 def preferred(column: Float32, k: int, pick: str, seed: int, among: Mask | None = None) -> Int64:
-    """All image ids that may be taken, the ones to be taken first: the first k, unless something else rules some out.
+    """All eligible image ids, in order of preference: take the first k, except those that are ruled out elsewhere.
 
-    `column` is float32 (images,); values that are not finite never rank. `among` (images,) restricts the choice before
-    anything is counted: a quantile is then one of those photographs. Raises RequestError for a pick that there is not.
+    `column` is float32 (images,); non-finite values never rank. `among` (images,) restricts the choice before anything
+    is counted, so a quantile is one of those photographs. Raises RequestError for an unknown pick.
     """
     ranked = rank_column(column, descending=pick != "bottom")
     if among is not None:
@@ -128,13 +128,13 @@ def preferred(column: Float32, k: int, pick: str, seed: int, among: Mask | None 
         quantile = _quantile(pick.removeprefix("quantile:"))
         places = np.arange(len(ranked))
         middle = round((1 - quantile) * (len(ranked) - 1))
-        # Of two equally far from the middle, the higher activation.
+        # Of two equally far from the middle, prefer the higher activation.
         return ranked[np.lexsort((places, np.abs(places - middle)))]
-    raise RequestError(f"there is no pick {pick!r}: choose from {', '.join(defaults.PICKS)}")
+    raise RequestError(f"unknown pick {pick!r}: choose from {', '.join(defaults.PICKS)}")
 
 
 def in_order(chosen: Int64, column: Float32, pick: str) -> Int64:
-    """What was chosen, as it is shown: by rank, but for a random choice."""
+    """The chosen photographs in display order: by rank, except for a random choice."""
     if pick == "random":
         return chosen
     ranked = rank_column(column[chosen], descending=pick != "bottom")
@@ -142,7 +142,7 @@ def in_order(chosen: Int64, column: Float32, pick: str) -> Int64:
 
 
 def distinct(preferred: Int64, k: int, alike: Callable[[int, list[int]], bool]) -> Int64:
-    """The first k of which none is like one before it: `alike` says so of an image and those taken already."""
+    """The first k images of which none resembles an earlier one: `alike` compares an image with those already taken."""
 
     def taken() -> Iterator[int]:
         kept: list[int] = []
@@ -157,12 +157,12 @@ def distinct(preferred: Int64, k: int, alike: Callable[[int, list[int]], bool]) 
 
 
 def medoids(vectors: NDArray[np.floating], k: int) -> Int64:
-    """The rows of up to k vectors, each the middle of a group of those that point the same way.
+    """The rows of up to k vectors, each the medoid of a group of vectors with similar directions.
 
-    k-medoids by cosine: begun with the best row and, again and again, the one farthest from all medoids so far; then
-    each group's member with the smallest sum of distances within it becomes its medoid, until nothing changes (Park &
-    Jun, "A simple and fast algorithm for K-medoids clustering", 2009). `vectors` is (rows, channels), best row first,
-    and so are the groups: the one that holds the best row comes first.
+    k-medoids by cosine distance: starts with the best row and repeatedly adds the row farthest from all medoids so far.
+    Then each group's member with the smallest sum of distances within the group becomes its medoid, until nothing
+    changes (Park & Jun, "A simple and fast algorithm for K-medoids clustering", 2009). `vectors` is (rows, channels),
+    best row first. The groups are ordered alike: the one that holds the best row comes first.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     distance = 1 - unit @ unit.T
@@ -189,5 +189,5 @@ def _quantile(text: str) -> float:
     except ValueError:
         quantile = -1.0
     if not 0 <= quantile <= 1:
-        raise RequestError(f"{text!r} is no quantile: write a number from 0 to 1, as in --pick quantile:0.9")
+        raise RequestError(f"{text!r} is not a valid quantile: write a number from 0 to 1, as in --pick quantile:0.9")
     return quantile

@@ -1,4 +1,4 @@
-"""The page of a study: synthetic images on their canvases, their peaks marked, and the curves behind the words."""
+"""The page of a study: synthetic images on their canvases with peaks marked, and the curves behind the verdicts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def page(found: Study) -> Figure:
 
 
 def _canvases(figure: Figure, found: Study) -> None:
-    """Two rows, zero padding above and the torus below, all at one scale."""
+    """Two rows of canvases at one scale, zero padding above and the torus below."""
     sides = _shown_sides(found)
     if not sides:
         return
@@ -69,7 +69,7 @@ def _canvases(figure: Figure, found: Study) -> None:
 
 
 def _shown_sides(found: Study) -> list[int]:
-    """The trained canvas, and those around it, as long as a row is not crowded."""
+    """The trained canvas and the canvases around it, as many as fit in a row."""
     sides = sorted({t.side for t, r in found.results.items() if t.objective == "channel" and len(r.pictures)})
     while len(sides) > _ACROSS:
         sides.pop(-1 if sides[-1] > 2 * found.subject.base else (1 if sides[1] != found.subject.base else 2))
@@ -177,7 +177,7 @@ def _positions(axes: Axes, seen: InPhotographs | None) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     middle = seen.centredness
-    axes.set_xlabel(f"off centre {middle.found:.2f}, by chance {middle.anywhere:.2f}", size=7)
+    axes.set_xlabel(f"off center {middle.found:.2f}, by chance {middle.anywhere:.2f}", size=7)
 
 
 def _spectra(axes: Axes, found: Study) -> None:
@@ -190,7 +190,7 @@ def _spectra(axes: Axes, found: Study) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("cycles per pixel")
-    axes.set_ylabel("power, of the whole")
+    axes.set_ylabel("share of all power")
     axes.legend(frameon=False, fontsize=6.5)
 
 

@@ -1,5 +1,5 @@
-"""What the photographs say of a unit: where in them its strongest patches lie, how many peaks each has, and how much of
-a patch is padding."""
+"""What photographs reveal about a unit: the positions of its strongest patches, the number of peaks in each photograph,
+and the share of padding in a patch."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from patchmine.study.instruments.peaks import peaks
 from patchmine.units import Position, Unit
 
 STRONGEST = 100
-"""Photographs that are looked at."""
+"""The number of photographs to look at."""
 
-_PADDED_ALIKE = 0.05  # in the share of a field that is padding: positions that are padded alike
+_PADDED_ALIKE = 0.05  # difference in the share of padding up to which two positions are padded alike
 
 
 @dataclass(frozen=True)
 class InPhotographs:
-    """Of the photographs that drive a unit hardest, in descending order.
+    """The photographs that drive a unit hardest, in descending order.
 
-    `positions` int64 (photographs, 2) are y, x in `grid`, to which those in photographs of another grid are brought;
-    `visible` float64 (photographs,) is the share of each one's receptive field inside the input, `counts` int64
-    (photographs,) the peaks of the unit's map, -1 where the photograph could not be read. `pictures` uint8 (n, height,
-    width, 3) are the first few as the network sees them, of those that are as large as the first. `vectors` float32
-    (m, channels) are what the layer does at the strongest position of the first few, `centre` float32 (channels,) what
-    it does over all their positions; None where none could be read.
+    `positions` int64 (photographs, 2) are y, x in `grid`; positions in photographs with another grid are mapped to it.
+    `visible` float64 (photographs,) is the share of each receptive field inside the input. `counts` int64
+    (photographs,) are the peaks of the unit's map, -1 for an unreadable photograph.
+
+    `pictures` uint8 (n, height, width, 3) are the first few photographs as the network sees them, limited to those as
+    large as the first. `vectors` float32 (m, channels) are the layer's responses at the strongest position of the first
+    few, `centre` float32 (channels,) their mean over all positions. Both are None if no photograph could be read.
     """
 
     grid: tuple[int, int]
@@ -48,11 +49,12 @@ class InPhotographs:
 
 @dataclass(frozen=True)
 class Centredness:
-    """How far from the middle the patches lie: 0 is the middle of the grid, 1 its border, along the farther axis.
+    """The mean distance of the patches from the middle: 0 is the middle of the grid, 1 its border, along the farther
+    axis.
 
-    `found` is their mean, `anywhere` what positions drawn evenly from the whole grid would have, `padded_alike` what
-    those drawn from among the positions with as much padding as each patch would; `spread` and `spread_alike` are
-    the standard deviations of such means, so that (found - anywhere) / spread is a z.
+    `found` is the observed mean. `anywhere` is the expected mean for positions drawn evenly from the whole grid, and
+    `padded_alike` for positions with as much padding as each patch. `spread` and `spread_alike` are the standard
+    deviations of such means, so that (found - anywhere) / spread is a z score.
     """
 
     found: float
@@ -73,7 +75,7 @@ class Centredness:
 def in_photographs(
     index: OpenIndex[Any], unit: Unit, network: Network, apart: float, most: int = STRONGEST, pictures: int = 25
 ) -> InPhotographs:
-    """Look at the photographs whose activation of the unit is highest. `apart` is as for `peaks`, in cells."""
+    """Examine the photographs with the unit's highest activations. `apart` is in cells, as for `peaks`."""
     values, images, places = (array[:most] for array in index.store.top(unit.layer, unit.channel))
     found = values > 0
     images, places = images[found], places[found]
@@ -114,12 +116,12 @@ def in_photographs(
 
 
 def brought(cell: Position, grid: tuple[int, int], to: tuple[int, int]) -> list[int]:
-    """The cell (y, x) of another grid that lies where this one does in its own."""
+    """The cell (y, x) at the corresponding place in another grid."""
     return [int((cell.y + 0.5) * to[0] / grid[0]), int((cell.x + 0.5) * to[1] / grid[1])]
 
 
 def centredness(field: ReceptiveField, channel: int, positions: Int64) -> Centredness:
-    """Of positions (n, 2) in the grid of a field."""
+    """The centeredness of positions (n, 2) in the grid of a field."""
     height, width = field.grid
     ys, xs = np.mgrid[:height, :width]
     off = np.maximum(_off(ys, height), _off(xs, width))

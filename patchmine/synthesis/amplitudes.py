@@ -1,6 +1,6 @@
-"""The mean amplitude spectrum of an index's own photographs: what pictures of the method `maco` are held to.
+"""The mean amplitude spectrum of an index's own photographs, the constraint of the method `maco`.
 
-Measured when it is first needed and kept in the index; a file that is not as it should be is measured again.
+Measured on first use and cached in the index. A damaged file is measured again.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _DIGEST = 2 * digests.DIGEST_BYTES
 
 
 def of_index(index: OpenIndex[Any], note: Callable[[str], None] = lambda _: None) -> Tensor:
-    """float32 (3, height, width // 2 + 1), as `spectrum_of` gives it, for inputs of the index's size.
+    """The spectrum, float32 (3, height, width // 2 + 1), in the form of `spectrum_of`, for inputs of the index's size.
 
-    From `synthetic/spectrum.f32`, or measured and put there: 32 characters that name the index's photographs, then the
-    numbers, little-endian. Raises SourceError where no photograph can be read.
+    Read from `synthetic/spectrum.f32`, or measured and cached there: 32 characters that identify the index's
+    photographs, then the numbers, little-endian. Raises SourceError if no photograph can be read.
     """
     size = _size(index)
     shape = (3, size[0], size[1] // 2 + 1)
@@ -77,7 +77,7 @@ def measured(index: OpenIndex[Any], size: tuple[int, int]) -> NDArray[np.float32
 
 
 def _size(index: OpenIndex[Any]) -> tuple[int, int]:
-    """Of the input, with an even width: of an odd one the highest frequency would be missing."""
+    """The input size with an even width: an odd width would lack the highest frequency."""
     height, width = index.preprocessing.crop
     return height, width // 2 * 2
 
