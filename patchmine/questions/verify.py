@@ -74,8 +74,8 @@ def verify(
     """Run every check in turn, the quick ones first.
 
     With `everything` all photographs are compared and all their activations recomputed; otherwise a sample drawn with
-    the seed. A check that lacks its photographs or table says so in its
-    finding. Raises what `OpenIndex.network` raises.
+    the seed. A check that lacks its photographs or table says so in its finding. Raises what `OpenIndex.network`
+    raises.
     """
     yield _manifest(index)
     yield from _checksums(index)
