@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 import patchmine
-from patchmine import engines, executors, models, sources
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -45,24 +44,57 @@ def test_the_command_line_page_is_that_of_the_commands():
     assert generator.PAGE.read_text("utf-8") == generator.page(), f"write the page again: {generator.COMMAND}"
 
 
+def test_the_messages_on_the_errors_page_are_those_of_the_commands(shapes_index_dir, tmp_path, monkeypatch):
+    shutil.copytree(shapes_index_dir, tmp_path / "shapes.patchmine")
+    monkeypatch.chdir(tmp_path)
+    generator = loaded(REFERENCE / "_errors.py")
+    assert generator.PAGE.read_text("utf-8") == generator.page(), f"write them again: {generator.COMMAND}"
+
+
+def test_the_errors_page_has_the_whole_tree():
+    import patchmine.errors
+
+    tree = re.search(r"```text\n(.*?)```", (REFERENCE / "errors.md").read_text("utf-8"), re.DOTALL)[1]
+    classes = [c for c in vars(patchmine.errors).values() if isinstance(c, type) and issubclass(c, Exception)]
+    assert sorted(re.findall(r"\w+Error", tree)) == sorted(c.__name__ for c in classes)
+    for line in tree.splitlines():
+        assert line in patchmine.errors.__doc__
+
+
+def test_the_format_page_names_all_that_an_index_holds(shapes_index):
+    from patchmine.store.reading import dataset_digests
+
+    text = (REFERENCE / "index-format.md").read_text("utf-8")
+    for name in dataset_digests(shapes_index.directory / "activations.h5"):
+        group, _, rest = name.partition("/")
+        dataset = rest.partition("/")[2] if group == "layers" else rest
+        assert f"`{dataset}`" in text, name
+    for key in (*shapes_index.manifest, *shapes_index.manifest["job"]):
+        assert f"`{key}`" in text, key
+    first_line = (shapes_index.directory / "patches.faiss").read_bytes().partition(b"\n")[0]
+    for key in json.loads(first_line)["layers"]["thing"]:
+        assert f"`{key}`" in text, key
+
+
 def test_every_public_name_has_a_place_on_the_python_page():
     described = set(re.findall(r"^::: patchmine\.(\w+)$", (REFERENCE / "python.md").read_text("utf-8"), re.MULTILINE))
     assert set(patchmine.__all__) <= described
 
 
 @pytest.mark.parametrize(
-    ("package", "page"),
+    ("folder", "page"),
     [
-        (sources, "extend/source.md"),
-        (models, "extend/model.md"),
-        (executors, "extend/executor.md"),
-        (engines, "extend/engine.md"),
+        ("sources", "extend/source.md"),
+        ("models", "extend/model.md"),
+        ("executors", "extend/executor.md"),
+        ("engines", "extend/engine.md"),
+        ("sheets/layouts", "extend/layout.md"),
     ],
 )
-def test_every_kind_is_on_the_page_of_its_family(package, page):
+def test_every_kind_is_on_the_page_of_its_family(folder, page):
     text = (DOCS / page).read_text("utf-8")
-    for kind in package.kinds():
-        assert f"`{kind}`" in text, f"{page} does not name {kind}"
+    for file in (ROOT / "patchmine" / folder).glob("[!_]*.py"):
+        assert f"`{file.stem}`" in text, f"{page} does not name {file.stem}"
 
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s#]+)[^)]*\)|<(?:img|a)\b[^>]*\b(?:src|href)=\"([^\"#]+)")
