@@ -57,8 +57,6 @@ def test_the_errors_page_has_the_whole_tree():
     tree = re.search(r"```text\n(.*?)```", (REFERENCE / "errors.md").read_text("utf-8"), re.DOTALL)[1]
     classes = [c for c in vars(patchmine.errors).values() if isinstance(c, type) and issubclass(c, Exception)]
     assert sorted(re.findall(r"\w+Error", tree)) == sorted(c.__name__ for c in classes)
-    for line in tree.splitlines():
-        assert line in patchmine.errors.__doc__
 
 
 def test_the_format_page_names_all_that_an_index_holds(shapes_index):
