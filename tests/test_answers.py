@@ -17,7 +17,7 @@ from patchmine.answers import Patches
 from patchmine.errors import PhotographError, RequestError
 from patchmine.tables import flat, html_table, to_arrow, to_pandas
 
-PYTHON = Path(__file__).parent.parent / "docs" / "python.md"
+PYTHON = Path(__file__).parent.parent / "docs" / "tutorials" / "notebook.md"
 
 
 @pytest.fixture
