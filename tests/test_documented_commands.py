@@ -17,11 +17,13 @@ PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
 
 def parse(words: list[str]) -> None:
     """Parse a line without running it. Raises UsageError where the command would refuse it."""
-    with GROUP.make_context("patchmine", list(words)) as context:
-        rest = [*context._protected_args, *context.args]
-        if not rest:
-            return  # an option of patchmine itself
-        name, command, rest = GROUP.resolve_command(context, rest)
+    with GROUP.context_class(GROUP, info_name="patchmine") as context:
+        if words[0].startswith("-"):
+            # An option of patchmine itself. Parsing it would carry it out: --install-completion changes the shell.
+            if words[0] not in {name for option in GROUP.get_params(context) for name in option.opts}:
+                raise UsageError(f"no such option: {words[0]}")
+            return
+        name, command, rest = GROUP.resolve_command(context, list(words))
         assert command is not None
         with command.make_context(name, rest, parent=context):
             pass
@@ -45,7 +47,7 @@ def taken(words: list[str], whole: bool = True) -> None:
     try:
         parse(words)
     except typer.Exit:
-        pass  # --help
+        pass  # COMMAND --help
     except UsageError as error:
         if whole or type(error).__name__ != "MissingParameter":
             pytest.fail(f"patchmine {' '.join(words)}: {error.format_message()}")
@@ -57,6 +59,7 @@ def taken(words: list[str], whole: bool = True) -> None:
         ["top", "--unitt", "blocks.6:33"],  # a misspelt option
         ["top"],  # what the command needs is missing
         ["top", "--unit", "blocks.6:33", "-k", "many"],
+        ["--install-completions"],
         ["tpo", "--unit", "blocks.6:33"],
         ["top", "--unit", "blocks.6:33", "photographs/"],  # a word too many
         ["sheet", "--unit", "blocks.6:33", "-o"],

@@ -6,12 +6,15 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 
 SHELLS = ("sh", "console", "bash")
+
+_SHELL = (">", "|", "&&", ";")
 
 _FENCE = re.compile(r"^( *)```(\S*)(.*?)\n(.*?)^\1```\s*$", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(patchmine [^`]+)`")
@@ -82,7 +85,7 @@ def mentions(text: str) -> Iterator[list[str]]:
 def _patchmine(line: str) -> Iterator[list[str]]:
     found = re.match(r"\s*(?:\$ )?patchmine\s+(\S.*)", line)
     if found and "[OPTIONS]" not in line:  # a usage line of the reference
-        yield shlex.split(found[1], comments=True)
+        yield list(takewhile(lambda word: word not in _SHELL, shlex.split(found[1], comments=True)))
 
 
 def _joined(text: str) -> str:

@@ -1,6 +1,6 @@
 """Draw the pictures of the tutorials again, by running the tutorials.
 
-    python -m docs.figures.draw_tutorials [NAME ...]
+    python -m docs.figures.tutorials [NAME ...]
 
 A name is that of a page in docs/tutorials without its ending. Each page draws NAME.png, which is kept, smaller, as
 docs/images/tutorial-NAME.jpg.
