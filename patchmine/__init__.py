@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from patchmine.errors import PatchmineError
-    from patchmine.index import Index, open_index
-    from patchmine.merging import merge_indexes
-    from patchmine.mining import build_index
+    from patchmine.mining.build import build_index
+    from patchmine.mining.merge import merge_indexes
+    from patchmine.reading.opened import Index, open_index
     from patchmine.units import Box, Patch, Position, Unit
 
 _HOMES = {
     "Box": "units",
-    "Index": "index",
+    "Index": "reading.opened",
     "Patch": "units",
     "PatchmineError": "errors",
     "Position": "units",
     "Unit": "units",
-    "build_index": "mining",
-    "merge_indexes": "merging",
-    "open_index": "index",
+    "build_index": "mining.build",
+    "merge_indexes": "mining.merge",
+    "open_index": "reading.opened",
 }
 
 __all__ = [

@@ -147,7 +147,7 @@ def thumbnail_html(patch: Patch, height_px: int = 128) -> str:
     """
     from html import escape
 
-    from patchmine.printable import printable
+    from patchmine.system.printable import printable
 
     try:
         shown = f'<img src="data:image/jpeg;base64,{_thumbnail(patch, 2 * height_px)}" style="height:{height_px}px">'

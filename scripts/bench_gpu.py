@@ -25,16 +25,17 @@ from time import perf_counter
 import torch
 from bench_index import TRIAL_S, repeated
 
-from patchmine import build_index, digests, executors, models
-from patchmine.calibration import candidates, rate
-from patchmine.decode import normalised, prepare
+from patchmine import build_index, executors, models
+from patchmine.defaults import Run, Wanted
 from patchmine.executors import Setting
-from patchmine.gpu import GpuExecutor, queuing
-from patchmine.layers import choose
-from patchmine.network import survey
-from patchmine.request import Run, Wanted
+from patchmine.executors._gpu import GpuExecutor, queuing
+from patchmine.mining.calibration import candidates, rate
+from patchmine.networks.layers import choose
+from patchmine.networks.network import survey
+from patchmine.photographs.decode import normalised, prepare
 from patchmine.sources import open_source
-from patchmine.store import read_manifest
+from patchmine.store.reading import read_manifest
+from patchmine.system import digests
 
 DEVICE = "cuda"
 

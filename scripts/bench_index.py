@@ -34,18 +34,19 @@ import torch
 from peers import PEERS
 from PIL import Image
 
-from patchmine import allocator, build_index, digests, executors, models
-from patchmine.calibration import Choice, candidates, rate, throughput
-from patchmine.decode import prepare
+from patchmine import build_index, executors, models
+from patchmine.defaults import Run, Wanted
 from patchmine.errors import RequestError
 from patchmine.executors import Executor, Setting
 from patchmine.executors.openvino import OpenVinoExecutor
 from patchmine.executors.torch import TorchExecutor
-from patchmine.layers import choose
-from patchmine.network import run_until, survey
-from patchmine.request import Run, Wanted
+from patchmine.mining.calibration import Choice, candidates, rate, throughput
+from patchmine.networks.layers import choose
+from patchmine.networks.network import run_until, survey
+from patchmine.photographs.decode import prepare
 from patchmine.sources import Entry, open_source
-from patchmine.store import read_manifest
+from patchmine.store.reading import read_manifest
+from patchmine.system import allocator, digests
 
 TRIAL_S = 2.0
 

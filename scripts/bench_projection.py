@@ -13,10 +13,10 @@ from time import perf_counter
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
 
-from patchmine import models, open_index, request
-from patchmine.index import Cropping
-from patchmine.network import Network
-from patchmine.projecting import Projector
+from patchmine import defaults, models, open_index
+from patchmine.networks.network import Network
+from patchmine.questions.project import Projector
+from patchmine.reading.opened import Cropping
 from patchmine.sheets import tiles
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     index = open_index(wanted.index)
     network = models.load_for_index(index.job)
     bare = []
-    for method in request.PROJECTIONS:
+    for method in defaults.PROJECTIONS:
         project = Projector(index, lambda: network, method)
         for layer in wanted.layers:
             taken = []

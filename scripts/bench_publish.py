@@ -18,20 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmine import models, store, storing
-from patchmine.decode import decoder_name
-from patchmine.engines import shard_path
+from patchmine import models
 from patchmine.executors import Reduced
-from patchmine.geometry import FieldsBySize
-from patchmine.job import Job
-from patchmine.layers import choose
-from patchmine.network import survey
-from patchmine.publishing import Timing, publish
-from patchmine.receptive import receptive_fields
-from patchmine.shardfile import ShardFile, write_shard
-from patchmine.shards import LayerShard
-from patchmine.stages import Stages
-from patchmine.workspace import Workspace
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import FieldsBySize
+from patchmine.mining.miner import LayerShard
+from patchmine.mining.publish import Timing, publish
+from patchmine.mining.workspace import Workspace
+from patchmine.networks.layers import choose
+from patchmine.networks.network import survey
+from patchmine.photographs.decode import decoder_name
+from patchmine.store import reading as store
+from patchmine.store import writing
+from patchmine.store.job import Job
+from patchmine.store.shardfile import ShardFile, shard_path, write_shard
+from patchmine.system.timing import Stages
 
 SHARD = 128
 
@@ -66,7 +67,7 @@ def main() -> int:
     )
     fields = receptive_fields(network.module, network.preprocessing.crop, job.layers)
     plans = [
-        storing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, FieldsBySize((fields[tap.layer],)), True)
+        writing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, FieldsBySize((fields[tap.layer],)), True)
         for tap in taps
     ]
     with tempfile.TemporaryDirectory() as temporary:

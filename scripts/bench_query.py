@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine import store, storing
-from patchmine.index import Index, open_index
-from patchmine.shardfile import ShardFile
+from patchmine.reading.opened import Index, open_index
+from patchmine.store import reading as store
+from patchmine.store import writing
+from patchmine.store.shardfile import ShardFile
 
 BASE = [sys.executable, "-c", "import h5py, typer"]
 SHARD_SIZE = 8192
@@ -55,7 +56,7 @@ class Drawn(ShardFile):
     be stored.
     """
 
-    layers: Sequence[storing.LayerPlan]
+    layers: Sequence[writing.LayerPlan]
     stride: int
 
     def array(self, name: str) -> NDArray[Any]:
@@ -82,7 +83,7 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     for layer in layers:
         fields = real.fields(layer)
         one_size = real.preprocessing.view != "whole"
-        plans.append(storing.LayerPlan(layer, real.layers[layer], fields.nominal.grid, fields, one_size))
+        plans.append(writing.LayerPlan(layer, real.layers[layer], fields.nominal.grid, fields, one_size))
     known = [real.store.image(image) for image in range(min(len(real), images))]
     records: list[dict[str, Any]] = [
         {"path": r.path, "digest": r.digest, "size": r.size, "class": r.class_name, "reason": None} for r in known
@@ -95,9 +96,9 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     directory.mkdir()
     job = {**real.manifest["job"], "table": table, "layers": list(layers), "keep": WINNERS, "photographs": images}
     digest = real.manifest["job_digest"]
-    storing.write_activations(directory / store.ACTIVATIONS, digest, shards, plans, WINNERS, table)
+    writing.write_activations(directory / store.ACTIVATIONS, digest, shards, plans, WINNERS, table)
     listed = [entry for entry in real.manifest["layers"] if entry["layer"] in layers]
-    storing.write_manifest(directory, {**real.manifest, "job": job, "images": images, "layers": listed})
+    writing.write_manifest(directory, {**real.manifest, "job": job, "images": images, "layers": listed})
 
 
 def seconds_of(command: Sequence[str], folder: Path) -> float:

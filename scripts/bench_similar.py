@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine import vectors
-from patchmine.datasets import Datasets
-from patchmine.store import ACTIVATIONS, PATCHES, Store
+from patchmine.store import neighbors
+from patchmine.store.hdf5 import Datasets
+from patchmine.store.reading import ACTIVATIONS, PATCHES, Store
 
 LAYER = "layer"
 BLOCK = 8192
@@ -77,15 +77,15 @@ def write(directory: Path, drawn: Drawn, count: int, channels: int) -> None:
 
 def truth(store: DrawnStore, queries: NDArray[np.float32]) -> NDArray[np.int64]:
     """The ten nearest of each query, in float32, by no means of FAISS."""
-    normal = vectors.normalised(queries)
-    best = np.full((len(queries), vectors.AT), -2, np.float32)
-    rows = np.zeros((len(queries), vectors.AT), np.int64)
+    normal = neighbors.normalised(queries)
+    best = np.full((len(queries), neighbors.AT), -2, np.float32)
+    rows = np.zeros((len(queries), neighbors.AT), np.int64)
     stored = store.vectors(LAYER)[0]
     for start in range(0, store.count, BLOCK):
-        block = vectors.normalised(stored[start : start + BLOCK].astype(np.float32))
+        block = neighbors.normalised(stored[start : start + BLOCK].astype(np.float32))
         both = np.concatenate([best, normal @ block.T], axis=1)
         number = np.concatenate([rows, np.broadcast_to(start + np.arange(len(block)), (len(queries), len(block)))], 1)
-        chosen = np.argsort(-both, axis=1, kind="stable")[:, : vectors.AT]
+        chosen = np.argsort(-both, axis=1, kind="stable")[:, : neighbors.AT]
         best, rows = np.take_along_axis(both, chosen, 1), np.take_along_axis(number, chosen, 1)
     return rows
 
@@ -93,23 +93,23 @@ def truth(store: DrawnStore, queries: NDArray[np.float32]) -> NDArray[np.int64]:
 def measure(store: DrawnStore, queries: NDArray[np.float32], exact: int, right: NDArray[np.int64]) -> None:
     kind = "exact" if exact >= store.count else "approximate"
     began = perf_counter()
-    vectors.build(store, store.directory, exact)
+    neighbors.build(store, store.directory, exact)
     built = perf_counter() - began
     began = perf_counter()
-    neighbours = vectors.Neighbours(store, lambda text: print("note:", text), exact)
+    neighbours = neighbors.Neighbours(store, lambda text: print("note:", text), exact)
     opened = perf_counter() - began
     plan = neighbours.plan(LAYER)
     assert plan is not None
     found, times = [], []
     for query in queries:
         began = perf_counter()
-        found.append(neighbours.nearest(LAYER, query, vectors.AT)[0])
+        found.append(neighbours.nearest(LAYER, query, neighbors.AT)[0])
         times.append(perf_counter() - began)
-    recall = np.mean([len(np.intersect1d(one, other)) / vectors.AT for one, other in zip(found, right, strict=True)])
+    recall = np.mean([len(np.intersect1d(one, other)) / neighbors.AT for one, other in zip(found, right, strict=True)])
     size = (store.directory / PATCHES).stat().st_size
     print(
         f"{store.count:9,} {kind:11} {plan.factory:16} probes {plan.probes:4} states {plan.recall:.3f}  "
-        f"recall@{vectors.AT} {recall:.4f}  query {1000 * median(times):7.1f} ms (first {1000 * times[0]:.1f})  "
+        f"recall@{neighbors.AT} {recall:.4f}  query {1000 * median(times):7.1f} ms (first {1000 * times[0]:.1f})  "
         f"open {opened:.2f} s  build {built:.1f} s  {size / 1e6:.0f} MB",
         flush=True,
     )

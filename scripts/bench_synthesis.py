@@ -31,15 +31,15 @@ import torch
 from check_synthesis import LAYERS, drawn_of
 
 import patchmine
-from patchmine.canvas import whole
-from patchmine.geometry import ReceptiveField
-from patchmine.index import Index
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import ReceptiveField
 from patchmine.models import load_for_index
-from patchmine.network import Network
-from patchmine.receptive import receptive_fields
-from patchmine.recipe import Recipe
-from patchmine.synthesis import Ascent
-from patchmine.synthetic import canvas_of
+from patchmine.networks.network import Network
+from patchmine.reading.opened import Index
+from patchmine.synthesis.ascent import Ascent
+from patchmine.synthesis.canvas import whole
+from patchmine.synthesis.library import canvas_of
+from patchmine.synthesis.recipe import Recipe
 from patchmine.units import Unit
 
 

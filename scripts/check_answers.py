@@ -24,7 +24,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 import patchmine
 from patchmine import models
-from patchmine.classes import class_label, imagenet_labels
+from patchmine.labels.imagenet import class_label, imagenet_labels
 
 TOLERANCE = 1e-4
 

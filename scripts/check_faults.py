@@ -32,8 +32,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from patchmine.store import ACTIVATIONS, MANIFEST, SHARDS
-from patchmine.workspace import LOG
+from patchmine.mining.workspace import LOG
+from patchmine.store.reading import ACTIVATIONS, MANIFEST, SHARDS
 
 
 def words(options: argparse.Namespace, out: Path) -> list[str]:
@@ -267,7 +267,7 @@ def main() -> int:
     options = parser.parse_args()
     import timm  # noqa: F401  loaded here once, for all that are forked; it starts no thread
 
-    import patchmine.mining  # noqa: F401
+    import patchmine.mining.build  # noqa: F401
 
     with tempfile.TemporaryDirectory() as temporary:
         check = Check(options, Path(temporary), random.Random(options.seed))

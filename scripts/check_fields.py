@@ -33,9 +33,9 @@ from field_oracles import gradient_fields, nan_fields, positive
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
-from patchmine.geometry import ReceptiveField
-from patchmine.network import Layout, layout_of
-from patchmine.receptive import receptive_fields
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import ReceptiveField
+from patchmine.networks.network import Layout, layout_of
 from patchmine.units import Position
 
 # Classification networks of torchvision that are no CNN.

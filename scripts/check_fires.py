@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from patchmine import build_index, models, open_index
-from patchmine.decode import normalised, prepare
-from patchmine.firing import Fires
-from patchmine.index import Index
-from patchmine.network import Network
+from patchmine.networks.network import Network
+from patchmine.photographs.decode import normalised, prepare
+from patchmine.questions.fires import Fires
+from patchmine.reading.opened import Index
 from patchmine.sources import open_source
 
 Maps = dict[str, NDArray[np.float32]]

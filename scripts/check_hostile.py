@@ -32,10 +32,10 @@ import h5py
 import numpy as np
 
 from patchmine.errors import PatchmineError
-from patchmine.firing import percentiles
-from patchmine.index import Cropping, Index, IndexedUnit, open_index
+from patchmine.questions.fires import percentiles
+from patchmine.reading.opened import Cropping, Index, IndexedUnit, open_index
 from patchmine.sheets import draw_sheet
-from patchmine.store import dataset_digests
+from patchmine.store.reading import dataset_digests
 from patchmine.units import Unit
 
 MEMORY_BYTES = 3 << 30

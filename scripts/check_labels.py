@@ -23,11 +23,11 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_auc_score
 
-from patchmine import labelling, labels
-from patchmine.index import Index, open_index
-from patchmine.labelling import ALPHA, LEAST, MARGIN, Labels, label_units, lower_bound
+from patchmine.labels import evidence, of_index
+from patchmine.labels.evidence import ALPHA, LEAST, MARGIN, Labels, label_units, lower_bound
+from patchmine.reading.opened import Index, open_index
 
-DATA = Path(labelling.__file__).with_name("data")
+DATA = Path(evidence.__file__).with_name("data")
 CLOSE = 0.01
 """How near to a threshold of the rule, in logarithms of a chance, another way of computing may decide otherwise: the
 bound is tried at a list of s, and SciPy finds the best one."""
@@ -125,7 +125,7 @@ def areas(index: Index, carried: dict[str, frozenset[int]], pairs: int, rng: ran
         unit = rng.choice([(layer, c) for layer, n in index.layers.items() for c in range(n)])
         row = rng.randrange(len(tried.keys))
         column = index.store.column(*unit)[0][with_class]
-        found = labelling.Separation.of(column, codes[with_class], tried).auroc[row]
+        found = evidence.Separation.of(column, codes[with_class], tried).auroc[row]
         truth = np.array([image in carried[tried.keys[row]] for image in with_class])
         finite = np.isfinite(column)
         largest = max(largest, abs(found - roc_auc_score(truth[finite], column[finite])))
@@ -163,7 +163,7 @@ def main() -> int:
     rng = random.Random(words.seed)
     index = open_index(words.index)
     start = perf_counter()
-    found = labels.of_store(index.store)
+    found = of_index.of_store(index.store)
     took = perf_counter() - start
     units = [(layer, channel) for layer, count in index.layers.items() for channel in range(count)]
     print(f"labels: {found.about}; {len(units)} units over {len(index)} photographs labelled in {took:.1f} s")

@@ -54,10 +54,10 @@ def examine() -> None:
     """Read paths from stdin, one a line; answer each with a line of JSON on stdout."""
     import torch
 
-    from patchmine.decode import full_size, prepare
     from patchmine.errors import PhotographError
     from patchmine.models.shapes import PREPROCESSING
-    from patchmine.photographs import KINDS, upright
+    from patchmine.photographs.decode import full_size, prepare
+    from patchmine.photographs.upright import KINDS, upright
 
     def attempt(function: Any, data: bytes) -> Any:
         try:

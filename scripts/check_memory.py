@@ -19,7 +19,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from patchmine.sources import open_source
-from patchmine.store import read_manifest
+from patchmine.store.reading import read_manifest
 
 ALLOWED_MEMORY, ALLOWED_TIME = 0.05, 0.10
 

@@ -24,10 +24,10 @@ from torch import Tensor
 
 import patchmine
 from patchmine import models
-from patchmine.decode import normalised, prepare
-from patchmine.index import Index
-from patchmine.network import Network, Tap, last_call, run_until, survey, tapped
-from patchmine.photographs import upright
+from patchmine.networks.network import Network, Tap, last_call, run_until, survey, tapped
+from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.upright import upright
+from patchmine.reading.opened import Index
 from patchmine.units import Box, Patch
 
 TOLERANCE = 1e-4

@@ -22,8 +22,8 @@ from statistics import median
 from PIL import Image, ImageOps
 
 from patchmine import build_index, open_index
-from patchmine.index import Index
-from patchmine.photographs import upright
+from patchmine.photographs.upright import upright
+from patchmine.reading.opened import Index
 from patchmine.sources import open_source
 
 K = 25
@@ -60,7 +60,7 @@ def expected(index: Index, unit: str, question: str) -> list[int] | None:
     values, _ = index.store.column(found.layer, found.channel)
     ids = range(len(values))
     if "animal" in question:
-        from patchmine.wordnet import ancestors
+        from patchmine.labels.wordnet import ancestors
 
         animals = {image for image in ids if "n00015388" in ancestors(index.store.image(image).class_name or "")}
         ids = [image for image in ids if (image in animals) == (question == "--class animal")]  # type: ignore[assignment]

@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 import patchmine
-from patchmine.geometry import ReceptiveField
-from patchmine.index import Index
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import ReceptiveField
 from patchmine.models import load_for_index
-from patchmine.receptive import receptive_fields
-from patchmine.recipe import Recipe
-from patchmine.spectrum import of_index
-from patchmine.synthesis import Ascent, Synthetic
-from patchmine.synthetic import BATCH, canvas_of
+from patchmine.reading.opened import Index
+from patchmine.synthesis.amplitudes import of_index
+from patchmine.synthesis.ascent import Ascent, Synthetic
+from patchmine.synthesis.library import BATCH, canvas_of
+from patchmine.synthesis.recipe import Recipe
 from patchmine.units import Unit
 
 LAYERS = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")

@@ -15,10 +15,10 @@ import sys
 import torch
 
 from patchmine import models
-from patchmine.layers import choose
-from patchmine.network import survey
-from patchmine.study.padding import padded
-from patchmine.study.torus import TOLERANCE, change_when_rolled, torus
+from patchmine.networks.layers import choose
+from patchmine.networks.network import survey
+from patchmine.study.instruments.padding import padded
+from patchmine.study.instruments.torus import TOLERANCE, change_when_rolled, torus
 
 MODELS = ("efficientnet_lite0", "torchvision:resnet18@random", "torchvision:vgg16@random")
 

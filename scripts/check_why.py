@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from patchmine.geometry import Preprocessing
+from patchmine.fields.field import Preprocessing
+from patchmine.study.instruments.peaks import peaks
 from patchmine.study.known import FIELD, NATIVE, STRIDE, TRUTHS
-from patchmine.study.peaks import peaks
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, plan
 from patchmine.study.verdicts import corners, pitch_or_count

@@ -19,10 +19,10 @@ from PIL import Image
 
 import patchmine
 from patchmine import models
-from patchmine.crops import View, tile
-from patchmine.geometry import Placement, ReceptiveField
-from patchmine.receptive import receptive_fields
-from patchmine.request import MODEL, SHARE
+from patchmine.defaults import MODEL, SHARE
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import Placement, ReceptiveField
+from patchmine.photographs.crops import View, tile
 from patchmine.units import Box, Position
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")

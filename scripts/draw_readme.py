@@ -15,9 +15,9 @@ from pathlib import Path
 from PIL import Image
 
 import patchmine
-from patchmine.index import Index
+from patchmine.questions.highlights import telling_units
+from patchmine.reading.opened import Index
 from patchmine.sheets import draw_strips
-from patchmine.telling import telling_units
 
 PHOTOGRAPHS = (
     "astronaut",

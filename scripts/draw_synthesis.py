@@ -11,9 +11,9 @@ from pathlib import Path
 from draw_readme import free_photographs, index_of
 from PIL import Image
 
-from patchmine.comparing import compare
-from patchmine.recipe import Recipe
+from patchmine.questions.compare import compare
 from patchmine.sheets import draw_compare
+from patchmine.synthesis.recipe import Recipe
 
 UNITS = (("blocks.2:21", "neuron"), ("blocks.4:50", "neuron"), ("blocks.4:50", "channel"))
 WIDTH_PX = 1000

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from patchmine import models
-from patchmine.decode import normalised, prepare
-from patchmine.layers import choose
-from patchmine.network import Network
+from patchmine.networks.layers import choose
+from patchmine.networks.network import Network
+from patchmine.photographs.decode import normalised, prepare
 from patchmine.sources import open_source
 
 BATCH_SIZE = 32

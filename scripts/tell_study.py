@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from patchmine.study.counting import exponent, ratio_over
+from patchmine.study.instruments.counting import exponent, ratio_over
 from patchmine.study.report import DOCUMENT, summary
 
 QUESTIONS = ("pitch or count", "corners", "periodic", "positions in the data", "noise")

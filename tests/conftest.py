@@ -26,9 +26,9 @@ from typer.testing import CliRunner
 import patchmine
 from patchmine import models
 from patchmine.cli import app
-from patchmine.index import Index
-from patchmine.layers import choose
-from patchmine.network import Network, Tap, survey
+from patchmine.networks.layers import choose
+from patchmine.networks.network import Network, Tap, survey
+from patchmine.reading.opened import Index
 
 SHAPES = "shapes:48"
 
@@ -36,7 +36,7 @@ SHAPES = "shapes:48"
 @pytest.fixture(scope="session", autouse=True)
 def few_hits() -> None:
     """Effective fields are measured at two hits a layer: at sixteen they take most of the time of a small index."""
-    from patchmine import fields
+    from patchmine.mining import fields
 
     fields.HITS = 2
 

@@ -9,10 +9,10 @@ import pyarrow
 import pytest
 
 import patchmine
-from patchmine import answers
-from patchmine.answers import Patches
 from patchmine.errors import PhotographError, RequestError
-from patchmine.tables import flat, html_table, to_arrow, to_pandas
+from patchmine.reading import answers
+from patchmine.reading.answers import Patches
+from patchmine.reading.tables import flat, html_table, to_arrow, to_pandas
 
 
 @pytest.fixture

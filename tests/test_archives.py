@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from patchmine import tar_headers
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, open_source
+from patchmine.sources import _tar_headers as tar_headers
 from patchmine.sources import zip as zips
 from tests.conftest import jpeg, tarred, zipped
 

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 import patchmine
+from patchmine.defaults import Wanted
 from patchmine.errors import FieldError, RequestError
-from patchmine.geometry import Preprocessing
-from patchmine.request import Wanted
+from patchmine.fields.field import Preprocessing
 from patchmine.units import Box
 from tests.conftest import jpeg
 
@@ -107,7 +107,7 @@ def test_every_mode_of_a_picture_is_indexed_as_pillow_shows_it(tmp_path, mode):
     else:
         picture = Image.fromarray(grey.astype(np.uint8)).convert("RGB").convert(mode)
     suffix = ".jpg" if mode == "CMYK" else ".png"
-    from patchmine.decode import prepare
+    from patchmine.photographs.decode import prepare
 
     picture.save(tmp_path / f"picture{suffix}")
     settings = Preprocessing(256, (224, 224), "bicubic", HALF, HALF)
@@ -161,8 +161,8 @@ def test_what_cannot_be_seen_whole_is_refused_first(tmp_path):
 
 def test_rows_of_one_size_and_columns_of_another_are_the_fields_of_the_size_between():
     from patchmine import models
-    from patchmine.geometry import FieldsBySize, covering
-    from patchmine.receptive import receptive_fields
+    from patchmine.fields.exact import receptive_fields
+    from patchmine.fields.field import FieldsBySize, covering
 
     module = models.load(pretrained=False).module
     sizes = [(288, 256), (320, 256), (320, 384)]

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import patchmine
-from patchmine import calibration, executors, models
-from patchmine.calibration import Choice, candidates, fastest
+from patchmine import executors, models
+from patchmine.defaults import Run, Wanted
 from patchmine.errors import StoreError
-from patchmine.layers import choose
-from patchmine.network import survey
-from patchmine.request import Run, Wanted
-from patchmine.store import read_manifest
+from patchmine.mining import calibration
+from patchmine.mining.calibration import Choice, candidates, fastest
+from patchmine.networks.layers import choose
+from patchmine.networks.network import survey
+from patchmine.store.reading import read_manifest
 from tests.conftest import SHAPES
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
@@ -101,11 +102,11 @@ def test_only_a_long_job_is_calibrated(tmp_path, cache, monkeypatch):
         tried.append(choices)
         return choices[-1]
 
-    monkeypatch.setattr("patchmine.mining.fastest", note)
+    monkeypatch.setattr("patchmine.mining.build.fastest", note)
     short = patchmine.build_index(SHAPES, tmp_path / "a.patchmine", WANTED)
     assert not tried
     assert short.manifest["job"]["executor"] == "torch"
-    monkeypatch.setattr("patchmine.mining.WORTH_IT", 40)
+    monkeypatch.setattr("patchmine.mining.build.WORTH_IT", 40)
     patchmine.build_index(SHAPES, tmp_path / "b.patchmine", WANTED)
     assert len(tried) == 1
     assert read_manifest(tmp_path / "b.patchmine")["job"]["batch_size"] == tried[0][-1].batch_size

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from patchmine.class_file import classified
 from patchmine.errors import SourceError
+from patchmine.labels.label_file import classified
 from patchmine.sources import Entry
 
 NUMBERS = (490, 361, 171)

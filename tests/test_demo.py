@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import Imagenette
 
-from patchmine import demo
+from patchmine.cli import samples as demo
 from patchmine.errors import RequestError
 from patchmine.sources import open_source
 from tests.conftest import jpeg

@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from patchmine.effective import Hit, effective_field
-from patchmine.geometry import ReceptiveField
-from patchmine.network import survey
-from patchmine.receptive import receptive_fields
+from patchmine.fields.effective import Hit, effective_field
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import ReceptiveField
+from patchmine.networks.network import survey
 from patchmine.units import Box, Position
 
 SIZE = (48, 48)

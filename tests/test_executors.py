@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from patchmine import executors
-from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Setting
-from patchmine.folding import folded, replica
-from patchmine.network import last_call, survey, tapped
-from patchmine.reduction import reduce
+from patchmine.executors._reduce import reduce
+from patchmine.networks.folding import folded, replica
+from patchmine.networks.network import last_call, survey, tapped
+from patchmine.photographs.decode import normalised
 
 INSTALLED = [name for name in executors.kinds() if executors.kinds()[name].missing() is None]
 SETTING = Setting("cpu", "fp32", 4, 1)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from patchmine import build_index, executors, open_index
-from patchmine.decode import normalised
+from patchmine.defaults import Run
 from patchmine.executors import Setting
-from patchmine.network import last_call, tapped
-from patchmine.reduction import Reducing, reduce
-from patchmine.request import Run
+from patchmine.executors._reduce import Reducing, reduce
+from patchmine.networks.network import last_call, tapped
+from patchmine.photographs.decode import normalised
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

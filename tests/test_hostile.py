@@ -15,12 +15,12 @@ from PIL import Image
 
 import patchmine
 from patchmine import models
-from patchmine.datasets import CHUNK_BYTES
 from patchmine.errors import ModelError, PatchmineError, PhotographError, SourceError, StoreError
-from patchmine.headers import claimed_length
-from patchmine.printable import printable
 from patchmine.sources import open_source
-from patchmine.store import dataset_digests
+from patchmine.store.hdf5 import CHUNK_BYTES
+from patchmine.store.hdf5_claims import claimed_length
+from patchmine.store.reading import dataset_digests
+from patchmine.system.printable import printable
 from scripts import check_hostile
 from tests.test_cli import failed
 
@@ -269,7 +269,7 @@ def test_nor_can_an_attribute(hostile):
             claimed_length(file, address, b"jo")
     place = data.index((32).to_bytes(4, "little"), data.index(b"job\0"))
     # What libhdf5 has read of the header stays in its memory, so the checksum of the header does not matter here.
-    from patchmine.datasets import Datasets
+    from patchmine.store.hdf5 import Datasets
 
     opened = Datasets(path)
     with path.open("rb+") as file:

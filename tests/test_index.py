@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import patchmine
+from patchmine.defaults import Wanted
 from patchmine.errors import RequestError, SourceError, StoreError, UnitError
-from patchmine.index import find_index
-from patchmine.request import Wanted
+from patchmine.reading.opened import find_index
 from tests.conftest import SHAPES
 
 

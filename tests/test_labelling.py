@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from patchmine.classes import imagenet_wnids
-from patchmine.labelling import ALPHA, LEAST, Labels, Separation, label_units, lower_bound
-from patchmine.wordnet import ancestors, word
+from patchmine.labels.evidence import ALPHA, LEAST, Labels, Separation, label_units, lower_bound
+from patchmine.labels.imagenet import imagenet_wnids
+from patchmine.labels.wordnet import ancestors, word
 
 FISH, DOGS = imagenet_wnids()[:6], imagenet_wnids()[151:175]
 

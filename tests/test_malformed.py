@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from patchmine.crops import cut
-from patchmine.decode import full_size, prepare
 from patchmine.errors import PhotographError
-from patchmine.geometry import Preprocessing
-from patchmine.photographs import MOST_PIXELS, is_plain_jpeg, opened, to_array, to_rgb, upright
+from patchmine.fields.field import Preprocessing
+from patchmine.photographs.crops import cut
+from patchmine.photographs.decode import full_size, prepare
+from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, opened, to_array, to_rgb, upright
 from patchmine.units import Box
 from tests.conftest import jpeg
 
@@ -193,7 +193,7 @@ def test_deep_greys_are_scaled_to_the_same_levels_strip_by_strip(mode, monkeypat
         image = Image.frombytes(mode, (230, 200), levels.astype(">u2" if mode == "I;16B" else "<u2").tobytes())
     expected = np.repeat((levels.clip(0, 65535) // 257).astype(np.uint8)[:, :, None], 3, 2)
     for strip in (1 << 22, 4_000, 1):
-        monkeypatch.setattr("patchmine.photographs._STRIP_BYTES", strip)
+        monkeypatch.setattr("patchmine.photographs.upright._STRIP_BYTES", strip)
         assert np.array_equal(np.asarray(to_rgb(image)), expected)
         assert np.array_equal(to_array(image), expected)
 

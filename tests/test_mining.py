@@ -10,13 +10,16 @@ import pytest
 from PIL import Image
 
 import patchmine
-from patchmine import engines, store
-from patchmine.engines import local, shard_path
+from patchmine import engines
+from patchmine.defaults import Run, Wanted
+from patchmine.engines import local
 from patchmine.errors import ModelError, RequestError, SourceError, StoreError
 from patchmine.executors.torch import TorchExecutor
-from patchmine.request import Run, Silent, Wanted
+from patchmine.mining.workspace import Workspace
 from patchmine.sources import open_source
-from patchmine.workspace import Workspace
+from patchmine.store import reading as store
+from patchmine.store.shardfile import shard_path
+from patchmine.system.progress import Silent
 from tests.conftest import SHAPES, jpeg, tarred, zipped
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
@@ -376,7 +379,7 @@ def test_of_a_module_that_is_called_again_in_another_shape_the_last_call_counts(
 
 def test_the_default_layers_of_such_a_network_are_read_before_it(tmp_path):
     from patchmine import models
-    from patchmine.layers import choose
+    from patchmine.networks.layers import choose
 
     (tmp_path / "net.py").write_text(BRIGHT)
     assert choose(models.load(f"{tmp_path}/net.py:build"), ()) == ("0",)

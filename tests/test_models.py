@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from patchmine import models
-from patchmine.classes import imagenet_labels
-from patchmine.decode import prepare
 from patchmine.errors import ModelError
-from patchmine.layers import choose, stages
-from patchmine.network import Network
+from patchmine.labels.imagenet import imagenet_labels
+from patchmine.networks.layers import choose, stages
+from patchmine.networks.network import Network
+from patchmine.photographs.decode import prepare
 
 
 def test_the_default_network_knows_real_photographs(tmp_path):

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 import patchmine
-from patchmine import giving, models
+from patchmine import models
 from patchmine.errors import StoreError
-from patchmine.index import Cropping
-from patchmine.predicting import predictor
-from patchmine.sheets.fires import fires_page
-from patchmine.sheets.grid import grid_page
-from patchmine.sheets.similar import similar_page
-from patchmine.sheets.spectrum import spectrum_page
-from patchmine.sheets.strips import strips_page
+from patchmine.mining.predictions import predictor
+from patchmine.questions import rename
+from patchmine.reading.opened import Cropping
+from patchmine.sheets.layouts.bands import spectrum_page
+from patchmine.sheets.layouts.fires import fires_page
+from patchmine.sheets.layouts.grid import grid_page
+from patchmine.sheets.layouts.similar import similar_page
+from patchmine.sheets.layouts.strips import strips_page
 from patchmine.sources import Entry
 from patchmine.units import Unit
 from tests.test_cli import failed
@@ -289,7 +290,7 @@ def test_sheets_say_where_names_come_from(classes_dir, predicted, named):
         assert f"Labels: {origin}" in words_on(strips_page([unit], 2, crop="rf", share=0.95))
         fires = index.fires(index.store.image(0).path, layer=LABELLED, k=24)
         assert f"Labels: {origin}" in words_on(fires_page(index, fires, crop="rf", share=0.95))
-    giving.give(patchmine.open_index(named), Unit("colour", 1), "koi")
+    rename.give(patchmine.open_index(named), Unit("colour", 1), "koi")
     unit = patchmine.open_index(named).unit("koi")
     assert "Named by a person" in words_on(grid_page(unit, unit.top(1), pick="top", cropping=cropping))
     assert "Named by a person: koi." in words_on(strips_page([unit], 1, crop="rf", share=0.95))

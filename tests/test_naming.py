@@ -1,7 +1,7 @@
 import pytest
 
 from patchmine.errors import UnitError
-from patchmine.naming import Names
+from patchmine.labels.names import Names
 from patchmine.units import Unit
 
 CHANNELS = {"blocks.5": 192, "blocks.6": 320, "conv_1": 8}

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from patchmine.errors import ModelError
-from patchmine.network import layout_of, run_until, survey, tapped, weights_digest
+from patchmine.networks.network import layout_of, run_until, survey, tapped, weights_digest
 
 
 def hooks_of(module):

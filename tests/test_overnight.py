@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 import patchmine
-from patchmine import publishing, store
+from patchmine.defaults import Run, Wanted
 from patchmine.errors import RequestError, SourceError, StoreError
-from patchmine.request import Run, Silent, Wanted
-from patchmine.workspace import LOG, Workspace
+from patchmine.mining import publish as publishing
+from patchmine.mining.workspace import LOG, Workspace
+from patchmine.store import reading as store
+from patchmine.system.progress import Silent
 from tests.conftest import SHAPES
 from tests.test_mining import datasets
 

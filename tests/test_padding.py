@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from timm.layers import pool2d_same
 from torch import nn
 
-from patchmine.canvas import whole
 from patchmine.errors import RequestError
-from patchmine.geometry import Preprocessing
-from patchmine.network import survey
-from patchmine.recipe import Recipe
-from patchmine.study.padding import check_room, extended, padded
-from patchmine.study.torus import check_torus, stride, torus
-from patchmine.synthesis import Ascent, synthesize
+from patchmine.fields.field import Preprocessing
+from patchmine.networks.network import survey
+from patchmine.study.instruments.padding import check_room, extended, padded
+from patchmine.study.instruments.torus import check_torus, stride, torus
+from patchmine.synthesis.ascent import Ascent, synthesize
+from patchmine.synthesis.canvas import whole
+from patchmine.synthesis.recipe import Recipe
 
 PREPROCESSING = Preprocessing(40, (32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3)
 SIZE = (32, 48)

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image, ImageOps
 
 import patchmine
-from patchmine.class_match import classes_meant
+from patchmine.defaults import Wanted
 from patchmine.errors import RequestError
-from patchmine.likeness import likeness
-from patchmine.picking import medoids
-from patchmine.request import Wanted
+from patchmine.labels.matching import classes_meant
+from patchmine.photographs.likeness import likeness
+from patchmine.reading.picks import medoids
 from tests.conftest import jpeg
 
 NAMES = ["n01443537", "n01440764", "n02012849", "n03126707", "bolt"]

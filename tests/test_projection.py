@@ -10,15 +10,15 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from patchmine.crops import View, tile
+from patchmine.defaults import LAYOUTS, PROJECTIONS
 from patchmine.errors import PhotographError, RequestError
-from patchmine.geometry import Placement
-from patchmine.index import Cropping
-from patchmine.network import survey
-from patchmine.projecting import MOST_STEPS, Projector, _step
-from patchmine.rectifying import Until
-from patchmine.request import LAYOUTS, PROJECTIONS
-from patchmine.sheets.projected import pairs_page, projection_tile
+from patchmine.fields.field import Placement
+from patchmine.networks.network import survey
+from patchmine.photographs.crops import View, tile
+from patchmine.questions.project import MOST_STEPS, Projector, _step
+from patchmine.questions.rectifiers import Until
+from patchmine.reading.opened import Cropping
+from patchmine.sheets.layouts.pairs import pairs_page, projection_tile
 from patchmine.units import Box
 from tests.conftest import jpeg
 from tests.test_cli import failed
@@ -234,7 +234,7 @@ def activation(network, patch, pixels):
 
 
 def prepared(index, patch):
-    from patchmine.decode import normalised, prepare
+    from patchmine.photographs.decode import normalised, prepare
 
     return normalised(prepare(index.photograph(patch.image_id), index.preprocessing).tensor[None], index.preprocessing)
 

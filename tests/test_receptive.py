@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from patchmine.errors import FieldError, ModelError
-from patchmine.geometry import ReceptiveField
-from patchmine.network import layout_of, survey
-from patchmine.receptive import receptive_fields
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import ReceptiveField
+from patchmine.networks.network import layout_of, survey
 from patchmine.units import Box, Position
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from patchmine import models
-from patchmine.decode import prepare
 from patchmine.errors import ModelError
-from patchmine.geometry import Placement
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import Placement
 from patchmine.models.shapes import HUES, MEANINGS, STAGES
-from patchmine.network import tapped
-from patchmine.receptive import receptive_fields
+from patchmine.networks.network import tapped
+from patchmine.photographs.decode import prepare
 from patchmine.sources.shapes import COLOURS, SHAPES, Shapes
 from patchmine.units import Box, Position
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from patchmine.errors import StoreError
-from patchmine.shardfile import ShardFile, write_shard
+from patchmine.store.shardfile import ShardFile, write_shard
 
 
 @pytest.fixture

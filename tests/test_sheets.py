@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchmine.crops import View, cut, tile
 from patchmine.errors import PhotographError, RequestError
-from patchmine.geometry import Placement
-from patchmine.index import Cropping
+from patchmine.fields.field import Placement
+from patchmine.photographs.crops import View, cut, tile
+from patchmine.reading.opened import Cropping
 from patchmine.sheets import draw_sheet
+from patchmine.sheets.layouts.bands import MARKED, bands, histogram, quantiles, spectrum_page
 from patchmine.sheets.page import fitted, text_width
-from patchmine.sheets.spectrum import MARKED, bands, histogram, quantiles, spectrum_page
 from patchmine.units import Box
 from tests.conftest import jpeg
 

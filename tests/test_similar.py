@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 
 import patchmine
-from patchmine import similarity, store, vectors
+from patchmine.defaults import Wanted
 from patchmine.errors import RequestError, SourceError, StoreError, UnitError
-from patchmine.firing import percentiles
 from patchmine.models.shapes import MEANINGS
-from patchmine.request import Wanted
+from patchmine.questions import similar
+from patchmine.questions.fires import percentiles
 from patchmine.sources import open_source
+from patchmine.store import neighbors
+from patchmine.store import reading as store
 from patchmine.units import Box
 from tests.test_cli import failed
 
@@ -131,7 +133,7 @@ def test_what_is_not_finite_and_what_never_varies_takes_no_part(own):
         file[f"layers/{LAYER}/value"][:, 6] = 0.3
     index = patchmine.open_index(own)
     table = index.store.table(LAYER)[0].astype(np.float64)
-    found = {u.unit.channel: s for u, s in similarity.correlated(index.unit(UNIT), 10_000) if u.unit.layer == LAYER}
+    found = {u.unit.channel: s for u, s in similar.correlated(index.unit(UNIT), 10_000) if u.unit.layer == LAYER}
     assert 6 not in found
     assert 3 not in found
     rows = np.isfinite(table[:, 3]) & np.isfinite(table[:, 4])
@@ -156,17 +158,17 @@ def test_without_a_table_patches_are_found_and_units_are_not(tmp_path):
 def listed(own):
     """An index whose patches.faiss has inverted lists."""
     (own / store.PATCHES).unlink()
-    vectors.build(store.Store(own), own, exact=0)
+    neighbors.build(store.Store(own), own, exact=0)
     return own
 
 
 def test_the_same_vectors_give_the_same_bytes(listed, own, tmp_path):
-    for exact in (0, vectors.EXACT):
+    for exact in (0, neighbors.EXACT):
         there = tmp_path / str(exact)
         there.mkdir()
-        vectors.build(store.Store(own), there, exact)
+        neighbors.build(store.Store(own), there, exact)
         again = (there / store.PATCHES).read_bytes()
-        vectors.build(store.Store(own), there, exact)
+        neighbors.build(store.Store(own), there, exact)
         assert (there / store.PATCHES).read_bytes() == again
     assert (listed / store.PATCHES).read_bytes() == (tmp_path / "0" / store.PATCHES).read_bytes() != again
 
@@ -174,21 +176,21 @@ def test_the_same_vectors_give_the_same_bytes(listed, own, tmp_path):
 def test_an_approximate_index_finds_most_and_says_how_much(listed):
     notes = []
     index = patchmine.open_index(listed)
-    neighbours = vectors.Neighbours(index.store, notes.append)
+    neighbours = neighbors.Neighbours(index.store, notes.append)
     assert not notes
     plan = neighbours.plan(LAYER)
     assert plan.factory == f"IVF{plan.lists},SQfp16"
     assert 1 <= plan.probes < plan.lists
-    assert plan.recall >= vectors.RECALL
+    assert plan.recall >= neighbors.RECALL
     unit, _, _ = stored(index)
     right = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
     shares = []
     for row, query in enumerate(unit.astype(np.float32)):
-        rows, cosines = neighbours.nearest(LAYER, query, vectors.AT)
-        assert len(np.unique(rows)) == len(rows) == vectors.AT
+        rows, cosines = neighbours.nearest(LAYER, query, neighbors.AT)
+        assert len(np.unique(rows)) == len(rows) == neighbors.AT
         assert np.allclose(cosines, unit[rows] @ unit[row], atol=2e-3)
         # As good as the tenth: drawn pictures hold places that are alike.
-        tenth = unit[row] @ unit[right[row, vectors.AT - 1]]
+        tenth = unit[row] @ unit[right[row, neighbors.AT - 1]]
         shares.append((unit[rows] @ unit[row] >= tenth - 1e-5).mean())
     assert np.mean(shares) >= 0.95
     # However few lists are looked into, as many rows are found as are wanted: all of them, if need be.
@@ -281,7 +283,7 @@ def test_where_nothing_can_be_written_all_vectors_are_compared(own, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(vectors, "build", full)
+    monkeypatch.setattr(neighbors, "build", full)
     notes = []
     found = index.similar(UNIT, k=6, note=notes.append)
     assert answer(found, index) == answer(expected, index)
@@ -357,8 +359,8 @@ def test_a_photograph_may_be_named_by_its_path_in_the_index(real, photographs, m
 
 
 def test_a_box_is_the_mean_of_the_positions_in_it(picture, shapes_index):
-    from patchmine.looking import look
     from patchmine.models import load
+    from patchmine.questions.look import look
 
     file, _ = picture
     sight = look(shapes_index, file, ["template"], lambda: load("shapes"))
@@ -554,7 +556,7 @@ def test_sheets_are_drawn(cli, shapes_index_dir, picture, suffix):
 
 
 def test_the_sheet_shows_what_the_network_did_not_see_paler(picture, shapes_index):
-    from patchmine.sheets.photograph import COLOURS, photograph_picture
+    from patchmine.sheets.boxed import COLOURS, photograph_picture
 
     sight = shapes_index.fires(picture[0], k=1).sight
     drawn = np.asarray(photograph_picture(sight.data, sight.placement, [Box(70, 60, 140, 130)], (200, 200)).image)

@@ -6,17 +6,9 @@ import torch
 from torch import nn
 
 from patchmine.errors import RequestError
-from patchmine.network import survey
-from patchmine.study.gradients import gradient_power, gradients, phases
-from patchmine.study.spectra import (
-    STRIDES,
-    mean_power,
-    power,
-    radial,
-    slope,
-    stride_energy,
-    stride_share,
-)
+from patchmine.networks.network import survey
+from patchmine.study.instruments.gradients import gradient_power, gradients, phases
+from patchmine.study.instruments.spectra import STRIDES, mean_power, power, radial, slope, stride_energy, stride_share
 from patchmine.units import Position
 
 

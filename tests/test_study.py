@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from patchmine.study.alike import Alike, among, patches, responses
-from patchmine.study.counting import exponent, ratio, student
-from patchmine.study.peaks import peaks, period, scrambled
+from patchmine.study.instruments.alike import Alike, among, patches, responses
+from patchmine.study.instruments.counting import exponent, ratio, student
+from patchmine.study.instruments.peaks import peaks, period, scrambled
 
 
 def planted(count, seed, side=64, noise=0.0, wraps=False, apart=8):

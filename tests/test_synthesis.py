@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from patchmine.canvas import Canvas, of_field, whole
 from patchmine.errors import ModelError, RequestError
-from patchmine.geometry import Preprocessing
-from patchmine.objectives import likeness
-from patchmine.parametrization import COLOURS, Fourier, Maco, frequencies, resampled, spectrum_of
-from patchmine.receptive import receptive_fields
-from patchmine.recipe import Recipe
-from patchmine.robustness import Movements
-from patchmine.synthesis import Ascent, drawing, synthesize
+from patchmine.fields.exact import receptive_fields
+from patchmine.fields.field import Preprocessing
+from patchmine.synthesis.ascent import Ascent, drawing, synthesize
+from patchmine.synthesis.canvas import Canvas, of_field, whole
+from patchmine.synthesis.movements import Movements
+from patchmine.synthesis.objectives import likeness
+from patchmine.synthesis.parametrization import COLOURS, Fourier, Maco, frequencies, resampled, spectrum_of
+from patchmine.synthesis.recipe import Recipe
 from patchmine.units import Box, Position
 
 PREPROCESSING = Preprocessing(40, (32, 32), "bilinear", (0.5,) * 3, (0.5,) * 3)

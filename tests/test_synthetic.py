@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 import patchmine
-from patchmine import comparing, spectrum, synthetic
-from patchmine.recipe import Recipe
-from patchmine.request import Silent
-from patchmine.sheets.compare import compare_page, facts, warnings
+from patchmine.questions import compare as comparing
+from patchmine.sheets.layouts.compare import compare_page, facts, warnings
+from patchmine.synthesis import amplitudes, library
+from patchmine.synthesis.recipe import Recipe
+from patchmine.system.progress import Silent
 from patchmine.units import Unit
 
 SOON = ("--steps", 4, "--json")
@@ -53,7 +54,7 @@ def test_synth_keeps_what_it_makes_and_shows_it_again_without_the_network(cli, i
 
 
 def test_what_is_kept_is_what_the_unit_does_on_that_picture(index, index_dir):
-    (image,) = synthetic.one(index, Unit("shape", 0), Recipe(steps=3), index.loader())
+    (image,) = library.one(index, Unit("shape", 0), Recipe(steps=3), index.loader())
     network = index.loader()()
     at = image.canvas.position
     batch = torch.zeros(1, 3, *image.canvas.size)
@@ -109,23 +110,23 @@ class Counted(Silent):
 
 
 def test_a_layer_goes_on_where_it_was_stopped(index, monkeypatch):
-    monkeypatch.setattr(synthetic, "BATCH", 3)
-    units, recipe = synthetic.units_of(index, "colour"), Recipe(steps=2)
-    begun = synthetic.synthesized(index, units, recipe, index.loader())
+    monkeypatch.setattr(library, "BATCH", 3)
+    units, recipe = library.units_of(index, "colour"), Recipe(steps=2)
+    begun = library.synthesized(index, units, recipe, index.loader())
     stopped = [next(begun)[0] for _ in range(4)]
     begun.close()
     progress = Counted()
-    made = dict(synthetic.synthesized(index, units, recipe, index.loader(), progress=progress))
+    made = dict(library.synthesized(index, units, recipe, index.loader(), progress=progress))
     assert stopped == units[:4]
     assert set(made) == set(units)
     assert (progress.total, progress.done) == (16, 8)
 
 
 def test_the_settings_are_part_of_what_is_kept(index, monkeypatch):
-    monkeypatch.setattr(spectrum, "PHOTOGRAPHS", 4)
+    monkeypatch.setattr(amplitudes, "PHOTOGRAPHS", 4)
 
     def made(**changes):
-        return synthetic.one(index, Unit("colour", 2), Recipe(steps=2, **changes), index.loader())[0]
+        return library.one(index, Unit("colour", 2), Recipe(steps=2, **changes), index.loader())[0]
 
     found = [made(), made(seed=1), made(objective="channel"), made(method="pixels"), made(size=9), made(method="maco")]
     assert len({image.file for image in found}) == len(found)
@@ -134,21 +135,21 @@ def test_the_settings_are_part_of_what_is_kept(index, monkeypatch):
 
 def test_it_starts_in_a_patch(index):
     recipe = Recipe(steps=1, rate=1e-9, size=31)
-    (image,) = synthetic.one(index, Unit("colour", 0), recipe, index.loader(), start=1)
+    (image,) = library.one(index, Unit("colour", 0), recipe, index.loader(), start=1)
     patch = index.unit("colour:0").top(1)[0]
     assert image.value == pytest.approx(patch.value, rel=0.05)
 
 
 def test_the_spectrum_is_measured_once_and_again_where_it_is_not_sound(index, monkeypatch):
-    monkeypatch.setattr(spectrum, "PHOTOGRAPHS", 4)
-    first = spectrum.of_index(index)
+    monkeypatch.setattr(amplitudes, "PHOTOGRAPHS", 4)
+    first = amplitudes.of_index(index)
     assert first.shape == (3, 224, 113)
     assert first[:, 0, 0].min() > 5 * first[:, 100, 50].max()
-    file = index.directory / "synthetic" / spectrum.FILE
+    file = index.directory / "synthetic" / amplitudes.FILE
     good = file.read_bytes()
     for harm in (good[:-1], b"0" * 32 + good[32:], good[:32] + b"\xff" * (len(good) - 32)):
         file.write_bytes(harm)
-        assert torch.equal(spectrum.of_index(index), first)
+        assert torch.equal(amplitudes.of_index(index), first)
         assert file.read_bytes() == good
 
 

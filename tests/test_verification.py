@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import patchmine
-from patchmine import digests, store
+from patchmine.defaults import Run, Wanted
 from patchmine.models import load_for_index
-from patchmine.request import Run, Silent, Wanted
-from patchmine.verification import verify
+from patchmine.questions.verify import verify
+from patchmine.store import reading as store
+from patchmine.system import digests
+from patchmine.system.progress import Silent
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=6)
 

@@ -13,16 +13,16 @@ from PIL import Image
 from torch import nn
 
 import patchmine
-from patchmine.geometry import Preprocessing
-from patchmine.request import Silent
+from patchmine.fields.field import Preprocessing
 from patchmine.study import known
-from patchmine.study.alike import Alike
-from patchmine.study.photographs import brought, centredness, in_photographs
+from patchmine.study.in_photographs import brought, centredness, in_photographs
+from patchmine.study.instruments.alike import Alike
 from patchmine.study.report import write_report
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Subject, Trial, affordable, plan, price
 from patchmine.study.verdicts import UNMEASURED, corners, in_the_data, periodic, pitch_or_count
 from patchmine.study.why import alike, study, subject_of
+from patchmine.system.progress import Silent
 from patchmine.units import Position, Unit
 
 QUICK = ("--steps", 3, "--seeds", 2, "--canvas", 48, "--budget", 1000)

@@ -8,10 +8,10 @@ import sys
 
 import typer
 
-from patchmine.cli import (
+from patchmine.cli import errors, words
+from patchmine.cli.commands import (
     compare,
     demo,
-    errors,
     fires,
     index,
     info,
@@ -25,7 +25,6 @@ from patchmine.cli import (
     units,
     verify,
     why,
-    words,
 )
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from patchmine.index import Index
+    from patchmine.reading.opened import Index
 
 
 def layers(ctx: Any, incomplete: str) -> list[str]:
@@ -17,7 +17,7 @@ def layers(ctx: Any, incomplete: str) -> list[str]:
 def units(ctx: Any, incomplete: str) -> list[str]:
     """Names, or `LAYER:CHANNEL` once the word has a colon. Control characters are nothing for a shell."""
     from patchmine.errors import PatchmineError
-    from patchmine.printable import printable
+    from patchmine.system.printable import printable
 
     opened = _index(ctx)
     try:
@@ -35,7 +35,7 @@ def _words(index: Index, layer: str | None, canonical: bool) -> Iterator[str]:
 def _index(ctx: Any) -> Index | None:
     """None where there is no index, or it is refused: the shell is no place for an error."""
     from patchmine.errors import PatchmineError
-    from patchmine.index import open_index
+    from patchmine.reading.opened import open_index
 
     try:
         return open_index(ctx.params.get("index"))

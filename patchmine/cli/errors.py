@@ -40,7 +40,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def say(text: str) -> None:
-    from patchmine.printable import printable
+    from patchmine.system.printable import printable
 
     line = printable(" ".join(text.split()))
     print(f"patchmine: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

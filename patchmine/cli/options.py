@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patchmine import request
+from patchmine import defaults
 from patchmine.cli import completion
 
 IndexDir = Annotated[
@@ -99,7 +99,7 @@ Project = Annotated[
     typer.Option(
         "--project",
         metavar="METHOD",
-        help=f"Beside each patch, what in it drives the unit: {', '.join(request.PROJECTIONS)}. Loads the network; "
+        help=f"Beside each patch, what in it drives the unit: {', '.join(defaults.PROJECTIONS)}. Loads the network; "
         "needs the extra 'attribution'.",
         show_default=False,
     ),

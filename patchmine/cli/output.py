@@ -8,11 +8,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from patchmine.printable import printable
-from patchmine.tables import text_table
+from patchmine.reading.tables import text_table
+from patchmine.system.printable import printable
 
 if TYPE_CHECKING:
-    from patchmine.index import Index, IndexedUnit
+    from patchmine.reading.opened import Index, IndexedUnit
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def print_line(text: str) -> None:
 
 def tell_labels(index: Index, units: Iterable[IndexedUnit]) -> None:
     """A line that says so where the labels of these units rest on no more than what the network itself sees."""
-    from patchmine.labels import said
+    from patchmine.labels.of_index import said
 
     about = index.labels.about
     if about["from"] == "predictions" and any(unit.label is not None for unit in units):

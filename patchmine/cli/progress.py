@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from patchmine.reporting import Lines
-from patchmine.request import Progress, Skipped
+from patchmine.system.log import Lines
+from patchmine.system.progress import Progress, Skipped
 
 
 @contextmanager

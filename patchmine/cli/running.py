@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from patchmine.cli.stopping import starting, stoppable
 
 if TYPE_CHECKING:
-    from patchmine.mining import Report
-    from patchmine.request import Progress
+    from patchmine.mining.build import Report
+    from patchmine.system.progress import Progress
 
 
 def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -> None:
     """Do the work, which leaves an index in `directory`, and print what it came to; stopped, say how to go on."""
-    from patchmine import allocator
+    from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
     with starting():
-        import patchmine.mining  # noqa: F401
+        import patchmine.mining.build  # noqa: F401
     try:
         with stoppable():
             from patchmine.cli import progress
@@ -27,7 +27,7 @@ def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -
             with progress.shown() as display:
                 report = work(display)
     except KeyboardInterrupt as interrupt:
-        from patchmine.workspace import Workspace
+        from patchmine.mining.workspace import Workspace
 
         raise type(interrupt)(Workspace(directory).kept() or "nothing had been computed yet") from None
 

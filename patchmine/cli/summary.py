@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from patchmine.cli.output import print_line, print_table
 
 if TYPE_CHECKING:
-    from patchmine.mining import Report
+    from patchmine.mining.build import Report
 
 
 def print_report(report: Report) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchmine.engines import Task, shard_path
-from patchmine.job import Shard
-from patchmine.shardfile import ShardFile, write_shard
-from patchmine.shards import ShardMiner
+from patchmine.mining.miner import ShardMiner
+from patchmine.mining.task import Task
+from patchmine.store.job import Shard
+from patchmine.store.shardfile import ShardFile, shard_path, write_shard
 
 HELP = "local: in this process"
 

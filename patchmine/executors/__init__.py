@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.cuda import OutOfMemoryError
 
 from patchmine.errors import RequestError, nearest
-from patchmine.network import Network, Tap
+from patchmine.networks.network import Network, Tap
 from patchmine.ranking import Float32, Int64
 
 Bound = tuple[Float32, Int64]
@@ -76,7 +76,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def kinds() -> dict[str, ModuleType]:
     """Every kind in this folder, by the name of its file."""
-    return {found.name: import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)}
+    names = [found.name for found in iter_modules(__path__) if found.name[0] != "_"]
+    return {name: import_module(f"{__name__}.{name}") for name in names}
 
 
 def kind(name: str) -> ModuleType:

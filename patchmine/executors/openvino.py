@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
-from patchmine.folding import replica
-from patchmine.network import Network, Tap, last_call, tapped
+from patchmine.executors._reduce import reduce
+from patchmine.networks.folding import replica
+from patchmine.networks.network import Network, Tap, last_call, tapped
+from patchmine.photographs.decode import normalised
 from patchmine.ranking import Int64
-from patchmine.reduction import reduce
 
 HELP = "openvino: OpenVINO on the CPU, with the extra patchmine[openvino]"
 

@@ -10,15 +10,15 @@ from queue import SimpleQueue
 import torch
 from torch import Tensor, nn
 
-from patchmine import allocator
-from patchmine.decode import normalised
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
-from patchmine.folding import folded, replica
-from patchmine.gpu import GpuExecutor
-from patchmine.network import Network, Tap, last_call, run_until, tapped
+from patchmine.executors._gpu import GpuExecutor
+from patchmine.executors._reduce import reduce
+from patchmine.networks.folding import folded, replica
+from patchmine.networks.network import Network, Tap, last_call, run_until, tapped
+from patchmine.photographs.decode import normalised
 from patchmine.ranking import Int64
-from patchmine.reduction import reduce
+from patchmine.system import allocator
 
 HELP = "torch: PyTorch on the CPU or a GPU"
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
+from patchmine.defaults import MODEL
 from patchmine.errors import ModelError, StoreError, nearest
-from patchmine.job import Job
-from patchmine.network import Network
-from patchmine.request import MODEL
+from patchmine.networks.network import Network
+from patchmine.store.job import Job
 
 
 def kinds() -> dict[str, ModuleType]:
     """Every kind in this folder, by the name of its file."""
-    return {found.name: import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)}
+    names = [found.name for found in iter_modules(__path__) if found.name[0] != "_"]
+    return {name: import_module(f"{__name__}.{name}") for name in names}
 
 
 def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True) -> Network:

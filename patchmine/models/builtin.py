@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from patchmine.errors import ModelError
-from patchmine.geometry import Preprocessing
-from patchmine.network import Network, weights_digest
-from patchmine.weights import fill, read_weights
+from patchmine.fields.field import Preprocessing
+from patchmine.models._weights import fill, read_weights
+from patchmine.networks.network import Network, weights_digest
 
 NAMES = ("efficientnet_lite0",)
 HELP = "efficientnet_lite0: the default; 1,000 ImageNet classes, weights from a package, nothing downloaded"
@@ -26,7 +26,7 @@ def claim(spec: str) -> bool:
 def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
     import timm
 
-    from patchmine.classes import imagenet_labels
+    from patchmine.labels.imagenet import imagenet_labels
 
     module = timm.create_model("tf_efficientnet_lite0")
     if weights is not None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from patchmine.errors import ModelError, nearest
-from patchmine.geometry import Preprocessing
-from patchmine.network import Network, weights_digest
-from patchmine.weights import fill, read_weights
+from patchmine.fields.field import Preprocessing
+from patchmine.models._weights import fill, read_weights
+from patchmine.networks.network import Network, weights_digest
 
 CODE = True
 HELP = "path/to/file.py:function: your own; the function returns a torch module, or (module, Preprocessing)"

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
-from patchmine.geometry import Preprocessing
-from patchmine.network import Network, weights_digest
+from patchmine.fields.field import Preprocessing
+from patchmine.networks.network import Network, weights_digest
 from patchmine.sources.shapes import SHAPES
 
 NAMES = ("shapes",)

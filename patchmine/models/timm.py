@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from patchmine.errors import ModelError, nearest
-from patchmine.geometry import Preprocessing
-from patchmine.network import Network, weights_digest
-from patchmine.weights import fill, first_line, never_unpickling, read_weights
+from patchmine.fields.field import Preprocessing
+from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
+from patchmine.networks.network import Network, weights_digest
 
 PREFIX = "timm:"
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")

@@ -10,9 +10,9 @@ from urllib.error import URLError
 import torch
 
 from patchmine.errors import ModelError, nearest
-from patchmine.geometry import Preprocessing
-from patchmine.network import Network, weights_digest
-from patchmine.weights import fill, first_line, never_unpickling, read_weights
+from patchmine.fields.field import Preprocessing
+from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
+from patchmine.networks.network import Network, weights_digest
 
 PREFIX = "torchvision:"
 HELP = "torchvision:NAME[@WEIGHTS]: as in torchvision:resnet50@IMAGENET1K_V2; @random for an untrained network"

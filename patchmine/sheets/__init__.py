@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchmine import request
-from patchmine.comparing import Comparison
+from patchmine import defaults
 from patchmine.errors import RequestError
-from patchmine.firing import Fires
-from patchmine.index import Cropping, Index, IndexedUnit, Patches
-from patchmine.sheets.compare import compare_page
-from patchmine.sheets.fires import fires_page
-from patchmine.sheets.grid import grid_page
+from patchmine.questions.compare import Comparison
+from patchmine.questions.fires import Fires
+from patchmine.questions.similar import Similar
+from patchmine.reading.opened import Cropping, Index, IndexedUnit, Patches
+from patchmine.sheets.layouts.bands import spectrum_page
+from patchmine.sheets.layouts.compare import compare_page
+from patchmine.sheets.layouts.fires import fires_page
+from patchmine.sheets.layouts.grid import grid_page
+from patchmine.sheets.layouts.pairs import pairs_page, zeiler_page
+from patchmine.sheets.layouts.similar import similar_page
+from patchmine.sheets.layouts.strips import strips_page
 from patchmine.sheets.page import Page
-from patchmine.sheets.projected import pairs_page, zeiler_page
-from patchmine.sheets.similar import similar_page
-from patchmine.sheets.spectrum import spectrum_page
-from patchmine.sheets.strips import strips_page
-from patchmine.similarity import Similar
 
 if TYPE_CHECKING:
-    from patchmine.projecting import Projector
+    from patchmine.questions.project import Projector
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -63,7 +63,7 @@ def draw_sheet(
 
 
 def draw_strips(
-    units: Sequence[IndexedUnit], target: Path, *, k: int, crop: str, share: float = request.SHARE
+    units: Sequence[IndexedUnit], target: Path, *, k: int, crop: str, share: float = defaults.SHARE
 ) -> list[str]:
     """Write a sheet with a row of the top k patches for each unit; otherwise as `draw_sheet`."""
     check_target(target)
@@ -73,7 +73,7 @@ def draw_strips(
 
 
 def draw_zeiler(
-    units: Sequence[IndexedUnit], target: Path, projector: Projector, *, crop: str, share: float = request.SHARE
+    units: Sequence[IndexedUnit], target: Path, projector: Projector, *, crop: str, share: float = defaults.SHARE
 ) -> list[str]:
     """Write a sheet with nine projections beside their nine patches for each unit; otherwise as `draw_sheet`."""
     check_target(target)
@@ -90,7 +90,7 @@ def draw_similar(index: Index, found: Similar, target: Path, cropping: Cropping)
     return page.missing
 
 
-def draw_fires(index: Index, found: Fires, target: Path, *, crop: str, share: float = request.SHARE) -> list[str]:
+def draw_fires(index: Index, found: Fires, target: Path, *, crop: str, share: float = defaults.SHARE) -> list[str]:
     """Write a sheet of the units that a photograph drives, beside their best patches; otherwise as `draw_sheet`."""
     check_target(target)
     page = fires_page(index, found, crop=crop, share=share)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from patchmine.index import Index, IndexedUnit
-from patchmine.labels import said
+from patchmine.labels.of_index import said
+from patchmine.reading.opened import Index, IndexedUnit
 
 
 def name_text(unit: IndexedUnit) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import ImageFont
 from PIL.Image import Image
 
-from patchmine.printable import printable
+from patchmine.system.printable import printable
 
 LONGEST = 400
 """Characters, narrow ones, that the widest line of a page could hold."""

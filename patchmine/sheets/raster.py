@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from patchmine.printable import printable
 from patchmine.sheets.page import DPI, Page, font
+from patchmine.system.printable import printable
 
 
 def write_png(page: Page, target: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import PurePath
 from PIL import ImageDraw
 from PIL.Image import Image
 
-from patchmine.crops import View, padding, tile
 from patchmine.errors import PhotographError
-from patchmine.geometry import FieldGroup, ReceptiveField
-from patchmine.index import Cropping, IndexedUnit
-from patchmine.printable import printable
+from patchmine.fields.field import FieldGroup, ReceptiveField
+from patchmine.photographs.crops import View, padding, tile
+from patchmine.reading.opened import Cropping, IndexedUnit
 from patchmine.sheets.page import LONGEST, font
+from patchmine.system.printable import printable
 from patchmine.units import Box, Patch, Position
 
 SLIVER = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchmine.printable import printable
 from patchmine.sheets.page import Page, font_file
+from patchmine.system.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

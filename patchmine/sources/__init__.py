@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from patchmine.errors import SourceError, nearest
-from patchmine.regular import is_there
+from patchmine.system.regular_files import is_there
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """How the names of photographs end, in any case, where files of other kinds lie between them."""
@@ -66,7 +66,7 @@ class Kind(Protocol):
 @cache
 def kinds() -> dict[str, Kind]:
     """Every kind of source by name, in alphabetical order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
     return {name: cast(Kind, importlib.import_module(f"{__name__}.{name}")) for name in names}
 
 

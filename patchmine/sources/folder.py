@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.regular import is_folder, read_whole
 from patchmine.sources import SUFFIXES, Entry, first_folder, is_hidden
+from patchmine.system.regular_files import is_folder, read_whole
 
 HELP = "a folder of photographs (recursive; the first folder level is the class)"
 

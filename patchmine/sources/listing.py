@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.regular import is_folder, is_there, read_text, read_whole
 from patchmine.sources import Entry, beside
+from patchmine.system.regular_files import is_folder, is_there, read_text, read_whole
 
 HELP = "a .txt of paths (one per line), a .csv of path,class"
 

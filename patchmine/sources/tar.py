@@ -17,9 +17,9 @@ from os import fstat
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.regular import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 from patchmine.sources import SUFFIXES, Entry, beside, first_folder, packed_path
-from patchmine.tar_headers import FOLDER, WHY_NOT_COMPRESSED, Member, members
+from patchmine.sources._tar_headers import FOLDER, WHY_NOT_COMPRESSED, Member, members
+from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 
 HELP = "a .tar (several: NAME-{000000..000063}.tar)"
 

@@ -12,8 +12,8 @@ from stat import S_ISLNK
 from typing import TYPE_CHECKING, NamedTuple
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.regular import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 from patchmine.sources import SUFFIXES, Entry, beside, first_folder, packed_path
+from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo

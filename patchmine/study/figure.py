@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchmine.study.peaks import APART
-from patchmine.study.photographs import InPhotographs
+from patchmine.study.in_photographs import InPhotographs
+from patchmine.study.instruments.peaks import APART
 from patchmine.study.trials import Result, Trial
 from patchmine.study.verdicts import UNMEASURED, Verdict
 

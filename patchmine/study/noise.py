@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchmine.decode import normalised
-from patchmine.network import survey
-from patchmine.study.gradients import gradient_power, gradients, phases
-from patchmine.study.photographs import InPhotographs
-from patchmine.study.spectra import STRIDES, Power, mean_power, radial, slope, stride_energy, stride_share
+from patchmine.networks.network import survey
+from patchmine.photographs.decode import normalised
+from patchmine.study.in_photographs import InPhotographs
+from patchmine.study.instruments.gradients import gradient_power, gradients, phases
+from patchmine.study.instruments.spectra import STRIDES, Power, mean_power, radial, slope, stride_energy, stride_share
 from patchmine.study.trials import Result, Subject, Trial
 from patchmine.study.verdicts import UNMEASURED, Verdict
 from patchmine.units import Position

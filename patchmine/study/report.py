@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmine.index import Index
-from patchmine.printable import printable
-from patchmine.shardfile import write_atomically
+from patchmine.reading.opened import Index
 from patchmine.study.figure import page
 from patchmine.study.why import Study, as_dict
+from patchmine.system.atomic import write_atomically
+from patchmine.system.printable import printable
 
 DOCUMENT = "report.json"
 _DPI = 150

@@ -22,19 +22,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from patchmine import digests
-from patchmine.canvas import whole
 from patchmine.errors import PatchmineError, UnitError
-from patchmine.geometry import Preprocessing
+from patchmine.fields.field import Preprocessing
 from patchmine.ranking import Float32
-from patchmine.recipe import Recipe
-from patchmine.shardfile import write_atomically
-from patchmine.study.padding import Mode, check_room, padded
-from patchmine.study.peaks import APART, Peaks, peaks
+from patchmine.study.instruments.padding import Mode, check_room, padded
+from patchmine.study.instruments.peaks import APART, Peaks, peaks
+from patchmine.study.instruments.torus import check_torus
 from patchmine.study.settings import Settings
-from patchmine.study.torus import check_torus
-from patchmine.synthesis import Ascent
-from patchmine.synthetic import DEAD, VERSION
+from patchmine.synthesis.ascent import Ascent
+from patchmine.synthesis.canvas import whole
+from patchmine.synthesis.library import DEAD, VERSION
+from patchmine.synthesis.recipe import Recipe
+from patchmine.system import digests
+from patchmine.system.atomic import write_atomically
 
 
 @dataclass(frozen=True, order=True)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from patchmine.ranking import Float32
-from patchmine.study.alike import Alike, among, patches
-from patchmine.study.counting import Estimate, exponent, ratio, ratio_over
-from patchmine.study.peaks import APART, Peaks, peaks, period, scrambled
-from patchmine.study.photographs import InPhotographs
+from patchmine.study.in_photographs import InPhotographs
+from patchmine.study.instruments.alike import Alike, among, patches
+from patchmine.study.instruments.counting import Estimate, exponent, ratio, ratio_over
+from patchmine.study.instruments.peaks import APART, Peaks, peaks, period, scrambled
 from patchmine.study.trials import Result, Subject, Trial
 
 UNMEASURED = "not measured"

@@ -10,22 +10,22 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from patchmine import request
+from patchmine import defaults
 from patchmine.errors import PatchmineError, RequestError, UnitError
-from patchmine.index import Index
-from patchmine.network import Network
-from patchmine.request import Progress
-from patchmine.shardfile import write_atomically
-from patchmine.study.alike import Alike, responses
+from patchmine.networks.network import Network
+from patchmine.reading.opened import Index
+from patchmine.study.in_photographs import InPhotographs, in_photographs
+from patchmine.study.instruments.alike import Alike, responses
+from patchmine.study.instruments.padding import padded
+from patchmine.study.instruments.peaks import APART
+from patchmine.study.instruments.torus import stride
 from patchmine.study.noise import Noise, noise, unmeasured
-from patchmine.study.padding import padded
-from patchmine.study.peaks import APART
-from patchmine.study.photographs import InPhotographs, in_photographs
 from patchmine.study.settings import Settings
-from patchmine.study.torus import stride
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, affordable, plan, price, step_seconds
 from patchmine.study.verdicts import Verdict, conclusion, counted, endless, reference, verdicts
-from patchmine.synthetic import VERSION
+from patchmine.synthesis.library import VERSION
+from patchmine.system.atomic import write_atomically
+from patchmine.system.progress import Progress, Silent
 from patchmine.units import Position, Unit
 
 CELLS = "trials"
@@ -60,7 +60,7 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
     field = index.field(unit.layer)
     native = min(field.input)
     seen = field.group(unit.channel).seen(Position(field.grid[0] // 2, field.grid[1] // 2))
-    effective = field.effective_size(request.SHARE)
+    effective = field.effective_size(defaults.SHARE)
     side = min(max(seen.width, seen.height), effective or native, native)
     of_field = field.group(unit.channel).stride
     step, fixed = _stride(network, unit.layer, max(of_field) if of_field and min(of_field) else native)
@@ -105,7 +105,7 @@ def study(
     What is done is kept in `folder`; the same call goes on from there and then keeps to the plan that it began with.
     Raises UnitError for a unit that never fires.
     """
-    settings, shown = settings or Settings(), progress or request.Silent()
+    settings, shown = settings or Settings(), progress or Silent()
     began = perf_counter()
     found = index.unit(unit)
     if found.statistics.maximum <= 0:

@@ -1,0 +1,55 @@
+"""`patchmine demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LAYERS = ("blocks.1", "blocks.2", "blocks.3")
+EACH, K = 2, 8
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where photographs, index and sheets go.")
+    ] = Path("out/demo"),
+    imagenette: Annotated[
+        bool, typer.Option("--imagenette", help="Fetch Imagenette and do it on its 13,394 photographs.")
+    ] = False,
+) -> None:
+    """The whole way on real photographs: collect them, index, ask, draw a contact sheet.
+
+    Example: `patchmine demo -o out/demo`
+    """
+    from patchmine import defaults
+    from patchmine.cli import progress
+    from patchmine.cli import samples as photographs
+    from patchmine.mining.build import build_index
+    from patchmine.questions.highlights import telling_units
+    from patchmine.reading.opened import Cropping, open_index
+    from patchmine.sheets import draw_sheet, draw_strips
+
+    out.mkdir(parents=True, exist_ok=True)
+    folder, index_dir = (out / name for name in (("imagenette",) * 2 if imagenette else ("photographs",) * 2))
+    index_dir = index_dir.with_suffix(".patchmine")
+    count = (photographs.fetch_imagenette if imagenette else photographs.collect_photographs)(folder)
+    print(f"{count} photographs in {folder}" if imagenette else photographs.tell_photographs())
+    with progress.shown() as display:
+        report = build_index(folder, index_dir, progress=display)
+    print(f"{report.images} photographs indexed in {index_dir}")
+
+    index = open_index(index_dir)
+    units = telling_units(index, LAYERS, EACH)
+    for unit in units:
+        best = unit.top(3)
+        named = ", ".join(patch.class_name or Path(patch.image).name for patch in best)
+        print(f"{unit.unit!s:14} {best[0].value:6.2f}  {named}")
+    strips, single = out / "sheet.png", out / f"{str(units[-1].unit).replace(':', '_')}.png"
+    draw_strips(units, strips, k=K, crop="auto")
+    cropping = Cropping(index.crop(units[-1].unit, "auto"), defaults.SHARE)
+    draw_sheet(units[-1], units[-1].top(9), single, pick="top", cropping=cropping)
+    print(f"the top {K} of each: {strips}")
+    print(f"one unit alone:    {single}")
+    print(f"go on: patchmine top -i {index_dir} --unit {units[-1].unit} -o sheet.pdf")

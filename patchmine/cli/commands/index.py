@@ -1,0 +1,140 @@
+"""`patchmine index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchmine.cli import options
+from patchmine.defaults import Run, Wanted
+from patchmine.system.progress import Progress
+
+if TYPE_CHECKING:
+    from patchmine.mining.build import Report
+
+WANTED, RUN = Wanted(), Run()
+DIR = "DIR"
+
+
+def index(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of photographs, a .tar or .zip, several as 'NAME-{000..063}.tar', a list of paths "
+            "(.txt, or .csv with path,class), or shapes:N for drawn ones.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar=DIR,
+            help="The index. Default: SOURCE-NAME.patchmine here.",
+            show_default=False,
+        ),
+    ] = None,
+    model: options.Model = WANTED.model,
+    weights: options.Weights = WANTED.weights,
+    layer_patterns: options.Layers = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Classes: a CSV of PATH,CLASS, or ImageNet's val.txt or validation_ground_truth.txt.",
+            show_default=False,
+        ),
+    ] = WANTED.labels,
+    keep: Annotated[int, typer.Option("--keep", help="Patches of each unit kept with their vectors.")] = WANTED.keep,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="Only the first N photographs.", show_default=False),
+    ] = WANTED.limit,
+    shard_size: Annotated[
+        int, typer.Option("--shard-size", metavar="N", help="Photographs between two commits to disk.")
+    ] = WANTED.shard_size,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", help="Photographs at once. Default: calibrated.", show_default=False),
+    ] = WANTED.batch_size,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", help="Threads of one batch. Default: calibrated.", show_default=False),
+    ] = WANTED.threads,
+    workers: options.Workers = RUN.workers,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="D", help="cpu or cuda. Default: cuda where there is one.", show_default=False
+        ),
+    ] = WANTED.device,
+    precision: Annotated[str, typer.Option("--precision", metavar="P", help="fp32, bf16 or fp16.")] = WANTED.precision,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            "--executor",
+            metavar="E",
+            help="What computes a batch: torch or openvino. Default: torch for a short job, else the faster one.",
+            show_default=False,
+        ),
+    ] = WANTED.executor,
+    no_calibrate: Annotated[
+        bool, typer.Option("--no-calibrate", help="Do not try settings before a long job; take the usual ones.")
+    ] = not RUN.calibrate,
+    engine: Annotated[str, typer.Option("--engine", help="Where shards are computed: local.")] = RUN.engine,
+    no_table: Annotated[
+        bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
+    ] = not WANTED.table,
+    field: options.Field = WANTED.field,
+    view: Annotated[
+        str, typer.Option("--view", help="crop: the middle; pad: the whole picture, padded; whole: in its own size.")
+    ] = WANTED.view,
+    fresh: options.Fresh = RUN.fresh,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Bring a finished index up to date: photographs that came or went.")
+    ] = RUN.extend,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A photograph that cannot be read is an error.")
+    ] = RUN.strict,
+    json: options.Json = False,
+) -> None:
+    """Index the photographs of SOURCE: where each unit fires hardest in each of them, and how hard.
+
+    Killed at any moment, the same command goes on where it was. When photographs have come or gone since it was
+    finished, `--extend` computes the new ones and lets the others leave.
+
+    Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
+    """
+    from patchmine.cli.running import carry_out
+    from patchmine.sources import open_source
+
+    directory = out or Path(f"{open_source(source).name}.patchmine")
+    wanted = Wanted(
+        model,
+        weights,
+        tuple(layer_patterns or ()),
+        labels,
+        keep,
+        limit,
+        shard_size,
+        batch_size,
+        device,
+        precision,
+        executor,
+        threads,
+        not no_table,
+        field,
+        view,
+    )
+    run = Run(engine, workers, not no_calibrate, fresh, extend, strict)
+
+    def work(display: Progress) -> Report:
+        from patchmine.mining.build import build_index
+
+        return build_index(source, directory, wanted, run, display)
+
+    carry_out(work, directory, json)

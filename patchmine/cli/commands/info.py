@@ -1,0 +1,34 @@
+"""`patchmine info`."""
+
+from __future__ import annotations
+
+from patchmine.cli import options
+
+
+def info(index: options.IndexDir = None, json: options.Json = False) -> None:
+    """What an index holds and how it was made.
+
+    Example: `patchmine info -i imagenet-val.patchmine`
+    """
+    from patchmine.cli.output import print_json, print_line
+    from patchmine.cli.summary import print_layers
+    from patchmine.labels.of_index import said
+    from patchmine.reading.opened import open_index
+
+    opened = open_index(index)
+    if json:
+        print_json({"index": opened.name, **opened.manifest})
+        return
+    manifest, job = opened.manifest, opened.manifest["job"]
+    print_line(f"{opened.name}: {manifest['images']} photographs, {sum(opened.layers.values())} units")
+    print_line(f"source     {job['source']}")
+    print_line(f"model      {job['model']} ({job['executor']}, {job['device']}, {job['precision']})")
+    print_line(
+        f"kept       top {job['keep']} of each unit" + (" and the whole table" if job["table"] else "; no table")
+    )
+    about = opened.labels.about
+    share = f" ({about['units']} units have one)" if "units" in about else ""
+    print_line(f"labels     {said(about)}{share}")
+    took = f"{manifest['seconds']:.0f} s, " if "seconds" in manifest else ""
+    print_line(f"made in    {took}by patchmine {manifest['versions']['patchmine']}")
+    print_layers(manifest)

@@ -1,0 +1,161 @@
+"""`patchmine layers` and `patchmine rf`: what could be indexed, and what each layer sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from patchmine import defaults
+from patchmine.cli import options
+
+if TYPE_CHECKING:
+    from patchmine.fields.exact import FieldKind
+    from patchmine.fields.field import FieldGroup, ReceptiveField
+
+
+def layers(model: options.Model = defaults.MODEL, json: options.Json = False) -> None:
+    """The layers of a network that could be indexed; the default ones are marked.
+
+    Example: `patchmine layers --model torchvision:resnet18`
+    """
+    from patchmine import models
+    from patchmine.cli.output import print_json, print_table
+    from patchmine.networks.layers import choose, trace
+
+    network = models.load(model, pretrained=False)
+    calls = {call.layer: call for call in trace(network)}
+    if json:
+        listed = [{"layer": c.layer, "channels": c.channels, "grid": list(c.grid)} for c in calls.values()]
+        print_json({"model": model, "layers": listed})
+        return
+    chosen = choose(network, ())
+    print_table(
+        [
+            (
+                c.layer,
+                type(c.module).__name__,
+                c.channels,
+                "x".join(map(str, c.grid)),
+                "default" if c.layer in chosen else "",
+            )
+            for c in calls.values()
+        ],
+        ["layer", "module", "channels", "grid", ""],
+    )
+
+
+def rf(
+    model: options.Model = defaults.MODEL,
+    layer_patterns: options.Layers = None,
+    field: options.Field = defaults.FIELDS[0],
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="HxW", help="Another input size than the network's own.", show_default=False),
+    ] = None,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            "-i",
+            "--index",
+            metavar="DIR",
+            help="Show what this index holds, effective sizes among it, instead of computing.",
+            show_default=False,
+        ),
+    ] = None,
+    share: options.Share = defaults.SHARE,
+    json: options.Json = False,
+) -> None:
+    """What each layer sees of the input: exact receptive fields, in input pixels.
+
+    The table gives size and stride (vertical x horizontal) of the unclipped fields, the padding (top+bottom x
+    left+right) that the first and the last one hold, and the share of positions whose field lies wholly inside the
+    input. With an index there is the effective size too: the box that holds most of the gradient's energy.
+
+    Example: `patchmine rf --model torchvision:resnet50 --layers 'layer?'`
+    """
+    from patchmine.cli.output import print_json, print_table
+    from patchmine.errors import RequestError, nearest
+
+    if field not in defaults.FIELDS:
+        raise RequestError(f"there is no --field {field!r}{nearest(field, defaults.FIELDS)}")
+    if index is None:
+        model, fields = _computed(model, layer_patterns or (), field, size)
+    elif size is not None or model != defaults.MODEL or field != defaults.FIELDS[0]:
+        raise RequestError("--index shows what was indexed: leave out --model, --size and --field")
+    else:
+        model, fields = _stored(index, layer_patterns or ())
+    if json:
+        layers = [found.as_dict() | {"effective_size": found.effective_size(share)} for found in fields]
+        print_json({"model": model, "input": list(fields[0].input), "layers": layers})
+        return
+    print_table(
+        [
+            (
+                found.layer,
+                f"{group.channels[0]}-{group.channels[1] - 1}",
+                "x".join(map(str, found.grid)),
+                found.status + (", local" if found.local else ""),
+                *("x".join(map(str, pair)) if pair else None for pair in (group.size, group.stride)),
+                _padding(group, found),
+                f"{found.inside(group):.0%}",
+                found.effective_size(share),
+            )
+            for found in fields
+            for group in found.groups
+        ],
+        ["layer", "channels", "grid", "status", "size", "stride", "padding", "inside", "effective"],
+    )
+
+
+def _computed(model: str, patterns: Sequence[str], field: str, size: str | None) -> tuple[str, list[ReceptiveField]]:
+    """The fields of a network's layers, from its structure alone."""
+    from patchmine import models
+    from patchmine.fields.exact import receptive_fields
+    from patchmine.networks.layers import choose
+
+    network = models.load(model, pretrained=False)
+    input_size = network.preprocessing.crop if size is None else _parsed(size)
+    chosen = choose(network, patterns)
+    fields = receptive_fields(network.module, input_size, chosen, field=cast("FieldKind", field))
+    return model, list(fields.values())
+
+
+def _stored(directory: Path, patterns: Sequence[str]) -> tuple[str, list[ReceptiveField]]:
+    """The fields that an index holds, for the nominal input size."""
+    from fnmatch import fnmatchcase
+
+    from patchmine.errors import RequestError, nearest
+    from patchmine.reading.opened import open_index
+
+    index = open_index(directory)
+    for pattern in patterns:
+        if not any(fnmatchcase(layer, pattern) for layer in index.layers):
+            raise RequestError(f"no layer of {index.name} fits {pattern!r}{nearest(pattern, index.layers)}")
+    wanted = patterns or ["*"]
+    chosen = [layer for layer in index.layers if any(fnmatchcase(layer, pattern) for pattern in wanted)]
+    return index.manifest["job"]["model"], [index.field(layer) for layer in chosen]
+
+
+def _padding(group: FieldGroup, field: ReceptiveField) -> str | None:
+    """top+bottom x left+right; None where the fields have no regular form."""
+    from patchmine.units import Position
+
+    if group.offset is None:
+        return None
+    first, last = group.whole(Position(0, 0)), group.whole(Position(field.grid[0] - 1, field.grid[1] - 1))
+    height, width = field.input
+    sides = (-first.top, last.bottom - height, -first.left, last.right - width)
+    top, bottom, left, right = (max(side, 0) for side in sides)
+    return f"{top}+{bottom}x{left}+{right}"
+
+
+def _parsed(size: str) -> tuple[int, int]:
+    from patchmine.errors import RequestError
+
+    height, cross, width = size.partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise RequestError(f"{size!r} is no size: write HEIGHTxWIDTH, as in --size 224x224")
+    return int(height), int(width)

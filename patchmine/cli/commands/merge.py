@@ -1,0 +1,42 @@
+"""`patchmine merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchmine.cli import options
+from patchmine.defaults import Run
+from patchmine.system.progress import Progress
+
+if TYPE_CHECKING:
+    from patchmine.mining.build import Report
+
+RUN = Run()
+
+
+def merge(
+    indexes: Annotated[list[Path], typer.Argument(metavar="INDEX...", help="Two or more indexes of the same job.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The index of all of them.")],
+    dedupe: Annotated[
+        bool, typer.Option("--dedupe", help="Of a photograph in several of them, keep the first by path.")
+    ] = False,
+    weights: options.Weights = None,
+    workers: options.Workers = RUN.workers,
+    fresh: options.Fresh = RUN.fresh,
+    json: options.Json = False,
+) -> None:
+    """Make one index of several of the same job over different photographs: what one run over all would have made.
+
+    Example: `patchmine merge one.patchmine two.patchmine -o both.patchmine`
+    """
+    from patchmine.cli.running import carry_out
+
+    def work(display: Progress) -> Report:
+        from patchmine.mining.merge import merge_indexes
+
+        return merge_indexes(indexes, out, dedupe, weights, Run(workers=workers, fresh=fresh), display)
+
+    carry_out(work, out, json)

@@ -1,0 +1,102 @@
+"""`patchmine units`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from patchmine.cli import options
+
+if TYPE_CHECKING:
+    from patchmine.reading.opened import Index
+
+KEYS = ("max", "mean", "positive", "tied", "auroc", "facets", "name", "label")
+
+
+def units(
+    layer: options.Layer = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            "--match",
+            metavar="PATTERN",
+            help="A shell pattern over names and LAYER:CHANNEL.",
+            show_default=False,
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="PATTERN", help="A shell pattern over labels.", show_default=False),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="KEY",
+            help=f"By {', '.join(KEYS)}; numbers descending.",
+            show_default=False,
+        ),
+    ] = None,
+    facets: Annotated[
+        bool, typer.Option("--facets", help="Also how many different things the top patches of each unit show.")
+    ] = False,
+    index: options.IndexDir = None,
+    json: options.Json = False,
+    csv: options.Csv = False,
+) -> None:
+    """What is in the index, unit by unit.
+
+    Example: `patchmine units --layer blocks.6 --label dog --sort auroc`
+    """
+    if facets or sort == "facets":
+        # Thousands of small matrices: threads of BLAS bring nothing, and cost ten times as much on busy cores. It
+        # reads this when numpy is loaded.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    from patchmine.cli.output import print_csv, print_json, print_line, print_table
+    from patchmine.errors import RequestError, nearest
+    from patchmine.labels.of_index import said
+    from patchmine.reading.answers import unit_row, worded
+    from patchmine.reading.opened import open_index
+
+    if json and csv:
+        raise RequestError("--json and --csv exclude each other: give one of them")
+    if sort is not None and sort not in KEYS:
+        raise RequestError(f"cannot sort by {sort!r}{nearest(sort, KEYS)}")
+    opened = open_index(index)
+    found = [unit.summary() for unit in opened.units(layer, match, label)]
+    if not found and label is not None:
+        known = {unit.label or "" for unit in opened.units(layer)} - {""}
+        raise RequestError(f"no unit has the label {label!r}{nearest(label, known)}")
+    if not found:
+        raise RequestError(f"no unit fits {match!r}; a pattern such as '*_41*' or 'blocks.6:*' does")
+    if facets or sort == "facets":
+        _add_facets(opened, found)
+    if sort is not None:
+        _sort(found, sort)
+    if json:
+        print_json({"index": opened.name, "labels": opened.labels.about, "units": found})
+    elif csv:
+        print_csv([worded(unit) for unit in found], list(found[0]))
+    else:
+        rows = [unit_row(unit) for unit in found]
+        print_table([list(row.values()) for row in rows], list(rows[0]))
+        print_line(f"labels: {said(opened.labels.about)}")
+
+
+def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
+    from patchmine.questions.facets import facets
+
+    counts = {layer: facets(index.store, layer) for layer in {unit["layer"] for unit in units}}
+    for unit in units:
+        unit["facets"] = int(counts[unit["layer"]][unit["channel"]])
+
+
+def _sort(units: list[dict[str, Any]], key: str) -> None:
+    """Numbers descending, words ascending, what has none last."""
+    if key in ("name", "label"):
+        units.sort(key=lambda unit: (unit[key] is None, unit[key] or ""))
+    else:
+        units.sort(key=lambda unit: -float("inf") if unit[key] is None else unit[key], reverse=True)

@@ -1,0 +1,145 @@
+"""`patchmine verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchmine import defaults
+from patchmine.cli import options
+from patchmine.defaults import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchmine.questions.verify import Finding
+    from patchmine.reading.opened import Index
+
+UNITS, K = 16, 5
+RUN = Run()
+
+
+def verify(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every photograph and all its activations, not a sample.")
+    ] = False,
+    crops: Annotated[bool, typer.Option("--crops", help="Feed crops alone back through the network instead.")] = False,
+    units: Annotated[
+        int, typer.Option("--units", metavar="N", help="With --crops: units of each layer, drawn at random.")
+    ] = UNITS,
+    k: Annotated[int, typer.Option("-k", metavar="K", help="With --crops: patches of each unit.")] = K,
+    share: options.Share = defaults.SHARE,
+    seed: Annotated[int, typer.Option("--seed", help="For what is drawn at random.")] = 0,
+    model: options.ModelOfIndex = None,
+    weights: options.Weights = None,
+    workers: options.Workers = RUN.workers,
+    index: options.IndexDir = None,
+    source: options.Moved = None,
+    json: options.Json = False,
+) -> None:
+    """Check an index: its files, its rankings, its photographs, and a sample of its activations, computed again.
+
+    Says what is proved and what is not, and ends with 1 where something is wrong. With `--crops` instead: which share
+    of its activation does a patch keep when the network sees the crop alone, on a grey background, at its place and
+    scale? That is the honest measure of a crop.
+
+    Example: `patchmine verify -i imagenet-val.patchmine --all`
+    """
+    from patchmine.errors import RequestError
+    from patchmine.reading.opened import open_index
+
+    if units < 1 or k < 1:
+        raise RequestError("--units and -k count from 1: nothing would be verified")
+    opened = open_index(index, source)
+    if crops:
+        _crops(opened, model, weights, units, k, share, seed, json)
+    else:
+        _whole(opened, model, weights, everything, seed, Run(workers=workers), json)
+
+
+def _whole(
+    index: Index, model: str | None, weights: Path | None, everything: bool, seed: int, run: Run, json: bool
+) -> None:
+    from patchmine.cli.output import print_json
+    from patchmine.cli.progress import shown
+    from patchmine.errors import StoreError
+    from patchmine.models import load_for_index
+    from patchmine.questions.verify import verify as checks
+
+    findings: list[Finding] = []
+    with shown() as display:
+        load = lambda: load_for_index(index.job, model, weights)  # noqa: E731
+        for finding in checks(index, load, everything=everything, seed=seed, run=run, progress=display):
+            findings.append(finding)
+            if not json:
+                _print(finding)
+    wrong = [finding.check for finding in findings if finding.wrong]
+    if json:
+        print_json({"index": index.name, "ok": not wrong, "checks": [finding.as_dict() for finding in findings]})
+    else:
+        _conclude(findings)
+    if wrong:
+        photographs = set(wrong) <= {"photographs"}
+        way = ("bring the photographs back, or " if photographs else "") + "build it with --fresh"
+        raise StoreError(f"{index.name}: {len(wrong)} of {len(findings)} checks failed ({', '.join(wrong)}); {way}")
+
+
+def _print(finding: Finding) -> None:
+    from patchmine.cli.output import print_line
+
+    print_line(f"{'FAILED' if finding.wrong else 'ok':7} {finding.check:12} {finding.compared}")
+    for text in finding.wrong[:10]:
+        print_line(f"{'':20} - {text}")
+    if len(finding.wrong) > 10:
+        print_line(f"{'':20} - and {len(finding.wrong) - 10} more: --json lists all")
+
+
+def _conclude(findings: Sequence[Finding]) -> None:
+    from patchmine.cli.output import print_line
+
+    if not any(finding.wrong for finding in findings):
+        print_line(
+            "proved: nothing of this index has changed since it was made, and what was computed again is the same"
+        )
+    for finding in findings:
+        if finding.unproved:
+            print_line(f"not proved: {finding.unproved}")
+    print_line("not proved: that nobody edited index and checksums alike where nothing was computed again")
+
+
+def _crops(
+    index: Index, model: str | None, weights: Path | None, units: int, k: int, share: float, seed: int, json: bool
+) -> None:
+    from patchmine.cli.output import print_json, print_table
+    from patchmine.cli.progress import shown
+    from patchmine.models import load_for_index
+
+    network = load_for_index(index.job, model, weights)
+
+    from patchmine.questions.retained import CROPS, retained, summary
+
+    drawn = sum(min(units, channels) for channels in index.layers.values())
+    with shown() as display:
+        display.begin(drawn * min(k, len(index)) * len(CROPS), 0, "crops")
+        found = retained(index, network, units=units, k=k, share=share, seed=seed, advance=display.advance)
+    if json:
+        shares = [
+            {"layer": e.unit.layer, "channel": e.unit.channel, "crop": e.crop, "retained": e.shares.tolist()}
+            for e in found
+        ]
+        print_json({"index": index.name, "share": share, "layers": summary(found), "units": shares})
+        return
+    print(f"activation retained by a crop alone, {units} units of each layer, top {k}; erf: {share:.0%} of the energy")
+    print_table(
+        [
+            (row["layer"], row["crop"], row["patches"], *(_percent(row[key]) for key in ("median", "p10")))
+            for row in summary(found)
+        ],
+        ["layer", "crop", "patches", "median", "10th percentile"],
+    )
+
+
+def _percent(number: float | None) -> str | None:
+    return None if number is None else f"{number:.0%}"

@@ -1,0 +1,63 @@
+"""What one can ask for, with the defaults: their only home. Standard library only, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MODEL = "efficientnet_lite0"
+K = 25
+PICKS = ("top", "bottom", "random", "quantile:Q", "spectrum", "facets")
+CROPS = ("rf", "erf", "image", "auto")
+FIELDS = ("local", "full")
+VIEWS = ("crop", "pad", "whole")
+"""What of a photograph the network sees: the middle, as it was trained; all of it, with padding around; or all of it in
+its own size."""
+PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
+PROJECTION = "guided"
+"""On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
+LAYOUTS = ("strip", "zeiler")
+SHARE = 0.95
+"""The part of the gradient's energy that the box of an effective receptive field holds."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be indexed; with the source and the network it becomes the job."""
+
+    model: str = MODEL
+    weights: Path | None = None
+    layers: tuple[str, ...] = ()
+    labels: Path | None = None
+    keep: int = 100
+    limit: int | None = None
+    shard_size: int = 128
+    batch_size: int | None = None
+    device: str | None = None
+    precision: str = "fp32"
+    executor: str | None = None
+    threads: int | None = None
+    """Of one batch. What is None here is found by a short calibration, or by rule where that is not worth it."""
+    table: bool = True
+    field: str = FIELDS[0]
+    """Whether what a gate saw counts: `local` holds gates constant, `full` does not."""
+    view: str = VIEWS[0]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How it is computed; none of it can change a byte of the result."""
+
+    engine: str = "local"
+    workers: int = field(
+        default_factory=lambda: (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        )
+    )
+    """Threads, each of which decodes and computes."""
+    calibrate: bool = True
+    fresh: bool = False
+    extend: bool = False
+    """Whether a finished index may be brought up to date with photographs that came and went."""
+    strict: bool = False

@@ -1,0 +1,93 @@
+"""Batches computed by torch on an NVIDIA GPU: one thread queues all work there, and does not wait for it."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.backends import cudnn
+
+from patchmine.executors import Bound, Reduced
+from patchmine.executors._reduce import Reducing
+from patchmine.networks.folding import folded
+from patchmine.networks.network import Network, Tap, last_call, run_until, tapped
+from patchmine.photographs.decode import normalised
+from patchmine.ranking import Int64
+
+_IN_FLIGHT = 3
+"""Batches whose maps are on the GPU at once: one computes, one waits for it, of one the vectors are fetched."""
+
+
+@cache
+def queuing() -> ThreadPoolExecutor:
+    """The thread that queues. torch keeps cuDNN's plans per thread, and making those of a network takes seconds: with
+    a pass in each of 16 threads, a minute went by before the first batch was through."""
+    return ThreadPoolExecutor(1, "gpu")
+
+
+class GpuExecutor:
+    """Runs the network up to its last tapped layer; pixels in, and what is kept of them out, through pinned memory.
+
+    `run` is called from many threads, each with a batch of its own. Queuing a batch takes a small part of the time that
+    computing it takes, so the GPU always has the next batch at hand. A batch is waited for twice: for the maxima, since
+    which vectors are wanted follows from them, and for the vectors.
+    """
+
+    def __init__(self, network: Network, taps: tuple[Tap, ...], device: torch.device, precision: torch.dtype) -> None:
+        module = copy.deepcopy(folded(network.module, taps, network.blank()))  # the original stays where it is
+        self.module = module.to(device).to(memory_format=torch.channels_last)
+        self.taps, self.device, self.precision = taps, device, precision
+        self.preprocessing = network.preprocessing
+        self.in_flight = threading.BoundedSemaphore(_IN_FLIGHT)
+
+    def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
+        pinned = pixels.pin_memory()
+
+        def maxima(layers: dict[str, Reducing]) -> None:
+            batch = normalised(pinned.to(self.device, non_blocking=True), self.preprocessing)
+            self.forward(batch.contiguous(memory_format=torch.channels_last), self._taps(layers))
+
+        def vectors(layers: dict[str, Reducing]) -> None:
+            for name, layer in layers.items():
+                layer.queue_vectors(images, bounds[name])
+
+        with self.in_flight:
+            layers: dict[str, Reducing] = {}
+            self._wait_for(maxima, layers)
+            self._wait_for(vectors, layers)
+            return {name: layer.reduced() for name, layer in layers.items()}
+
+    def forward(self, batch: Tensor, taps: Mapping[str, Callable[[Tensor], None]]) -> None:
+        """Queue one pass, float32 (N, 3, height, width) on the device, and return before it is done; from `queuing`.
+
+        Convolutions are as precise as was asked for: cuDNN's default is TF32, with 10 of float32's 23 bits.
+        """
+        exact = cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        half = torch.autocast("cuda", self.precision, enabled=self.precision is not torch.float32)
+        with exact, half, tapped(self.module, taps):
+            run_until(self.module, batch, self.taps[-1].layer, self.taps[-1].calls)
+
+    def _taps(self, layers: dict[str, Reducing]) -> dict[str, Callable[[Tensor], None]]:
+        """Taps that put the reduction of each layer, under way, into `layers`."""
+
+        def tap(tap: Tap) -> Callable[[Tensor], None]:
+            return last_call(tap, lambda out: layers.__setitem__(tap.layer, Reducing.queued(tap.layout.grid_of(out))))
+
+        return {each.layer: tap(each) for each in self.taps}
+
+    def _wait_for(self, work: Callable[[dict[str, Reducing]], None], layers: dict[str, Reducing]) -> None:
+        """Have `work` queued on the layers, and wait, without taking a core, until the GPU has done it."""
+
+        def queue() -> torch.cuda.Event:
+            with torch.cuda.device(self.device), torch.inference_mode():
+                work(layers)
+                arrived = torch.cuda.Event(blocking=True)
+                arrived.record()
+            return arrived
+
+        queuing().submit(queue).result().synchronize()

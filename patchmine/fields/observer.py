@@ -1,0 +1,333 @@
+"""A network watched while it runs: every operator's reach is worked out beside its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from patchmine.fields.calls import Call, NoRuleError, Seen, Unknown, constant, tensors_in
+from patchmine.fields.reach import INF, PLANES, Reach, compact, expanded
+from patchmine.fields.rules import rule_for
+
+# These change what a tensor shows of its memory, and nothing in the memory.
+RESHAPING = frozenset(
+    "aten::" + name
+    for name in ("as_strided", "as_strided_", "squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_")
+)
+
+
+class _Memory:
+    """What is known of one storage: the reach of the tensor last written to it, and that tensor's place in it."""
+
+    __slots__ = ("__weakref__", "place", "seen", "version")
+
+    def __init__(self, place: _Place, seen: Seen) -> None:
+        self.place = place
+        self.seen = seen
+        self.version = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a tensor lies in its storage, in elements; `room` is the length of the storage."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    room: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> _Place:
+        room = tensor.untyped_storage().nbytes() // tensor.element_size()
+        return cls(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), room)
+
+    def fills_its_room(self) -> bool:
+        """Whether it covers every element of the storage, each once."""
+        expected = 1
+        for stride, length in sorted((s, n) for s, n in zip(self.stride, self.size, strict=True) if n > 1):
+            if stride != expected:
+                return False
+            expected *= length
+        return expected == self.room and self.offset == 0
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one tensor, as of a version of its memory; -1 for not yet."""
+
+    memory: _Memory
+    seen: Seen
+    version: int
+
+
+# Ways out of torch that no operator takes.
+ESCAPES = frozenset(["numpy", "tolist", "__array__", "__dlpack__", "data_ptr"])
+
+
+class _Escapes(TorchFunctionMode):
+    """Tells an observer of values that the network takes out of torch's sight."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()
+        self.observer = observer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in ESCAPES and args and isinstance(args[0], Tensor) and self.observer.seen_by(args[0]) is not None:
+            self.observer.decides(f"Tensor.{name}")
+        return func(*args, **(kwargs or {}))
+
+
+class Observer(TorchDispatchMode):
+    """While it is entered, the reach of every tensor computed from `source` can be asked for.
+
+    Views share their memory with their base, so what is written in place through one of them is seen by all.
+    What has no rule becomes Unknown and is passed on; so does everything after a decision that the network takes
+    by looking at a value. `layer` is the innermost module that runs, for messages, and `own` is true while an
+    error would be this module's, not the network's.
+    """
+
+    def __init__(self, source: Tensor, reach: Reach) -> None:
+        super().__init__()
+        self.layer = ""
+        self.own = False
+        self._decided: Unknown | None = None
+        self._known = WeakTensorKeyDictionary()
+        self._memories: WeakValueDictionary[int, _Memory] = WeakValueDictionary()
+        self._learn(source, reach)
+
+    @property
+    def here(self) -> str:
+        return f"layer {self.layer!r}" if self.layer else "its forward"
+
+    @contextmanager
+    def following(self, modules: dict[str, nn.Module]) -> Iterator[None]:
+        """Observe what these modules do for as long as the block lasts, and keep `layer` up to date."""
+        outer: list[str] = []
+        handles = []
+
+        def enter(name: str) -> Callable[..., None]:
+            def note(*_: object) -> None:
+                outer.append(self.layer)
+                self.layer = name
+
+            return note
+
+        def leave(*_: object) -> None:
+            self.layer = outer.pop()
+
+        try:
+            for name, part in modules.items():
+                if name:
+                    handles.append(part.register_forward_pre_hook(enter(name)))
+                    handles.append(part.register_forward_hook(leave))
+            with self, _Escapes(self):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def decides(self, func: object) -> None:
+        """From here on nothing is known: the network has looked at a value."""
+        self._decided = Unknown(f"{self.here} looks at a value ({func}), so the fields may depend on the picture")
+
+    def seen_by(self, tensor: Tensor) -> Seen:
+        """What the elements of a tensor reach, now: None for a constant."""
+        if self._decided is not None:
+            return self._decided
+        known = self._known.get(tensor)
+        if known is None:
+            # Never returned by an operator: a parameter, or another name for something known (`tensor.data`).
+            memory = self._memory_of(tensor)
+            if memory is None:
+                return None
+            known = self._known[tensor] = _Known(memory, None, -1)
+        if known.version != known.memory.version:
+            with _disable_current_modes():
+                known.seen = _read(known.memory, _Place.of(tensor))
+            known.version = known.memory.version
+        seen: Seen = known.seen
+        return seen
+
+    def _memory_of(self, tensor: Tensor) -> _Memory | None:
+        return self._memories.get(tensor.untyped_storage()._cdata)
+
+    def _learn(self, tensor: Tensor, seen: Seen, version: int | None = None) -> None:
+        """A tensor that an operator returned. Version -1: to be read from its memory."""
+        memory = self._memory_of(tensor)
+        if memory is None:
+            memory = _Memory(_Place.of(tensor), seen)
+            self._memories[tensor.untyped_storage()._cdata] = memory
+        self._known[tensor] = _Known(memory, seen, memory.version if version is None else version)
+
+    def _write(self, tensor: Tensor, seen: Seen) -> None:
+        """A tensor that an operator wrote to."""
+        memory = self._memory_of(tensor)
+        if memory is None:
+            self._learn(tensor, seen)
+            return
+        place = _Place.of(tensor)
+        if place.fills_its_room():
+            memory.place, memory.seen = place, seen
+        else:
+            memory.place, memory.seen = _written(memory, place, seen)
+        memory.version += 1
+        self._known[tensor] = _Known(memory, seen, memory.version)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        arguments = _bound(func, args, kwargs)
+        inputs = [tensor for value in arguments.values() for tensor in tensors_in(value)]
+        # Before the operator runs, which may write to its arguments.
+        seen = {id(tensor): self.seen_by(tensor) for tensor in inputs}
+        for tensor in inputs:
+            if tensor not in self._known:
+                self._learn(tensor, seen[id(tensor)])
+        result = func(*args, **kwargs)
+        self.own = True
+        self._follow(func, arguments, _outputs(result), seen, result)
+        self.own = False
+        return result
+
+    def _follow(
+        self, func: Any, arguments: dict[str, Any], outputs: list[Tensor], seen: dict[int, Seen], result: Any
+    ) -> None:
+        """Note what an operator returned and what it wrote."""
+        if func._schema.name in RESHAPING:
+            for tensor in outputs:
+                self._learn(tensor, None, version=-1)
+            return
+        written = [
+            tensor
+            for argument in func._schema.arguments
+            if argument.alias_info is not None and argument.alias_info.is_write
+            for tensor in tensors_in(arguments.get(argument.name))
+        ]
+        if not outputs and not written and result is not None and any(seen.values()):
+            self._decided = Unknown(f"{self.here} looks at a value ({func}), so the fields may depend on the picture")
+            return
+        targets = [*outputs, *(t for t in written if all(t is not output for output in outputs))]
+        for tensor, reach in zip(targets, self._reaches(func, arguments, outputs, targets, seen), strict=True):
+            if any(tensor is one for one in written):
+                self._write(tensor, reach)
+            else:
+                self._learn(tensor, reach)
+
+    def _reaches(
+        self,
+        func: Any,
+        arguments: dict[str, Any],
+        outputs: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        seen: dict[int, Seen],
+    ) -> Sequence[Seen]:
+        """The reach of each of the targets: all outputs, then what else was written to."""
+        for known in seen.values():
+            if isinstance(known, Unknown):
+                return [known] * len(targets)
+        if not any(seen.values()):
+            return [None] * len(targets)
+        rule = rule_for(func)
+        if rule is None:
+            return [Unknown(f"there is no rule for {func} in {self.here}")] * len(targets)
+        if outputs and len(targets) > len(outputs):
+            return [Unknown(f"{func} in {self.here} writes to its arguments besides")] * len(targets)
+
+        def reach_of(tensor: Tensor) -> Reach | None:
+            reach = seen.get(id(tensor))
+            return reach if isinstance(reach, Reach) else None
+
+        try:
+            found = rule(Call(func, arguments, targets, reach_of))
+        except NoRuleError as missing:
+            return [Unknown(f"there is no rule for {func} in {self.here} where {missing}")] * len(targets)
+        reaches = found if isinstance(found, list) else [found]
+        for tensor, reach in zip(targets, reaches, strict=True):
+            if isinstance(reach, Reach):
+                _fits(func, tensor, reach)
+        return reaches
+
+
+def _fits(func: Any, tensor: Tensor, reach: Reach) -> None:
+    for half in (reach.rows, reach.cols):
+        fits = half.shape[0] == PLANES and half.ndim == tensor.ndim + 1
+        fits = fits and all(a in (1, b) for a, b in zip(half.shape[1:], tensor.shape, strict=True))
+        assert fits, f"the rule for {func} gave {tuple(half.shape)} for a tensor of shape {tuple(tensor.shape)}"
+
+
+def _bound(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of an operator by name, defaults filled in."""
+    arguments: dict[str, Any] = {}
+    for index, argument in enumerate(func._schema.arguments):
+        if index < len(args) and not argument.kwarg_only:
+            arguments[argument.name] = args[index]
+        elif argument.name in kwargs:
+            arguments[argument.name] = kwargs[argument.name]
+        elif argument.has_default_value():
+            arguments[argument.name] = argument.default_value
+    return arguments
+
+
+def _outputs(result: Any) -> list[Tensor]:
+    if isinstance(result, Tensor):
+        return [result]
+    if isinstance(result, list | tuple):
+        return [tensor for item in result for tensor in _outputs(item)]
+    return []
+
+
+def _flat(memory: _Memory) -> tuple[Tensor, Tensor]:
+    """The reach of every element of a storage: two tensors (planes, elements)."""
+    place = memory.place
+    flats = []
+    reach = memory.seen if isinstance(memory.seen, Reach) else constant(len(place.size))
+    for half in (reach.rows, reach.cols):
+        flat = torch.full((PLANES, place.room), INF)
+        _strided(flat, place).copy_(expanded(half, place.size))
+        flats.append(flat)
+    return flats[0], flats[1]
+
+
+def _strided(flat: Tensor, place: _Place) -> Tensor:
+    return flat.as_strided((PLANES, *place.size), (flat.shape[1], *place.stride), place.offset)
+
+
+def _read(memory: _Memory, place: _Place) -> Seen:
+    """The reach of the tensor at a place, from what was last written to its memory."""
+    if not isinstance(memory.seen, Reach) or memory.place == place:
+        return memory.seen
+    if memory.place.room != place.room:
+        return Unknown("a tensor is read as another type than it was written")
+    rows, cols = _flat(memory)
+    return Reach(compact(_strided(rows, place)), compact(_strided(cols, place)))
+
+
+def _written(memory: _Memory, place: _Place, seen: Seen) -> tuple[_Place, Seen]:
+    """The memory's new place and reach after a part of it was written."""
+    whole = _Place((place.room,), (1,), 0, place.room)
+    for state in (memory.seen, seen):
+        if isinstance(state, Unknown):
+            return whole, state
+    if memory.seen is None and seen is None:
+        return memory.place, None
+    if memory.place.room != place.room:
+        return whole, Unknown("a tensor is written as another type than it was made")
+    reach = seen or constant(len(place.size))
+    assert isinstance(reach, Reach)
+    rows, cols = _flat(memory)
+    _strided(rows, place).copy_(expanded(reach.rows, place.size))
+    _strided(cols, place).copy_(expanded(reach.cols, place.size))
+    return whole, Reach(rows, cols)

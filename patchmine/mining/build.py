@@ -1,0 +1,366 @@
+"""`build_index`: plan the job, skip the finished shards, run an engine, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from patchmine import engines, executors, models
+from patchmine.defaults import FIELDS, VIEWS, Run, Wanted
+from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, nearest
+from patchmine.executors import Executor, Setting
+from patchmine.fields.exact import FieldKind
+from patchmine.labels.label_file import classified
+from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest
+from patchmine.mining.fields import Fields
+from patchmine.mining.predictions import Predictor, predictor, predicts
+from patchmine.mining.publish import Timing, publish
+from patchmine.mining.reuse import Known
+from patchmine.mining.task import Task
+from patchmine.mining.workspace import LOG, Workspace
+from patchmine.networks.layers import choose
+from patchmine.networks.network import Network, Tap, survey
+from patchmine.photographs.decode import decoder_name, prepare
+from patchmine.sources import Entry, Source, open_source
+from patchmine.store import reading as store
+from patchmine.store.job import Job, listing_digest
+from patchmine.store.shardfile import ShardFile, shard_path
+from patchmine.system import allocator
+from patchmine.system.log import logged
+from patchmine.system.progress import Progress, Silent
+from patchmine.system.timing import Stages
+
+SAMPLE = 32
+"""Photographs that calibration computes."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run of `build_index` comes to."""
+
+    directory: Path
+    manifest: dict[str, Any]
+    resumed: bool
+    seconds: float
+    mined: int
+
+    @property
+    def images(self) -> int:
+        return int(self.manifest["images"])
+
+    @property
+    def images_per_second(self) -> float:
+        """Over the photographs that this run mined; 0 where there was nothing left to mine."""
+        return self.mined / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON document of `patchmine index`."""
+        return {
+            "index": str(self.directory),
+            "images": self.images,
+            "skipped": len(self.manifest["skipped_files"]),
+            "skipped_files": self.manifest["skipped_files"],
+            "layers": [
+                {"layer": layer["layer"], "units": layer["units"], "grid": layer["grid"]}
+                for layer in self.manifest["layers"]
+            ],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 2),
+            "resumed": self.resumed,
+        }
+
+
+def build_index(
+    source: str | Path,
+    out: str | Path | None = None,
+    wanted: Wanted | None = None,
+    run: Run | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Index the photographs of `source` in the directory `out`, or go on with an index that is not finished.
+
+    `options` are fields of `Wanted`, for calls such as build_index("photos", model="timm:resnet18", keep=50). `out`
+    defaults to SOURCE-NAME.patchmine in the working directory. Whatever is finished when the call is interrupted
+    is kept, and the same call goes on from there; the result does not depend on interruptions.
+
+    Raises a PatchmineError before anything is written where source, network or layers are not to be had, where
+    `out` holds another job, and, with `run.strict`, after mining where a photograph could not be read.
+    """
+    wanted = replace(wanted or Wanted(), **options)
+    run = run or Run()
+    progress = progress or Silent()
+    stages = Stages()
+    began = perf_counter()
+    with stages.timed("list"):
+        opened = open_source(str(source))
+        directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
+        _check(wanted, run)
+        space = Workspace(directory)
+        space.refuse_foreign()
+        entries = opened.entries()
+        if wanted.labels is not None:
+            entries = classified(entries, wanted.labels)
+        entries = entries[: wanted.limit]
+    with stages.timed("load"):
+        network = models.load(wanted.model, wanted.weights)
+        network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
+        taps = survey(network.module, network.blank(), choose(network, wanted.layers))
+    there = None if run.fresh else space.job()
+    wanted = _as_before(wanted, there)
+    device = wanted.device or executors.kind(wanted.executor or "torch").default_device()
+    with stages.timed("calibrate"):
+        choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
+    job = _job(wanted, choice, device, opened, entries, network, taps)
+    finished = None if run.fresh else space.finished(job, run.extend)
+    known = None
+    if run.extend and not run.fresh:
+        with stages.timed("compare"):
+            known = _known(space, opened, entries, predicts(network, entries), finished is not None, run, progress)
+    if finished is not None and not space.shards.exists():
+        return Report(directory, finished, True, 0.0, 0)
+    plan = prepared(job, opened, entries, network, taps, choice.lanes(run.workers), stages, known)
+    with space.taken(), logged(directory / LOG, progress) as told:
+        # It may have been finished by another process since, or by one that died before it had tidied up.
+        finished = None if run.fresh else space.finished(job, run.extend)
+        if finished is not None:
+            space.end()
+            return Report(directory, finished, True, 0.0, 0)
+        return complete(plan, space, run, told, stages, began)
+
+
+def _known(
+    space: Workspace,
+    source: Source,
+    entries: Sequence[Entry],
+    predicted: bool,
+    finished: bool,
+    run: Run,
+    progress: Progress,
+) -> Known | None:
+    """What the finished index in the workspace knows of the photographs as they are now; None where there is none.
+
+    Where `predicted`, those without a prediction are to be computed again. Raises StoreError where none came or went
+    (`finished`) but some have changed: by its job, the index that is there could not be told from the new one.
+    """
+    if not (space.directory / store.MANIFEST).exists():
+        return None
+    known = Known([store.Store(space.directory)])
+    known.forget(known.places.keys() - {entry.path for entry in entries})
+    known.forget([path for path, place in known.places.items() if place.reason is not None])
+    progress.begin(len(known.places), 0, "photographs compared")
+    changed = known.changed(source, run.workers, progress.advance)
+    if finished and changed:
+        raise StoreError(
+            f"{len(changed)} of the photographs are not what they were, the first {min(changed)!r}; none came or went, "
+            "so there is nothing to extend: index them anew with --fresh"
+        )
+    known.forget(changed)
+    known.forget(known.without_vectors())
+    if predicted:
+        known.forget(known.without_prediction())
+    return known
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job with everything that it names at hand."""
+
+    job: Job
+    source: Source
+    entries: Sequence[Entry]
+    taps: tuple[Tap, ...]
+    fields: Fields
+    executor: Executor
+    known: Known | None
+    predictor: Predictor | None = None
+
+
+def prepared(
+    job: Job,
+    source: Source,
+    entries: Sequence[Entry],
+    network: Network,
+    taps: tuple[Tap, ...],
+    lanes: int,
+    stages: Stages,
+    known: Known | None = None,
+) -> Plan:
+    """Fields and executor made, `lanes` batches at once. Raises a PatchmineError where the job cannot be done here."""
+    with stages.timed("fields"):
+        fields = Fields(network, taps, cast(FieldKind, job.field))
+        fields.check()
+    with stages.timed("build"):
+        predicting = predictor(network, entries)
+        tapped = taps if predicting is None else (*taps, predicting.tap)
+        setting = Setting(job.device, job.precision, job.batch_size, job.threads)
+        executor = executors.build(job.executor, network, tapped, setting, lanes)
+    return Plan(job, source, entries, taps, fields, executor, known, predicting)
+
+
+def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages: Stages, began: float) -> Report:
+    """Compute the shards that are not there yet and publish. The workspace is taken; `began` is on perf_counter."""
+    job = plan.job
+    if job.precision != "fp32":
+        kept = "96 %" if job.precision == "bf16" else "99 %"
+        progress.note(f"{job.precision} changes answers: it kept {kept} of the top 25 in a measurement (README)")
+    start = perf_counter()
+    try:
+        space.begin(job, run.fresh)
+        done = space.verified(job, progress.note)
+        todo = [shard for shard in job.shards if shard.number not in done]
+        progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
+        progress.committed(len(done), len(job.shards))
+        finished = list(done.values())
+        task = Task(
+            job,
+            plan.taps,
+            plan.executor,
+            plan.source,
+            plan.entries,
+            space.shards,
+            finished,
+            run.workers,
+            progress,
+            stages,
+            plan.known,
+            plan.predictor,
+        )
+        engines.kinds()[run.engine].mine(task, todo)
+        mining = perf_counter() - start
+        files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
+        _refuse_unreadable(files, run.strict)
+        progress.note("publishing")
+        with stages.timed("effective"):
+            layers = plan.fields.plans(job, files, plan.source, plan.entries, run.workers)
+        allocator.give_back()
+        mined = sum(shard.stop - shard.start for shard in todo)
+        timing = Timing(began, start, mining, run.workers, mined, stages)
+        manifest = publish(space.directory, job, files, layers, timing)
+    except OSError as error:
+        raise space.unwritable(error) from error
+    space.end()
+    progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
+    return Report(space.directory, manifest, bool(done), perf_counter() - began, mined)
+
+
+def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
+    """What is left open, as it was chosen when the job began: rounding may depend on it."""
+    if there is None:
+        return wanted
+    return replace(
+        wanted,
+        executor=wanted.executor or there.executor,
+        batch_size=wanted.batch_size or there.batch_size,
+        threads=wanted.threads or there.threads,
+    )
+
+
+def _choice(
+    wanted: Wanted,
+    run: Run,
+    there: Job | None,
+    network: Network,
+    taps: tuple[Tap, ...],
+    device: str,
+    source: Source,
+    entries: Sequence[Entry],
+    progress: Progress,
+) -> Choice:
+    """Executor, batch size and threads: as wanted, else by trying where the job is long enough, else by rule."""
+    choices = candidates(network, wanted, device, run.workers)
+    if len(entries) < WORTH_IT:
+        # torch is ready at once; converting a network takes seconds, which a short job does not win back.
+        return next((choice for choice in choices if choice.executor == "torch"), choices[0])
+    if len(choices) == 1 or there is not None or not run.calibrate:
+        return choices[0]
+    sample = _sample(network, source, entries)
+    if sample is None:
+        return choices[0]
+    return fastest(network, taps, choices, wanted, device, run.workers, sample, progress.note)
+
+
+def _sample(network: Network, source: Source, entries: Sequence[Entry]) -> torch.Tensor | None:
+    """Up to SAMPLE readable photographs of one input size, spread over the source: uint8 (N, 3, height, width)."""
+    found: list[torch.Tensor] = []
+    for place in np.linspace(0, len(entries) - 1, min(len(entries), SAMPLE)).round().astype(int):
+        with suppress(PhotographError):
+            pixels = prepare(source.read(entries[place].path), network.preprocessing).tensor
+            if not found or pixels.shape == found[0].shape:
+                found.append(pixels)
+    return torch.stack(found) if found else None
+
+
+def _check(wanted: Wanted, run: Run) -> None:
+    known = engines.kinds()
+    if run.engine not in known:
+        raise RequestError(f"there is no engine {run.engine!r}{nearest(run.engine, known)}")
+    if wanted.executor is not None:
+        executors.kind(wanted.executor)
+    for option, word, words in (("--field", wanted.field, FIELDS), ("--view", wanted.view, VIEWS)):
+        if word not in words:
+            raise RequestError(f"there is no {option} {word!r}{nearest(word, words)}")
+    counts = {
+        "--keep": wanted.keep,
+        "--limit": wanted.limit,
+        "--shard-size": wanted.shard_size,
+        "--batch-size": wanted.batch_size,
+        "--threads": wanted.threads,
+        "--workers": run.workers,
+    }
+    for option, count in counts.items():
+        if count is not None and count < 1:
+            raise RequestError(f"{option} {count} is too few: give 1 or more")
+
+
+def _job(
+    wanted: Wanted,
+    choice: Choice,
+    device: str,
+    source: Source,
+    entries: Sequence[Entry],
+    network: Network,
+    taps: Sequence[Tap],
+) -> Job:
+    return Job(
+        source=source.spec,
+        photographs=len(entries),
+        listing=listing_digest((entry.path, entry.class_name) for entry in entries),
+        model=wanted.model,
+        weights=network.weights,
+        layers=tuple(tap.layer for tap in taps),
+        preprocessing=network.preprocessing,
+        decoder=decoder_name(),
+        executor=choice.executor,
+        runtime=executors.kind(choice.executor).version(),
+        device=device,
+        precision=wanted.precision,
+        batch_size=choice.batch_size,
+        threads=choice.threads,
+        shard_size=wanted.shard_size,
+        keep=wanted.keep,
+        table=wanted.table,
+        field=wanted.field,
+    )
+
+
+def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
+    records = [record for file in files for record in file.about["images"]]
+    broken = [record for record in records if record["reason"] is not None]
+    if len(broken) == len(records):
+        raise SourceError(
+            f"not one of the {len(records)} photographs could be read; the first, {broken[0]['path']!r}: "
+            f"{broken[0]['reason']}"
+        )
+    if strict and broken:
+        raise SourceError(
+            f"{len(broken)} of {len(records)} photographs could not be read, the first {broken[0]['path']!r}: "
+            f"{broken[0]['reason']}; what is mined is kept: the same command without --strict publishes it"
+        )

@@ -1,0 +1,126 @@
+"""The receptive fields of a job's layers: exact for every input size that occurs, effective at the strongest hits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from patchmine.errors import PhotographError, RequestError
+from patchmine.fields.effective import Hit, effective_field
+from patchmine.fields.exact import FieldKind, receptive_fields
+from patchmine.fields.field import TRIM, FieldsBySize, Preprocessing, ReceptiveField, covering
+from patchmine.networks.folding import replica
+from patchmine.networks.network import Network, Tap
+from patchmine.photographs.decode import normalised, prepare
+from patchmine.ranking import TopK
+from patchmine.sources import Entry, Source
+from patchmine.store import writing
+from patchmine.store.job import Job
+from patchmine.store.shardfile import ShardFile
+from patchmine.system import digests
+from patchmine.units import Position
+
+HITS = 16
+"""Units of a layer whose strongest hit takes part in the measurement of its effective field."""
+
+
+class Fields:
+    """The receptive fields of all layers, by input size, as far as they have been asked for."""
+
+    def __init__(self, network: Network, taps: Sequence[Tap], kind: FieldKind) -> None:
+        self.network, self.taps, self.kind = network, taps, kind
+        self._found: dict[tuple[int, int], dict[str, ReceptiveField]] = {}
+
+    def at(self, size: tuple[int, int]) -> dict[str, ReceptiveField]:
+        if size not in self._found:
+            layers = [tap.layer for tap in self.taps]
+            self._found[size] = receptive_fields(self.network.module, size, layers, field=self.kind)
+        return self._found[size]
+
+    def check(self) -> None:
+        """Raises FieldError or RequestError where the network cannot take what it will be given."""
+        nominal = self.network.preprocessing.crop
+        if self.network.preprocessing.view == "whole":
+            fixed = [tap.layer for tap in self.taps if tap.layout.order != "nchw"]
+            if fixed:
+                raise RequestError(f"--view whole needs layers that are feature maps, and {fixed[0]!r} is none")
+            self.at((nominal[0] + TRIM, nominal[1] + 2 * TRIM))
+        self.at(nominal)
+
+    def plans(
+        self, job: Job, files: Sequence[ShardFile], source: Source, entries: Sequence[Entry], workers: int
+    ) -> list[writing.LayerPlan]:
+        """What publishing has to know of each layer, from all shards of the job; `workers` threads measure."""
+        whole = self.network.preprocessing.view == "whole"
+        nominal = self.network.preprocessing.crop
+        sizes = covering(_input_sizes(files, self.network.preprocessing)) if whole else []
+        wanted = [nominal, *(size for size in sizes if size != nominal)]
+
+        records = [record for file in files for record in file.about["images"]]
+
+        def plan(number: int) -> writing.LayerPlan:
+            tap = self.taps[number]
+            exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
+            hits = self._hits(exact, source, entries, _strongest(files, number, tap, job.shard_size), records)
+            effective = effective_field(replica(self.network.module), tap, hits)
+            measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
+            return writing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
+
+        for size in wanted:
+            self.at(size)  # before the threads ask for them
+        pool = ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            deepest_first = [pool.submit(plan, number) for number in reversed(range(len(self.taps)))]
+            return [future.result() for future in reversed(deepest_first)]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _hits(
+        self,
+        fields: FieldsBySize,
+        source: Source,
+        entries: Sequence[Entry],
+        strongest: Iterable[tuple[int, int, int]],
+        records: Sequence[Mapping[str, Any]],
+    ) -> Iterator[Hit]:
+        """The hits of (channel, photograph, place), but for photographs that have gone or changed since."""
+        preprocessing = self.network.preprocessing
+        for channel, image, place in strongest:
+            try:
+                data = source.read(entries[image].path)
+                if digests.of_bytes(data) != records[image]["digest"]:
+                    continue
+                pixels = prepare(data, preprocessing)
+            except PhotographError:
+                continue
+            width, height = pixels.placement.input
+            field = fields.at((height, width))
+            position = Position(*divmod(place, field.grid[1]))
+            picture = normalised(pixels.tensor[None], preprocessing)[0]
+            yield Hit(channel, position, field.centre(channel, position), picture)
+
+
+def _strongest(files: Sequence[ShardFile], number: int, tap: Tap, shard_size: int) -> Iterator[tuple[int, int, int]]:
+    """(channel, photograph, place) of the strongest hit of up to HITS channels, spread evenly over the layer."""
+    units = tap.layout.channels
+    channels = np.unique(np.linspace(0, units - 1, min(units, HITS)).round().astype(np.int64))
+    top = TopK.empty(len(channels), 1)
+    for file in files:
+        values: NDArray[np.float32] = file.array(f"{number}/value")[:, channels]
+        places = file.array(f"{number}/position")[:, channels]
+        top = top.merge(TopK.of_batch(values, places, file.source_ids(shard_size), 1))
+    for row in np.flatnonzero(top.filled[:, 0]):
+        yield int(channels[row]), int(top.images[row, 0]), int(top.positions[row, 0])
+
+
+def _input_sizes(files: Sequence[ShardFile], preprocessing: Preprocessing) -> set[tuple[int, int]]:
+    """The (height, width) of the inputs that the readable photographs have become."""
+    sources = {tuple(r["size"]) for file in files for r in file.about["images"] if r["reason"] is None}
+    placements = [preprocessing.place(width, height) for width, height in sources]
+    return {(placement.input[1], placement.input[0]) for placement in placements}

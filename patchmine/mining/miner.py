@@ -1,0 +1,315 @@
+"""One shard's work: decode its photographs, run the network, keep what may still matter."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from patchmine.errors import PhotographError, RequestError, SourceError
+from patchmine.executors import Executor, Reduced, out_of_memory
+from patchmine.mining.predictions import OUTPUT, Predictor, with_output
+from patchmine.mining.reuse import Known, Place, joined
+from patchmine.networks.network import Tap
+from patchmine.photographs.decode import Pixels, prepare
+from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
+from patchmine.sources import Entry, Source
+from patchmine.store.job import Job, Shard
+from patchmine.system import digests
+from patchmine.system.progress import Progress
+from patchmine.system.timing import Stages
+
+ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
+"""What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
+
+_AHEAD = 64  # photographs that wait for a thread, so that none is idle while a shard is written
+_PROBES = 16  # photographs tried before a source is said to have gone
+_MERGE_EVERY = 64  # photographs between two updates of the bounds: a merge per batch would cost more than it saves
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One entry of the source after the attempt to read it: its pixels, or the reason why there are none, or where
+    what is to be known of it is known already."""
+
+    image: int
+    entry: Entry
+    digest: str
+    pixels: Pixels | None
+    reason: str | None
+    known: Place | None = None
+
+
+class LayerShard:
+    """What a shard collects of one layer, in buffers that are allocated once and used for shard after shard.
+
+    Small arrays kept between the large ones of a forward pass would tear holes into the heap: peak memory would then
+    grow with the number of photographs. The buffers have the size of the worst case, but only what is written to
+    takes memory.
+    """
+
+    def __init__(self, tap: Tap, photographs: int, keep: int, one_size: bool) -> None:
+        units = tap.layout.channels
+        cells = tap.layout.grid[0] * tap.layout.grid[1] if one_size else CELLS
+        patches = photographs * min(cells, units)
+        self.leaders = Leaders.empty(units, keep)
+        self.bound = self.leaders.bound
+        self.images = np.empty(photographs, np.int64)
+        self.values = np.empty((photographs, units), np.float32)
+        self.positions = np.empty((photographs, units), position_dtype(cells))
+        self.vector_images = np.empty(patches, np.int64)
+        self.vector_places = np.empty(patches, self.positions.dtype)
+        self.vectors = np.empty((patches, units), np.float16)
+        self.begin()
+
+    def begin(self) -> None:
+        """Empty the buffers for the next shard; the leaders stay."""
+        self.rows = self.settled = self.patches = 0
+
+    def remember(self, values: Float32, images: Int64) -> None:
+        """Let photographs compete, values (images, units), and so raise the bound."""
+        self.leaders = self.leaders.with_batch(values, images)
+        self.bound = self.leaders.bound
+
+    def add(self, images: Int64, reduced: Reduced) -> None:
+        rows = slice(self.rows, self.rows + len(images))
+        self.images[rows], self.values[rows], self.positions[rows] = images, reduced.value, reduced.position
+        self.rows = rows.stop
+        patches = slice(self.patches, self.patches + len(reduced.row))
+        self.vector_images[patches], self.vector_places[patches] = images[reduced.row], reduced.place
+        self.vectors[patches] = reduced.vectors
+        self.patches = patches.stop
+        if self.rows - self.settled >= _MERGE_EVERY:
+            self.settle()
+
+    def settle(self) -> None:
+        """Let the photographs since the last time compete."""
+        since = slice(self.settled, self.rows)
+        if self.rows > self.settled:
+            self.remember(self.values[since], self.images[since])
+        self.settled = self.rows
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """The arrays of the shard file, with the vectors that cannot rank any more left out."""
+        self.settle()
+        images, places = self.vector_images[: self.patches], self.vector_places[: self.patches]
+        kept = self._ranked(images, places.astype(np.int64))
+        return {
+            f"{prefix}/value": self.values[: self.rows],
+            f"{prefix}/position": self.positions[: self.rows],
+            f"{prefix}/vector_image": images[kept],
+            f"{prefix}/vector_position": places[kept],
+            f"{prefix}/vectors": self.vectors[: self.patches][kept],
+        }
+
+    def _ranked(self, images: Int64, places: Int64) -> NDArray[np.bool_]:
+        """Which of the places in this shard's photographs hold a patch of a leader, by a table: faster than sorting."""
+        if not len(images):
+            return np.zeros(0, np.bool_)
+        rows, cells = self.images[: self.rows], int(places.max()) + 1
+        row, unit = np.nonzero(self.leaders.among(rows))
+        at = self.positions[row, unit].astype(np.int64)
+        table = np.zeros((int(rows[-1] - rows[0]) + 1, cells), np.bool_)
+        reached = at < cells
+        table[(rows[row] - rows[0])[reached], at[reached]] = True
+        found: NDArray[np.bool_] = table[images - rows[0], places]
+        return found
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a thread has made of up to a batch of consecutive entries of the source.
+
+    `records` has an entry for every one of them, in order; `reduced` the layers of each batch, with its image ids.
+    """
+
+    records: list[dict[str, Any]]
+    reduced: list[tuple[Int64, dict[str, Reduced]]]
+
+
+class ShardMiner:
+    """Computes shards; keeps the rankings so far, which only save work and change nothing.
+
+    Each of `workers` threads reads and decodes a block of photographs and takes it through the network by itself, so
+    that no core ever waits for another. The thread that asks for the shards puts the blocks together, in order.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        taps: Sequence[Tap],
+        source: Source,
+        entries: Sequence[Entry],
+        executor: Executor,
+        workers: int,
+        progress: Progress,
+        stages: Stages,
+        known: Known | None = None,
+        predictor: Predictor | None = None,
+    ) -> None:
+        self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
+        self.executor, self.progress = executor, progress
+        self.most = job.batch_size  # photographs at once; less after the memory has run out
+        self.stages, self.known, self.predictor = stages, known, predictor
+        self.ahead = workers + -(-_AHEAD // job.batch_size)
+        self.pool = ThreadPoolExecutor(workers, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
+        photographs = min(job.shard_size, job.photographs)
+        one_size = job.preprocessing.view != "whole"
+        self.layers = {tap.layer: LayerShard(tap, photographs, job.keep, one_size) for tap in self.taps}
+
+    def close(self) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def remember(self, layer: str, values: Float32, images: Int64) -> None:
+        """Let the photographs of a shard that was finished before compete."""
+        self.layers[layer].remember(values, images)
+
+    def mine(self, shards: Sequence[Shard]) -> Iterator[ShardContent]:
+        """Compute shards one after the other. Raises SourceError when all photographs have gone.
+
+        The arrays are views of buffers that the next shard fills again; the threads go on while one is looked at.
+        """
+        todo = ((shard, ids) for shard in shards for ids in _blocks(shard, self.job.batch_size))
+        running: deque[tuple[Shard, Future[Block]]] = deque()
+        records: list[dict[str, Any]] = []
+        while True:
+            for shard, ids in islice(todo, self.ahead - len(running)):
+                running.append((shard, self.pool.submit(self._block, ids)))
+            if not running:
+                return
+            shard, future = running.popleft()
+            block = future.result()
+            with self.stages.timed("rank"):
+                for images, reduced in block.reduced:
+                    for name, of_layer in reduced.items():
+                        self.layers[name].add(images, of_layer)
+            records += block.records
+            skipped = [(r["path"], r["reason"]) for r in block.records if r["reason"] is not None]
+            self.progress.advance(len(block.records), skipped)
+            if len(records) == shard.stop - shard.start:
+                self._refuse_vanished(records)
+                yield self._content(shard, records)
+                records = []
+                for layer in self.layers.values():
+                    layer.begin()
+
+    def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Where photographs could not be read, see whether any can: a disk that was unmounted must not leave an index
+        of half of its photographs."""
+        known = self.known.places if self.known else {}
+        gone = [record for record in records if not record["digest"] and record["path"] not in known]
+        if not gone:
+            return
+        step = max(1, len(self.entries) // _PROBES)
+        for entry in self.entries[::step]:
+            with suppress(PhotographError):
+                self.source.read(entry.path)
+                return
+        raise SourceError(
+            f"the photographs of {self.source.spec!r} have gone: {gone[0]['path']!r} is {gone[0]['reason']}, "
+            "and all others that were tried are, too; bring them back, and the same command goes on"
+        )
+
+    def _content(self, shard: Shard, records: list[dict[str, Any]]) -> ShardContent:
+        arrays: dict[str, NDArray[Any]] = {}
+        with self.stages.timed("rank"):
+            for number, layer in enumerate(self.layers.values()):
+                arrays |= layer.arrays(str(number))
+        return {"job": self.job.digest, "shard": shard.number, "images": records}, arrays
+
+    def _block(self, ids: range) -> Block:
+        """Runs in a thread of the pool."""
+        self.stages.waited()
+        photographs = [self._read(image) for image in ids]
+        readable = [photograph for photograph in photographs if photograph.pixels is not None]
+        with self.stages.timed("forward"):
+            batches = [list(batch) for _, batch in groupby(readable, _input_size)]
+            reduced = [part for batch in batches for part in self._run(batch)]
+        predicted: dict[int, str] = {}
+        for images, of_batch in reduced:
+            if self.predictor is not None:
+                predicted |= self.predictor.predictions(images, of_batch.pop(OUTPUT))
+        known = [photograph for photograph in photographs if photograph.known and photograph.reason is None]
+        if known:
+            with self.stages.timed("read"):
+                reduced = joined([*reduced, self._looked_up(known)])
+        block = Block([self._record(photograph, predicted) for photograph in photographs], reduced)
+        self.stages.done()
+        return block
+
+    def _read(self, image: int) -> Photograph:
+        entry = self.entries[image]
+        digest = ""
+        known = self.known.places.get(entry.path) if self.known else None
+        if known:
+            return Photograph(image, entry, known.digest, None, known.reason, known)
+        try:
+            with self.stages.timed("read"):
+                data = self.source.read(entry.path)
+                digest = digests.of_bytes(data)
+            with self.stages.timed("decode"):
+                return Photograph(image, entry, digest, prepare(data, self.job.preprocessing), None)
+        except PhotographError as error:
+            return Photograph(image, entry, digest, None, str(error))
+
+    def _looked_up(self, photographs: Sequence[Photograph]) -> tuple[Int64, dict[str, Reduced]]:
+        assert self.known is not None
+        images = np.array([photograph.image for photograph in photographs], np.int64)
+        return images, self.known.reduced([photograph.known for photograph in photographs if photograph.known])
+
+    def _record(self, photograph: Photograph, predicted: Mapping[int, str]) -> dict[str, Any]:
+        size = photograph.pixels.placement.source if photograph.pixels else (0, 0)
+        if self.known and photograph.known:
+            size = self.known.size(photograph.known)
+        record = {
+            "path": photograph.entry.path,
+            "class": photograph.entry.class_name,
+            "digest": photograph.digest,
+            "size": list(size),
+            "reason": photograph.reason,
+        }
+        if self.predictor is not None:
+            known = self.known.prediction(photograph.known) if self.known and photograph.known else None
+            record["prediction"] = predicted.get(photograph.image, known)
+        return record
+
+    def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
+        """Take photographs of one input size through the network; in parts where the memory does not last."""
+        start = 0
+        while start < len(batch):
+            part = batch[start : start + self.most]
+            images = np.array([photograph.image for photograph in part], np.int64)
+            pixels = torch.stack([photograph.pixels.tensor for photograph in part if photograph.pixels])
+            bounds = with_output({name: layer.bound for name, layer in self.layers.items()}, self.predictor)
+            try:
+                reduced = self.executor.run(pixels, images, bounds)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise RequestError(
+                        "the memory is too small for one photograph; close other programs, or index fewer layers"
+                    ) from None
+                self.most = min(self.most, len(part) // 2)
+                self.progress.note(f"out of memory at {len(part)} photographs at once; going on with {self.most}")
+                continue
+            yield images, reduced
+            start += len(part)
+
+
+def _blocks(shard: Shard, size: int) -> Iterator[range]:
+    for start in range(shard.start, shard.stop, size):
+        yield range(start, min(start + size, shard.stop))
+
+
+def _input_size(photograph: Photograph) -> tuple[int, int]:
+    assert photograph.pixels is not None
+    return photograph.pixels.placement.input

@@ -1,0 +1,132 @@
+"""From finished shards to an index: activations.h5, patches.faiss and the manifest, each whole or not at all.
+
+Everything is written in a folder of its own and moved into place at the end: activations.h5, then patches.faiss, then
+the manifest. activations.h5 carries what the manifest says of it, so that whoever reads an index while it is replaced
+sees the old one or the new one, also where the process dies between two moves.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from patchmine.labels import of_index
+from patchmine.store import neighbors, writing
+from patchmine.store import reading as store
+from patchmine.store.job import Job
+from patchmine.store.shardfile import ShardFile
+from patchmine.system import digests
+from patchmine.system.timing import Stages
+
+MINING = ("read", "decode", "forward", "wait")
+"""The stages of the threads that mine; what is ranked and written meanwhile is done by another."""
+
+_PACKAGES = ("patchmine", "torch", "torchvision", "timm", "numpy", "h5py", "faiss-cpu", "Pillow")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When what was done, for the manifest. Seconds, `began` and `start` on the clock of perf_counter."""
+
+    began: float
+    start: float
+    mining: float
+    workers: int
+    mined: int
+    stages: Stages
+
+    def as_dict(self) -> dict[str, Any]:
+        """Seconds by stage up to now. Those of mining are an average over its threads, and add up to `mining`."""
+        seconds = self.stages.seconds
+        rounded = {name: round(value, 3) for name, value in seconds.items() if name not in MINING}
+        threads = {name: round(seconds[name] / self.workers, 3) for name in MINING}
+        return {
+            "total": round(perf_counter() - self.began, 3),
+            "start": round(self.start - self.began, 3),
+            "mining": round(self.mining, 3),
+            "publish": round(perf_counter() - self.start - self.mining, 3),
+            "of_mining": threads,
+            "others": rounded,
+        }
+
+
+def publish(
+    directory: Path,
+    job: Job,
+    files: Sequence[ShardFile],
+    layers: Sequence[writing.LayerPlan],
+    timing: Timing,
+) -> dict[str, Any]:
+    """Make the index in `directory` from all shards of the job, and return its manifest. Raises OSError."""
+    stages = timing.stages
+    making = directory / store.SHARDS / "publish"
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    activations = making / store.ACTIVATIONS
+    with stages.timed("table"):
+        counts = writing.write_activations(activations, job.digest, files, layers, job.keep, job.table)
+        content = _content(job, layers, counts)
+    with stages.timed("labels"):
+        content["labels"] = _label(making, activations, content)
+        writing.attach_manifest(activations, content)
+    with stages.timed("faiss"):
+        neighbors.build(store.Store(making, content), making)
+    with stages.timed("checksums"):
+        sums = {
+            "files": {name: digests.of_file(making / name) for name in (store.ACTIVATIONS, store.PATCHES)},
+            "datasets": store.dataset_digests(activations),
+        }
+    times = timing.as_dict()
+    manifest = {
+        **content,
+        "checksums": sums,
+        "seconds": times["total"],
+        "images_per_second": round(timing.mined / times["total"], 2),
+        "stages": times,
+    }
+    for name in (store.ACTIVATIONS, store.PATCHES):
+        (making / name).replace(directory / name)
+    writing.write_manifest(directory, manifest)
+    return manifest
+
+
+def _label(making: Path, activations: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the labels of all units into the table's file; returns what the manifest says of them."""
+    opened = store.Store(making, content)
+    try:
+        found = of_index.of_store(opened)
+    finally:
+        opened.close()
+    if found.layers:
+        writing.write_labels(activations, found.words, found.layers)
+    return found.about
+
+
+def _content(job: Job, layers: Sequence[writing.LayerPlan], counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest as far as it does not depend on when and how fast the index was made."""
+    reasons = Counter(entry["reason"].partition(":")[0] for entry in counts["skipped"])
+    return {
+        "job": job.as_dict(),
+        "job_digest": job.digest,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "decoder": job.decoder,
+        "images": counts["images"],
+        "skipped": dict(reasons.most_common()),
+        "skipped_files": counts["skipped"],
+        "layers": [
+            {
+                "layer": plan.layer,
+                "units": plan.units,
+                "grid": list(plan.grid),
+                "saturated": counts["saturated"][plan.layer],
+                "non_finite": counts["non_finite"][plan.layer],
+            }
+            for plan in layers
+        ],
+    }

@@ -1,0 +1,167 @@
+"""The directory of an index while it is being made: whose it is, what is finished in it, and the lock on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchmine.errors import PatchmineError, StoreError
+from patchmine.store import reading as store
+from patchmine.store.job import WHICH, Job
+from patchmine.store.shardfile import ShardFile, shard_path
+from patchmine.system.atomic import write_atomically
+
+LOG, LOCK = "index.log", "index.lock"
+_PROOF = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
+_OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, LOG, LOCK}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An index in the making, or a finished one that a run has been pointed at. Making one writes nothing."""
+
+    directory: Path
+
+    @property
+    def shards(self) -> Path:
+        return self.directory / store.SHARDS
+
+    def refuse_foreign(self) -> None:
+        """Never write into a folder that patchmine did not make. Raises StoreError."""
+        shown = repr(str(self.directory))
+        if not self.directory.exists():
+            return
+        if not self.directory.is_dir():
+            raise StoreError(f"{shown} is a file, and the index is a folder: choose another with -o DIR")
+        names = {entry.name for entry in self.directory.iterdir()}
+        if not names <= _OURS and not names & _PROOF:
+            raise StoreError(f"{shown} holds other files and is no index: choose another folder with -o DIR")
+
+    def unfinished(self) -> Job | None:
+        """The job of the shards that are there. Raises StoreError when they cannot tell."""
+        described = self.shards / store.JOB
+        try:
+            return Job.from_dict(json.loads(described.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise StoreError(f"{described} is damaged or of another version; start over with --fresh") from None
+
+    def job(self) -> Job | None:
+        """The job of what is there, unfinished before finished, as far as it can be read."""
+        with suppress(OSError, ValueError, KeyError, TypeError, PatchmineError):
+            return self.unfinished() or Job.from_dict(store.read_manifest(self.directory)["job"])
+        return None
+
+    def finished(self, job: Job, extend: bool = False) -> dict[str, Any] | None:
+        """The manifest, if this job is finished. Raises StoreError where another job is there, finished or not.
+
+        With `extend` a finished one may have other photographs of the same source.
+        """
+        unfinished = self.unfinished()
+        if unfinished is not None:
+            self._refuse_other(unfinished, job)
+        if not (self.directory / store.MANIFEST).exists():
+            return None
+        manifest = store.read_manifest(self.directory)
+        there = Job.from_dict(manifest["job"])
+        if unfinished is None:
+            self._refuse_other(there, job, WHICH if extend else ())
+        return manifest if there == job else None
+
+    def _refuse_other(self, there: Job, job: Job, but: Collection[str] = ()) -> None:
+        difference = there.first_difference(job, but)
+        if difference:
+            name, old, new = difference
+            grown = there.first_difference(job, WHICH) is None
+            raise StoreError(
+                f"{str(self.directory)!r} holds another job: its {name} is {_brief(old)}, and now it is {_brief(new)}; "
+                + ("bring it up to date with --extend, " if grown else "")
+                + "choose another folder with -o DIR, or start over with --fresh"
+            )
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Nobody else writes meanwhile. The lock is the kernel's: it goes with the process, however that ends.
+
+        Makes the directory. Raises StoreError when another process is at work here, or nothing can be written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.directory / LOCK, blocking=False)
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"another process is writing {str(self.directory)!r} (its {LOG} says which): "
+                "wait for it, or choose another folder with -o DIR"
+            ) from None
+        except OSError as error:
+            raise self.unwritable(error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            # The file stays: whoever removes a lock file may take it from under a process that has just opened it.
+
+    def unwritable(self, error: OSError) -> StoreError:
+        """What to say when the index cannot be written."""
+        why = error.strerror or str(error).splitlines()[0]
+        return StoreError(
+            f"{str(self.directory)!r} cannot be written: {why}; {self.kept() or 'choose another folder with -o DIR'}"
+        )
+
+    def begin(self, job: Job, fresh: bool) -> None:
+        """Make room for the shards of the job. What a killed run has left half written is removed."""
+        if fresh:
+            shutil.rmtree(self.shards, ignore_errors=True)
+        self.shards.mkdir(exist_ok=True)
+        for left in (*self.directory.glob(".*.tmp"), *self.shards.glob(".*.tmp")):
+            left.unlink(missing_ok=True)
+        described = self.shards / store.JOB
+        if not described.exists():
+            write_atomically(described, [json.dumps(job.as_dict(), indent=1).encode() + b"\n"])
+
+    def verified(self, job: Job, note: Callable[[str], None]) -> dict[int, ShardFile]:
+        """The finished shards by number; a damaged one is removed, to be computed again."""
+        done = {}
+        for shard in job.shards:
+            path = shard_path(self.shards, shard.number)
+            try:
+                file = ShardFile.open(path)
+            except FileNotFoundError:
+                continue
+            except StoreError as error:
+                note(f"{error}; it is computed again")
+                path.unlink()
+                continue
+            if file.about["job"] == job.digest:
+                done[shard.number] = file
+        return done
+
+    def end(self) -> None:
+        """The index is published: the shards have served."""
+        shutil.rmtree(self.shards, ignore_errors=True)
+
+    def kept(self) -> str:
+        """What an interrupted run has left, for the message that says how to go on; empty where it left nothing."""
+        with suppress(OSError, PatchmineError):
+            job = self.unfinished()
+            if job is not None:
+                done = sum(shard_path(self.shards, shard.number).exists() for shard in job.shards)
+                return (
+                    f"{done} of {len(job.shards)} shards are kept in {self.directory}; "
+                    "the same command (without --fresh) goes on from there"
+                )
+        return ""
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

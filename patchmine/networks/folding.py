@@ -1,0 +1,119 @@
+"""A network for mining: batch norm folded into the convolution before it, and replicas that share the weights."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from patchmine.networks.network import Tap, last_call, run_until, tapped
+
+_TOLERANCE = 1e-4  # of a layer's largest value: rounding stays far below, a wrong pair far above
+
+
+def replica(module: nn.Module) -> nn.Module:
+    """A copy with the same tensors: it takes no memory, and hooks on it are its own."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
+
+
+def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
+    """A replica in which each batch norm is folded into the convolution before it, where that changes nothing else.
+
+    A convolution qualifies when nothing but one batch norm ever reads its output, and no tap does. What the taps see is
+    compared with the original; should it differ by more than rounding, the network comes back as it was.
+    """
+    candidate = replica(module)
+    modules = dict(candidate.named_modules())
+    for conv, norm in _pairs(candidate, blank, {tap.layer for tap in taps}):
+        fused = fuse_conv_bn_eval(modules[conv], modules[norm])
+        _replace(candidate, conv, fused)
+        _replace(candidate, norm, _rest(modules[norm]))
+    noise = torch.randn(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.device)
+    for expected, found in zip(_seen(module, taps, noise), _seen(candidate, taps, noise), strict=True):
+        if not torch.allclose(expected, found, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
+            return replica(module)
+    return candidate
+
+
+class _Reads(TorchDispatchMode):
+    """Counts how often each tensor is an operand; keeps the tensors, so that no identity comes twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count: Counter[int] = Counter()
+        self.kept: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for operand in tree_leaves((args, kwargs)):
+            if isinstance(operand, Tensor):
+                self.count[id(operand)] += 1
+                self.kept.append(operand)
+        return func(*args, **(kwargs or {}))
+
+
+def _pairs(module: nn.Module, blank: Tensor, tapped_layers: set[str]) -> Iterator[tuple[str, str]]:
+    """The names of (convolution, batch norm) that can be folded."""
+    made: dict[int, str] = {}  # what each convolution returned
+    taken: dict[str, int] = {}  # what each batch norm got
+    calls: Counter[str] = Counter()
+    handles = []
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Conv2d) and name not in tapped_layers:
+            handles.append(part.register_forward_hook(lambda _m, _i, out, name=name: _note(calls, made, name, out)))
+        elif isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
+            handles.append(
+                part.register_forward_pre_hook(lambda _m, inputs, name=name: _note_input(calls, taken, name, inputs[0]))
+            )
+    reads = _Reads()
+    try:
+        with torch.no_grad(), reads:
+            module(blank)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm, tensor in taken.items():
+        conv = made.get(tensor)
+        if conv is not None and calls[conv] == calls[norm] == 1 and reads.count[tensor] == 1:
+            yield conv, norm
+
+
+def _note(calls: Counter[str], made: dict[int, str], name: str, output: Tensor) -> None:
+    calls[name] += 1
+    made[id(output)] = name
+
+
+def _note_input(calls: Counter[str], taken: dict[str, int], name: str, tensor: Tensor) -> None:
+    calls[name] += 1
+    taken[name] = id(tensor)
+
+
+def _rest(norm: nn.Module) -> nn.Module:
+    """What a batch norm does besides: timm's own may drop and activate, in submodules called `drop` and `act`."""
+    rest = nn.Sequential()
+    for name, part in norm.named_children():
+        rest.add_module(name, part)
+    return rest
+
+
+def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, part)
+
+
+def _seen(module: nn.Module, taps: Sequence[Tap], picture: Tensor) -> list[Tensor]:
+    outputs: dict[str, Tensor] = {}
+
+    def keep(tap: Tap) -> Any:
+        return last_call(tap, lambda output: outputs.__setitem__(tap.layer, output.clone()))
+
+    with torch.inference_mode(), tapped(module, {tap.layer: keep(tap) for tap in taps}):
+        run_until(module, picture, taps[-1].layer, taps[-1].calls)
+    return [outputs[tap.layer] for tap in taps]

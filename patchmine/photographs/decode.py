@@ -1,0 +1,117 @@
+"""Bytes of a photograph to the pixels that the network sees: one decoder per format, always the same.
+
+JPEG goes through libjpeg-turbo in torchvision, everything else (and the rare JPEG that torchvision refuses)
+through Pillow. Resizing is torch's antialiased uint8 interpolation for both, because two resizers that differ by
+a grey level move 40 % of the activations by more than a thousandth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from patchmine.errors import PhotographError, RequestError
+from patchmine.fields.field import Placement, Preprocessing
+from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, load, opened, orientation, to_array, turned
+
+
+def decoder_name() -> str:
+    """The decoders and their versions, for the job: another version may give other pixels."""
+    import PIL
+    import torchvision
+
+    return f"torchvision {torchvision.__version__} for JPEG, Pillow {PIL.__version__} for the rest"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One photograph as input: uint8 (3, height, width), and how it came to lie there."""
+
+    tensor: Tensor
+    placement: Placement
+
+
+def prepare(data: bytes, preprocessing: Preprocessing) -> Pixels:
+    """Decode, turn upright, resize and crop. Raises PhotographError, whose message is the reason."""
+    picture = full_size(data)
+    height, width = picture.shape[1:]
+    try:
+        placement = preprocessing.place(width, height)
+    except RequestError as error:
+        raise PhotographError(str(error)) from None
+    if placement.resized[0] * placement.resized[1] > MOST_PIXELS:
+        # A line of pixels whose short side is made hundreds of times as long
+        shown = "x".join(map(str, placement.resized))
+        raise PhotographError(f"{width}x{height} pixels resized are {shown}: more than {MOST_PIXELS:,}")
+    return Pixels(_fit(picture, placement, preprocessing), placement)
+
+
+def full_size(data: bytes) -> Tensor:
+    """Decode and turn upright: uint8 (3, height, width)."""
+    image = None if is_plain_jpeg(data) else opened(data)
+    if image is None or image.format in ("JPEG", "MPO"):
+        try:
+            picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        except RuntimeError:
+            image = image or opened(
+                data
+            )  # Pillow has the last word: it takes what is merely odd and refuses what is cut short
+        else:
+            # The orientation is Pillow's for every format: torchvision's own overlooks one that only XMP states.
+            number = 1 if image is None else orientation(image)
+            if number == 1:
+                return picture
+            return _channels_first(turned(picture.permute(1, 2, 0).numpy(), number))
+    load(image)
+    number = orientation(image)
+    array = to_array(image)
+    del image  # what the file holds of pixels: before a second copy is made to turn it
+    return _channels_first(array if number == 1 else turned(array, number))
+
+
+def _channels_first(array: NDArray[np.uint8]) -> Tensor:
+    """A view: channels stay last in memory, the layout that the resize is fast on."""
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) -> Tensor:
+    width, height = placement.resized
+    if picture.shape[1:] != (height, width):
+        picture = interpolate(picture[None], size=(height, width), mode=preprocessing.interpolation, antialias=True)[0]
+    shown = placement.picture
+    left, top = shown.left + placement.left, shown.top + placement.top
+    cut = picture[:, top : top + shown.height, left : left + shown.width]
+    if (shown.width, shown.height) != placement.input:
+        around = (
+            shown.left,
+            placement.input[0] - shown.right,
+            shown.top,
+            placement.input[1] - shown.bottom,
+        )
+        grey = [round(255 * level) for level in preprocessing.mean]
+        cut = torch.stack([pad(plane, around, value=level) for plane, level in zip(cut, grey, strict=True)])
+    if not cut.numel():
+        raise PhotographError("no pixel of it falls into the network's input")
+    return cut.contiguous()
+
+
+def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 (images, 3, height, width) as the float32 that the network takes, on the same device."""
+    scale, offset = _scale_and_offset(preprocessing.mean, preprocessing.std, pixels.device)
+    return pixels.to(torch.float32).mul_(scale).add_(offset)
+
+
+@lru_cache
+def _scale_and_offset(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x / 255 - mean) / std as one multiplication and one addition, (1, 3, 1, 1) each; sent to a GPU only once, since
+    that waits for all that it has to do."""
+    with torch.inference_mode(False):  # who asks next may want gradients
+        means, stds = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (mean, std))
+        return (1 / (255 * stds)).to(device), (-means / stds).to(device)

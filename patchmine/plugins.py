@@ -1,0 +1,157 @@
+"""Kinds: the modules of a folder, and those that other packages add to it, found by name and imported when chosen.
+
+A folder of kinds (`sources`, `models`, `executors`, `engines`, `sheets/layouts`) holds one module for each kind; a
+leading underscore marks a helper. Another distribution adds a kind with an entry point in the group of that folder:
+
+    [project.entry-points."patchmine.sources"]
+    bucket = "their_package.bucket"
+
+A plug-in that cannot be imported, lacks a part of the contract or takes a name that exists is left out: one line
+names its package, and everything else works.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from patchmine.errors import RequestError, nearest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+K = TypeVar("K")
+
+
+class Kinds(Generic[K]):
+    """The kinds of one folder, by name. K is the protocol of a kind; `needs` are the names that it asks for.
+
+    Names are known without importing a kind; those of other packages come after the folder's own.
+    """
+
+    def __init__(self, group: str, path: Sequence[str], needs: Sequence[str]) -> None:
+        self.group, self._path, self._needs = group, path, ("HELP", *needs)
+        self._loaded: dict[str, K] = {}
+        self._left_out: dict[str, str] = {}
+
+    @cached_property
+    def _own(self) -> tuple[str, ...]:
+        return tuple(sorted(found.name for found in iter_modules(self._path) if not found.name.startswith("_")))
+
+    @cached_property
+    def _foreign(self) -> Mapping[str, EntryPoint]:
+        """The entry points of other packages; one whose name is taken is left out."""
+        from importlib.metadata import entry_points  # not for every cold query
+
+        found: dict[str, EntryPoint] = {}
+        for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, _package(point))):
+            if point.name in self._own or point.name in found:
+                owner = _package(found[point.name]) if point.name in found else "patchmine"
+                _report(_left_out(point, f"{owner} already has a kind of that name"))
+            else:
+                found[point.name] = point
+        return found
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all kinds, without importing one; a plug-in that has failed to load is not among them."""
+        return [name for name in (*self._own, *self._foreign) if name not in self._left_out]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self.names
+
+    def __iter__(self) -> Iterator[K]:
+        """Every kind that loads, the folder's own first; each is imported when its turn comes."""
+        for names in (lambda: self._own, lambda: tuple(self._foreign)):  # the second costs a look at all packages
+            for name in names():
+                kind = self._load(name)
+                if kind is not None:
+                    yield kind
+
+    def get(self, name: str, option: str) -> K:
+        """The kind of that name, imported. Raises RequestError where there is none or it cannot be loaded.
+
+        `option` is what the user typed before the name, such as `--engine`, or the name of the choice.
+        """
+        if name not in self._own and name not in self._foreign:
+            raise RequestError(f"unknown {option} {name!r}{nearest(name, self.names)}")
+        kind = self._load(name)
+        if kind is None:
+            raise RequestError(f"{option} {name} cannot be used: {self._left_out[name]}")
+        return kind
+
+    def words(self) -> str:
+        """What to type for each kind, for a help text: its HELP up to the first colon-space. Imports no kind."""
+        return ", ".join(self.help(name).partition(": ")[0] for name in self.names)
+
+    def help(self, name: str) -> str:
+        """The HELP line of a kind, read from its source where that is a plain string, so that nothing is imported."""
+        if name in self._own:
+            file: str | None = str(Path(self._path[0], f"{name}.py"))
+        else:
+            spec = PathFinder.find_spec(self._foreign[name].module)
+            file = spec.origin if spec else None
+        line = _literal(Path(file), "HELP") if file else None
+        if line is None:
+            line = getattr(self._load(name), "HELP", name)
+        return line
+
+    def _load(self, name: str) -> K | None:
+        """The kind, imported once; None for a plug-in that is left out."""
+        if name not in self._loaded and name not in self._left_out:
+            if name in self._own:
+                self._loaded[name] = cast(K, import_module(f"{self.group}.{name}"))
+            else:
+                self._load_foreign(self._foreign[name])
+        return self._loaded.get(name)
+
+    def _load_foreign(self, point: EntryPoint) -> None:
+        try:
+            kind = point.load()
+        except Exception as error:  # noqa: BLE001 - whatever somebody's module raises must not stop patchmine
+            reason = (str(error).splitlines() or [""])[0]
+            self._leave_out(point, f"it fails to import ({type(error).__name__}{f': {reason}' if reason else ''})")
+            return
+        missing = [need for need in self._needs if not hasattr(kind, need)]
+        if missing:
+            self._leave_out(point, f"it has no {' and no '.join(missing)}")
+        else:
+            self._loaded[point.name] = kind
+
+    def _leave_out(self, point: EntryPoint, reason: str) -> None:
+        self._left_out[point.name] = _left_out(point, reason)
+        _report(self._left_out[point.name])
+
+
+def _left_out(point: EntryPoint, reason: str) -> str:
+    return f"the plug-in {point.name!r} of package {_package(point)} is left out: {reason}"
+
+
+def _report(text: str) -> None:
+    """One line on stderr, unless the program has set up logging otherwise."""
+    logging.getLogger("patchmine").warning("patchmine: %s", text)
+
+
+def _package(point: EntryPoint) -> str:
+    return repr(point.dist.name) if point.dist else repr(point.module)
+
+
+def _literal(file: Path, name: str) -> str | None:
+    """The string that a module assigns to a name at its top level; None where it is not a plain string."""
+    import ast
+
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            value = node.value
+            return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
+    return None

@@ -1,0 +1,186 @@
+"""Projections: what inside a patch drives the unit, drawn back into the pixels of the network's input.
+
+All are captum's. Each is of one unit at one position in one photograph, and of the network up to the unit's layer:
+
+- `deconv`: Zeiler & Fergus 2013, "Visualizing and understanding convolutional networks": back through transposed
+  convolutions and the switches of max pooling, rectifying what comes back at every ReLU, whatever went forward there.
+  It begins with 1 at the position instead of the activation, which is a factor and no other picture.
+- `guided`: Springenberg et al. 2014, "Striving for simplicity": the same, but nothing comes back either where
+  nothing went forward.
+- `gradxinput`: the gradient times the input. `ig`: integrated gradients (Sundararajan et al. 2017), from a mean-grey
+  picture in STEPS steps. Both in the normalised input, where 0 is the mean grey of the training photographs.
+- `occlusion`: how much the activation falls when a mean-grey square lies there: two strides of the layer wide, moved
+  by one stride at a time, inside the crop. Where that would be more than MOST_STEPS steps along a side, both are as
+  many times larger as it takes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import ceil
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchmine import defaults
+from patchmine.errors import RequestError, nearest
+from patchmine.networks.network import Network
+from patchmine.photographs.decode import normalised, prepare
+from patchmine.questions.look import surveyed
+from patchmine.questions.rectifiers import Until
+from patchmine.reading.opened import Index
+from patchmine.system.progress import Progress, Silent
+from patchmine.units import Box, Patch
+
+STEPS = 50
+"""Of integrated gradients."""
+MOST_STEPS = 24
+"""Of occlusion, down and across each."""
+AT_ONCE = 8
+"""Pictures in one pass of those methods that need many: memory grows with it, and hardly the speed."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One layer for one size of input."""
+
+    until: Until
+    stride: tuple[int, int]
+
+
+class Projector:
+    """Projects units of an index into its photographs; asks one photograph at a time.
+
+    `load` gives the network (`models.load_for_index`); `progress` is told of each projection. Raises RequestError for
+    a method that there is not, and where captum is not installed.
+    """
+
+    def __init__(
+        self, index: Index, load: Callable[[], Network], method: str, progress: Progress | None = None
+    ) -> None:
+        if method not in defaults.PROJECTIONS:
+            raise RequestError(f"there is no --project {method}{nearest(method, defaults.PROJECTIONS)}")
+        self.index, self.method, self.progress = index, method, progress or Silent()
+        self._attr = _captum()
+        self._network = load()
+        self._ways: dict[tuple[str, tuple[int, int]], _Way] = {}
+
+    def __call__(self, patch: Patch, region: Box) -> NDArray[np.float32]:
+        """The projection of a patch of the index: float32 (3, height, width) of the whole input, in input pixels.
+
+        `occlusion` moves inside `region` (input pixels) alone and is 0 outside; the others do not need it. What the
+        network has of hooks, flags and gradients stays as it was. Raises RequestError where the method cannot go
+        through the network up to this layer, StoreError where the layer is not as the index has it, PhotographError
+        where the photograph is not the one that was indexed.
+        """
+        pixels = prepare(self.index.photograph(patch.image_id), self.index.preprocessing)
+        picture = normalised(pixels.tensor[None], self.index.preprocessing)
+        way = self._way(patch.unit.layer, picture)
+        picture.requires_grad_(self.method != "occlusion")
+        target = (patch.unit.channel, patch.position.y, patch.position.x)
+        with warnings.catch_warnings():
+            # It says that it sets hooks and removes them: they are on no part of the network.
+            warnings.filterwarnings("ignore", "Setting backward hooks", UserWarning)
+            found: Tensor = _METHODS[self.method](self._attr, way, picture, target, region)
+        self.progress.advance(1)
+        values: NDArray[np.float32] = found[0].detach().float().numpy()
+        return values
+
+    def remark(self, layers: Iterable[str]) -> str | None:
+        """What has to be known to read projections from these layers; None where there is nothing.
+
+        Raises what a projection raises.
+        """
+        if self.method != "deconv":
+            return None
+        blind = [
+            layer
+            for layer in dict.fromkeys(layers)
+            if self._way(layer, torch.zeros(1, 3, *self.index.field(layer).input)).until.fixed
+        ]
+        if not blind:
+            return None
+        return (
+            f"On the way to {', '.join(blind)} no maximum is chosen: deconvnet projections from there are the same in "
+            "every photograph, but for its border. Those of guided backpropagation are not."
+        )
+
+    def _way(self, layer: str, picture: Tensor) -> _Way:
+        size = (picture.shape[2], picture.shape[3])
+        if (layer, size) not in self._ways:
+            (tap,), fields = surveyed(self.index, self._network, [layer], size)
+            until = Until(self._network.module, tap, rectified=self.method in ("deconv", "guided")).eval()
+            if self.method != "occlusion":
+                until.find(picture, self.method)
+            grid, strides = fields[layer].grid, [group.stride for group in fields[layer].groups]
+            stride = strides[0] or (max(1, size[0] // grid[0]), max(1, size[1] // grid[1]))
+            self._ways[layer, size] = _Way(until, stride)
+        return self._ways[layer, size]
+
+
+Target = tuple[int, int, int]
+
+
+def _deconv(attr: Any, way: _Way, picture: Tensor, target: Target, _region: Box) -> Any:
+    return attr.Deconvolution(way.until).attribute(picture, target)
+
+
+def _guided(attr: Any, way: _Way, picture: Tensor, target: Target, _region: Box) -> Any:
+    return attr.GuidedBackprop(way.until).attribute(picture, target)
+
+
+def _gradxinput(attr: Any, way: _Way, picture: Tensor, target: Target, _region: Box) -> Any:
+    return attr.InputXGradient(way.until).attribute(picture, target)
+
+
+def _ig(attr: Any, way: _Way, picture: Tensor, target: Target, _region: Box) -> Any:
+    method = attr.IntegratedGradients(way.until)
+    return method.attribute(picture, target=target, n_steps=STEPS, internal_batch_size=AT_ONCE)
+
+
+def _occlusion(attr: Any, way: _Way, picture: Tensor, target: Target, region: Box) -> Any:
+    region = region.intersect(Box(0, 0, picture.shape[3], picture.shape[2]))
+    inside = (slice(None), slice(None), slice(region.top, region.bottom), slice(region.left, region.right))
+
+    def seen(windows: Tensor) -> Tensor:
+        pictures = picture.repeat(len(windows), 1, 1, 1)
+        pictures[inside] = windows
+        activation: Tensor = way.until(pictures)[(slice(None), *target)]
+        return activation
+
+    found = torch.zeros_like(picture)
+    if region.area:
+        down, across = _step(way.stride[0], region.height), _step(way.stride[1], region.width)
+        found[inside] = attr.Occlusion(seen).attribute(
+            picture[inside],
+            sliding_window_shapes=(3, min(2 * down, region.height), min(2 * across, region.width)),
+            strides=(3, down, across),
+            perturbations_per_eval=AT_ONCE,
+        )
+    return found
+
+
+def _step(stride: int, length: int) -> int:
+    """By how much an occluding square moves along a side of so many pixels."""
+    return min(stride * ceil(length / (stride * MOST_STEPS)), length)
+
+
+_METHODS = {"deconv": _deconv, "guided": _guided, "gradxinput": _gradxinput, "ig": _ig, "occlusion": _occlusion}
+
+
+def _captum() -> ModuleType:
+    try:
+        import captum.attr
+    except ImportError:
+        raise RequestError("--project needs captum: type pip install 'patchmine[attribution]'") from None
+    attr: ModuleType = captum.attr
+    return attr
+
+
+__all__ = ["Projector"]

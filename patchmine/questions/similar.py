@@ -1,0 +1,301 @@
+"""What looks like this to the network: nearest patches by the cosine of their vectors, nearest units by correlation.
+
+A patch's vector is what all channels of its layer do at its place. The kept patches of all units are compared: each
+photograph is there with the places at which it is among the best of some unit, and with no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine import defaults
+from patchmine.errors import RequestError, StoreError, UnitError, nearest
+from patchmine.ranking import CELLS, Float32, Int64, TopK
+from patchmine.reading.answers import PATCH, SHOWN, UNIT, Answer, Patches, counted, listed
+from patchmine.reading.opened import Index, IndexedUnit
+from patchmine.reading.tables import Columns
+from patchmine.store import neighbors
+from patchmine.system import digests
+from patchmine.system.printable import printable
+from patchmine.units import Box, Patch, Position, Unit
+
+if TYPE_CHECKING:
+    from patchmine.networks.network import Network
+    from patchmine.questions.look import Sight
+
+Note = Callable[[str], None]
+
+_ROWS = 4096  # of the table in memory at once: the rows of a chunk
+_MOST = 8192  # candidates whose vectors are read: more than that are as good as alike
+
+
+HEADER = ("rank", "cosine", "class", "y,x", "box", "image")
+"""Of `Similar.shown`."""
+
+
+@dataclass(frozen=True)
+class Similar(Answer):
+    """What is most similar, best first; its rows are the patches.
+
+    `query` says what was asked for, as the JSON has it. `patches` are ranked by `similarities`, the cosines; each is
+    named by the unit among whose best it ranks highest, and has that unit's value. `units` come with their correlations
+    and are empty where no unit was asked for or there is no table. `sight` is the photograph that was asked for.
+    """
+
+    columns: ClassVar[Columns] = {**PATCH, **UNIT, "similarity": float}
+
+    query: dict[str, Any]
+    layer: str
+    patches: Patches
+    similarities: list[float]
+    units: list[tuple[IndexedUnit, float]]
+    asked: Patch
+    sight: Sight | None = None
+
+    def as_dict(self, index: Index) -> dict[str, Any]:
+        """The document of `similar --json`."""
+        patches = [
+            {**patch_as_dict(index, patch), "similarity": rounded}
+            for patch, rounded in zip(self.patches, self._rounded(), strict=True)
+        ]
+        units = [{**unit.as_dict(), "similarity": round(similarity, 6)} for unit, similarity in self.units]
+        about = index.labels.about
+        return {"index": index.name, "query": self.query, "labels": about, "patches": patches, "units": units}
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {**row, "similarity": rounded} for row, rounded in zip(self.patches.rows(), self._rounded(), strict=True)
+        ]
+
+    def _rounded(self) -> list[float]:
+        return [round(similarity, 6) for similarity in self.similarities]
+
+    @property
+    def asked_for(self) -> str:
+        """The unit's name, or the photograph's path."""
+        return str(self.query["unit"]["name"] if "unit" in self.query else self.query["image"])
+
+    def shown(self) -> list[tuple[object, ...]]:
+        """The patches as tables for a person show them, under HEADER."""
+        return [
+            (
+                patch.rank,
+                f"{similarity:.4f}",
+                patch.class_name,
+                f"{patch.position.y},{patch.position.x}",
+                ",".join(map(str, patch.box.as_tuple())),
+                patch.image,
+            )
+            for patch, similarity in zip(self.patches, self.similarities, strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        title = f"{counted(len(self.patches), 'patch', 'patches')} nearest to {self.asked_for} in {self.layer}"
+        return listed(printable(title), self.shown()[:SHOWN], HEADER, len(self.patches))
+
+    def _repr_html_(self) -> str:
+        return self.patches._repr_html_()
+
+
+def patch_as_dict(index: Index, patch: Patch) -> dict[str, Any]:
+    """A patch as `top --json` has it, with the unit that it belongs to."""
+    return {**patch.as_dict(), **index.unit(str(patch.unit)).as_dict()}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How many patches are wanted and what is shown of them; `several` of one photograph, or its best alone."""
+
+    k: int = defaults.K
+    several: bool = False
+    crop: str = "rf"
+    share: float = defaults.SHARE
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise RequestError(f"-k {self.k} is too few: give 1 or more")
+        if not 0 < self.share <= 1:
+            raise RequestError(f"--share {self.share} is no share: give a number above 0 and up to 1")
+
+
+def similar_to_unit(unit: IndexedUnit, wish: Wish, note: Note) -> Similar:
+    """Patches nearest to the unit's best one, which comes first itself, and the units that go with this one.
+
+    Raises StoreError for a unit that has no patch.
+    """
+    index, layer = unit.index, unit.unit.layer
+    best = unit.top(1, crop=wish.crop, share=wish.share)
+    if not best:
+        raise StoreError(f"{unit.unit} has no patch in {index.name}: it is finite on no photograph; take another unit")
+    kept, images, places = index.store.vectors(layer)
+    pair = best[0].image_id * CELLS + index.store.top(layer, unit.unit.channel)[2][0]
+    row = int(np.searchsorted(images * CELLS + places, pair))
+    if row == len(images) or (images[row], places[row]) != (pair // CELLS, pair % CELLS):
+        raise StoreError(f"{index.name} holds no vector of the best patch of {unit.unit}; build it again with --fresh")
+    patches, similarities = nearest_patches(index, layer, kept[row].astype(np.float32), wish, note)
+    query = {"unit": unit.as_dict(), "layer": layer, "patch": best[0].as_dict()}
+    return Similar(query, layer, patches, similarities, correlated(unit, wish.k, note), best[0])
+
+
+def similar_to_photograph(
+    index: Index,
+    file: str | Path,
+    load: Callable[[], Network],
+    wish: Wish,
+    note: Note,
+    box: Box | None = None,
+    layer: str | None = None,
+) -> Similar:
+    """Patches nearest to a photograph, or to a box in it (source pixels), in a layer: the last one, unless given.
+
+    Of a box it is the mean of the vectors at the positions whose field's centre lies in it, or else the position that
+    is nearest to its middle. Of a whole photograph it is the position at which the layer responds most: where the sum
+    of its positive activations is largest. Of one that is in the index it is the largest whose vector is kept there, so
+    that it finds itself.
+
+    Raises what `looking.look` raises, and UnitError for an unknown layer.
+    """
+    from patchmine.questions.look import look
+
+    chosen = layer or list(index.layers)[-1]
+    if chosen not in index.layers:
+        raise UnitError(f"the index has no layer {chosen!r}{nearest(chosen, index.layers)}")
+    sight = look(index, file, [chosen], load, box)
+    maps = sight.maps[chosen]
+    positions = [_strongest(index, sight, chosen, note)] if box is None else sight.positions_in(chosen, box)
+    vector = np.stack([maps[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
+    patches, similarities = nearest_patches(index, chosen, vector, wish, note)
+    query = {
+        "image": str(file),
+        "box": None if box is None else box.as_dict(),
+        "layer": chosen,
+        "positions": [{"y": position.y, "x": position.x} for position in positions],
+    }
+    middle = positions[len(positions) // 2]
+    hardest = Unit(chosen, int(np.nan_to_num(maps[:, middle.y, middle.x]).argmax()))
+    asked = sight.patch(hardest, 0, middle, index.crop(hardest, wish.crop), wish.share)
+    return Similar(query, chosen, patches, similarities, [], asked, sight)
+
+
+def _strongest(index: Index, sight: Sight, layer: str, note: Note) -> Position:
+    """Where the layer responds most, among the places that the index keeps of this photograph, if it knows it."""
+    maps = np.nan_to_num(sight.maps[layer])
+    response = np.maximum(maps, 0).sum(axis=0, dtype=np.float64).ravel()
+    _, images, places = index.store.vectors(layer)
+    own = index.store.images_of(digests.of_bytes(sight.data))
+    kept = places[np.isin(images, own)]
+    kept = kept[kept < len(response)]
+    if len(own) and not len(kept):
+        note(f"{sight.path} is in {index.name}, and none of its places is among the kept ones of {layer}")
+    place = kept[response[kept].argmax()] if len(kept) else response.argmax()
+    return Position(*divmod(int(place), maps.shape[2]))
+
+
+def nearest_patches(index: Index, layer: str, vector: Float32, wish: Wish, note: Note) -> tuple[Patches, list[float]]:
+    """The kept patches of a layer whose vectors are nearest to this one (channels,), with their cosines.
+
+    Raises RequestError for a vector without a direction.
+    """
+    if not np.isfinite(vector).all() or not vector.any():
+        raise RequestError(f"nothing in layer {layer} responds to that, so nothing is like it; try another --layer")
+    stored, images, places = index.store.vectors(layer)
+    neighbours = neighbors.Neighbours(index.store, note)
+    wanted = 4 * wish.k
+    while True:
+        rows, cosines = neighbours.nearest(layer, vector, wanted)
+        first = _firsts(rows if wish.several else images[rows])[: wish.k]
+        enough = len(first) == wish.k
+        bar = cosines[first[-1]] - neighbors.ROUNDING if enough else -np.inf
+        if wanted >= len(stored) or (enough and (cosines[-1] < bar or wanted >= _MOST)):
+            break
+        wanted *= 4
+    rows = rows[cosines >= bar]
+    similarities = neighbours.cosines(layer, vector, rows)
+    order = np.lexsort((rows, -similarities))
+    order = order[_firsts(rows[order] if wish.several else images[rows[order]])][: wish.k]
+    rows = rows[order]
+    top = index.store.top_of_all(layer)
+    found = [
+        _patch(index, layer, top, int(images[row]), int(places[row]), rank, wish) for rank, row in enumerate(rows, 1)
+    ]
+    return Patches(found, index), similarities[order].astype(float).tolist()
+
+
+def _firsts(groups: Int64) -> Int64:
+    """Where each group is met first, in the order in which they are met."""
+    return np.sort(np.unique(groups, return_index=True)[1])
+
+
+def _patch(index: Index, layer: str, top: TopK, image: int, place: int, rank: int, wish: Wish) -> Patch:
+    """The kept place as a patch of the unit among whose best it ranks highest."""
+    units, ranks = np.nonzero((top.images == image) & (top.positions == place) & top.filled)
+    if not len(units):
+        raise StoreError(
+            f"{index.name} holds a vector of {layer} that is of no unit's best; build it again with --fresh"
+        )
+    first = np.lexsort((units, ranks))[0]
+    unit = Unit(layer, int(units[first]))
+    value = float(top.values[units[first], ranks[first]])
+    return index.patch(unit, rank, value, image, place, index.crop(unit, wish.crop), wish.share)
+
+
+def correlated(unit: IndexedUnit, k: int, note: Note = lambda _: None) -> list[tuple[IndexedUnit, float]]:
+    """The k other units of the index whose activations over all photographs go most with this one's, best first.
+
+    Pearson's correlation. A photograph on which either is not finite is left out; units that never vary correlate with
+    nothing. Without a table there is nothing to compare: said, and empty.
+    """
+    index, own = unit.index, unit.unit
+    if not index.store.has_table:
+        note(f"{index.name} was built with --no-table, so no units can be compared")
+        return []
+    column = index.store.column(own.layer, own.channel)[0].astype(np.float64)
+    found: list[tuple[float, Unit]] = []
+    for layer in index.layers:
+        similar = _correlations(index, layer, column)
+        found += [(float(similar[c]), Unit(layer, c)) for c in np.flatnonzero(np.isfinite(similar)).tolist()]
+    order = sorted((-similarity, number) for number, (similarity, _) in enumerate(found))
+    ranked = [(IndexedUnit(index, found[number][1]), found[number][0]) for _, number in order]
+    if not ranked:
+        note(f"{own} never varies, so no unit goes with it")
+    return [(other, similarity) for other, similarity in ranked if other.unit != own][:k]
+
+
+def _correlations(index: Index, layer: str, column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each unit of a layer with a column (images,): float64 (units,), NaN where one of them never varies."""
+    value, _ = index.store.table_on_disk(layer)
+    # Around numbers near their means sums of squares lose nothing to rounding.
+    middle = index.stats(layer)["mean"].astype(np.float64)
+    finite = np.isfinite(column)
+    column = np.where(finite, column - column[finite].mean() if finite.any() else 0, 0)
+    count, other_sum, other_square, own_sum, own_square, product = np.zeros((6, len(middle)))
+    for start in range(0, len(index), _ROWS):
+        block = value[start : start + _ROWS]
+        known = np.isfinite(block) & finite[start : start + _ROWS, None]
+        if known.all():  # as good as always, and twice as fast
+            known = np.ones((len(block), 1))
+        else:
+            block = np.where(known, block, middle)
+        other = block - middle
+        own = column[start : start + _ROWS]
+        count += known.sum(axis=0)
+        other_sum += np.ones(len(other)) @ other
+        other_square += np.einsum("ij,ij->j", other, other)
+        own_sum += own @ known
+        own_square += own**2 @ known
+        product += own @ other
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own_spread, other_spread = own_square - own_sum**2 / count, other_square - other_sum**2 / count
+        found: NDArray[np.float64] = (product - own_sum * other_sum / count) / np.sqrt(own_spread * other_spread)
+    # What is left of a unit that never varies is rounding.
+    varies = (own_spread > 1e-12 * own_square) & (other_spread > 1e-12 * other_square)
+    return np.where(varies, np.clip(found, -1, 1), np.nan)
+
+
+__all__ = ["Similar", "Wish", "correlated", "nearest_patches", "similar_to_photograph", "similar_to_unit"]

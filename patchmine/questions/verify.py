@@ -1,0 +1,281 @@
+"""What can be proved of an index: that it is unchanged, agrees with itself, with its photographs and with its network.
+
+Checksums find what changed since publishing; but whoever edits an index can edit its checksums too. Rankings are
+therefore computed again from the table, patches.faiss from the vectors, and activations from the photographs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchmine import executors
+from patchmine.defaults import Run
+from patchmine.errors import PhotographError, RequestError
+from patchmine.executors import Executor, Setting
+from patchmine.mining.calibration import Choice
+from patchmine.networks.network import Network, survey
+from patchmine.photographs.decode import prepare
+from patchmine.ranking import CELLS, Float32, Int64, TopK
+from patchmine.reading.opened import Index
+from patchmine.store import neighbors
+from patchmine.store import reading as store
+from patchmine.store.job import Job
+from patchmine.system import digests
+from patchmine.system.progress import Progress
+
+PHOTOGRAPHS = 10_000
+"""Photographs whose bytes are compared with their digests, unless all are asked for."""
+
+AGAIN = 32
+"""Photographs whose activations are computed again, unless all are asked for."""
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
+"""How much a value may differ from the recorded one, as a share of the spread (standard deviation) of its unit. Batches
+of another size, or another version of a library, round otherwise."""
+
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one check: what was compared, what is wrong (empty where nothing is), and what stays open."""
+
+    check: str
+    compared: str
+    wrong: tuple[str, ...] = ()
+    unproved: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "check": self.check,
+            "ok": not self.wrong,
+            "compared": self.compared,
+            "wrong": list(self.wrong),
+            "not_proved": self.unproved or None,
+        }
+
+
+def verify(
+    index: Index,
+    load: Callable[[], Network],
+    *,
+    everything: bool = False,
+    seed: int = 0,
+    run: Run,
+    progress: Progress,
+) -> Iterator[Finding]:
+    """Every check in turn, the quick ones first. `load` gives the network of the index (`models.load_for_index`).
+
+    `everything` compares all photographs and computes all their activations again; otherwise a sample drawn with the
+    seed is. Raises what `load` raises; a check that cannot be made for want of photographs or table says so.
+    """
+    yield _manifest(index)
+    yield from _checksums(index)
+    yield _ranking(index)
+    yield _faiss(index)
+    rng = np.random.default_rng(seed)
+    drawn = _drawn(len(index), len(index) if everything else PHOTOGRAPHS, rng)
+    photographs, intact = _photographs(index, drawn, run, progress)
+    yield photographs
+    again = drawn if everything else np.sort(rng.permutation(drawn[np.isin(drawn, intact)])[:AGAIN])
+    yield _activations(index, load(), again[np.isin(again, intact)], run, progress)
+
+
+def _drawn(count: int, most: int, rng: np.random.Generator) -> Int64:
+    """Up to `most` of `count` ids, ascending."""
+    return np.sort(rng.permutation(count)[:most]).astype(np.int64)
+
+
+def _manifest(index: Index) -> Finding:
+    written = store.read_manifest(index.directory)
+    digest = written.pop("manifest_digest", None)
+    wrong = []
+    if digest != digests.of_json(written):
+        wrong.append(f"{store.MANIFEST} was edited: its digest does not match")
+    if Job.from_dict(written["job"]).digest != written["job_digest"]:
+        wrong.append("the job in it is not the one that its digest is of")
+    carried = index.store.carried_manifest()
+    for name in sorted(carried.keys() | written.keys()):
+        if name in carried and carried[name] != written.get(name):
+            wrong.append(f"its {name} is not what {store.ACTIVATIONS} carries")
+    what = f"{store.MANIFEST} with its digest and with what {store.ACTIVATIONS} carries"
+    return Finding("manifest", what, tuple(wrong))
+
+
+def _checksums(index: Index) -> Iterator[Finding]:
+    sums = index.manifest.get("checksums")
+    if sums is None:
+        yield Finding("files", "nothing", (f"{store.MANIFEST} holds no checksums",))
+        return
+    wrong = []
+    for name, digest in sums["files"].items():
+        path = index.directory / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif digests.of_file(path) != digest:
+            wrong.append(f"{name} is not the file that was published")
+    yield Finding("files", " and ".join(sums["files"]), tuple(wrong))
+    recorded, found = sums["datasets"], store.dataset_digests(index.directory / store.ACTIVATIONS)
+    names = sorted(recorded.keys() | found.keys())
+    wrong = [f"{name} has changed" for name in names if recorded.get(name) != found.get(name)]
+    yield Finding("datasets", f"{len(names)} datasets of {store.ACTIVATIONS}", tuple(wrong))
+
+
+def _ranking(index: Index) -> Finding:
+    """The kept top of each unit from the table, and the vectors that belong to it."""
+    wrong, stored, units = [], index.store, sum(index.layers.values())
+    for layer, channels in index.layers.items():
+        kept = stored.top_of_all(layer)
+        if stored.has_table:
+            top = TopK.empty(channels, stored.keep)
+            for start in range(0, len(index), _BLOCK):
+                value, position = (dataset[start : start + _BLOCK] for dataset in stored.table_on_disk(layer))
+                images = np.arange(start, start + len(value), dtype=np.int64)
+                top = top.merge(TopK.of_batch(value, position, images, stored.keep))
+            differ = np.flatnonzero((top.keys != kept.keys).any(1) | (top.positions != kept.positions).any(1))
+            wrong += [f"the top of {layer}:{unit} does not follow from the table" for unit in differ[:3]]
+            if len(differ) > 3:
+                wrong.append(f"nor do those of {len(differ) - 3} more units of {layer}")
+        _, image, place = stored.vectors(layer)
+        filled = kept.filled
+        pairs = np.unique(kept.images[filled] * CELLS + kept.positions[filled])
+        if not np.array_equal(pairs, image * CELLS + place):
+            wrong.append(f"the vectors of {layer} are not those of its top")
+    what = f"the top {stored.keep} of {units} units with the table" if stored.has_table else "the vectors with the top"
+    open_ = "" if stored.has_table else "the ranking itself: there is no table (--no-table)"
+    return Finding("ranking", what, tuple(wrong), open_)
+
+
+def _faiss(index: Index) -> Finding:
+    what = f"{store.PATCHES} with one built anew from the vectors"
+    path = index.directory / store.PATCHES
+    if not path.is_file():
+        return Finding("faiss", what, (f"{store.PATCHES} is missing",))
+    with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
+        neighbors.build(index.store, Path(place))
+        same = digests.of_file(Path(place) / store.PATCHES) == digests.of_file(path)
+    return Finding("faiss", what, () if same else (f"{store.PATCHES} is not built from these vectors: delete it",))
+
+
+def _photographs(index: Index, drawn: Int64, run: Run, progress: Progress) -> tuple[Finding, Int64]:
+    """The bytes of photographs with their digests; also which of them are what they were."""
+
+    def reason(image: int) -> str | None:
+        try:
+            index.photograph(image)
+        except PhotographError as error:
+            return f"{index.store.image(image).path!r}: {error}"
+        finally:
+            progress.advance(1)
+        return None
+
+    progress.begin(len(drawn), 0, "photographs read")
+    with ThreadPoolExecutor(run.workers) as pool:
+        reasons = list(pool.map(reason, drawn.tolist()))
+    wrong = [text for text in reasons if text is not None]
+    left = len(index) - len(drawn)
+    finding = Finding(
+        "photographs",
+        f"the bytes of {len(drawn)} of {len(index)} photographs with their digests",
+        tuple(wrong),
+        f"the bytes of {left} photographs: --all compares them" if left else "",
+    )
+    return finding, drawn[[text is None for text in reasons]]
+
+
+def _activations(index: Index, network: Network, images: Int64, run: Run, progress: Progress) -> Finding:
+    """Values and places of whole photographs, computed again."""
+    what = f"activations of {len(images)} of {len(index)} photographs"
+    if not len(images):
+        return Finding("activations", what, (), "any activation: no photograph is as it was")
+    job = index.job
+    taps = survey(network.module, network.blank(), job.layers)
+    executor, name = _executor(job, network, taps, run)
+    compared, far, moved, largest = 0, 0, 0, 0.0
+    wrong: list[str] = []
+    tolerance = TOLERANCE[job.precision]
+    # Bounds that nothing beats: no vectors are wanted.
+    nothing = {
+        layer: (np.full(units, np.inf, np.float32), np.zeros(units, np.int64)) for layer, units in index.layers.items()
+    }
+    progress.begin(len(images), 0, "photographs computed again")
+    for ids, pixels in _batches(index, images, job.batch_size):
+        for layer, reduced in executor.run(pixels, ids, nothing).items():
+            known, value, place = _recorded(index, layer, ids)
+            spread = np.maximum(index.stats(layer)["std"], np.finfo(np.float32).tiny)
+            off = np.where(known, np.abs(reduced.value - value) / spread, 0)
+            off = np.where(np.isfinite(value) | ~known, np.nan_to_num(off, nan=np.inf), 0)
+            compared += int(known.sum())
+            largest = max(largest, float(off.max(initial=0)))
+            bad = np.argwhere(off > tolerance)
+            far += len(bad)
+            for row, unit in bad[: max(0, 3 - len(wrong))]:
+                wrong.append(
+                    f"{layer}:{unit} on {index.store.image(int(ids[row])).path!r} is {reduced.value[row, unit]:.6g}, "
+                    f"and {value[row, unit]:.6g} is recorded"
+                )
+            # A place may differ where another is as high but for rounding; the value has been compared already.
+            moved += int((known & (reduced.position != place)).sum())
+        progress.advance(len(ids))
+    if far > len(wrong):
+        wrong.append(f"and {far - len(wrong)} more activations are not what is recorded")
+    exact = (
+        f"{compared} {what} computed again by {name}: largest difference {largest:.1e} of the unit's spread, "
+        f"{moved} other places"
+    )
+    if moved > max(10, compared // 1000):
+        wrong.append(f"{moved} of {compared} places are others than recorded")
+    left = len(index) - len(images)
+    unproved = f"the activations of {left} photographs: --all computes them" if left else ""
+    return Finding("activations", exact, tuple(wrong), unproved)
+
+
+def _executor(job: Job, network: Network, taps: Sequence[Any], run: Run) -> tuple[Executor, str]:
+    """That of the job, else torch, and its name."""
+    choice = Choice(job.executor, job.batch_size, job.threads)
+    try:
+        setting = Setting(job.device, job.precision, job.batch_size, job.threads)
+        return executors.build(job.executor, network, tuple(taps), setting, choice.lanes(run.workers)), job.executor
+    except RequestError:
+        setting = Setting("cpu", "fp32", job.batch_size, run.workers)
+        return executors.build("torch", network, tuple(taps), setting, 1), f"torch ({job.executor} is not to be had)"
+
+
+def _batches(index: Index, images: Int64, size: int) -> Iterator[tuple[Int64, torch.Tensor]]:
+    """Photographs of one input size each, as the executor takes them."""
+    held: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
+    for image in images.tolist():
+        tensor = prepare(index.photograph(image), index.preprocessing).tensor
+        batch = held.setdefault(tuple(tensor.shape), [])
+        batch.append((image, tensor))
+        if len(batch) == size:
+            yield _stacked(held.pop(tuple(tensor.shape)))
+    yield from map(_stacked, held.values())
+
+
+def _stacked(batch: Iterable[tuple[int, torch.Tensor]]) -> tuple[Int64, torch.Tensor]:
+    ids, tensors = zip(*batch, strict=True)
+    return np.array(ids, np.int64), torch.stack(tensors)
+
+
+def _recorded(index: Index, layer: str, ids: Int64) -> tuple[Any, Float32, Int64]:
+    """What the index says of these photographs: whether anything (images, units), values and places."""
+    if index.store.has_table:
+        value, place = (dataset[ids.tolist()] for dataset in index.store.table_on_disk(layer))
+        return np.ones(value.shape, bool), value, place.astype(np.int64)
+    top = index.store.top_of_all(layer)
+    shape = (len(ids), index.layers[layer])
+    known, value, place = np.zeros(shape, bool), np.zeros(shape, np.float32), np.zeros(shape, np.int64)
+    for row, image in enumerate(ids.tolist()):
+        unit, rank = np.nonzero(top.filled & (top.images == image))
+        known[row, unit] = True
+        value[row, unit], place[row, unit] = top.values[unit, rank], top.positions[unit, rank]
+    return known, value, place

@@ -1,0 +1,208 @@
+"""What questions give back: answers that print as a table, go to pandas or Arrow, and show in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, overload
+
+from patchmine.reading.tables import Columns, flat, html_table, text_table, to_arrow, to_pandas
+from patchmine.system.printable import printable
+from patchmine.units import Patch, thumbnail_html
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+    from patchmine.reading.opened import Index, IndexedUnit
+
+SHOWN = 25
+"""Rows of an answer that are printed."""
+
+PICTURED = 100
+"""Patches of an answer that a notebook shows."""
+
+UNIT: Columns = {"layer": str, "channel": int, "name": str, "label": str}
+"""The columns that say which unit a row is of."""
+
+_BOX: Columns = {"left": int, "top": int, "right": int, "bottom": int}
+
+PLACE: Columns = {
+    "position_y": int,
+    "position_x": int,
+    "visible": float,
+    **{f"input_box_{edge}": kind for edge, kind in _BOX.items()},
+    **{f"box_{edge}": kind for edge, kind in _BOX.items()},
+}
+"""The columns that say where in a photograph a patch is."""
+
+PATCH: Columns = {"rank": int, "value": float, "image": str, "image_id": int, "class": str, **PLACE}
+
+
+class Answer:
+    """An answer of `rows` with `columns`: those of the command's JSON, nested parts as `box_left`."""
+
+    columns: ClassVar[Columns]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A dictionary for each row: what `--csv` writes."""
+        raise NotImplementedError
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A data frame of the rows, with the same columns where there are none. Raises RequestError without pandas."""
+        return to_pandas(self.rows(), self.columns)
+
+    def to_arrow(self) -> pyarrow.Table:
+        """An Arrow table of the rows: int64, double, string. Raises RequestError without pyarrow."""
+        return to_arrow(self.rows(), self.columns)
+
+
+class Patches(Answer, Sequence[Patch]):
+    """Patches in rank order, and the index that they are of: it knows what their units are called."""
+
+    columns: ClassVar[Columns] = {**UNIT, **PATCH}
+
+    def __init__(self, patches: Iterable[Patch], index: Index | None = None) -> None:
+        self._patches = list(patches)
+        self._index = index
+
+    @overload
+    def __getitem__(self, rank: int) -> Patch: ...
+    @overload
+    def __getitem__(self, rank: slice) -> Patches: ...
+    def __getitem__(self, rank: int | slice) -> Patch | Patches:
+        return Patches(self._patches[rank], self._index) if isinstance(rank, slice) else self._patches[rank]
+
+    def __len__(self) -> int:
+        return len(self._patches)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [{**self._unit(patch), **flat(patch.as_dict())} for patch in self._patches]
+
+    def _unit(self, patch: Patch) -> dict[str, Any]:
+        if self._index is None:
+            return {"layer": patch.unit.layer, "channel": patch.unit.channel, "name": None, "label": None}
+        return self._index.unit(patch.unit).as_dict()
+
+    def __repr__(self) -> str:
+        units = {str(patch.unit): None for patch in self._patches}
+        of = f" of {next(iter(units))}" if len(units) == 1 else f" of {len(units)} units" if units else ""
+        rows = [patch_row(patch) for patch in self._patches[:SHOWN]]
+        return listed(f"{counted(len(self), 'patch', 'patches')}{of}", rows, PATCH_HEADER, len(self))
+
+    def _repr_html_(self) -> str:
+        from concurrent.futures import ThreadPoolExecutor  # not for every cold query
+
+        with ThreadPoolExecutor() as pool:
+            figures = "".join(pool.map(thumbnail_html, self._patches[:PICTURED]))
+        return f"<div>{figures}</div>" + more_html(len(self), PICTURED)
+
+
+class Units(Answer, Sequence["IndexedUnit"]):
+    """Units of an index, in the order of the network."""
+
+    columns: ClassVar[Columns] = {
+        **UNIT,
+        "auroc": float,
+        "max": float,
+        "mean": float,
+        "positive": float,
+        "tied": int,
+        "marks": str,
+    }
+
+    def __init__(self, units: Iterable[IndexedUnit]) -> None:
+        self._units = list(units)
+
+    @overload
+    def __getitem__(self, number: int) -> IndexedUnit: ...
+    @overload
+    def __getitem__(self, number: slice) -> Units: ...
+    def __getitem__(self, number: int | slice) -> IndexedUnit | Units:
+        return Units(self._units[number]) if isinstance(number, slice) else self._units[number]
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [worded(unit.summary()) for unit in self._units]
+
+    def __repr__(self) -> str:
+        rows = self._shown()
+        header = list(rows[0]) if rows else ()
+        return listed(counted(len(self), "unit", "units"), [list(row.values()) for row in rows], header, len(self))
+
+    def _repr_html_(self) -> str:
+        rows = self._shown()
+        table = html_table([list(row.values()) for row in rows], list(rows[0])) if rows else ""
+        return f"<p>{counted(len(self), 'unit', 'units')}</p>{table}" + more_html(len(self), SHOWN)
+
+    def _shown(self) -> list[dict[str, object]]:
+        return [unit_row(unit.summary()) for unit in self._units[:SHOWN]]
+
+
+def worded(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary of a unit as a row of words and numbers: its marks in one cell."""
+    return {**summary, "marks": " ".join(summary["marks"])}
+
+
+PATCH_HEADER = ("rank", "value", "class", "y,x", "visible", "box", "image")
+
+
+def patch_row(patch: Patch) -> tuple[object, ...]:
+    """The patch as tables for a person show it, under PATCH_HEADER."""
+    return (
+        patch.rank,
+        f"{patch.value:.4g}",
+        patch.class_name,
+        f"{patch.position.y},{patch.position.x}",
+        f"{patch.visible:.0%}",
+        ",".join(map(str, patch.box.as_tuple())),
+        patch.image,
+    )
+
+
+def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
+    """The summary of a unit as tables for a person show it."""
+    return {
+        "unit": f"{summary['layer']}:{summary['channel']}",
+        "name": summary["name"],
+        "label": summary["label"],
+        "auroc": None if summary["auroc"] is None else f"{summary['auroc']:.3f}",
+        "max": _short(summary["max"]),
+        "mean": _short(summary["mean"]),
+        "positive": f"{summary['positive']:.0%}",
+        "tied": summary["tied"],
+        **({"facets": summary["facets"]} if "facets" in summary else {}),
+        "": " ".join(summary["marks"]),
+    }
+
+
+def listed(title: str, rows: Sequence[Sequence[object]], header: Sequence[str], of: int) -> str:
+    """A title and the rows that are shown of `of`, as text."""
+    lines = [title, *(text_table(rows, header) if rows else ())]
+    if of > len(rows):
+        lines.append(f"... and {of - len(rows)} more")
+    return "\n".join(lines)
+
+
+def more_html(of: int, shown: int) -> str:
+    return f"<p>... and {of - shown} more</p>" if of > shown else ""
+
+
+def unit_html(unit: IndexedUnit, k: int = 9) -> str:
+    """A unit in a notebook: what it is called, and its best patches."""
+    from html import escape
+
+    name, canonical = escape(printable(unit.name)), escape(printable(str(unit.unit)))
+    return f"<p><b>{name}</b> ({canonical})</p>{unit.top(k)._repr_html_()}"
+
+
+def counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _short(number: float | None) -> str | None:
+    return None if number is None else f"{number:.4g}"
+
+
+__all__ = ["Answer", "Patches", "Units"]

@@ -1,0 +1,94 @@
+"""A photograph with the places that drive units unusually hard, each beside the unit's best patches."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from patchmine.photographs.crops import tile
+from patchmine.questions.fires import Fired, Fires
+from patchmine.reading.opened import Cropping, Index
+from patchmine.sheets import tiles
+from patchmine.sheets.boxed import COLOURS, photograph_picture
+from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.origin import names_text
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+
+if TYPE_CHECKING:
+    from patchmine.questions.look import Sight
+
+BEST = 6
+PHOTOGRAPH, TALLEST = 210.0, 260.0
+NAME, ASIDE = 8.5, 10.0
+
+
+def fires_page(index: Index, found: Fires, *, crop: str, share: float) -> Page:
+    """A page with a row for each unit: its place in the photograph, then its BEST patches of the index.
+
+    The places of the first units are drawn into the photograph, as many as there are COLOURS.
+    """
+    page = Page(WIDTH, 0)
+    boxes = [fired.patch.box for fired in found.units[: len(COLOURS)]]
+    picture = photograph_picture(found.sight.data, found.sight.placement, boxes, (PHOTOGRAPH, TALLEST))
+    page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
+    left = MARGIN + picture.width + 2 * GAP
+    y = MARGIN + TITLE * 0.8
+    name = fitted(PurePath(found.sight.path).name, WIDTH - MARGIN - left, TITLE, bold=True)
+    page.texts.append(Text(name, left, y, TITLE, bold=True))
+    y += LEADING + 4
+    for text in _facts(index, found):
+        for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
+            page.texts.append(Text(line, left, y, SMALL, colour=QUIET))
+            y += LEADING
+        y += 3
+    y = max(y, MARGIN + picture.height) + 6
+    for fired in found.units:
+        y = _row(page, found.sight, fired, Cropping(index.crop(fired.unit.unit, crop), share), y)
+    page.height = y + MARGIN - 8
+    return page
+
+
+def _facts(index: Index, found: Fires) -> list[str]:
+    job = index.manifest["job"]
+    origin = names_text(index, [fired.unit for fired in found.units])
+    return [
+        f"The {len(found.units)} of {found.of} units of {job['model']} that this photograph drives hardest, measured "
+        f"against {len(index)} photographs in {PurePath(job['source']).name}.",
+        "Left of each row its place in this photograph, then the patches of those photographs that drive the unit "
+        "hardest, at the same scale.",
+        "Percentile: the share of those photographs that drive the unit less. σ: its distance from their mean in "
+        "standard deviations.",
+        f"Boxes: the first {min(len(COLOURS), len(found.units))} units. Pale: what the network did not see.",
+        *([origin] if origin else ()),
+    ]
+
+
+def _row(page: Page, sight: Sight, fired: Fired, cropping: Cropping, y: float) -> float:
+    """Name and numbers, then the tiles; returns where the row ends."""
+    patches = fired.unit.top(BEST, crop=cropping.crop, share=cropping.share)
+    width = (WIDTH - 2 * MARGIN - ASIDE - BEST * GAP) / (BEST + 1)
+    height = width * tiles.ratio(fired.unit, patches, cropping)
+    size = (round(width * DPI / 72), round(height * DPI / 72))
+    rank = fired.patch.rank
+    colour = COLOURS[rank - 1] if rank <= len(COLOURS) else QUIET
+    y += NAME + 6
+    page.texts.append(Text(f"{rank}", MARGIN, y, NAME, bold=True, colour=colour))
+    numbers = (
+        f"{fired.unit.unit} · {tiles.value_text(fired.patch)} · percentile {fired.percentile:.2%} · "
+        f"{fired.deviation:+.1f} σ"
+    )
+    page.texts.append(Text(numbers, WIDTH - MARGIN, y, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(fitted(fired.unit.name, 200, NAME, bold=True), MARGIN + 16, y, NAME, bold=True))
+    y += 4
+    view = tiles.framed(sight.fields[fired.unit.unit.layer], fired.patch, cropping)
+    own = tile(sight.data, sight.placement, view, size)
+    page.pictures.append(Picture(own, MARGIN, y, width, height))
+    shown = tiles.images(fired.unit, patches, cropping, size, page.missing)
+    for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
+        x = MARGIN + width + GAP + ASIDE + number * (width + GAP)
+        page.pictures.append(Picture(image, x, y, width, height))
+        page.texts.append(Text(tiles.value_text(patch), x + width, y + height + 8, SMALL, colour=QUIET, right=True))
+        named = fitted(patch.class_name or PurePath(patch.image).name, width - 22, SMALL)
+        page.texts.append(Text(named, x, y + height + 8, SMALL))
+    page.texts.append(Text("this photograph", MARGIN, y + height + 8, SMALL, colour=colour))
+    return y + height + LEADING

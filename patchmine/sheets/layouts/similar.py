@@ -1,0 +1,83 @@
+"""What is similar: the patches in order, after the photograph that was asked for, and the units that go with a unit."""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import PurePath
+
+from patchmine.questions.similar import Similar
+from patchmine.reading.opened import Cropping, Index
+from patchmine.sheets import tiles
+from patchmine.sheets.boxed import photograph_picture
+from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.origin import name_text
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.units import Box
+
+COLUMNS = 6
+PHOTOGRAPH, TALLEST = 210.0, 200.0
+UNITS = 8
+
+
+def similar_page(index: Index, found: Similar, cropping: Cropping) -> Page:
+    page = Page(WIDTH, 0)
+    columns = max(1, min(COLUMNS, len(found.patches)))
+    width = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
+    unit = index.unit(str(found.asked.unit))
+    height = width * tiles.ratio(unit, found.patches, cropping)
+    size = (round(width * DPI / 72), round(height * DPI / 72))
+    top = _head(page, index, found)
+    shown = tiles.images(unit, found.patches, cropping, size, page.missing)
+    step = height + 2 * LEADING + GAP + 2
+    for number, (patch, similarity, image) in enumerate(zip(found.patches, found.similarities, shown, strict=True)):
+        x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
+        page.pictures.append(Picture(image, x, y, width, height))
+        below = y + height + 8.5
+        page.texts.append(Text(f"{patch.rank}", x, below, SMALL, bold=True))
+        page.texts.append(Text(f"{similarity:.3f}", x + width, below, SMALL, colour=QUIET, right=True))
+        named = patch.class_name or PurePath(patch.image).name
+        page.texts.append(Text(fitted(named, width, SMALL), x, below + LEADING, SMALL))
+    page.height = top + ceil(len(found.patches) / columns) * step - GAP + MARGIN - 8
+    return page
+
+
+def _head(page: Page, index: Index, found: Similar) -> float:
+    """What was asked for, in words and, unless it is the first patch itself, as a picture; returns where it ends."""
+    left, bottom = MARGIN, MARGIN
+    if found.sight is not None:
+        box = found.query["box"]
+        boxes = [Box(**box) if box else found.asked.box]
+        picture = photograph_picture(found.sight.data, found.sight.placement, boxes, (PHOTOGRAPH, TALLEST))
+        page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
+        left, bottom = MARGIN + picture.width + 2 * GAP, MARGIN + picture.height
+    asked = found.query["unit"]["name"] if found.sight is None else PurePath(found.sight.path).name
+    title = fitted(f"like {asked}", WIDTH - MARGIN - left, TITLE, bold=True)
+    page.texts.append(Text(title, left, MARGIN + TITLE * 0.8, TITLE, bold=True))
+    y = MARGIN + TITLE + LEADING
+    for text in _facts(index, found):
+        for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
+            page.texts.append(Text(line, left, y, SMALL, colour=QUIET))
+            y += LEADING
+    return max(y, bottom) + 4
+
+
+def _facts(index: Index, found: Similar) -> list[str]:
+    job = index.manifest["job"]
+    source = PurePath(job["source"]).name
+    if found.sight is None:
+        asked = f"the best patch of unit {found.asked.unit}, which comes first"
+    elif found.query["box"]:
+        asked = "the box in the photograph"
+    else:
+        asked = "the place of the photograph where the layer responds most"
+    texts = [
+        f"The kept patches of {len(index)} photographs in {source} that are nearest to {asked}, by the cosine of what "
+        f"all {index.layers[found.layer]} channels of {found.layer} of {job['model']} do there.",
+    ]
+    origin = name_text(index.unit(found.asked.unit)) if found.sight is None else None
+    if origin:
+        texts.append(origin)
+    if found.units:
+        units = ", ".join(f"{unit.unit} ({similarity:.2f})" for unit, similarity in found.units[:UNITS])
+        texts.append(f"Units that go with it, by the correlation of activations over all photographs: {units}.")
+    return texts

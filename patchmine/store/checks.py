@@ -1,0 +1,145 @@
+"""What the documents of an index have to say, checked before anything relies on it: the manifest, receptive fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from patchmine.defaults import FIELDS, VIEWS
+from patchmine.fields.field import FILTER_REACH, FieldsBySize, ReceptiveField
+from patchmine.ranking import NO_IMAGE
+from patchmine.store.job import Job
+from patchmine.system.printable import printable
+from patchmine.system.untrusted_json import Misfit, Part, parse, parse_list, read_bounded
+
+MANIFEST_BYTES = 32 << 20
+"""The largest manifest that is read: room for more than 100,000 skipped photographs."""
+
+SOURCE = 1 << 16
+"""The longest source in characters: one of many parts names them all."""
+
+FIELDS_BYTES = 32 << 20
+"""The largest document of receptive fields of one layer that is read."""
+
+LABELS_FROM = ("classes", "predictions", "none")
+"""What the labels of units rest on: the classes of the source, or the classes that the network itself gives."""
+
+UNITS, LAYERS, SIDE, GRID, COUNT = 1_000_000, 10_000, 16_384, 65_536, 2**31 - 1
+"""The most units of all layers together, layers, pixels and grid cells along a side of the input, and of the rest."""
+
+
+def read_document(file: Path) -> Part:
+    """The document in a manifest's file, before its values are looked at. Raises Misfit, FileNotFoundError."""
+    return parse(read_bounded(file, MANIFEST_BYTES))
+
+
+def check_manifest(document: Part) -> None:
+    """Everything in a manifest that is ever read from it. Raises Misfit."""
+    _check_job(document.part("job"))
+    document.text("job_digest")
+    document.part("versions").text("patchmine")
+    document.whole("images", 1, NO_IMAGE - 1)
+    if "labels" in document.data:  # an older patchmine had none
+        document.part("labels").word("from", LABELS_FROM)
+    if "seconds" in document.data:  # those that activations.h5 carries have not been timed
+        document.number("seconds", 0, COUNT)
+    if "checksums" in document.data:
+        sums = document.part("checksums")
+        for name in sums.part("files").data:
+            if name not in ("activations.h5", "patches.faiss"):
+                raise Misfit(f"checksums.files names {name!r:.40}, which is no file of an index")
+            sums.part("files").text(name)
+        for name in sums.part("datasets").data:
+            sums.part("datasets").text(name)
+    for skipped in document.parts("skipped_files"):
+        skipped.text("image")
+        skipped.text("reason")
+    layers = document.parts("layers")
+    if not 1 <= len(layers) <= LAYERS:
+        raise Misfit(f"it names {len(layers)} layers, not 1 to {LAYERS}")
+    units = 0
+    for layer in layers:
+        name = layer.text("layer", most=1024)
+        if any(piece in ("", ".", "..") for piece in name.split("/")) or printable(name) != name:
+            raise Misfit(f"{name!r} is no name of a layer")
+        units += layer.whole("units", 1, UNITS)
+        layer.wholes("grid", 2, 1, GRID)
+        layer.whole("saturated", 0, UNITS)
+        layer.whole("non_finite", 0, 2**63)
+    if units > UNITS:
+        raise Misfit(f"it names {units} units, more than {UNITS}")
+    if len({layer.text("layer") for layer in layers}) < len(layers):
+        raise Misfit("it names a layer twice")
+
+
+def _check_job(job: Part) -> None:
+    job.text("source", most=SOURCE)
+    for key in ("listing", "model", "weights", "decoder", "executor", "runtime", "device", "precision"):
+        job.text(key)
+    for key in ("photographs", "batch_size", "threads", "shard_size", "keep"):
+        job.whole(key, 1, NO_IMAGE - 1)
+    job.texts("layers")
+    job.truth("table")
+    job.word("field", FIELDS)
+    preprocessing = job.part("preprocessing")
+    if isinstance(preprocessing.data.get("resize"), list):
+        preprocessing.wholes("resize", 2, 1, SIDE)
+    else:
+        preprocessing.whole("resize", 1, SIDE)
+    preprocessing.wholes("crop", 2, 1, SIDE)
+    preprocessing.word("interpolation", tuple(FILTER_REACH))
+    preprocessing.word("view", VIEWS)
+    preprocessing.numbers("mean", 3, -1e6, 1e6)
+    preprocessing.numbers("std", 3, 1e-6, 1e6)
+    Job.from_dict(job.data)  # a field that this version has and nothing above reads
+
+
+def read_fields(data: bytes, layer: str, channels: int, grid: tuple[int, int], crop: tuple[int, int]) -> FieldsBySize:
+    """The receptive fields of a layer from their JSON, the nominal ones for inputs of `crop` first. Raises Misfit."""
+    entries = parse_list(data)
+    if not entries:
+        raise Misfit("there is no receptive field")
+    sizes = [_checked_entry(entry, channels) for entry in entries]
+    first = entries[0]
+    if sizes[0] != crop or first.wholes("grid", 2, 1, GRID) != grid:
+        raise Misfit(f"the first receptive field is not of the grid {grid[0]}x{grid[1]} of {crop[0]}x{crop[1]} pixels")
+    for entry in entries:
+        entry.word("layer", (layer,))
+        entry.whole("channels", channels, channels)
+        if _partition(entry, channels) != _partition(first, channels):
+            raise Misfit("the groups of channels differ between sizes of the input")
+    return FieldsBySize(
+        tuple(ReceptiveField.from_dict(entry.data, size) for entry, size in zip(entries, sizes, strict=True))
+    )
+
+
+def _checked_entry(entry: Part, channels: int) -> tuple[int, int]:
+    """The input size (height, width) of one receptive field that is sound in itself."""
+    height, width = entry.wholes("input", 2, 1, COUNT)
+    rows, cols = entry.wholes("grid", 2, 1, GRID)
+    entry.word("status", ("exact", "whole_input"))
+    if "local" in entry.data:
+        entry.truth("local")
+    for group in entry.parts("groups"):
+        group.pairs("rows", rows, 0, height)
+        group.pairs("cols", cols, 0, width)
+        for key, low in (("size", 1), ("stride", 0), ("offset", -COUNT)):
+            if group.given(key):
+                group.wholes(key, 2, low, COUNT)
+        if not group.given("size") and not (_widest(group.data["rows"]) and _widest(group.data["cols"])):
+            raise Misfit(f"{group.place} sees nothing")
+    _partition(entry, channels)
+    return height, width
+
+
+def _widest(intervals: list[Any]) -> int:
+    return max(stop - start for start, stop in intervals)
+
+
+def _partition(entry: Part, channels: int) -> list[tuple[int, ...]]:
+    """The channels of the groups, which have to cover all channels in order."""
+    ranges = [group.wholes("channels", 2, 0, channels) for group in entry.parts("groups")]
+    stops = [0, *(stop for _, stop in ranges)]
+    if [start for start, _ in ranges] != stops[:-1] or stops[-1] != channels or any(a >= b for a, b in ranges):
+        raise Misfit(f"{entry.place}.groups do not cover the {channels} channels in order")
+    return ranges

@@ -1,0 +1,247 @@
+"""activations.h5 for reading, from whoever it may come: a dataset is what the layout says, or it is not read.
+
+A file of this format can lead into other files (soft and external links, virtual and external datasets), be a thousand
+times larger unpacked (filters, shapes without data, texts that claim a length), or hold anything else. None of it is
+ever written by patchmine, so all of it is refused: before the first byte of a dataset is read, and without asking for
+more memory than the file has bytes. What is left to libhdf5 is to parse what describes the datasets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from math import prod
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5l, h5o, h5t
+
+from patchmine.errors import StoreError
+from patchmine.store.hdf5_claims import TEXT_AT, claimed_length
+
+# What h5py raises on damage, by the place where libhdf5 notices it.
+DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, struct.error)
+
+CHUNK_BYTES = 16 << 20
+"""The largest chunk that is read; those that are written have at most 2 MB."""
+
+
+class Data:
+    """A dataset whose type, shape and place in the file have been checked."""
+
+    def __init__(self, dataset: h5d.DatasetID, file: Path, place: str, longest: int) -> None:
+        self._dataset = h5py.Dataset(dataset, readonly=True)
+        self._file, self._place, self._longest = file, place, longest
+        self._offset: int | None = dataset.get_offset()
+        self.shape: tuple[int, ...] = dataset.shape
+        self.dtype: np.dtype[Any] = self._dataset.dtype
+        self.chunks: tuple[int, ...] | None = self._dataset.chunks
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: Any) -> Any:
+        """As of an h5py dataset. Raises StoreError where the file turns out to be damaged."""
+        try:
+            return self._dataset[where]
+        except DAMAGE as error:
+            raise refusal(self._file, self._place, _reason(error)) from None
+
+    def text(self, row: int) -> bytes:
+        """One text of a dataset of texts, no longer than was said when it was opened."""
+        self.check_texts(row, 1)
+        return bytes(self[row] if self.shape else self[()])
+
+    def texts(self) -> list[bytes]:
+        """All of them, together no longer than the file: many rows could share one text."""
+        total = self.check_texts(0, len(self))
+        if total > self._file.stat().st_size:
+            raise refusal(self._file, self._place, "its texts are longer than the file")
+        return [bytes(text) for text in self[:]]
+
+    def check_texts(self, start: int, count: int) -> int:
+        """The length of texts together as the file claims it, which libhdf5 would make room for before it looks."""
+        if not count or self._offset is None:
+            return 0
+        try:
+            with self._file.open("rb") as file:
+                file.seek(self._offset + start * TEXT_AT.size)
+                lengths = [length for length, _, _ in TEXT_AT.iter_unpack(file.read(count * TEXT_AT.size))]
+        except DAMAGE as error:
+            raise refusal(self._file, self._place, _reason(error)) from None
+        if len(lengths) != count or max(lengths) > self._longest:
+            raise refusal(self._file, self._place, f"it claims a text of more than {self._longest} bytes")
+        return sum(lengths)
+
+
+class Datasets:
+    """The datasets of one file, each checked when it is first asked for."""
+
+    def __init__(self, file: Path) -> None:
+        """Open the file. Raises OSError where there is none to be read, StoreError where it is no regular file."""
+        self.file = file
+        if not S_ISREG(file.stat().st_mode):
+            raise StoreError(f"{file} is no regular file, so it is not read; build the index again with --fresh")
+        self.size = file.stat().st_size
+        self._h5 = h5py.File(file, "r")
+        try:
+            self._groups: dict[tuple[str, ...], h5py.h5g.GroupID] = {(): h5o.open(self._h5.id, b"/")}
+        except DAMAGE as error:
+            self._h5.close()
+            raise refusal(file, "/", _reason(error)) from None
+        self._data: dict[str, Data] = {}
+
+    def close(self) -> None:
+        self._h5.close()
+
+    def label(self, name: str, longest: int) -> str:
+        """The text of an attribute of the file. Raises StoreError where there is none, or it is of another kind."""
+        shown = f"attribute {name}"
+        try:
+            with self.file.open("rb") as file:
+                length = claimed_length(file, h5o.get_info(self._h5.id).addr, name.encode())
+            if length > longest:
+                raise refusal(self.file, shown, f"it claims a text of more than {longest} bytes")
+            text = self._h5.attrs[name]
+        except DAMAGE as error:
+            raise refusal(self.file, shown, _reason(error)) from None
+        if not isinstance(text, str):
+            raise refusal(self.file, shown, "it is no text")
+        return text
+
+    def has(self, *place: str) -> bool:
+        """Whether there is something by that name, whatever it is."""
+        group = self._group(place[:-1])
+        return group is not None and place[-1].encode("utf-8", "surrogateescape") in group
+
+    def data(
+        self,
+        *place: str,
+        dtypes: Sequence[str],
+        shape: tuple[int | None, ...],
+        longest: int = 0,
+        many: int | None = None,
+    ) -> Data:
+        """The dataset at a place, each piece of which is one name.
+
+        `dtypes` are numpy's words for what it may hold, or `text` for texts of up to `longest` bytes; `shape` has None
+        for a length that is to be taken as it is found, up to `many`. Raises StoreError for everything else.
+        """
+        shown = "/".join(place)
+        if shown not in self._data:
+            try:
+                found = self._open(place)
+                reason = self._misfit(found, dtypes, shape, many)
+            except DAMAGE as error:
+                raise refusal(self.file, shown, _reason(error)) from None
+            if reason is not None:
+                raise refusal(self.file, shown, reason)
+            self._data[shown] = Data(found, self.file, shown, longest)
+        return self._data[shown]
+
+    def every(self) -> Iterator[tuple[str, Data]]:
+        """All datasets with their names, as far as what they hold is in the file. Raises StoreError for one that lies
+        elsewhere; links are not followed."""
+        names: list[str] = []
+        try:
+            self._h5.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        except DAMAGE as error:
+            raise refusal(self.file, "/", _reason(error)) from None
+        for name in names:
+            try:
+                found = self._open(tuple(name.split("/")))
+                reason = self._misplaced(found)
+                data = Data(found, self.file, name, self.size)
+            except DAMAGE as error:
+                raise refusal(self.file, name, _reason(error)) from None
+            if reason is not None:
+                raise refusal(self.file, name, reason)
+            if _is_type(found.get_type(), "text"):
+                data.check_texts(0, prod(data.shape))
+            yield name, data
+
+    def _group(self, place: tuple[str, ...]) -> h5py.h5g.GroupID | None:
+        """The group at a place; None where there is none, or something else."""
+        if place not in self._groups:
+            parent = self._group(place[:-1])
+            try:
+                found = None if parent is None else _hard(parent, place[-1])
+            except DAMAGE:
+                found = None
+            if not isinstance(found, h5py.h5g.GroupID):
+                return None
+            self._groups[place] = found
+        return self._groups[place]
+
+    def _open(self, place: tuple[str, ...]) -> Any:
+        parent = self._group(place[:-1])
+        if parent is None:
+            raise KeyError("it is missing")
+        return _hard(parent, place[-1])
+
+    def _misfit(self, found: Any, dtypes: Sequence[str], shape: tuple[int | None, ...], many: int | None) -> str | None:
+        """Why this is not the dataset that the layout has there, or None."""
+        if not isinstance(found, h5d.DatasetID):
+            return "it is no dataset"
+        if not any(_is_type(found.get_type(), dtype) for dtype in dtypes):
+            return f"it does not hold {' or '.join(dtypes)}"
+        if found.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            return "it has no shape"
+        if len(found.shape) != len(shape) or any(
+            wanted is not None and wanted != length for length, wanted in zip(found.shape, shape, strict=True)
+        ):
+            return f"its shape is {found.shape}, not {tuple('any' if n is None else n for n in shape)}"
+        if many is not None and max(found.shape) > many:
+            return f"its shape is {found.shape}, more than {many}"
+        return self._misplaced(found)
+
+    def _misplaced(self, found: h5d.DatasetID) -> str | None:
+        """Why its bytes do not all lie in the file, one by one, or None."""
+        plist = found.get_create_plist()
+        kind = found.get_type()
+        # libhdf5 says of a text how large the pointer to it would be.
+        item = TEXT_AT.size if _is_type(kind, "text") else kind.get_size()
+        if plist.get_nfilters() or plist.get_external_count():
+            return "it is compressed or lies in another file"
+        needed = prod(found.shape) * item
+        if plist.get_layout() == h5d.CONTIGUOUS:
+            start = found.get_offset() or 0
+        elif plist.get_layout() == h5d.CHUNKED:
+            chunk = plist.get_chunk()
+            chunk_bytes = prod(chunk) * item
+            if chunk_bytes > CHUNK_BYTES:
+                return f"its chunks have {chunk_bytes} bytes"
+            needed = prod(-(-length // part) for length, part in zip(found.shape, chunk, strict=True)) * chunk_bytes
+            start = 0
+        else:
+            return "it is stored in a way that patchmine does not write"
+        if needed > self.size or found.get_storage_size() != needed or start + needed > self.size:
+            return f"its shape is {found.shape}, and the file does not hold as much"
+        return None
+
+
+def refusal(file: Path, place: str, reason: str) -> StoreError:
+    return StoreError(f"{file} is damaged or of another version: {place}: {reason}; build the index again with --fresh")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error.args[0] if error.args else error).split())[:200] or type(error).__name__
+
+
+def _hard(parent: h5py.h5g.GroupID, name: str) -> Any:
+    """What a group holds under one name: a link to another place or file is not followed."""
+    word = name.encode("utf-8", "surrogateescape")
+    if word not in parent:
+        raise KeyError("it is missing")
+    if parent.links.get_info(word).type != h5l.TYPE_HARD:
+        raise KeyError("it is a link to another place")
+    return h5o.open(parent, word)
+
+
+def _is_type(found: h5t.TypeID, dtype: str) -> bool:
+    if dtype == "text":
+        return isinstance(found, h5t.TypeStringID) and found.is_variable_str()
+    return any(found.equal(h5t.py_create(np.dtype(order + dtype))) for order in "<>")

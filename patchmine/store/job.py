@@ -1,0 +1,106 @@
+"""The job: everything that can change a byte of an index. What must not is in `request.Run`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from patchmine.fields.field import Preprocessing
+from patchmine.system import digests
+
+WHICH = ("photographs", "listing")
+"""The fields that say which photographs of the source there are."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is computed. Every shard carries its digest, and a run resumes another only if their digests are equal.
+
+    The fields below are those of format 1 and have no defaults. A field added later must have one: at its default it
+    is left out of the document and of the digest, so that indexes made before it stay readable and resumable.
+    """
+
+    source: str
+    """What reopens the source: an absolute folder, `shapes:200`, ..."""
+    photographs: int
+    listing: str
+    """Digest over the paths and classes of all photographs, in order."""
+    model: str
+    weights: str
+    """Digest of the network's parameters and buffers."""
+    layers: tuple[str, ...]
+    preprocessing: Preprocessing
+    decoder: str
+    executor: str
+    runtime: str
+    """What computed, with its version: another one may round otherwise."""
+    device: str
+    precision: str
+    batch_size: int
+    threads: int
+    """Of one batch: the kernels that torch picks depend on their number."""
+    shard_size: int
+    keep: int
+    table: bool
+    field: str
+    """`local` or `full`: whether receptive fields count what gates saw."""
+
+    @property
+    def digest(self) -> str:
+        return digests.of_json(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The job as JSON holds it, without the optional fields that are at their defaults."""
+        # Through JSON, so that a job just planned and one read back are equal.
+        data: dict[str, Any] = json.loads(json.dumps(digests.described(self)))
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Job:
+        """Raises KeyError or TypeError when a required field is missing: the caller knows the file it came from."""
+        values = {field.name: data[field.name] for field in fields(cls) if _given(field.name, field.default, data)}
+        values["layers"] = tuple(values["layers"])
+        values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
+        return cls(**values)
+
+    def first_difference(self, other: Job, but: Collection[str] = ()) -> tuple[str, Any, Any] | None:
+        """The first field in which the jobs differ, with both values; those in `but` may."""
+        mine, theirs = self.as_dict(), other.as_dict()
+        for field in fields(self):
+            name = field.name
+            one, another = mine.get(name, field.default), theirs.get(name, field.default)
+            if name not in but and one != another:
+                return name, one, another
+        return None
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return tuple(
+            Shard(number, start, min(start + self.shard_size, self.photographs))
+            for number, start in enumerate(range(0, self.photographs, self.shard_size))
+        )
+
+
+def _given(name: str, default: Any, data: dict[str, Any]) -> bool:
+    """Whether a field is to be read: one without a default always is, so that its absence raises KeyError."""
+    return default is MISSING or name in data
+
+
+def listing_digest(photographs: Iterable[tuple[str, str | None]]) -> str:
+    """Of the paths and classes of all photographs, in order."""
+    digest = hashlib.blake2b(digest_size=digests.DIGEST_BYTES)
+    for path, class_name in photographs:
+        digest.update(f"{path}\0{class_name}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A contiguous range [start, stop) of the source's photographs: the unit of work, of commit and of resume."""
+
+    number: int
+    start: int
+    stop: int

@@ -1,0 +1,418 @@
+"""Nearest patches: FAISS, built from the store's vectors, asked by the queries. The only file that knows faiss.
+
+Vectors are compared by the cosine of their angle. A layer of up to EXACT of them is searched whole. A larger one gets
+the inverted lists of FAISS's factory: each vector lies in the list of the nearest centre, and a query looks into the
+`probes` lists whose centres are nearest to it, as many as it takes to find RECALL of what a search of the whole finds.
+
+`patches.faiss` is a line of JSON, and then for each layer, in the order of the network, plain arrays whose sizes follow
+from it: `centres` float32 (lists, channels), `starts` uint64 (lists + 1), `rows` uint32 (vectors) of the store, list by
+list, and in the same order `codes` float16 (vectors, channels), of length 1. A layer that is searched whole has codes
+alone. FAISS is never given bytes of the file to parse: it gets arrays of the right size, and what it finds is compared
+again with the store's own vectors, so that a file from a stranger can hide a neighbour, and cannot invent one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from math import log2, sqrt
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine.ranking import Float32, Int64
+from patchmine.store.reading import PATCHES, Store
+from patchmine.system import digests
+from patchmine.system.untrusted_json import TEXT, Misfit, Part, parse
+
+EXACT = 250_000
+"""Vectors of a layer up to which all are compared: about a second on one busy core, for 320 channels or 1,280."""
+
+AT, RECALL = 10, 0.99
+"""An approximate index finds this share of the AT nearest, measured while it is built: more than the 0.95 that is
+promised, because the queries that it is measured with are a sample, and of vectors that the centres were made from."""
+
+QUERIES = 256
+SEED = 0
+_ROUNDS, _PER_LIST = 10, 64  # of k-means, and how many vectors it sees for each list
+_SAMPLE_BYTES = 256 << 20
+_BLOCK = 8192
+_SCAN_BYTES = 64 << 20
+_HEADER_BYTES = 8 << 20
+_LISTS = 1 << 20
+_SPOT = 16
+_NEAR = 2e-3  # float16 of a vector of length 1 is nearer to it than that
+ROUNDING = 1e-3
+"""Two cosines that differ by more are in the right order although float16 rounds them: each is off by up to 2**-11."""
+
+Codes = NDArray[np.float16]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one layer is searched, as the header has it. `factory` is FAISS's word for it.
+
+    `digest` is that of the store's vectors, as in the manifest's checksums. Without lists all are searched: `recall`
+    is 1.
+    """
+
+    factory: str
+    vectors: int
+    channels: int
+    digest: str
+    lists: int = 0
+    probes: int = 0
+    recall: float = 1.0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each array of the layer, in their order."""
+        listed = {
+            "centres": 4 * self.lists * self.channels,
+            "starts": 8 * (self.lists + 1),
+            "rows": 4 * self.vectors,
+        }
+        return {**(listed if self.lists else {}), "codes": 2 * self.vectors * self.channels}
+
+
+def build(store: Store, folder: Path, exact: int = EXACT) -> None:
+    """Write patches.faiss in the folder, whole or not at all; one block of vectors in memory at a time.
+
+    The same vectors give the same bytes. Raises OSError.
+    """
+    target = folder / PATCHES
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    body = target.with_name(f".{target.name}.{os.getpid()}.body.tmp")
+    plans: dict[str, dict[str, Any]] = {}
+    made: list[Path] = []
+    try:
+        # "x": in a folder from a stranger there may be a link of that name, which must not be followed.
+        with body.open("xb+") as file:
+            made.append(body)
+            for layer in store.channels:
+                vectors = len(store.vectors(layer)[0])
+                write = _write_whole if vectors <= exact else _write_lists
+                plans[layer] = vars(write(file, store, layer))
+                file.seek(0, os.SEEK_END)
+        header = json.dumps({"job": store.manifest["job_digest"], "layers": plans}).encode() + b"\n"
+        with temporary.open("xb") as file, body.open("rb") as source:
+            made.append(temporary)
+            file.write(header)
+            while block := source.read(1 << 22):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+
+
+def _write_whole(file: BinaryIO, store: Store, layer: str) -> Plan:
+    digest = _Digest(store, layer)
+    for _, codes in _blocks(store, layer, digest):
+        file.write(codes.data)
+    return Plan("SQfp16", len(store.vectors(layer)[0]), store.channels[layer], digest.value)
+
+
+def _write_lists(file: BinaryIO, store: Store, layer: str) -> Plan:
+    """Three times through the vectors: for a sample, for the list of each, and to put each in its place."""
+    import faiss
+
+    vectors, channels = len(store.vectors(layer)[0]), store.channels[layer]
+    lists = min(2 ** round(log2(2 * sqrt(vectors))), vectors)
+    factory = f"IVF{lists},SQfp16"
+    rng = np.random.default_rng(SEED)
+    most = max(lists, min(_PER_LIST * lists, _SAMPLE_BYTES // (4 * channels)))
+    index: Any = faiss.index_factory(channels, factory, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter, index.cp.seed = _ROUNDS, SEED
+    index.cp.min_points_per_centroid = 1
+    with _one_thread():
+        index.train(_picked(store, layer, rng.permutation(vectors)[:most]))
+        centres = index.quantizer.reconstruct_n(0, lists)
+        digest = _Digest(store, layer)
+        lists_of = np.concatenate(
+            [index.quantizer.search(codes.astype(np.float32), 1)[1][:, 0] for _, codes in _blocks(store, layer, digest)]
+        )
+    rows = np.argsort(lists_of, kind="stable")
+    starts = np.searchsorted(lists_of[rows], np.arange(lists + 1))
+    for array, dtype in ((centres, np.float32), (starts, np.uint64), (rows, np.uint32)):
+        file.write(np.ascontiguousarray(array, dtype).data)
+    file.flush()
+    _place_codes(file, store, layer, rows)
+    probes, recall = _probes(store, layer, centres, lists_of, rng)
+    return Plan(factory, vectors, channels, digest.value, lists, probes, recall)
+
+
+def _place_codes(file: BinaryIO, store: Store, layer: str, rows: Int64) -> None:
+    """Write every vector where its list is, from here on in the file."""
+    begin, width = file.tell(), 2 * store.channels[layer]
+    place = np.empty_like(rows)
+    place[rows] = np.arange(len(rows))
+    for start, codes in _blocks(store, layer):
+        for code, number in zip(codes, place[start : start + len(codes)].tolist(), strict=True):
+            file.seek(begin + number * width)
+            file.write(code.data)
+
+
+def _probes(store: Store, layer: str, centres: Float32, lists_of: Int64, rng: np.random.Generator) -> tuple[int, float]:
+    """How many lists to look into, and which share of the AT nearest lies in them, for a sample of the vectors.
+
+    A vector finds itself in any case, so it does not count among its own neighbours.
+    """
+    chosen = np.sort(rng.permutation(len(lists_of))[:QUERIES])
+    queries = _picked(store, layer, chosen)
+    found, _ = scan(((start, codes, None) for start, codes in _blocks(store, layer)), queries, AT + 1)
+    order = np.argsort(-(queries @ centres.T), axis=1, kind="stable")
+    rank = np.argsort(order, axis=1)
+    neighbours = [[row for row in near if row != own][:AT] for near, own in zip(found.tolist(), chosen, strict=True)]
+    needed = np.sort([rank[query, lists_of[row]] for query, near in enumerate(neighbours) for row in near])
+    if not len(needed):
+        return centres.shape[0], 1.0
+    probes = int(needed[min(len(needed) - 1, int(np.ceil(RECALL * len(needed))) - 1)]) + 1
+    return probes, round(float((needed < probes).mean()), 4)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of floats depend on who adds what."""
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+class _Digest:
+    """That of a layer's vectors, as `store.dataset_digests` gives it, made while they are read."""
+
+    def __init__(self, store: Store, layer: str) -> None:
+        shape = store.vectors(layer)[0].shape
+        self._hash = hashlib.blake2b(f"<f2{shape}".encode(), digest_size=digests.DIGEST_BYTES)
+
+    def add(self, block: NDArray[np.float16]) -> None:
+        self._hash.update(np.ascontiguousarray(block, "<f2").data)
+
+    @property
+    def value(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _blocks(store: Store, layer: str, digest: _Digest | None = None) -> Iterator[tuple[int, Codes]]:
+    """All vectors of a layer with length 1, block by block, each with its first row."""
+    vectors, _, _ = store.vectors(layer)
+    for row in range(0, len(vectors), _BLOCK):
+        block = vectors[row : row + _BLOCK]
+        if digest is not None:
+            digest.add(block)
+        yield row, normalised(block.astype(np.float32)).astype(np.float16)
+
+
+def normalised(vectors: Float32) -> Float32:
+    """Each row with length 1; what is not finite counts as 0, and a row of nothing else stays 0."""
+    finite = np.where(np.isfinite(vectors), vectors, np.float32(0))
+    length = np.linalg.norm(finite, axis=1, keepdims=True)
+    return (finite / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def _picked(store: Store, layer: str, rows: Int64) -> Float32:
+    """These vectors with length 1, in ascending order of their rows."""
+    wanted = np.sort(rows)
+    found = []
+    for start, codes in _blocks(store, layer):
+        first, last = np.searchsorted(wanted, [start, start + len(codes)])
+        found.append(codes[wanted[first:last] - start].astype(np.float32))
+    return np.concatenate(found)
+
+
+def scan(
+    blocks: Iterable[tuple[int, Codes, Int64 | None]], queries: Float32, wanted: int
+) -> tuple[Int64, NDArray[np.float32]]:
+    """The `wanted` rows nearest to each query, best first, and their cosines: both (queries, found).
+
+    Blocks come with their first row, or with the row of each of their codes.
+    """
+    import faiss
+
+    channels = queries.shape[1]
+    index = faiss.IndexScalarQuantizer(channels, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    rows = np.zeros((len(queries), 0), np.int64)
+    scores = np.zeros((len(queries), 0), np.float32)
+    for start, codes, numbers in blocks:
+        if not len(codes):
+            continue
+        index.reset()
+        index.add_sa_codes(codes.view(np.uint8))
+        score, label = index.search(queries, min(wanted, len(codes)))
+        places = np.maximum(label, 0)  # nothing found has the label -1
+        found = start + places if numbers is None else numbers[places]
+        rows = np.concatenate([rows, found], axis=1)
+        scores = np.concatenate([scores, np.where(label < 0, -np.inf, score)], axis=1)
+        best = np.lexsort((rows, -scores), axis=1)[:, :wanted]
+        rows, scores = np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+    return rows, scores
+
+
+class Neighbours:
+    """patches.faiss of an index, open for questions.
+
+    Where it is missing, or not that of the store's vectors, it is built again; where it cannot be written, all vectors
+    are compared. `note` is told of both.
+    """
+
+    def __init__(self, store: Store, note: Note, exact: int = EXACT) -> None:
+        self.store = store
+        self._file = store.directory / PATCHES
+        self._lists: dict[str, tuple[Float32, Int64, Int64]] = {}
+        self._plans: Mapping[str, Plan] | None = None
+        self._offsets: dict[tuple[str, str], int] = {}
+        try:
+            self._open()
+        except (Misfit, OSError) as error:
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"is not used ({_line(error)})"
+            note(f"{self._file} {reason} and is built again")
+            try:
+                build(store, store.directory, exact)
+                self._open()
+            except (Misfit, OSError) as failure:
+                self._plans = None
+                note(f"{self._file} cannot be written ({_line(failure)}), so all vectors are compared")
+
+    def plan(self, layer: str) -> Plan | None:
+        """How the layer is searched; None where the file could not be had."""
+        return None if self._plans is None else self._plans[layer]
+
+    def nearest(self, layer: str, vector: Float32, wanted: int) -> tuple[Int64, Float32]:
+        """The `wanted` rows of the store's vectors that are nearest to one (channels,), best first, and roughly their
+        cosines: as many as there are, both (found,). `cosines` has the true ones.
+        """
+        query = normalised(vector[None])
+        if self._plans is None:
+            blocks = ((start, codes, None) for start, codes in _blocks(self.store, layer))
+            rows, scores = scan(blocks, query, wanted)
+        elif not self._plans[layer].lists:
+            rows, scores = scan(self._codes(layer, 0, self._plans[layer].vectors), query, wanted)
+        else:
+            rows, scores = scan(self._probed(layer, self._plans[layer], query[0], wanted), query, wanted)
+        return rows[0], scores[0]
+
+    def cosines(self, layer: str, vector: Float32, rows: Int64) -> Float32:
+        """The cosines of a vector (channels,) and these of the store: (rows,)."""
+        order = np.argsort(rows)
+        vectors = np.empty((len(rows), self.store.channels[layer]), np.float32)
+        vectors[order] = self.store.vectors(layer)[0][rows[order]]
+        found: Float32 = normalised(vectors) @ normalised(vector[None])[0]
+        return found
+
+    def _probed(self, layer: str, plan: Plan, query: Float32, wanted: int) -> Iterator[tuple[int, Codes, Int64]]:
+        """The lists whose centres are nearest, `probes` of them, and more where they hold too few vectors."""
+        centres, starts, rows = self._lists[layer]
+        order = np.argsort(-(centres @ query), kind="stable")
+        held = np.cumsum(np.diff(starts)[order])
+        for number in order[: max(plan.probes, int(np.searchsorted(held, wanted)) + 1)].tolist():
+            first, last = starts[number : number + 2].tolist()
+            for place, codes, _ in self._codes(layer, first, last):
+                yield 0, codes, rows[place : place + len(codes)]
+
+    def _codes(self, layer: str, first: int, last: int) -> Iterator[tuple[int, Codes, None]]:
+        """The codes [first, last) of a layer as the file has them, block by block."""
+        channels = self.store.channels[layer]
+        size = max(1, _SCAN_BYTES // (2 * channels))
+        for start in range(first, last, size):
+            count = min(size, last - start)
+            codes = self._read(layer, "codes", "<f2", count * channels, 2 * start * channels)
+            yield start, codes.reshape(count, channels), None
+
+    def _read(self, layer: str, name: str, dtype: str, count: int, skip: int = 0) -> NDArray[Any]:
+        with self._file.open("rb") as file:
+            file.seek(self._offsets[layer, name] + skip)
+            found = np.fromfile(file, dtype, count)
+        if len(found) != count:
+            raise Misfit(f"{name} of {layer} are cut short")
+        return found
+
+    def _open(self) -> None:
+        """Read the header and what is small, and check all of it. Raises Misfit, OSError."""
+        status = self._file.stat()
+        if not S_ISREG(status.st_mode):
+            raise Misfit("it is no regular file")
+        with self._file.open("rb") as file:
+            header = file.readline(_HEADER_BYTES)
+        document = parse(header)
+        document.word("job", (self.store.manifest["job_digest"],))
+        layers = document.part("layers")
+        plans = {layer: self._checked(layer, layers.part(layer)) for layer in self.store.channels}
+        offset = len(header)
+        for layer, plan in plans.items():
+            for name, size in plan.sizes.items():
+                self._offsets[layer, name] = offset
+                offset += size
+        if offset != status.st_size:
+            raise Misfit(f"it has {status.st_size} bytes, and {offset} are in it by its first line")
+        for layer, plan in plans.items():
+            if plan.lists:
+                self._lists[layer] = self._checked_lists(layer, plan)
+            self._check_codes(layer, plan)
+        self._plans = plans
+
+    def _checked(self, layer: str, part: Part) -> Plan:
+        vectors, channels = self.store.vectors(layer)[0].shape
+        plan = Plan(
+            factory=part.text("factory"),
+            vectors=part.whole("vectors", vectors, vectors),
+            channels=part.whole("channels", channels, channels),
+            digest=part.text("digest", TEXT),
+            lists=part.whole("lists", 0, min(_LISTS, max(vectors, 1))),
+            probes=part.whole("probes", 0, _LISTS),
+            recall=float(part.number("recall", 0, 1)),
+        )
+        # Nobody has looked at what the manifest has here, and an index that is being made has none yet.
+        with suppress(AttributeError, KeyError, TypeError):
+            recorded = self.store.manifest["checksums"]["datasets"][f"layers/{layer}/vectors"]
+            if plan.digest != recorded:
+                raise Misfit(f"it was built from other vectors of {layer}")
+        return plan
+
+    def _checked_lists(self, layer: str, plan: Plan) -> tuple[Float32, Int64, Int64]:
+        """Centres, starts and rows: every vector of the store in exactly one list."""
+        centres = self._read(layer, "centres", "<f4", plan.lists * plan.channels).reshape(plan.lists, plan.channels)
+        starts = self._read(layer, "starts", "<u8", plan.lists + 1).astype(np.int64)
+        rows = self._read(layer, "rows", "<u4", plan.vectors).astype(np.int64)
+        if not np.isfinite(centres).all():
+            raise Misfit(f"a centre of {layer} is not finite")
+        if starts[0] != 0 or starts[-1] != plan.vectors or (np.diff(starts) < 0).any():
+            raise Misfit(f"the lists of {layer} do not hold its {plan.vectors} vectors")
+        seen = np.zeros(plan.vectors, bool)
+        seen[rows[rows < plan.vectors]] = True
+        if not seen.all():
+            raise Misfit(f"the lists of {layer} do not hold each of its vectors once")
+        return centres, starts, rows
+
+    def _check_codes(self, layer: str, plan: Plan) -> None:
+        """A few vectors, compared with those of the store."""
+        vectors, _, _ = self.store.vectors(layer)
+        places = np.unique(np.linspace(0, plan.vectors - 1, min(_SPOT, plan.vectors)).astype(np.int64))
+        for place in places.tolist():
+            row = int(self._lists[layer][2][place]) if plan.lists else place
+            (code,) = [codes for _, codes, _ in self._codes(layer, place, place + 1)]
+            if not np.allclose(code, normalised(vectors[row : row + 1].astype(np.float32)), atol=_NEAR):
+                raise Misfit(f"vector {row} of {layer} is another one")
+
+
+def _line(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
+
+
+__all__ = ["AT", "EXACT", "RECALL", "ROUNDING", "Neighbours", "Plan", "build", "normalised", "scan"]

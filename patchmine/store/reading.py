@@ -1,0 +1,383 @@
+"""The index on disk, as it is read: the manifest, activations.h5 through `datasets`. `storing` writes it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine.errors import StoreError
+from patchmine.fields.field import FieldsBySize
+from patchmine.ranking import Float32, Int64, TopK, sort_keys
+from patchmine.store import checks
+from patchmine.store.hdf5 import Data, Datasets, refusal
+from patchmine.system import digests
+from patchmine.system.untrusted_json import TEXT, Misfit, parse
+from patchmine.units import Position
+
+FORMAT = 1
+MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
+    "manifest.json",
+    "activations.h5",
+    "patches.faiss",
+    "names.json",
+    "shards",
+    "job.json",
+    "synthetic",
+)
+
+QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
+TIED = 25
+"""A unit saturates when more photographs than this hold its very maximum: a top 25 is then arbitrary."""
+
+_DIGEST = re.compile(rb"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One photograph of the index. `size` is (width, height) after EXIF orientation."""
+
+    image: int
+    path: str
+    digest: str
+    size: tuple[int, int]
+    class_name: str | None
+    prediction: str | None = None
+
+
+def dataset_digests(file: Path) -> dict[str, str]:
+    """The digest of every dataset of an activations.h5, over its type, shape and content. Raises StoreError."""
+    found: dict[str, str] = {}
+    datasets = Datasets(file)
+    try:
+        for name, data in datasets.every():
+            digest = hashlib.blake2b(f"{data.dtype.str}{data.shape}".encode(), digest_size=digests.DIGEST_BYTES)
+            for block in _blocks(data):
+                digest.update(block)
+            found[name] = digest.hexdigest()
+    finally:
+        datasets.close()
+    return found
+
+
+def _blocks(dataset: Data) -> Iterator[bytes]:
+    """A dataset's content in order, in parts of whole chunks; texts each behind their length."""
+    if dataset.shape == ():
+        yield bytes(dataset[()])
+        return
+    rows = dataset.chunks[0] if dataset.chunks else 1 << 16
+    for start in range(0, len(dataset), rows):
+        block = dataset[start : start + rows]
+        if block.dtype == object:
+            yield b"".join(len(text).to_bytes(8, "little") + text for text in block)
+        else:
+            yield np.ascontiguousarray(block).tobytes()
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a finished index. Raises StoreError saying how far the index is, and what to type."""
+    shown = str(directory)
+    if not directory.is_dir():
+        raise StoreError(f"there is no index {shown!r}; build one with: patchmine index FOLDER -o {shown}")
+    try:
+        document = checks.read_document(directory / MANIFEST)
+        if document.data.get("format") == FORMAT:
+            checks.check_manifest(document)
+    except FileNotFoundError:
+        if (directory / SHARDS).is_dir():
+            raise StoreError(
+                f"the index {shown!r} is not finished; run the same `patchmine index` command again to go on"
+            ) from None
+        raise StoreError(f"{shown!r} is not a patchmine index: it has no {MANIFEST}") from None
+    except Misfit as misfit:
+        raise StoreError(
+            f"{shown}/{MANIFEST} is damaged or of another version: {misfit}; build the index again with --fresh"
+        ) from None
+    found = document.data.get("format")
+    if found != FORMAT or isinstance(found, bool):
+        word = found if isinstance(found, int) and abs(found) < 1e9 else "unknown"
+        raise StoreError(
+            f"{shown!r} has index format {word}, and this patchmine reads {FORMAT}; build it again with --fresh"
+        )
+    return document.data
+
+
+class Store:
+    """A finished index, open for reading. Closing is optional; nothing is ever written.
+
+    Nothing in it is believed: `checked` has looked at every value of the manifest, `Datasets` looks at each dataset
+    before it is first read, and numbers that lead to another place are compared with what there is. Publishing gives
+    the manifest that it is about to write; everybody else leaves it to be read.
+    """
+
+    def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
+        self.directory = directory
+        self._records: dict[int, ImageRecord] = {}
+        self._texts: dict[str, tuple[str, ...]] = {}
+        self.manifest = read_manifest(directory) if manifest is None else manifest
+        self._file = directory / ACTIVATIONS
+        try:
+            self._datasets = Datasets(self._file)
+        except OSError:
+            state = "damaged" if self._file.exists() else "missing"
+            raise StoreError(
+                f"{self._file} is {state}; build the index again: patchmine index "
+                f"{self.manifest['job']['source']} -o {directory} --fresh"
+            ) from None
+        try:
+            job = self._datasets.label("job", TEXT)
+            if job != self.manifest["job_digest"]:
+                # Another run is publishing, or died while it did: the table is new already, the manifest old still.
+                self.manifest = self.carried_manifest()
+        except StoreError:
+            self.close()
+            raise
+
+    def carried_manifest(self) -> dict[str, Any]:
+        """What activations.h5 itself carries of its manifest. Raises StoreError where that is of another job."""
+        with suppress(Misfit, StoreError):
+            job = self._datasets.label("job", TEXT)
+            document = parse(self._datasets.label("manifest", checks.MANIFEST_BYTES).encode())
+            if document.data.get("format") == FORMAT and document.data.get("job_digest") == job:
+                checks.check_manifest(document)
+                return document.data
+        raise StoreError(
+            f"{self.directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build the index again with --fresh"
+        )
+
+    def close(self) -> None:
+        self._datasets.close()
+
+    @property
+    def images(self) -> int:
+        return int(self.manifest["images"])
+
+    @cached_property
+    def channels(self) -> dict[str, int]:
+        """The number of channels of each layer, in the order of the network."""
+        return {entry["layer"]: int(entry["units"]) for entry in self.manifest["layers"]}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self._class_names("class")
+
+    def _class_names(self, name: str) -> tuple[str, ...]:
+        if name not in self._texts:
+            self._texts[name] = self._all_texts("images", f"{name}_name")
+        return self._texts[name]
+
+    def _all_texts(self, *place: str) -> tuple[str, ...]:
+        return tuple(map(_text, self._datasets.data(*place, dtypes=["text"], shape=(None,), longest=TEXT).texts()))
+
+    def class_codes(self) -> NDArray[np.int32]:
+        """The row of `class_names` of each photograph, int32 (images,); -1 where it has no class."""
+        codes: NDArray[np.int32] = self._columns["class"][:]
+        if len(codes) and not -1 <= codes.min() <= codes.max() < len(self.class_names):
+            raise refusal(self._file, "images/class", f"there is no class {codes.max()} or {codes.min()}")
+        return codes
+
+    def image(self, image: int) -> ImageRecord:
+        """The record of one photograph; remembered, since the same ones win for many units."""
+        if image not in self._records:
+            self._records[image] = self._read_image(image)
+        return self._records[image]
+
+    def records(self) -> list[ImageRecord]:
+        """The records of all photographs, in the order of their ids."""
+        columns = {name: data.texts() if name == "path" else data[:] for name, data in self._columns.items()}
+        return [self._record(columns, columns["path"][image], image) for image in range(self.images)]
+
+    def images_of(self, digest: str) -> Int64:
+        """The ids of the photographs with these bytes: none, one, or several copies."""
+        return np.flatnonzero(self._columns["digest"][:] == digest.encode()).astype(np.int64)
+
+    def _read_image(self, image: int) -> ImageRecord:
+        if not 0 <= image < self.images:
+            raise refusal(self._file, "images", f"there is no photograph {image} of {self.images}")
+        return self._record(self._columns, self._columns["path"].text(image), image)
+
+    def _record(self, columns: Mapping[str, Any], path: bytes, image: int) -> ImageRecord:
+        code, width, height = (int(columns[name][image]) for name in ("class", "width", "height"))
+        digest = bytes(columns["digest"][image])
+        predicted = int(columns["prediction"][image]) if "prediction" in columns else -1
+        for name, number in (("class", code), ("prediction", predicted)):
+            if not -1 <= number < (len(self._class_names(name)) if number >= 0 else 0):
+                raise refusal(self._file, f"images/{name}", f"there is no class {number}")
+        if not (width and height and max(width, height) <= checks.COUNT):
+            raise refusal(self._file, "images/width", f"no photograph has {width}x{height} pixels")
+        if not _DIGEST.fullmatch(digest):
+            raise refusal(self._file, "images/digest", f"that of photograph {image} is no digest")
+        return ImageRecord(
+            image=image,
+            path=_text(path),
+            digest=digest.decode(),
+            size=(width, height),
+            class_name=self.class_names[code] if code >= 0 else None,
+            prediction=self._class_names("prediction")[predicted] if predicted >= 0 else None,
+        )
+
+    @cached_property
+    def _columns(self) -> dict[str, Data]:
+        """The columns of the records, opened once: opening one takes ten times as long as reading a number from it."""
+        kinds = {"path": "text", "digest": "S32", "width": "u4", "height": "u4", "class": "i4"}
+        if self._datasets.has("images", "prediction"):
+            kinds["prediction"] = "i4"
+        return {
+            name: self._datasets.data("images", name, dtypes=[kind], shape=(self.images,), longest=TEXT)
+            for name, kind in kinds.items()
+        }
+
+    def fields(self, layer: str) -> FieldsBySize:
+        preprocessing = self.manifest["job"]["preprocessing"]
+        height, width = preprocessing["crop"]
+        stored = self._data(layer, "fields", dtypes=["text"], shape=(), longest=checks.FIELDS_BYTES)
+        try:
+            fields = checks.read_fields(
+                stored.text(0), layer, self.channels[layer], self._grid(layer), (height, width)
+            )
+        except Misfit as misfit:
+            raise refusal(self._file, f"{layer}/fields", str(misfit)) from None
+        if not self._datasets.has(*_place(layer, "effective")):
+            return fields
+        effective = self._data(layer, "effective", dtypes=["f4"], shape=(None,), many=2 * checks.GRID)[:]
+        # Rounding may take a sum of shares a little beyond 1.
+        if not (len(effective) and np.isfinite(effective).all() and effective[0] >= 0 and effective[-1] <= 1.01):
+            raise refusal(self._file, f"{layer}/effective", "it holds no shares")
+        if (np.diff(effective) < 0).any():
+            raise refusal(self._file, f"{layer}/effective", "it does not rise")
+        return FieldsBySize(tuple(replace(entry, effective=effective) for entry in fields.entries))
+
+    @property
+    def has_table(self) -> bool:
+        return bool(self.manifest["job"]["table"])
+
+    def column(self, layer: str, channel: int) -> tuple[Float32, NDArray[np.integer]]:
+        """Values float32 (images,) and positions (images,) of one unit. Raises StoreError without a table."""
+        value, position = self.table_on_disk(layer)
+        return value[:, channel], position[:, channel]
+
+    @property
+    def keep(self) -> int:
+        """How many patches of each unit are kept with their vectors."""
+        return int(self.manifest["job"]["keep"])
+
+    def table(self, layer: str) -> tuple[Float32, NDArray[np.integer]]:
+        """Values float32 and positions of the whole layer, both (images, units), in memory."""
+        value, position = self.table_on_disk(layer)
+        return value[:], position[:]
+
+    def table_on_disk(self, layer: str) -> tuple[Data, Data]:
+        """Values and positions of the whole layer, both (images, units). Raises StoreError without a table."""
+        if not self.has_table:
+            raise StoreError(f"{self.directory} was built with --no-table and keeps the top {self.keep} alone")
+        shape = (self.images, self.channels[layer])
+        return (
+            self._data(layer, "value", dtypes=["f4"], shape=shape),
+            self._data(layer, "position", dtypes=["u2", "u4"], shape=shape),
+        )
+
+    def top(self, layer: str, channel: int) -> tuple[Float32, Int64, Int64]:
+        """Values, image ids and positions of the kept top-k of one unit, best first, empty places left out."""
+        shape = (self.channels[layer], self.keep)
+        value, image, position = (
+            self._data(layer, "top", name, dtypes=[kind], shape=shape)[channel]
+            for name, kind in (("value", "f4"), ("image", "u4"), ("position", "u4"))
+        )
+        filled = int(np.isfinite(value).sum())
+        value, image, position = value[:filled], image[:filled].astype(np.int64), position[:filled].astype(np.int64)
+        if not np.isfinite(value).all() or (value[1:] > value[:-1]).any():
+            raise refusal(self._file, f"{layer}/top/value", f"that of unit {channel} is no ranking")
+        if (image >= self.images).any():
+            raise refusal(self._file, f"{layer}/top/image", f"there is no photograph {image.max()} of {self.images}")
+        return value, image, position
+
+    def top_of_all(self, layer: str) -> TopK:
+        """The kept top-k of every unit."""
+        shape = (self.channels[layer], self.keep)
+        value, image, position = (
+            self._data(layer, "top", name, dtypes=[kind], shape=shape)[:]
+            for name, kind in (("value", "f4"), ("image", "u4"), ("position", "u4"))
+        )
+        return TopK(sort_keys(value, image), position.astype(np.int64))
+
+    def stats(self, layer: str) -> dict[str, NDArray[Any]]:
+        """Every statistic of the layer: `mean`, `std`, `positive`, `minimum`, `maximum`, `tied`, each (units,), and,
+        with a table, `quantiles` (units, len(QUANTILES))."""
+        units = self.channels[layer]
+        found = {
+            name: self._data(layer, "stats", name, dtypes=["i8" if name == "tied" else "f4"], shape=(units,))[:]
+            for name in ("mean", "std", "positive", "minimum", "maximum", "tied")
+        }
+        if self.has_table:
+            shape = (units, len(QUANTILES))
+            found["quantiles"] = self._data(layer, "stats", "quantiles", dtypes=["f4"], shape=shape)[:]
+        for name in ("mean", "std", "positive"):
+            if not np.isfinite(found[name]).all():
+                raise refusal(self._file, f"{layer}/stats/{name}", "it is not finite")
+        if ((found["positive"] < 0) | (found["positive"] > 1)).any() or (found["std"] < 0).any():
+            raise refusal(self._file, f"{layer}/stats", "its shares and spreads are none")
+        if ((found["tied"] < 0) | (found["tied"] > self.images)).any():
+            raise refusal(self._file, f"{layer}/stats/tied", f"it counts more than {self.images} photographs")
+        if np.isnan(found["minimum"]).any() or np.isnan(found["maximum"]).any():
+            raise refusal(self._file, f"{layer}/stats", "its extremes are no numbers")
+        return found
+
+    def vectors(self, layer: str) -> tuple[Data, Int64, Int64]:
+        """The kept vectors, float16 (patches, channels) still on disk, with their image ids and positions."""
+        vectors = self._data(layer, "vectors", dtypes=["f2"], shape=(None, self.channels[layer]))
+        image, position = (
+            self._data(layer, name, dtypes=["u4"], shape=(len(vectors),))[:].astype(np.int64)
+            for name in ("vector_image", "vector_position")
+        )
+        if (image >= self.images).any():
+            raise refusal(self._file, f"{layer}/vector_image", f"there is no photograph {image.max()}")
+        return vectors, image, position
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """The words of the labels that units have; none in an index of an older patchmine, or without a table."""
+        return self._all_texts("labels", "name") if self._datasets.has("labels", "name") else ()
+
+    def labels(self, layer: str) -> tuple[NDArray[np.int32], Float32]:
+        """Row of `label_names` and area under the ROC curve of each unit of the layer; -1 and NaN without a label."""
+        units = self.channels[layer]
+        if not self._datasets.has(*_place(layer, "label")):
+            return np.full(units, -1, np.int32), np.full(units, np.nan, np.float32)
+        label = self._data(layer, "label", dtypes=["i4"], shape=(units,))[:]
+        auroc = self._data(layer, "auroc", dtypes=["f4"], shape=(units,))[:]
+        if ((label < -1) | (label >= len(self.label_names))).any():
+            raise refusal(self._file, f"{layer}/label", f"it names labels that are none of the {len(self.label_names)}")
+        if not (np.isnan(auroc) == (label < 0)).all() or (auroc < 0).any() or (auroc > 1).any():
+            raise refusal(self._file, f"{layer}/auroc", "it holds no areas")
+        return label, auroc
+
+    def place(self, layer: str, place: int, grid: tuple[int, int]) -> Position:
+        """The cell y * grid width + x of a grid (height, width). Raises StoreError where there is no such cell."""
+        y, x = divmod(place, grid[1])
+        if not 0 <= y < grid[0]:
+            raise refusal(self._file, f"{layer}: position {place}", f"it is outside the grid {grid[0]}x{grid[1]}")
+        return Position(y, x)
+
+    def _grid(self, layer: str) -> tuple[int, int]:
+        (grid,) = [entry["grid"] for entry in self.manifest["layers"] if entry["layer"] == layer]
+        return int(grid[0]), int(grid[1])
+
+    def _data(self, layer: str, *names: str, **expected: Any) -> Data:
+        return self._datasets.data(*_place(layer, *names), **expected)
+
+
+def _place(layer: str, *names: str) -> tuple[str, ...]:
+    """Where something of a layer lies: a slash in a layer's name makes groups in groups."""
+    return "layers", *layer.split("/"), *names
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,87 @@
+"""One finished shard on disk: written under a temporary name, flushed, renamed; verified when read.
+
+Layout: 8 bytes of magic, the length of the header (u64), a blake2b digest of the length and of all that follows, the
+header (JSON: what the shard is, and name, dtype, shape and offset of each array), the arrays, back to back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine.errors import StoreError
+from patchmine.system.atomic import write_atomically
+
+MAGIC = b"PMSHARD1"
+DIGEST_BYTES = 32
+_PREFIX = len(MAGIC) + 8 + DIGEST_BYTES
+_BLOCK = 1 << 20
+_DTYPES = ("<f4", "<f2", "<i8", "<u4", "<u2", "|u1")
+
+
+def write_shard(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write `about` (JSON) and the arrays. Raises OSError when the disk is full or the folder cannot be written."""
+    stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    entries, offset = [], 0
+    for name, array in stored.items():
+        entries.append({"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "offset": offset})
+        offset += array.nbytes
+    header = json.dumps({"about": about, "arrays": entries}).encode()
+    payload: list[bytes | memoryview] = [header]
+    payload += [array.reshape(-1).view(np.uint8).data for array in stored.values()]
+    length = len(header).to_bytes(8, "little")
+    digest = hashlib.blake2b(length, digest_size=DIGEST_BYTES)
+    for chunk in payload:
+        digest.update(chunk)
+    write_atomically(path, [MAGIC, length, digest.digest(), *payload])
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A shard whose checksum has been verified; arrays are read when asked for."""
+
+    path: Path
+    about: dict[str, Any]
+    entries: dict[str, tuple[str, tuple[int, ...], int]]
+
+    @classmethod
+    def open(cls, path: Path) -> ShardFile:
+        """Verify and open. Raises StoreError when the file is damaged; it is then to be computed again."""
+        with path.open("rb") as file:
+            prefix = file.read(_PREFIX)
+            if len(prefix) != _PREFIX or prefix[: len(MAGIC)] != MAGIC:
+                raise StoreError(f"{path} is not a shard of this version of patchmine")
+            length = prefix[len(MAGIC) : len(MAGIC) + 8]
+            digest = hashlib.blake2b(length, digest_size=DIGEST_BYTES)
+            while block := file.read(_BLOCK):
+                digest.update(block)
+            if digest.digest() != prefix[-DIGEST_BYTES:]:
+                raise StoreError(f"{path} is damaged: its checksum does not match")
+            file.seek(_PREFIX)
+            header = json.loads(file.read(int.from_bytes(length, "little")))
+            start = file.tell()
+        entries = {e["name"]: (e["dtype"], tuple(e["shape"]), start + e["offset"]) for e in header["arrays"]}
+        return cls(path, header["about"], entries)
+
+    def array(self, name: str) -> NDArray[Any]:
+        dtype, shape, offset = self.entries[name]
+        assert dtype in _DTYPES, dtype
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
+
+    def source_ids(self, shard_size: int) -> NDArray[np.int64]:
+        """The id in the source of each row of the tables: those of the photographs that could be read."""
+        readable = [record["reason"] is None for record in self.about["images"]]
+        return np.flatnonzero(readable).astype(np.int64) + self.about["shard"] * shard_size
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.shard"

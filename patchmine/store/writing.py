@@ -1,0 +1,343 @@
+"""Writes an index: activations.h5 from shards, its labels, and the manifests. `store` reads it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from patchmine.errors import StoreError
+from patchmine.fields.field import FieldsBySize
+from patchmine.ranking import CELLS, Float32, Int64, TopK, among, position_dtype
+from patchmine.store.reading import FORMAT, MANIFEST, QUANTILES, TIED
+from patchmine.system import digests
+
+if TYPE_CHECKING:
+    from patchmine.store.shardfile import ShardFile
+
+_LIBVER = "v110"  # from here on an attribute may be long
+_CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images lies in 13 chunks of 256 kB
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What publishing has to know of a layer."""
+
+    layer: str
+    units: int
+    grid: tuple[int, int]
+    fields: FieldsBySize
+    one_size: bool
+
+
+def write_activations(
+    file: Path,
+    job_digest: str,
+    shards: Sequence[ShardFile],
+    layers: Sequence[LayerPlan],
+    keep: int,
+    table: bool,
+) -> dict[str, Any]:
+    """Write activations.h5 from verified shards; one layer and one shard in memory at a time.
+
+    Photographs that could not be read are left out, and image ids count those that could. Returns the counts that
+    go into the manifest. Raises OSError when the disk is full.
+    """
+    records = [record for shard in shards for record in shard.about["images"]]
+    good = [record for record in records if record["reason"] is None]
+    # From the id in the source to the id in the index.
+    ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
+    non_finite: dict[str, int] = {}
+    saturated: dict[str, int] = {}
+    with _written(file, "w") as h5:
+        h5.attrs["format"] = FORMAT
+        h5.attrs["job"] = job_digest
+        _write_images(h5.create_group("images"), good)
+        for number, plan in enumerate(layers):
+            group = h5.create_group(f"layers/{plan.layer}")
+            group.attrs["grid"] = plan.grid
+            entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
+            group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
+            if plan.fields.nominal.effective is not None:
+                group.create_dataset("effective", data=plan.fields.nominal.effective)
+            writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
+            top = writer.write_table(keep, table)
+            writer.write_top(top)
+            writer.write_vectors(top)
+            non_finite[plan.layer] = writer.non_finite
+            saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
+    skipped = [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
+    return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
+
+
+class _Lenient(io.FileIO):
+    """A file that takes what HDF5 writes also when the disk is full, and remembers that it was.
+
+    HDF5 cannot close a file whose last bytes cannot be written: it fails in destructors, whose tracebacks nobody can
+    catch.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while len(left) and self.failure is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failure = error
+        return size
+
+
+@contextmanager
+def _written(file: Path, mode: str) -> Iterator[h5py.File]:
+    """The HDF5 file open for writing (`w` or `r+`), on the disk at the end. Raises OSError where that is full."""
+    with _Lenient(file, "w+" if mode == "w" else mode) as raw:
+        try:
+            with h5py.File(raw, mode, libver=_LIBVER) as h5:
+                yield h5
+        except (OSError, RuntimeError):
+            if raw.failure is None:
+                raise
+        if raw.failure is not None:
+            raise raw.failure
+        os.fsync(raw.fileno())
+
+
+def _write_images(group: h5py.Group, records: Sequence[Mapping[str, Any]]) -> None:
+    text = h5py.string_dtype("utf-8")
+    group.create_dataset("path", data=[_storable(r["path"]) for r in records], dtype=text)
+    group.create_dataset("digest", data=np.array([r["digest"] for r in records], "S32"))
+    sizes = np.array([r["size"] for r in records], np.uint32).reshape(-1, 2)
+    group.create_dataset("width", data=sizes[:, 0])
+    group.create_dataset("height", data=sizes[:, 1])
+    _write_classes(group, "class", [record["class"] for record in records], "the source names no class")
+    predictions = [record.get("prediction") for record in records]
+    if any(predictions):
+        _write_classes(group, "prediction", predictions, "the network was not asked")
+
+
+def _write_classes(group: h5py.Group, name: str, classes: Sequence[str | None], none: str) -> None:
+    """Texts of which many are equal: each once, and their rows."""
+    known = sorted({name for name in classes if name is not None})
+    code = {name: number for number, name in enumerate(known)}
+    group.create_dataset(name, data=np.array([-1 if c is None else code[c] for c in classes], np.int32))
+    group[name].attrs["meaning"] = f"row of {name}_name; -1 where {none}"
+    text = h5py.string_dtype("utf-8")
+    group.create_dataset(f"{name}_name", data=[_storable(name) for name in known], dtype=text)
+
+
+def _storable(path: str) -> bytes:
+    """A path as bytes: file names may hold bytes that are no UTF-8, which Python carries as lone surrogates."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+class _LayerWriter:
+    """Writes one layer's group, shard by shard."""
+
+    def __init__(
+        self,
+        group: h5py.Group,
+        prefix: str,
+        plan: LayerPlan,
+        shards: Sequence[ShardFile],
+        ids: Int64,
+        images: int,
+    ) -> None:
+        self.group, self.prefix, self.plan, self.shards, self.ids, self.images = (
+            group,
+            prefix,
+            plan,
+            shards,
+            ids,
+            images,
+        )
+        self.non_finite = 0
+
+    def _rows(self) -> Iterator[tuple[Float32, NDArray[np.integer], Int64]]:
+        """Values, positions and image ids, shard by shard."""
+        start = 0
+        for shard in self.shards:
+            values, positions = shard.array(f"{self.prefix}/value"), shard.array(f"{self.prefix}/position")
+            yield values, positions, np.arange(start, start + len(values), dtype=np.int64)
+            start += len(values)
+
+    def write_table(self, keep: int, table: bool) -> TopK:
+        """The table (unless it is not wanted), the statistics; returns the final ranking."""
+        small = position_dtype(self.plan.grid[0] * self.plan.grid[1] if self.plan.one_size else CELLS)
+        slabs = (
+            [
+                _Slabs(self.group, "value", np.float32, self.images, self.plan.units),
+                _Slabs(self.group, "position", small, self.images, self.plan.units),
+            ]
+            if table
+            else []
+        )
+        top = TopK.empty(self.plan.units, keep)
+        moments = _Moments(self.plan.units)
+        for values, positions, images in self._rows():
+            top = top.merge(TopK.of_batch(values, positions, images, keep))
+            moments.add(values)
+            for slab, array in zip(slabs, (values, positions), strict=False):
+                slab.add(array)
+        for slab in slabs:
+            slab.close()
+        self.non_finite = moments.non_finite
+        moments.write(self.group.create_group("stats"))
+        if table:
+            self._write_quantiles()
+        return top
+
+    def _write_quantiles(self) -> None:
+        stats, value = self.group["stats"], self.group["value"]
+        found = np.full((self.plan.units, len(QUANTILES)), np.nan, np.float32)
+        for start in range(0, self.plan.units, _CHUNK_UNITS):
+            block = value[:, start : start + _CHUNK_UNITS].astype(np.float32)
+            block[~np.isfinite(block)] = np.nan
+            block.sort(axis=0)  # NaN goes to the end
+            counts = np.isfinite(block).sum(axis=0)
+            for column, count in enumerate(counts):
+                if count:
+                    rank = np.round(np.array(QUANTILES) * (count - 1)).astype(np.int64)
+                    found[start + column] = block[rank, column]
+        stats.create_dataset("quantiles", data=found)
+        stats["quantiles"].attrs["of"] = QUANTILES
+
+    def write_top(self, top: TopK) -> None:
+        group = self.group.create_group("top")
+        group.create_dataset("value", data=top.values)
+        group.create_dataset("image", data=top.images.astype(np.uint32))
+        group.create_dataset("position", data=top.positions.astype(np.uint32))
+
+    def write_vectors(self, top: TopK) -> None:
+        """The vectors of the final top-k, once per distinct (image, position), in that order."""
+        filled = top.filled
+        wanted = np.unique(top.images[filled] * CELLS + top.positions[filled])
+        rows = max(len(wanted), 1)
+        chunk = (min(rows, max(1, (1 << 18) // (2 * self.plan.units))), self.plan.units)
+        vectors = self.group.create_dataset("vectors", (len(wanted), self.plan.units), np.float16, chunks=chunk)
+        done = 0
+        for shard in self.shards:
+            image = self.ids[shard.array(f"{self.prefix}/vector_image")]
+            found = image * CELLS + shard.array(f"{self.prefix}/vector_position")
+            order = np.argsort(found)
+            chosen = order[among(found[order], wanted)]
+            if len(chosen):
+                vectors[done : done + len(chosen)] = shard.array(f"{self.prefix}/vectors")[chosen]
+                done += len(chosen)
+        if done != len(wanted):
+            raise StoreError(
+                f"the shards hold {done} of {len(wanted)} vectors of {self.plan.layer}; start over with --fresh"
+            )
+        self.group.create_dataset("vector_image", data=(wanted // CELLS).astype(np.uint32))
+        self.group.create_dataset("vector_position", data=(wanted % CELLS).astype(np.uint32))
+
+
+class _Slabs:
+    """Rows into a chunked dataset in whole chunks, so that no chunk is written twice."""
+
+    def __init__(self, group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> None:
+        rows = max(1, min(images, _CHUNK_ROWS))
+        chunks = (rows, max(1, min(units, _CHUNK_UNITS)))
+        self.dataset = group.create_dataset(name, (images, units), dtype, chunks=chunks if images else None)
+        self.buffer = np.empty((rows, units), dtype)
+        self.filled = self.written = 0
+
+    def add(self, array: NDArray[Any]) -> None:
+        while len(array):
+            taken = min(len(array), len(self.buffer) - self.filled)
+            self.buffer[self.filled : self.filled + taken] = array[:taken]
+            self.filled += taken
+            array = array[taken:]
+            if self.filled == len(self.buffer):
+                self.close()
+
+    def close(self) -> None:
+        if self.filled:
+            self.dataset[self.written : self.written + self.filled] = self.buffer[: self.filled]
+            self.written += self.filled
+            self.filled = 0
+
+
+class _Moments:
+    """Mean, standard deviation, extremes and counts of each unit's finite activations, added up in float64."""
+
+    def __init__(self, units: int) -> None:
+        self.count = np.zeros(units, np.int64)
+        self.total = np.zeros(units)
+        self.squares = np.zeros(units)
+        self.positive = np.zeros(units, np.int64)
+        self.minimum = np.full(units, np.inf, np.float32)
+        self.maximum = np.full(units, -np.inf, np.float32)
+        self.tied = np.zeros(units, np.int64)
+        self.non_finite = 0
+
+    def add(self, values: Float32) -> None:
+        finite = np.isfinite(values)
+        self.non_finite += int(values.size - finite.sum())
+        zeroed = np.where(finite, values, 0).astype(np.float64)
+        self.count += finite.sum(axis=0)
+        self.total += zeroed.sum(axis=0)
+        self.squares += (zeroed**2).sum(axis=0)
+        self.positive += (zeroed > 0).sum(axis=0)
+        self.minimum = np.minimum(self.minimum, np.where(finite, values, np.inf).min(axis=0, initial=np.inf))
+        highest = np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf).astype(np.float32)
+        holders = (values == highest).sum(axis=0)
+        self.tied = np.where(highest > self.maximum, holders, self.tied + np.where(highest == self.maximum, holders, 0))
+        self.maximum = np.maximum(self.maximum, highest)
+
+    def write(self, group: h5py.Group) -> None:
+        count = np.maximum(self.count, 1)
+        mean = self.total / count
+        variance = np.maximum(self.squares / count - mean**2, 0)
+        group.create_dataset("mean", data=mean.astype(np.float32))
+        group.create_dataset("std", data=np.sqrt(variance).astype(np.float32))
+        group.create_dataset("positive", data=(self.positive / count).astype(np.float32))
+        group.create_dataset("minimum", data=self.minimum.astype(np.float32))
+        group.create_dataset("maximum", data=self.maximum.astype(np.float32))
+        # A unit that never gets above 0 is tied there because it is dead, and is not saturated for that.
+        tied = np.where(self.maximum == 0, 0, self.tied)
+        group.create_dataset("tied", data=tied)
+        group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
+
+
+def write_labels(
+    file: Path, words: Mapping[str, str], layers: Mapping[str, tuple[Sequence[str | None], Float32]]
+) -> None:
+    """Let activations.h5 carry the labels of units: for each layer their keys and areas (units,), and the word for each
+    key. Raises OSError."""
+    rows = {key: row for row, key in enumerate(sorted(words))}
+    text = h5py.string_dtype("utf-8")
+    with _written(file, "r+") as h5:
+        h5.create_dataset("labels/name", data=[_storable(words[key]) for key in rows], dtype=text)
+        h5.create_dataset("labels/key", data=[_storable(key) for key in rows], dtype=text)
+        for layer, (keys, auroc) in layers.items():
+            group = h5[f"layers/{layer}"]
+            group.create_dataset("label", data=np.array([-1 if key is None else rows[key] for key in keys], np.int32))
+            group["label"].attrs["meaning"] = "row of /labels; -1 where the unit separates nothing"
+            group.create_dataset("auroc", data=auroc)
+
+
+def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
+    """Let activations.h5 carry what its manifest says: it tells who finds a manifest of another job beside it."""
+    with _written(file, "r+") as h5:
+        h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """The last file of an index, and the proof that it is whole."""
+    from patchmine.system.atomic import write_atomically
+
+    whole = {"format": FORMAT, **manifest}
+    text = json.dumps({**whole, "manifest_digest": digests.of_json(whole)}, indent=1)
+    write_atomically(directory / MANIFEST, [text.encode() + b"\n"])

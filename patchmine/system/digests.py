@@ -1,0 +1,45 @@
+"""Digests: what proves that bytes are those that were there before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+DIGEST_BYTES = 16
+_BLOCK = 1 << 20
+
+
+def of_bytes(data: bytes) -> str:
+    """blake2b over 16 bytes, in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def of_file(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def of_json(document: Any) -> str:
+    """The same for documents that are equal, however they are written."""
+    return of_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
+def described(record: Any, always: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass by name, without those that are at their defaults, unless they are in `always`.
+
+    A field that is added with a default thus changes no document and no digest made before. A field that is a record
+    itself, with `as_dict`, describes itself.
+    """
+    document = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if field.name in always or value != field.default:  # a field without a default has MISSING there
+            document[field.name] = value.as_dict() if hasattr(value, "as_dict") else value
+    return document

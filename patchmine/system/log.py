@@ -1,0 +1,91 @@
+"""Progress in words: a line every half minute, for a log or where stderr is no terminal."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from time import monotonic
+
+from patchmine.system.progress import Progress, Skipped
+
+LINE_EVERY_S = 30
+
+
+class Lines:
+    """Plain lines, each given to `write`: number done, number a second, time left, skipped, shards."""
+
+    def __init__(self, write: Callable[[str], None], each_skipped: bool = False) -> None:
+        self.note = write
+        self.each_skipped = each_skipped
+        self.skipped = 0
+        self.shards = ""
+
+    def begin(self, total: int, done: int, what: str = "photographs") -> None:
+        self.total, self.done, self.before, self.what = total, done, done, what
+        self.start = self.said = monotonic()
+        self.note(f"{total} {what}" + (f", {done} of them done before" if done else ""))
+
+    def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:
+        self.done += count
+        self.skipped += len(skipped)
+        if self.each_skipped:
+            for path, reason in skipped:
+                self.note(f"skipped {path}: {reason}")
+        if monotonic() - self.said >= LINE_EVERY_S:
+            self.said = monotonic()
+            rate = (self.done - self.before) / (self.said - self.start)
+            left = timedelta(seconds=round((self.total - self.done) / rate)) if rate else "?"
+            skipped_so_far = f", {self.skipped} skipped" if self.skipped else ""
+            self.note(f"{self.done}/{self.total} {self.what}, {rate:.0f}/s, {left} left{skipped_so_far}{self.shards}")
+
+    def committed(self, shards: int, of: int) -> None:
+        if not self.shards:
+            self.note(f"{of} shards" + (f", {shards} of them done before" if shards else ""))
+        self.shards = f", shard {shards} of {of}"
+
+
+class Both:
+    """Tells two."""
+
+    def __init__(self, one: Progress, other: Progress) -> None:
+        self.one, self.other = one, other
+
+    def begin(self, total: int, done: int, what: str = "photographs") -> None:
+        self.one.begin(total, done, what)
+        self.other.begin(total, done, what)
+
+    def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:
+        self.one.advance(count, skipped)
+        self.other.advance(count, skipped)
+
+    def committed(self, shards: int, of: int) -> None:
+        self.one.committed(shards, of)
+        self.other.committed(shards, of)
+
+    def note(self, text: str) -> None:
+        self.one.note(text)
+        self.other.note(text)
+
+
+@contextmanager
+def logged(file: Path, progress: Progress) -> Iterator[Progress]:
+    """What `progress` is told also goes to the end of `file`, with the time, and so does how the block ended.
+
+    A log that cannot be written is no reason to stop.
+    """
+
+    def write(text: str) -> None:
+        now = datetime.now().astimezone().isoformat(" ", "seconds")
+        with suppress(OSError), file.open("a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(f"{now}  {text}\n")
+
+    write(f"begun by process {os.getpid()} on {platform.node()}")
+    try:
+        yield Both(progress, Lines(write, each_skipped=True))
+    except BaseException as error:
+        write(f"stopped by {type(error).__name__}{f': {error}' if str(error) else ''}")
+        raise

@@ -1,0 +1,31 @@
+"""How work reports its progress: a protocol, and the receiver that discards everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+Skipped = tuple[str, str]
+"""The path of a photograph that cannot be read, and the reason."""
+
+
+class Progress(Protocol):
+    """Receives the progress of a piece of work.
+
+    `begin` is called once, with what is counted; then `advance` with the number done since the last call and the
+    photographs among them that were skipped, and `committed` with the number of shards on disk.
+    """
+
+    def begin(self, total: int, done: int, what: str = "photographs") -> None: ...
+    def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None: ...
+    def committed(self, shards: int, of: int) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Silent:
+    """Discards every report."""
+
+    def begin(self, total: int, done: int, what: str = "photographs") -> None: ...
+    def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None: ...
+    def committed(self, shards: int, of: int) -> None: ...
+    def note(self, text: str) -> None: ...
