@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -261,13 +260,6 @@ def test_reading_commands_import_nothing_heavy(shapes_index_dir, tmp_path, words
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert done.stderr.strip().splitlines()[-1] == str(allowed)
     assert done.returncode == 0
-
-
-def test_every_patchmine_line_of_the_readme_names_a_command():
-    text = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-    found = re.findall(r"^\s*(?:\$ )?patchmine (\S+)", text, re.MULTILINE)
-    assert found
-    assert set(found) - {"--help", "--install-completion"} <= set(COMMANDS)
 
 
 def test_crops_of_a_deep_layer_are_effective_on_a_sheet_and_whole_in_json(cli, shapes_index_dir):
