@@ -27,12 +27,37 @@ from typer.testing import CliRunner
 import patchmine
 from patchmine import models
 from patchmine.cli import app
+from patchmine.defaults import MODEL
 from patchmine.index import Index
 from patchmine.mining.fields import Fields
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network, Tap, survey
 
+pytest.register_assert_rewrite("tests.support")
+
 SHAPES = "shapes:48"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of tests/slow. They stand here because pytest reads no `pytest_addoption` further down."""
+    group = parser.getgroup("slow checks", "options of: python -m pytest tests/slow -m slow")
+    group.addoption("--photographs", type=Path, metavar="DIR", help="photographs by class (default: those of the demo)")
+    group.addoption("--limit", type=int, default=100, metavar="N", help="how many of them are indexed (100)")
+    group.addoption("--index", type=Path, metavar="DIR", help="a finished index to check instead of a new one")
+    group.addoption("--seed", type=int, default=0, metavar="N", help="of every random choice (0)")
+    group.addoption("--units", type=int, metavar="N", help="units to check (labels 100, picks 20, synthesis 8)")
+    group.addoption("--counts", default="200,800", metavar="N,M", help="photographs of the runs of test_memory.py")
+    group.addoption("--model", default=MODEL, metavar="M", help="of test_faults.py and test_memory.py")
+    group.addoption("--kills", type=int, default=16, metavar="N", help="how often index is killed (16)")
+    group.addoption("--stops", type=int, default=4, metavar="N", help="how often index is stopped by a signal (4)")
+    group.addoption("--flips", type=int, default=100, metavar="N", help="indexes with changed bytes (100)")
+    group.addoption("--every", type=int, default=10, metavar="N", help="each Nth of the other hostile indexes (10)")
+    group.addoption("--files", type=int, default=500, metavar="N", help="malformed photographs (500)")
+    group.addoption("--seeds", type=int, default=2, metavar="N", help="studies of each network with planted truth (2)")
+    group.addoption("--steps", type=int, metavar="N", help="of every ascent (default: that of the commands)")
+    group.addoption("--method", metavar="M", help="of the synthetic images (default: that of the command)")
+    group.addoption("--networks", choices=("quick", "all"), default="quick", help="whose receptive fields are measured")
+    group.addoption("--results", type=Path, metavar="FILE", help="keep the results of test_fields.py here, and resume")
 
 
 @pytest.fixture(scope="session", autouse=True)

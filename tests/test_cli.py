@@ -15,19 +15,10 @@ from typer.main import get_command
 
 from patchmine import cli as cli_module
 from patchmine.cli import app
+from tests.support.commands import failed
 
 COMMANDS = sorted(get_command(app).commands)
 FIRST = "colour:0"
-
-
-def failed(done, code=1):
-    """The one line that a refused command prints."""
-    assert done.returncode == code, done.stderr
-    assert done.stdout == ""
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("patchmine: ")
-    return lines[0]
 
 
 def test_top_json_is_the_contract(process, shapes_index_dir):
@@ -233,6 +224,7 @@ BUDGET = """
 import sys
 from patchmine import cli as cli_module
 from patchmine.cli import app
+from tests.support.commands import failed
 try:
     app({words!r})
 except SystemExit:

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -21,8 +19,9 @@ from patchmine.store.hdf5 import CHUNK_BYTES
 from patchmine.store.hdf5_claims import claimed_length
 from patchmine.store.reading import dataset_digests
 from patchmine.system.printable import printable
-from scripts import check_hostile
-from tests.test_cli import failed
+from tests.support import tampering
+from tests.support.commands import failed
+from tests.support.hostile import ask, isolated, outcome
 
 LAYER = "contrast"
 
@@ -42,31 +41,25 @@ def rewritten(directory, change):
     return directory
 
 
-def ask(directory):
-    check_hostile.ask(directory, directory.parent / "sheet.png")
-
-
 def test_an_honest_index_answers(hostile):
     ask(hostile)
 
 
 def test_every_kind_of_tampering_is_answered_or_refused_in_one_line(shapes_index_dir, tmp_path):
-    """A sample; scripts/check_hostile.py does all of it, and thousands of changed bytes."""
-    everything = [*check_hostile.of_manifest(shapes_index_dir), *check_hostile.of_datasets(shapes_index_dir)]
+    """A sample; tests/slow/test_hostile.py does all of it, and thousands of changed bytes."""
+    everything = tampering.mutations(shapes_index_dir, 0, 0)
     assert len(everything) > 3000
     for name, mutation in random.Random(0).sample(everything, 40):
-        found = check_hostile.outcome(shapes_index_dir, mutation, tmp_path)
+        found = outcome(shapes_index_dir, mutation, tmp_path)
         assert found.startswith(("answered", "refused")), f"{name}: {found}"
 
 
 def test_changed_bytes_do_not_get_further_than_libhdf5(shapes_index_dir):
     flips = 25
-    start = len(check_hostile.mutations(shapes_index_dir, 0, 0))
-    words = ["--index", shapes_index_dir, "--flips", flips, "--start", start]
-    command = [sys.executable, check_hostile.__file__, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(check_hostile.__file__).parents[1])
-    assert "BUG" not in done.stdout
-    assert done.stdout.count("end\t") == flips, done.stderr
+    start = len(tampering.mutations(shapes_index_dir, 0, 0))
+    found = list(isolated(shapes_index_dir, flips, 0, range(start, start + flips)))
+    assert len(found) == flips
+    assert not [one for one in found if one.kind == "BUG"]
 
 
 @pytest.mark.parametrize("layer", ["..", "a/../b", "/colour", "colour/", ".", "a//b", "\x1b[2J"])
@@ -203,7 +196,7 @@ def test_checksums_are_not_taken_of_what_lies_elsewhere_or_is_packed(hostile):
     replaced(hostile, "images/width", lambda g, n, old: g.create_dataset(n, data=old, compression="gzip"))
     with pytest.raises(StoreError, match="images/width: it is compressed"):
         dataset_digests(file)
-    check_hostile.claim(hostile, "images/path", 2**32 - 1)
+    tampering.claim(hostile, "images/path", 2**32 - 1)
     with pytest.raises(StoreError, match="images/path: it claims a text"):
         dataset_digests(file)
 
@@ -253,7 +246,7 @@ def test_numbers_that_lead_nowhere_are_refused(hostile, name, value, reason):
 @pytest.mark.parametrize("name", ["images/path", "images/class_name", f"layers/{LAYER}/fields"])
 def test_a_text_cannot_claim_more_than_there_is(hostile, name):
     """libhdf5 would make room for 4 GB, and take half a minute, before it finds that the text is not there."""
-    check_hostile.claim(hostile, name, 2**32 - 1)
+    tampering.claim(hostile, name, 2**32 - 1)
     with pytest.raises(StoreError, match=f"{name}: it claims a text of more than"):
         ask(hostile)
 

@@ -3,7 +3,6 @@
 import io
 import re
 import struct
-import sys
 import threading
 import warnings
 from itertools import islice
@@ -21,10 +20,7 @@ from patchmine.photographs.placement import Preprocessing
 from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, opened, to_array, to_rgb, upright
 from patchmine.units import Box
 from tests.conftest import jpeg
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-from malformed import HUGE, bases, bombs, foreign, jpeg_declaring, many_scans, mutations
+from tests.support.malformed import HUGE, bases, bombs, foreign, jpeg_declaring, many_scans, mutations
 
 HALF = (0.5, 0.5, 0.5)
 PREPROCESSING = Preprocessing(64, (64, 64), "bilinear", HALF, HALF)

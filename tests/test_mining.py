@@ -24,27 +24,10 @@ from patchmine.store import reading as store
 from patchmine.store.shardfile import shard_path
 from patchmine.system.progress import Silent
 from tests.conftest import SHAPES, jpeg, tarred, zipped
+from tests.support.activations import datasets
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
 KEPT = Path(__file__).parent / "kept" / "format1.patchmine"
-
-
-def datasets(directory):
-    """Every dataset of activations.h5 as bytes."""
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            array = np.asarray(item[()])
-            found[name] = (
-                str(item.dtype),
-                item.shape,
-                array.tobytes() if array.dtype != object else list(array),
-            )
-
-    with h5py.File(directory / store.ACTIVATIONS) as file:
-        file.visititems(visit)
-    return found
 
 
 class Killed(BaseException):
@@ -455,6 +438,6 @@ def test_the_stages_of_the_threads_add_up_to_the_time_of_mining(tmp_path):
     manifest = patchmine.build_index(SHAPES, tmp_path / "x.patchmine", wanted, Run(workers=2)).manifest
     stages = manifest["stages"]
     assert stages["total"] == pytest.approx(stages["start"] + stages["mining"] + stages["publish"], abs=0.01)
-    # A short job has a first and a last batch that one thread alone computes: bench_index measures a long one.
+    # A short job has a first and a last batch that one thread alone computes: scripts.bench.index measures a long one.
     assert 0.5 * stages["mining"] < sum(stages["of_mining"].values()) <= 1.01 * stages["mining"]
     assert stages["of_mining"].keys() == {"read", "decode", "forward", "wait"}

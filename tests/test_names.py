@@ -22,7 +22,7 @@ from patchmine.sheets.layouts.similar import similar_page
 from patchmine.sheets.layouts.strips import strips_page
 from patchmine.sources import Entry
 from patchmine.units import Unit
-from tests.test_cli import failed
+from tests.support.commands import failed
 
 LABELLED = "thing"
 

@@ -21,7 +21,7 @@ from patchmine.mining.workspace import LOG, Workspace
 from patchmine.store import reading as store
 from patchmine.system.progress import Silent
 from tests.conftest import SHAPES
-from tests.test_mining import datasets
+from tests.support.activations import datasets
 
 WANTED = Wanted(model="shapes", shard_size=5, keep=6)
 EXTEND = Run(extend=True)

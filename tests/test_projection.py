@@ -20,8 +20,8 @@ from patchmine.questions.rectifiers import Until
 from patchmine.sheets.layouts.pairs import pairs_page, projection_tile
 from patchmine.units import Box
 from tests.conftest import jpeg
-from tests.test_cli import failed
-from tests.test_sheets import HATCH
+from tests.support.commands import failed
+from tests.support.sheets import HATCH
 
 attr = pytest.importorskip("captum.attr")
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:.torch.jit.trace")

@@ -1,9 +1,7 @@
 """Receptive fields against two oracles that share no code with them: NaN probing and gradients (field_oracles)."""
 
 import copy
-import sys
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +14,7 @@ from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
 from patchmine.networks.network import layout_of, survey
 from patchmine.units import Box, Position
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-from field_oracles import gradient_fields, nan_fields, positive
+from tests.support.field_oracles import gradient_fields, nan_fields, positive
 
 
 def fields_of(module, size, layers, field="full"):

@@ -13,8 +13,7 @@ from patchmine.sheets.layouts.grid import grid_page
 from patchmine.sheets.page import fitted, text_width
 from patchmine.units import Box
 from tests.conftest import jpeg
-
-HATCH = {(0xF1, 0xF1, 0xF1), (0xDC, 0xDC, 0xDC)}
+from tests.support.sheets import HATCH
 
 
 def picture_bytes(colour=(200, 30, 40), size=(400, 300)):

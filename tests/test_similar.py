@@ -21,7 +21,7 @@ from patchmine.sources import open_source
 from patchmine.store import neighbors
 from patchmine.store import reading as store
 from patchmine.units import Box
-from tests.test_cli import failed
+from tests.support.commands import failed
 
 LAYER, UNIT = "thing", "thing:3"
 

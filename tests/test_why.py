@@ -14,7 +14,6 @@ from torch import nn
 
 import patchmine
 from patchmine.photographs.placement import Preprocessing
-from patchmine.study import known
 from patchmine.study.in_photographs import brought, centredness, in_photographs
 from patchmine.study.instruments.alike import Alike
 from patchmine.study.report import write_report
@@ -24,14 +23,15 @@ from patchmine.study.verdicts import UNMEASURED, corners, in_the_data, periodic,
 from patchmine.study.why import alike, study, subject_of
 from patchmine.system.progress import Silent
 from patchmine.units import Position, Unit
+from tests.support import planted
 
 QUICK = ("--steps", 3, "--seeds", 2, "--canvas", 48, "--budget", 1000)
-PREPROCESSING = Preprocessing(known.NATIVE, (known.NATIVE, known.NATIVE), "bilinear", (0.5,) * 3, (0.5,) * 3)
+PREPROCESSING = Preprocessing(planted.NATIVE, (planted.NATIVE, planted.NATIVE), "bilinear", (0.5,) * 3, (0.5,) * 3)
 
 
-def subject(name, native=known.NATIVE):
-    module = known.TRUTHS[name][0]().eval()
-    return Subject(module, "unit", 0, PREPROCESSING, native, known.STRIDE, known.FIELD, name, (8, 8))
+def subject(name, native=planted.NATIVE):
+    module = planted.TRUTHS[name][0]().eval()
+    return Subject(module, "unit", 0, PREPROCESSING, native, planted.STRIDE, planted.FIELD, name, (8, 8))
 
 
 def run(of, folder, sides, steps=40):
@@ -40,11 +40,11 @@ def run(of, folder, sides, steps=40):
     return {trial: laboratory.result(trial) for trial in trials}
 
 
-@pytest.mark.parametrize("name", sorted(known.TRUTHS))
+@pytest.mark.parametrize("name", sorted(planted.TRUTHS))
 def test_the_verdict_is_right_where_the_truth_is_known(name, tmp_path):
     of = subject(name)
     found = run(of, tmp_path, (64, 96, 128))
-    _, growth, border = known.TRUTHS[name]
+    _, growth, border = planted.TRUTHS[name]
     assert pitch_or_count(found, of).word == growth
     assert corners(found, of).word == (border or UNMEASURED)
     assert (periodic(found, of).word == UNMEASURED) == (name != "pitch")

@@ -88,10 +88,12 @@ def _typed_in(block: Block, names: dict[str, Any], page: Path) -> dict[str, Any]
     return test.globs
 
 
-def keep(picture: Path, target: Path, width_px: int = 1000) -> None:
-    """Write the picture that a tutorial has drawn as the one that its page shows."""
-    with Image.open(picture) as opened:
-        height = round(opened.height * width_px / opened.width)
-        small = opened.convert("RGB").resize((width_px, height), Image.Resampling.LANCZOS)
-    small.save(target, quality=85, optimize=True)
+def keep(drawn: Path, target: Path, width_px: int | None = 1000, quality: int = 85) -> None:
+    """Save a drawn picture as a page shows it: as a JPEG, at this width or as it is."""
+    with Image.open(drawn) as opened:
+        picture = opened.convert("RGB")
+    if width_px is not None:
+        height = round(picture.height * width_px / picture.width)
+        picture = picture.resize((width_px, height), Image.Resampling.LANCZOS)
+    picture.save(target, quality=quality, optimize=True)
 

@@ -1,0 +1,4 @@
+"""What sheets look like."""
+
+HATCH = {(0xF1, 0xF1, 0xF1), (0xDC, 0xDC, 0xDC)}
+"""The colors of a hatched area."""
