@@ -137,7 +137,7 @@ def test_what_would_take_minutes_is_refused_by_the_header():
 
 def test_the_header_of_most_jpegs_is_judged_without_pillow():
     plain = {base.name for base in BASES if is_plain_jpeg(base.data)}
-    assert {"jpeg-rgb", "jpeg-grey", "jpeg-progressive", "jpeg-444", "jpeg-icc"} <= plain
+    assert {"jpeg-rgb", "jpeg-gray", "jpeg-progressive", "jpeg-444", "jpeg-icc"} <= plain
     assert not plain & {"jpeg-exif", "jpeg-cmyk", "mpo"}
     assert not any(is_plain_jpeg(bomb.data) for bomb in bombs(BASES) if bomb.name.endswith(str(HUGE)))
     assert not is_plain_jpeg(many_scans(3000, 500))
@@ -180,7 +180,7 @@ def test_nonsense_in_exif_does_not_undo_the_orientation():
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
-def test_deep_greys_are_scaled_to_the_same_levels_strip_by_strip(mode, monkeypatch):
+def test_deep_grays_are_scaled_to_the_same_levels_strip_by_strip(mode, monkeypatch):
     levels = np.arange(-70_000, 70_000, 3, dtype=np.int32)[:46_000].reshape(200, 230)
     if mode == "I":
         image = Image.fromarray(levels)

@@ -292,12 +292,12 @@ def test_the_same_photographs_give_the_same_table_from_wherever_they_come(photog
 
     patchmine.build_index(photographs, tmp_path / "folder.patchmine", WANTED)
     expected = datasets(tmp_path / "folder.patchmine")
-    labelled = replace(WANTED, labels=tmp_path / "classes.csv")
+    labeled = replace(WANTED, labels=tmp_path / "classes.csv")
     for name, wanted in (
         ("photographs.tar", WANTED),
         ("photographs.zip", WANTED),
         ("list.csv", WANTED),
-        ("list.txt", labelled),
+        ("list.txt", labeled),
     ):
         out = tmp_path / f"{name}.patchmine"
         patchmine.build_index(tmp_path / name, out, wanted)

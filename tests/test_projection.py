@@ -240,9 +240,9 @@ def activation(network, patch, pixels):
 
 
 def prepared(index, patch):
-    from patchmine.photographs.decode import normalised, prepare
+    from patchmine.photographs.decode import normalized, prepare
 
-    return normalised(prepare(index.photograph(patch.image_id), index.preprocessing).tensor[None], index.preprocessing)
+    return normalized(prepare(index.photograph(patch.image_id), index.preprocessing).tensor[None], index.preprocessing)
 
 
 def test_integrated_gradients_add_up_to_what_the_activation_gains(shapes_index, network):
@@ -314,7 +314,7 @@ def test_projection_and_patch_show_the_same_place_at_the_same_scale():
         assert (np.asarray(seen)[:, :padded] == np.asarray(drawn)[:, :padded]).all()
 
 
-def test_a_tile_is_symmetric_about_grey_whatever_its_scale():
+def test_a_tile_is_symmetric_about_gray_whatever_its_scale():
     placement = Placement(source=(40, 40), resized=(40, 40), left=0, top=0, input=(40, 40), reach=2.0)
     whole = Box(0, 0, 40, 40)
     values = np.random.default_rng(0).normal(size=(3, 40, 40)).astype(np.float32)
@@ -327,8 +327,8 @@ def test_a_tile_is_symmetric_about_grey_whatever_its_scale():
     assert 0 <= drawn[0].min() < 3
     nothing = np.zeros_like(values)
     nothing[0, 0, 0] = np.nan
-    grey = np.asarray(projection_tile(nothing, placement, View(whole, whole), (40, 40)))
-    assert ((grey == 127) | (grey == 128)).all()
+    gray = np.asarray(projection_tile(nothing, placement, View(whole, whole), (40, 40)))
+    assert ((gray == 127) | (gray == 128)).all()
 
 
 def test_sheets_by_the_command_line_and_twice_the_same(cli, shapes_index_dir, tmp_path):

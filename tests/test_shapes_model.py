@@ -13,7 +13,7 @@ from patchmine.models.shapes import HUES, MEANINGS, STAGES
 from patchmine.networks.network import tapped
 from patchmine.photographs.decode import prepare
 from patchmine.photographs.placement import Placement
-from patchmine.sources.shapes import COLOURS, SHAPES, Shapes
+from patchmine.sources.shapes import COLORS, SHAPES, Shapes
 from patchmine.units import Box, Position
 
 COUNT = 60
@@ -88,8 +88,8 @@ def holds(layer, meaning):
     }[layer]
 
 
-THINGS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-KNOWN = [("colour", c) for c in COLOURS] + [("shape", s) for s in SHAPES] + [("thing", t) for t in THINGS]
+THINGS = [f"{colour} {shape}" for colour in COLORS for shape in SHAPES]
+KNOWN = [("colour", c) for c in COLORS] + [("shape", s) for s in SHAPES] + [("thing", t) for t in THINGS]
 
 
 @pytest.mark.parametrize(("layer", "meaning"), KNOWN)

@@ -41,10 +41,10 @@ def test_a_tile_shows_the_place_that_the_network_saw():
     Image.fromarray(np.stack([x // 2, y // 2, 0 * x], 2).astype(np.uint8)).save(buffer, "PNG")
     field = Box(100, 50, 150, 100)
     array = np.asarray(tile(buffer.getvalue(), PLACEMENT, View(field, field), (100, 100))).astype(float)
-    # The centre of the field, in source pixels, is the centre of the tile.
-    centre = ((125 + 58) * 400 / 341, (75 + 16) * 300 / 256)
-    assert array[45:55, 45:55, 0].mean() * 2 == pytest.approx(centre[0], abs=2)
-    assert array[45:55, 45:55, 1].mean() * 2 == pytest.approx(centre[1], abs=2)
+    # The center of the field, in source pixels, is the center of the tile.
+    center = ((125 + 58) * 400 / 341, (75 + 16) * 300 / 256)
+    assert array[45:55, 45:55, 0].mean() * 2 == pytest.approx(center[0], abs=2)
+    assert array[45:55, 45:55, 1].mean() * 2 == pytest.approx(center[1], abs=2)
 
 
 def test_a_photograph_that_changed_its_size_is_refused():
@@ -159,17 +159,17 @@ def test_quantiles_count_equal_values_half_and_leave_out_what_is_no_number():
 
 
 @pytest.mark.parametrize("column", [np.arange(96), np.zeros(9), [1e-45, 0], [-3e38, 3e38, np.inf], [7]])
-def test_bars_of_a_strip_are_coloured(column):
+def test_bars_of_a_strip_are_colored(column):
     column = np.array(column, np.float32)
     finite = column[np.isfinite(column)]
 
-    def coloured(low, high):
+    def colored(low, high):
         return (np.asarray(histogram(column, (low, high), (480, 40))) == [0xD6, 0x33, 0x6C]).all(2).any(0)
 
     assert MARKED == "#d6336c"
-    assert coloured(finite.min(), finite.max()).any()
-    assert coloured(finite.max(), finite.max()).any()
+    assert colored(finite.min(), finite.max()).any()
+    assert colored(finite.max(), finite.max()).any()
     if len(column) == 96:
-        assert coloured(0, 95).sum() > 380
-        assert np.flatnonzero(coloured(0, 47)).max() < 240 <= np.flatnonzero(coloured(48, 95)).min()
-        assert coloured(95, 95).sum() < 10
+        assert colored(0, 95).sum() > 380
+        assert np.flatnonzero(colored(0, 47)).max() < 240 <= np.flatnonzero(colored(48, 95)).min()
+        assert colored(95, 95).sum() < 10

@@ -176,9 +176,9 @@ def test_the_same_vectors_give_the_same_bytes(listed, own, tmp_path):
 def test_an_approximate_index_finds_most_and_says_how_much(listed):
     notes = []
     index = patchmine.open_index(listed)
-    neighbours = neighbors.Neighbours(index.store, notes.append)
+    nearby = neighbors.Neighbors(index.store, notes.append)
     assert not notes
-    plan = neighbours.plan(LAYER)
+    plan = nearby.plan(LAYER)
     assert plan.factory == f"IVF{plan.lists},SQfp16"
     assert 1 <= plan.probes < plan.lists
     assert plan.recall >= neighbors.RECALL
@@ -186,7 +186,7 @@ def test_an_approximate_index_finds_most_and_says_how_much(listed):
     right = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
     shares = []
     for row, query in enumerate(unit.astype(np.float32)):
-        rows, cosines = neighbours.nearest(LAYER, query, neighbors.AT)
+        rows, cosines = nearby.nearest(LAYER, query, neighbors.AT)
         assert len(np.unique(rows)) == len(rows) == neighbors.AT
         assert np.allclose(cosines, unit[rows] @ unit[row], atol=2e-3)
         # As good as the tenth: drawn pictures hold places that are alike.
@@ -194,7 +194,7 @@ def test_an_approximate_index_finds_most_and_says_how_much(listed):
         shares.append((unit[rows] @ unit[row] >= tenth - 1e-5).mean())
     assert np.mean(shares) >= 0.95
     # However few lists are looked into, as many rows are found as are wanted: all of them, if need be.
-    assert sorted(neighbours.nearest(LAYER, unit[0].astype(np.float32), 10**6)[0]) == list(range(len(unit)))
+    assert sorted(nearby.nearest(LAYER, unit[0].astype(np.float32), 10**6)[0]) == list(range(len(unit)))
 
 
 def header_of(path):
@@ -218,7 +218,7 @@ def twice_a_row(path):
     path.write_bytes(json.dumps(header).encode() + b"\n" + rest)
 
 
-def nan_in_a_centre(path):
+def nan_in_a_center(path):
     header, rest = header_of(path)
     path.write_bytes(json.dumps(header).encode() + b"\n" + b"\xff" * 4 + rest[4:])
 
@@ -252,7 +252,7 @@ SPOILED = {
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "a vector twice": twice_a_row,
-    "nonsense in a centre": nan_in_a_centre,
+    "nonsense in a center": nan_in_a_center,
     "a list beyond the end": a_start_beyond,
     "other vectors": other_codes,
     "a fifo": a_fifo,
@@ -555,7 +555,7 @@ def test_sheets_are_drawn(cli, shapes_index_dir, picture, suffix):
 
 
 def test_the_sheet_shows_what_the_network_did_not_see_paler(picture, shapes_index):
-    from patchmine.sheets.boxed import COLOURS, photograph_picture
+    from patchmine.sheets.boxed import COLORS, photograph_picture
 
     sight = shapes_index.fires(picture[0], k=1).sight
     drawn = np.asarray(photograph_picture(sight.data, sight.placement, [Box(70, 60, 140, 130)], (200, 200)).image)
@@ -564,7 +564,7 @@ def test_the_sheet_shows_what_the_network_did_not_see_paler(picture, shapes_inde
     assert corner > 30
     middle = (slice(drawn.shape[0] // 2 - 4, drawn.shape[0] // 2), slice(drawn.shape[1] // 2 - 4, drawn.shape[1] // 2))
     assert np.abs(drawn[middle].astype(int) - plain[middle]).mean() < 8
-    frame = tuple(int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
+    frame = tuple(int(COLORS[0][i : i + 2], 16) for i in (1, 3, 5))
     assert (drawn.reshape(-1, 3) == frame).all(1).sum() > 300
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from patchmine import sources
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, open_source
-from patchmine.sources.shapes import COLOURS, SHAPES, Shapes, mask_of
+from patchmine.sources.shapes import COLORS, SHAPES, Shapes, mask_of
 from patchmine.units import Box
 from tests.conftest import jpeg, tarred, zipped
 
@@ -335,7 +335,7 @@ def test_a_picture_depends_on_its_number_and_the_seed_alone():
 
 def test_every_pair_of_shape_and_colour_is_a_class_equally_often():
     classes = Counter(entry.class_name for entry in Shapes(100).entries())
-    assert classes == {f"{colour} {shape}": 5 for shape in SHAPES for colour in COLOURS}
+    assert classes == {f"{colour} {shape}": 5 for shape in SHAPES for colour in COLORS}
 
 
 def test_pictures_have_many_sizes_landscape_and_portrait():

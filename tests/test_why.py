@@ -14,7 +14,7 @@ from torch import nn
 
 import patchmine
 from patchmine.photographs.placement import Preprocessing
-from patchmine.study.in_photographs import brought, centredness, in_photographs
+from patchmine.study.in_photographs import brought, centeredness, in_photographs
 from patchmine.study.instruments.alike import Alike
 from patchmine.study.report import write_report
 from patchmine.study.settings import Settings
@@ -74,9 +74,9 @@ def test_positions_in_the_middle_and_anywhere(shapes_index):
     field = shapes_index.field("shape")
     height, width = field.grid
     middle = np.full((40, 2), [height // 2, width // 2])
-    assert centredness(field, 0, middle).z < -3
+    assert centeredness(field, 0, middle).z < -3
     every = np.stack(np.mgrid[:height, :width], -1).reshape(-1, 2)
-    found = centredness(field, 0, every)
+    found = centeredness(field, 0, every)
     assert found.found == pytest.approx(found.anywhere) and abs(found.z) < 1e-6
 
 
@@ -223,18 +223,18 @@ def test_likeness_is_of_the_peaks_and_of_all_places(tmp_path):
     found = run(of, tmp_path, (64,), steps=30)
     laboratory = Laboratory(of, Settings(30, 3), tmp_path)
     generator = np.random.default_rng(0)
-    vectors, centre = generator.standard_normal((5, 6)), generator.standard_normal(6)
-    told = alike(laboratory, found, SimpleNamespace(vectors=vectors, centre=centre))
+    vectors, center = generator.standard_normal((5, 6)), generator.standard_normal(6)
+    told = alike(laboratory, found, SimpleNamespace(vectors=vectors, center=center))
     torus = found[Trial(64, "circular")]
     peaks = []
     for maps, one in zip(laboratory.everything(torus), torus.peaks(of, 0.25), strict=True):
-        mine = np.delete(np.array([maps[:, y, x] - centre for y, x in one.cells]), 2, 1)
+        mine = np.delete(np.array([maps[:, y, x] - center for y, x in one.cells]), 2, 1)
         unit = mine / np.linalg.norm(mine, axis=1, keepdims=True)
         count = len(unit)
         peaks.append(((unit @ unit.T).sum() - count) / (count * (count - 1)))
     assert told.repeats == pytest.approx(np.mean(peaks))
     assert -1 <= told.anywhere <= 1 and -1 <= told.photographs <= 1
-    assert alike(laboratory, found, SimpleNamespace(vectors=None, centre=None)) is None
+    assert alike(laboratory, found, SimpleNamespace(vectors=None, center=None)) is None
 
 
 def test_the_strongest_place_is_read_where_it_is(shapes_index):

@@ -19,7 +19,7 @@ from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import replica
 from patchmine.networks.network import Network, Tap, last_call, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 
 HELP = "openvino: OpenVINO on the CPU, with the extra patchmine[openvino]"
@@ -144,7 +144,7 @@ class OpenVinoExecutor:
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         count = len(pixels)
-        batch = normalised(pixels, self.preprocessing)
+        batch = normalized(pixels, self.preprocessing)
         if count < self.batch_size:
             batch = torch.cat([batch, batch.new_zeros(self.batch_size - count, *batch.shape[1:])])
         request = self.requests.get()

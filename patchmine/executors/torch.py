@@ -16,7 +16,7 @@ from patchmine.executors._gpu import GpuExecutor
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import Network, Tap, last_call, run_until, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 from patchmine.system import allocator
 
@@ -94,7 +94,7 @@ class TorchExecutor:
         module = self.replicas.get()
         try:
             with torch.inference_mode(), self._cast():
-                batch = normalised(pixels.to(self.device), self.preprocessing).contiguous(
+                batch = normalized(pixels.to(self.device), self.preprocessing).contiguous(
                     memory_format=torch.channels_last
                 )
                 with tapped(module, {t.layer: self._tap(t, images, bounds[t.layer], reduced) for t in self.taps}):

@@ -24,12 +24,12 @@ from patchmine.units import Position
 class Hit:
     """A firing unit: `channel` at `position`, on `picture` float32 (3, height, width), normalized.
 
-    `centre` is the center (y, x) of its receptive field in input pixels; whole numbers are pixel centers.
+    `center` is the center (y, x) of its receptive field in input pixels; whole numbers are pixel centers.
     """
 
     channel: int
     position: Position
-    centre: tuple[float, float]
+    center: tuple[float, float]
     picture: Tensor
 
 
@@ -39,7 +39,7 @@ def effective_field(module: nn.Module, tap: Tap, hits: Iterable[Hit]) -> NDArray
     Entry r of the result (distances,) is the share within the square of half-width r + 0.5 input pixels around the
     center; the last entry is 1. Every hit has the same weight. None if no gradient reaches the input.
     """
-    found = [energy for hit in hits if (energy := _by_distance(_gradient(module, tap, hit), hit.centre)) is not None]
+    found = [energy for hit in hits if (energy := _by_distance(_gradient(module, tap, hit), hit.center)) is not None]
     if not found:
         return None
     total = np.zeros(max(map(len, found)))
@@ -64,7 +64,7 @@ def _gradient(module: nn.Module, tap: Tap, hit: Hit) -> Tensor:
     return torch.zeros_like(hit.picture) if gradient is None else gradient[0]
 
 
-def _by_distance(gradient: Tensor, centre: tuple[float, float]) -> NDArray[np.float64] | None:
+def _by_distance(gradient: Tensor, center: tuple[float, float]) -> NDArray[np.float64] | None:
     """The energy by distance from the center: the larger of vertical and horizontal distance, rounded. The sum is 1.
 
     None if the gradient is zero everywhere or not finite.
@@ -74,7 +74,7 @@ def _by_distance(gradient: Tensor, centre: tuple[float, float]) -> NDArray[np.fl
     if not np.isfinite(total) or total <= 0:
         return None
     height, width = energy.shape
-    down = np.abs(np.arange(height)[:, None] - centre[0])
-    across = np.abs(np.arange(width)[None, :] - centre[1])
+    down = np.abs(np.arange(height)[:, None] - center[0])
+    across = np.abs(np.arange(width)[None, :] - center[1])
     distance = np.ceil(np.maximum(down, across) - 0.5).clip(0).astype(np.int64)
     return np.bincount(distance.ravel(), energy.ravel()).astype(np.float64) / total

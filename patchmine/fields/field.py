@@ -90,7 +90,7 @@ class ReceptiveField:
         whole = self.group(channel).whole(position)
         return whole.intersect(Box(0, 0, self.input[1], self.input[0])).area / max(whole.area, 1)
 
-    def centre(self, channel: int, position: Position) -> tuple[float, float]:
+    def center(self, channel: int, position: Position) -> tuple[float, float]:
         """The center (y, x) of the receptive field before clipping; whole numbers are centers of input pixels."""
         whole = self.group(channel).whole(position)
         return (whole.top + whole.bottom - 1) / 2, (whole.left + whole.right - 1) / 2
@@ -101,8 +101,8 @@ class ReceptiveField:
         In input pixels from the input's edge, so that the middle of the first pixel is 0.5. Groups of channels with
         different fields have their centers in the same places, give or take a pixel.
         """
-        ys = [self.centre(0, Position(row, 0))[0] for row in range(self.grid[0])]
-        xs = [self.centre(0, Position(0, col))[1] for col in range(self.grid[1])]
+        ys = [self.center(0, Position(row, 0))[0] for row in range(self.grid[0])]
+        xs = [self.center(0, Position(0, col))[1] for col in range(self.grid[1])]
         return np.array(ys) + 0.5, np.array(xs) + 0.5
 
     def effective_box(self, channel: int, position: Position, share: float) -> Box | None:
@@ -113,7 +113,7 @@ class ReceptiveField:
         if self.effective is None:
             return None
         distance = self._distance(share)
-        y, x = self.centre(channel, position)
+        y, x = self.center(channel, position)
         square = Box(floor(x - distance), floor(y - distance), ceil(x + distance) + 1, ceil(y + distance) + 1)
         return square.intersect(self.group(channel).whole(position))
 

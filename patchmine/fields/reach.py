@@ -185,9 +185,9 @@ def global_places(reach: Reach, dims: Sequence[int]) -> Tensor | None:
 
 
 def _far_apart(half: Tensor, axes: Sequence[int]) -> Tensor:
-    centre = (half[WHOLE_LOW] - half[WHOLE_HIGH]) / 2
-    known = centre.isfinite()
-    low, high = centre.masked_fill(~known, INF), centre.masked_fill(~known, -INF)
+    center = (half[WHOLE_LOW] - half[WHOLE_HIGH]) / 2
+    known = center.isfinite()
+    low, high = center.masked_fill(~known, INF), center.masked_fill(~known, -INF)
     over = [axis - 1 for axis in axes]
     total = high.max() - low.min()
     span = high.amax(over, keepdim=True) - low.amin(over, keepdim=True)

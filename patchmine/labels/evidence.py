@@ -95,7 +95,7 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labeled:
     """The labels of units: `label`, int32 (units,), a row of `keys` or -1; `auroc`, float32 (units,), NaN for none."""
 
     keys: tuple[str, ...]
@@ -103,7 +103,7 @@ class Labelled:
     auroc: Float32
 
 
-def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: Labels) -> Labelled:
+def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: Labels) -> Labeled:
     """The labels of all units by the rule.
 
     `columns` yields activations in blocks (images, units of the block), so that only one block is in memory at a time.
@@ -120,7 +120,7 @@ def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: 
             row, auroc = _label(Separation.of(column, codes, tried), tried, cumulants)
             chosen.append(row)
             aurocs.append(auroc)
-    return Labelled(tried.keys, np.array(chosen, np.int32), np.array(aurocs, np.float32))
+    return Labeled(tried.keys, np.array(chosen, np.int32), np.array(aurocs, np.float32))
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,8 @@ class Separation:
 
     def cumulants(self) -> tuple[Float64, Float64]:
         """K(s) for s in STEPS, of the ranks centered on 0 and divided by `count`, and of their mirror image."""
-        centred = (self.ranks - (self.count + 1) / 2) / self.count
-        return _cumulants(centred, self.shares), _cumulants(-centred[::-1], self.shares[::-1])
+        centered = (self.ranks - (self.count + 1) / 2) / self.count
+        return _cumulants(centered, self.shares), _cumulants(-centered[::-1], self.shares[::-1])
 
     def evidence(self, cumulants: tuple[Float64, Float64]) -> Float64:
         """Minus the logarithm of the bound on the probability of such an AUROC, float64 (labels,).

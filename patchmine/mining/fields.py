@@ -17,7 +17,7 @@ from patchmine.fields.exact import FieldKind, receptive_fields
 from patchmine.fields.field import FieldsBySize, ReceptiveField, covering
 from patchmine.networks.folding import replica
 from patchmine.networks.network import Network, Tap
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import TRIM, Preprocessing
 from patchmine.ranking import TopK
 from patchmine.sources import Entry, Source
@@ -104,8 +104,8 @@ class Fields:
             width, height = pixels.placement.input
             field = fields.at((height, width))
             position = Position(*divmod(place, field.grid[1]))
-            picture = normalised(pixels.tensor[None], preprocessing)[0]
-            yield Hit(channel, position, field.centre(channel, position), picture)
+            picture = normalized(pixels.tensor[None], preprocessing)[0]
+            yield Hit(channel, position, field.center(channel, position), picture)
 
 
 def _strongest(

@@ -95,14 +95,14 @@ def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) ->
             shown.top,
             placement.input[1] - shown.bottom,
         )
-        grey = [round(255 * level) for level in preprocessing.mean]
-        cut = torch.stack([pad(plane, around, value=level) for plane, level in zip(cut, grey, strict=True)])
+        gray = [round(255 * level) for level in preprocessing.mean]
+        cut = torch.stack([pad(plane, around, value=level) for plane, level in zip(cut, gray, strict=True)])
     if not cut.numel():
         raise PhotographError("no pixel of it falls inside the network's input")
     return cut.contiguous()
 
 
-def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalized(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """uint8 (images, 3, height, width) as the float32 that the network takes, on the same device."""
     scale, offset = _scale_and_offset(preprocessing.mean, preprocessing.std, pixels.device)
     return pixels.to(torch.float32).mul_(scale).add_(offset)

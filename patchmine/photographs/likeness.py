@@ -36,12 +36,12 @@ class Likeness:
 def likeness(data: bytes) -> Likeness:
     """The hash of a photograph's bytes. Raises PhotographError if they are not a picture."""
     small = upright(data, at_least=_DRAFT).convert("L")
-    grey = np.asarray(small.resize((SIDE + 1, SIDE), Image.Resampling.BOX), np.int16)
-    return Likeness(_rises(grey), _rises(grey[:, ::-1]))
+    gray = np.asarray(small.resize((SIDE + 1, SIDE), Image.Resampling.BOX), np.int16)
+    return Likeness(_rises(gray), _rises(gray[:, ::-1]))
 
 
-def _rises(grey: NDArray[np.int16]) -> NDArray[np.bool_]:
-    return (grey[:, 1:] > grey[:, :-1]).ravel()
+def _rises(gray: NDArray[np.int16]) -> NDArray[np.bool_]:
+    return (gray[:, 1:] > gray[:, :-1]).ravel()
 
 
 def _differing(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:

@@ -188,10 +188,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if _is_deep(image):
-        grey = Image.new("L", image.size)
+        gray = Image.new("L", image.size)
         for top, strip in _strips(image):
-            grey.paste(_shallow(strip), (0, top))
-        image = grey
+            gray.paste(_shallow(strip), (0, top))
+        image = gray
     return _converted(image)
 
 

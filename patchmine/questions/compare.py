@@ -267,11 +267,11 @@ class _Eyes:
     def of_image(self, image: SyntheticImage) -> _Seen:
         import torch
 
-        from patchmine.photographs.decode import normalised
-        from patchmine.synthesis.movements import centred
+        from patchmine.photographs.decode import normalized
+        from patchmine.synthesis.movements import centered
 
         pixels = torch.from_numpy(image.picture.copy()).permute(2, 0, 1)[None]
-        found = self._maps(centred(normalised(pixels, self.network.preprocessing), image.canvas))
+        found = self._maps(centered(normalized(pixels, self.network.preprocessing), image.canvas))
         own = found[self.layer]
         at = image.canvas.position
         assert at is not None
@@ -285,10 +285,10 @@ class _Eyes:
 
     def of_patch(self, patch: Patch) -> Float32:
         """The mean response of the layer before within a patch (channels,)."""
-        from patchmine.photographs.decode import normalised, prepare
+        from patchmine.photographs.decode import normalized, prepare
 
         pixels = prepare(patch.photograph(), self.network.preprocessing).tensor
-        found = self._maps(normalised(pixels[None], self.network.preprocessing))
+        found = self._maps(normalized(pixels[None], self.network.preprocessing))
         own, before = (self.index.field(layer, patch.image_id) for layer in (self.layer, self.before))
         return _mean_within(found[self.before], before, self.cropping.box(own, patch.unit.channel, patch.position))
 

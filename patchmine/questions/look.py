@@ -16,7 +16,7 @@ from patchmine.fields.cropping import Cropping
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField, cells_between
 from patchmine.networks.network import Network, Tap, maps, survey
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement
 from patchmine.reading.opened import OpenIndex
 from patchmine.reading.patch import Patch
@@ -77,7 +77,7 @@ def look(index: OpenIndex[Any], file: str | Path, layers: Sequence[str], box: Bo
         _check_box(box, pixels.placement)
     network = index.network()
     taps, fields = surveyed(index, network, layers, (pixels.placement.input[1], pixels.placement.input[0]))
-    found = maps(network.module, normalised(pixels.tensor[None], index.preprocessing), taps)
+    found = maps(network.module, normalized(pixels.tensor[None], index.preprocessing), taps)
     of_layer = {layer: output[0].float().numpy() for layer, output in found.items()}
     return Sight(str(file), data, pixels.placement, of_layer, fields)
 

@@ -7,9 +7,9 @@ All are captum's. Each is of one unit at one position in one photograph, and of 
   It begins with 1 at the position instead of the activation, which is a factor and no other picture.
 - `guided`: Springenberg et al. 2014, "Striving for simplicity": the same, but nothing comes back either where
   nothing went forward.
-- `gradxinput`: the gradient times the input. `ig`: integrated gradients (Sundararajan et al. 2017), from a mean-grey
-  picture in STEPS steps. Both in the normalised input, where 0 is the mean grey of the training photographs.
-- `occlusion`: how much the activation falls when a mean-grey square lies there: two strides of the layer wide, moved
+- `gradxinput`: the gradient times the input. `ig`: integrated gradients (Sundararajan et al. 2017), from a mean-gray
+  picture in STEPS steps. Both in the normalized input, where 0 is the mean gray of the training photographs.
+- `occlusion`: how much the activation falls when a mean-gray square lies there: two strides of the layer wide, moved
   by one stride at a time, inside the crop. Where that would be more than MOST_STEPS steps along a side, both are as
   many times larger as it takes.
 """
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from patchmine import defaults
 from patchmine.errors import RequestError, nearest
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.questions.rectifiers import Until
 from patchmine.reading.opened import OpenIndex
@@ -78,7 +78,7 @@ class Projector:
         where the photograph is not the one that was indexed.
         """
         pixels = prepare(patch.photograph(), self.index.preprocessing)
-        picture = normalised(pixels.tensor[None], self.index.preprocessing)
+        picture = normalized(pixels.tensor[None], self.index.preprocessing)
         way = self._way(patch.unit.layer, picture)
         picture.requires_grad_(self.method != "occlusion")
         target = (patch.unit.channel, patch.position.y, patch.position.x)

@@ -1,6 +1,6 @@
 """How much of a crop is real: the share of a patch's activation that the crop alone brings back.
 
-Each crop is put on a neutral background (the grey that normalisation maps to 0) at its original place and scale and
+Each crop is put on a neutral background (the gray that normalization maps to 0) at its original place and scale and
 fed through the network again. The share is (crop - blank) / (whole - blank), where blank is what the unit does at that
 position on the bare background: 1 when the crop explains the activation, 0 when it explains nothing.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from patchmine.errors import RequestError
 from patchmine.fields.cropping import Cropping
 from patchmine.networks.network import Network, Tap, maps
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.reading.opened import OpenIndex
 from patchmine.reading.patch import Patch
@@ -90,7 +90,7 @@ def summary(found: Sequence[Retained]) -> list[dict[str, Any]]:
 
 def _input(network: Network, patch: Patch) -> Tensor:
     pixels = prepare(patch.photograph(), network.preprocessing).tensor
-    return normalised(pixels[None], network.preprocessing)[0]
+    return normalized(pixels[None], network.preprocessing)[0]
 
 
 def _alone(picture: Tensor, box: Box) -> Tensor:

@@ -150,7 +150,7 @@ def similar_to_photograph(
 ) -> Similar[U]:
     """Patches nearest to a photograph, or to a box in it (source pixels), in a layer: the last one, unless given.
 
-    Of a box it is the mean of the vectors at the positions whose field's centre lies in it, or else the position that
+    Of a box it is the mean of the vectors at the positions whose field's center lies in it, or else the position that
     is nearest to its middle. Of a whole photograph it is the position at which the layer responds most: where the sum
     of its positive activations is largest. Of one that is in the index it is the largest whose vector is kept there, so
     that it finds itself.
@@ -202,10 +202,10 @@ def nearest_patches(
     if not np.isfinite(vector).all() or not vector.any():
         raise RequestError(f"nothing in layer {layer} responds to that, so nothing is like it; try another --layer")
     stored, images, places = index.store.vectors(layer)
-    neighbours = neighbors.Neighbours(index.store, note)
+    nearby = neighbors.Neighbors(index.store, note)
     wanted = 4 * wish.k
     while True:
-        rows, cosines = neighbours.nearest(layer, vector, wanted)
+        rows, cosines = nearby.nearest(layer, vector, wanted)
         first = _firsts(rows if wish.several else images[rows])[: wish.k]
         enough = len(first) == wish.k
         bar = cosines[first[-1]] - neighbors.ROUNDING if enough else -np.inf
@@ -213,7 +213,7 @@ def nearest_patches(
             break
         wanted *= 4
     rows = rows[cosines >= bar]
-    similarities = neighbours.cosines(layer, vector, rows)
+    similarities = nearby.cosines(layer, vector, rows)
     order = np.lexsort((rows, -similarities))
     order = order[_firsts(rows[order] if wish.several else images[rows[order]])][: wish.k]
     rows = rows[order]

@@ -159,7 +159,7 @@ class OpenIndex(Generic[U]):
                 for channel in range(channels):
                     found = self.unit(Unit(name, channel))
                     if (match is None or fnmatchcase(found.name, match) or fnmatchcase(str(found.unit), match)) and (
-                        label is None or found.labelled(label)
+                        label is None or found.labeled(label)
                     ):
                         yield found
 
@@ -295,7 +295,7 @@ class OpenUnit:
         """How well the label's photographs are separated from all others; None without a label."""
         return self.index.labels.auroc(self.unit)
 
-    def labelled(self, pattern: str) -> bool:
+    def labeled(self, pattern: str) -> bool:
         """Whether the label fits a shell pattern, as it is or as names spell it."""
         label = self.label
         return label is not None and (fnmatchcase(label, pattern) or fnmatchcase(spelled(label), pattern))

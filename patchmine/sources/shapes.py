@@ -22,7 +22,7 @@ HELP = "shapes:N (N drawn pictures with known ground truth; shapes:N@SEED draws 
 
 # The numbers of shapes and colors are coprime, so that cycling through both at once yields every pair.
 SHAPES = ("circle", "square", "triangle", "cross")
-COLOURS = {
+COLORS = {
     "red": (215, 40, 45),
     "green": (40, 190, 60),
     "blue": (45, 65, 215),
@@ -35,7 +35,7 @@ MAIN_SHARE = (0.22, 0.36)
 OTHER_SHARE = (0.16, 0.22)
 
 # The share of the short side, around the center, that contains the whole main shape.
-CENTRE_SHARE = 0.84
+CENTER_SHARE = 0.84
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Drawn:
     """One shape as drawn. `box` is in source pixels, and the shape touches each of its edges."""
 
     shape: str
-    colour: str
+    color: str
     box: Box
     rgb: tuple[int, int, int]
 
@@ -78,21 +78,21 @@ class Shapes:
 
     def truth(self, i: int) -> list[tuple[str, str, Box]]:
         """The ground truth of picture i: (shape, color, box in source pixels) of each shape, the main one first."""
-        return [(drawn.shape, drawn.colour, drawn.box) for drawn in self.plan(i)[1]]
+        return [(drawn.shape, drawn.color, drawn.box) for drawn in self.plan(i)[1]]
 
     def plan(self, i: int) -> tuple[tuple[int, int], list[Drawn]]:
         """The size (width, height) of picture i in pixels, and its shapes."""
         rng = np.random.default_rng((self.seed, i, 0))
         short, long = int(rng.integers(240, 400)), int(rng.integers(400, 560))
         width, height = (long, short) if rng.random() < 0.5 else (short, long)
-        others = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(int(rng.integers(0, 3)))]
+        others = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS)))) for _ in range(int(rng.integers(0, 3)))]
         drawn: list[Drawn] = []
-        for n, (shape, colour) in enumerate([_main_of(i), *others]):
+        for n, (shape, color) in enumerate([_main_of(i), *others]):
             side = round(short * float(rng.uniform(*(OTHER_SHARE if n else MAIN_SHARE))))
-            rgb = np.clip(np.array(COLOURS[colour]) + rng.integers(-12, 13, 3), 0, 255)
+            rgb = np.clip(np.array(COLORS[color]) + rng.integers(-12, 13, 3), 0, 255)
             box = _free_place(rng, (width, height), side, [other.box for other in drawn])
             if box is not None:
-                drawn.append(Drawn(shape, colour, box, (int(rgb[0]), int(rgb[1]), int(rgb[2]))))
+                drawn.append(Drawn(shape, color, box, (int(rgb[0]), int(rgb[1]), int(rgb[2]))))
         return (width, height), drawn
 
     def paint(self, i: int) -> NDArray[np.uint8]:
@@ -137,7 +137,7 @@ def mask_of(shape: str, side: int) -> NDArray[np.bool_]:
 
 
 def _main_of(i: int) -> tuple[str, str]:
-    return SHAPES[i % len(SHAPES)], list(COLOURS)[i % len(COLOURS)]
+    return SHAPES[i % len(SHAPES)], list(COLORS)[i % len(COLORS)]
 
 
 def _free_place(rng: np.random.Generator, size: tuple[int, int], side: int, taken: list[Box]) -> Box | None:
@@ -147,7 +147,7 @@ def _free_place(rng: np.random.Generator, size: tuple[int, int], side: int, take
     """
     margin = (0, 0)
     if not taken:
-        kept = CENTRE_SHARE * min(size)
+        kept = CENTER_SHARE * min(size)
         margin = (int((size[0] - kept) / 2) + 1, int((size[1] - kept) / 2) + 1)
     for _ in range(20):
         left = int(rng.integers(margin[0], size[0] - margin[0] - side + 1))

@@ -138,18 +138,18 @@ def _write_lists(file: BinaryIO, store: Store, layer: str) -> Plan:
     index.cp.min_points_per_centroid = 1
     with _one_thread():
         index.train(_picked(store, layer, rng.permutation(vectors)[:most]))
-        centres = index.quantizer.reconstruct_n(0, lists)
+        centers = index.quantizer.reconstruct_n(0, lists)
         digest = _Digest(store, layer)
         lists_of = np.concatenate(
             [index.quantizer.search(codes.astype(np.float32), 1)[1][:, 0] for _, codes in _blocks(store, layer, digest)]
         )
     rows = np.argsort(lists_of, kind="stable")
     starts = np.searchsorted(lists_of[rows], np.arange(lists + 1))
-    for array, dtype in ((centres, np.float32), (starts, np.uint64), (rows, np.uint32)):
+    for array, dtype in ((centers, np.float32), (starts, np.uint64), (rows, np.uint32)):
         file.write(np.ascontiguousarray(array, dtype).data)
     file.flush()
     _place_codes(file, store, layer, rows)
-    probes, recall = _probes(store, layer, centres, lists_of, rng)
+    probes, recall = _probes(store, layer, centers, lists_of, rng)
     return Plan(factory, vectors, channels, digest.value, lists, probes, recall)
 
 
@@ -164,7 +164,7 @@ def _place_codes(file: BinaryIO, store: Store, layer: str, rows: Int64) -> None:
             file.write(code.data)
 
 
-def _probes(store: Store, layer: str, centres: Float32, lists_of: Int64, rng: np.random.Generator) -> tuple[int, float]:
+def _probes(store: Store, layer: str, centers: Float32, lists_of: Int64, rng: np.random.Generator) -> tuple[int, float]:
     """The number of lists to search, and the share of the AT nearest neighbors in them, for a sample of the vectors.
 
     A vector always finds itself, so it does not count among its own neighbors.
@@ -172,12 +172,12 @@ def _probes(store: Store, layer: str, centres: Float32, lists_of: Int64, rng: np
     chosen = np.sort(rng.permutation(len(lists_of))[:QUERIES])
     queries = _picked(store, layer, chosen)
     found, _ = scan(((start, codes, None) for start, codes in _blocks(store, layer)), queries, AT + 1)
-    order = np.argsort(-(queries @ centres.T), axis=1, kind="stable")
+    order = np.argsort(-(queries @ centers.T), axis=1, kind="stable")
     rank = np.argsort(order, axis=1)
-    neighbours = [[row for row in near if row != own][:AT] for near, own in zip(found.tolist(), chosen, strict=True)]
-    needed = np.sort([rank[query, lists_of[row]] for query, near in enumerate(neighbours) for row in near])
+    neighbors = [[row for row in near if row != own][:AT] for near, own in zip(found.tolist(), chosen, strict=True)]
+    needed = np.sort([rank[query, lists_of[row]] for query, near in enumerate(neighbors) for row in near])
     if not len(needed):
-        return centres.shape[0], 1.0
+        return centers.shape[0], 1.0
     probes = int(needed[min(len(needed) - 1, int(np.ceil(RECALL * len(needed))) - 1)]) + 1
     return probes, round(float((needed < probes).mean()), 4)
 
@@ -217,10 +217,10 @@ def _blocks(store: Store, layer: str, digest: _Digest | None = None) -> Iterator
         block = vectors[row : row + _BLOCK]
         if digest is not None:
             digest.add(block)
-        yield row, normalised(block.astype(np.float32)).astype(np.float16)
+        yield row, normalized(block.astype(np.float32)).astype(np.float16)
 
 
-def normalised(vectors: Float32) -> Float32:
+def normalized(vectors: Float32) -> Float32:
     """Each row normalized to length 1. Non-finite values count as 0, and a row without other values stays 0."""
     finite = np.where(np.isfinite(vectors), vectors, np.float32(0))
     length = np.linalg.norm(finite, axis=1, keepdims=True)
@@ -265,7 +265,7 @@ def scan(
     return rows, scores
 
 
-class Neighbours:
+class Neighbors:
     """The patches.faiss of an index, open for queries.
 
     A missing file, or one that does not match the store's vectors, is rebuilt; if it cannot be written, all vectors are
@@ -297,7 +297,7 @@ class Neighbours:
     def nearest(self, layer: str, vector: Float32, wanted: int) -> tuple[Int64, Float32]:
         """The `wanted` rows of the store's vectors nearest to a vector (channels,), best first, with approximate
         cosines: both (found,), fewer if the store has fewer. `cosines` gives exact ones."""
-        query = normalised(vector[None])
+        query = normalized(vector[None])
         if self._plans is None:
             blocks = ((start, codes, None) for start, codes in _blocks(self.store, layer))
             rows, scores = scan(blocks, query, wanted)
@@ -312,13 +312,13 @@ class Neighbours:
         order = np.argsort(rows)
         vectors = np.empty((len(rows), self.store.channels[layer]), np.float32)
         vectors[order] = self.store.vectors(layer)[0][rows[order]]
-        found: Float32 = normalised(vectors) @ normalised(vector[None])[0]
+        found: Float32 = normalized(vectors) @ normalized(vector[None])[0]
         return found
 
     def _probed(self, layer: str, plan: Plan, query: Float32, wanted: int) -> Iterator[tuple[int, Codes, Int64]]:
         """The `probes` lists whose centers are nearest, and further lists if these hold too few vectors."""
-        centres, starts, rows = self._lists[layer]
-        order = np.argsort(-(centres @ query), kind="stable")
+        centers, starts, rows = self._lists[layer]
+        order = np.argsort(-(centers @ query), kind="stable")
         held = np.cumsum(np.diff(starts)[order])
         for number in order[: max(plan.probes, int(np.searchsorted(held, wanted)) + 1)].tolist():
             first, last = starts[number : number + 2].tolist()
@@ -386,10 +386,10 @@ class Neighbours:
 
     def _checked_lists(self, layer: str, plan: Plan) -> tuple[Float32, Int64, Int64]:
         """Centers, starts, and rows, checked so that every vector of the store is in exactly one list."""
-        centres = self._read(layer, "centres", "<f4", plan.lists * plan.channels).reshape(plan.lists, plan.channels)
+        centers = self._read(layer, "centres", "<f4", plan.lists * plan.channels).reshape(plan.lists, plan.channels)
         starts = self._read(layer, "starts", "<u8", plan.lists + 1).astype(np.int64)
         rows = self._read(layer, "rows", "<u4", plan.vectors).astype(np.int64)
-        if not np.isfinite(centres).all():
+        if not np.isfinite(centers).all():
             raise Misfit(f"a center of {layer} is not finite")
         if starts[0] != 0 or starts[-1] != plan.vectors or (np.diff(starts) < 0).any():
             raise Misfit(f"the lists of {layer} do not hold its {plan.vectors} vectors")
@@ -397,7 +397,7 @@ class Neighbours:
         seen[rows[rows < plan.vectors]] = True
         if not seen.all():
             raise Misfit(f"the lists of {layer} do not hold each of its vectors once")
-        return centres, starts, rows
+        return centers, starts, rows
 
     def _check_codes(self, layer: str, plan: Plan) -> None:
         """Compare a few vectors with those of the store."""
@@ -406,7 +406,7 @@ class Neighbours:
         for place in places.tolist():
             row = int(self._lists[layer][2][place]) if plan.lists else place
             (code,) = [codes for _, codes, _ in self._codes(layer, place, place + 1)]
-            if not np.allclose(code, normalised(vectors[row : row + 1].astype(np.float32)), atol=_NEAR):
+            if not np.allclose(code, normalized(vectors[row : row + 1].astype(np.float32)), atol=_NEAR):
                 raise Misfit(f"vector {row} of {layer} differs from the one in the index")
 
 
@@ -415,4 +415,4 @@ def _line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-__all__ = ["AT", "EXACT", "RECALL", "ROUNDING", "Neighbours", "Plan", "build", "normalised", "scan"]
+__all__ = ["AT", "EXACT", "RECALL", "ROUNDING", "Neighbors", "Plan", "build", "normalized", "scan"]

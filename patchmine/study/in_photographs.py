@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from patchmine.errors import PhotographError
 from patchmine.fields.field import ReceptiveField
 from patchmine.networks.network import Network, maps, survey
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.ranking import Float32, Int64
 from patchmine.reading.opened import OpenIndex
 from patchmine.study.instruments.peaks import peaks
@@ -34,7 +34,7 @@ class InPhotographs:
 
     `pictures` uint8 (n, height, width, 3) are the first few photographs as the network sees them, limited to those as
     large as the first. `vectors` float32 (m, channels) are the layer's responses at the strongest position of the first
-    few, `centre` float32 (channels,) their mean over all positions. Both are None if no photograph could be read.
+    few, `center` float32 (channels,) their mean over all positions. Both are None if no photograph could be read.
     """
 
     grid: tuple[int, int]
@@ -43,12 +43,12 @@ class InPhotographs:
     counts: Int64
     pictures: NDArray[np.uint8]
     vectors: Float32 | None
-    centre: Float32 | None
-    centredness: Centredness
+    center: Float32 | None
+    centeredness: Centeredness
 
 
 @dataclass(frozen=True)
-class Centredness:
+class Centeredness:
     """The mean distance of the patches from the middle: 0 is the middle of the grid, 1 its border, along the farther
     axis.
 
@@ -93,7 +93,7 @@ def in_photographs(
             pixels = prepare(index.photograph(image), index.preprocessing).tensor
         except PhotographError:
             continue
-        seen = maps(network.module, normalised(pixels[None], network.preprocessing), (tap,))[tap.layer][0]
+        seen = maps(network.module, normalized(pixels[None], network.preprocessing), (tap,))[tap.layer][0]
         cells = seen.float().numpy()
         if len(shown) < pictures:
             shown.append(pixels.permute(1, 2, 0).numpy())
@@ -111,7 +111,7 @@ def in_photographs(
         np.stack(same_size) if same_size else np.zeros((0, 1, 1, 3), np.uint8),
         np.stack(vectors) if vectors else None,
         np.mean(means, 0) if means else None,
-        centredness(field, unit.channel, positions),
+        centeredness(field, unit.channel, positions),
     )
 
 
@@ -120,17 +120,17 @@ def brought(cell: Position, grid: tuple[int, int], to: tuple[int, int]) -> list[
     return [int((cell.y + 0.5) * to[0] / grid[0]), int((cell.x + 0.5) * to[1] / grid[1])]
 
 
-def centredness(field: ReceptiveField, channel: int, positions: Int64) -> Centredness:
+def centeredness(field: ReceptiveField, channel: int, positions: Int64) -> Centeredness:
     """The centeredness of positions (n, 2) in the grid of a field."""
     height, width = field.grid
     ys, xs = np.mgrid[:height, :width]
     off = np.maximum(_off(ys, height), _off(xs, width))
     if not len(positions):
-        return Centredness(0.0, float(off.mean()), 0.0, float(off.mean()), 0.0)
+        return Centeredness(0.0, float(off.mean()), 0.0, float(off.mean()), 0.0)
     visible = np.array([[field.visible(channel, Position(y, x)) for x in range(width)] for y in range(height)])
     mine = visible[positions[:, 0], positions[:, 1]]
     same = [off[np.abs(visible - share) <= _PADDED_ALIKE] for share in mine]
-    return Centredness(
+    return Centeredness(
         found=float(off[positions[:, 0], positions[:, 1]].mean()),
         anywhere=float(off.mean()),
         spread=float(off.std() / np.sqrt(len(positions))),
@@ -144,4 +144,4 @@ def _off(index: NDArray[np.int64], cells: int) -> NDArray[np.float64]:
     return np.abs(index - middle) / middle if middle else np.zeros(index.shape)
 
 
-__all__ = ["STRONGEST", "Centredness", "InPhotographs", "brought", "centredness", "in_photographs"]
+__all__ = ["STRONGEST", "Centeredness", "InPhotographs", "brought", "centeredness", "in_photographs"]

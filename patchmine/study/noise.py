@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchmine.networks.network import survey
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.study.in_photographs import InPhotographs
 from patchmine.study.instruments.gradients import gradient_power, gradients, phases
 from patchmine.study.instruments.spectra import STRIDES, Power, mean_power, radial, slope, stride_energy, stride_share
@@ -69,7 +69,7 @@ def noise(results: Mapping[Trial, Result], subject: Subject, seen: InPhotographs
             curves[name] = _curve(mean_power(result.pictures, multiple=subject.stride), strides, len(result.pictures))
     if seen is not None and len(seen.pictures) and min(seen.pictures.shape[1:3]) >= subject.stride:
         curves["photographs"] = _curve(mean_power(seen.pictures, multiple=subject.stride), strides, len(seen.pictures))
-        inputs = normalised(torch.from_numpy(seen.pictures[:_PHOTOGRAPHS]).permute(0, 3, 1, 2), subject.preprocessing)
+        inputs = normalized(torch.from_numpy(seen.pictures[:_PHOTOGRAPHS]).permute(0, 3, 1, 2), subject.preprocessing)
         tap = survey(subject.module, inputs[:1], [subject.layer])[0]
         middle = Position(tap.layout.grid[0] // 2, tap.layout.grid[1] // 2)
         asked = (subject.module, tap, subject.channel, middle, inputs)

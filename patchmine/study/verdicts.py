@@ -256,7 +256,7 @@ def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) 
     if seen is None or not (seen.counts >= 0).any():
         return Verdict(question, UNMEASURED, "no photograph drives the unit above 0, or none could be read")
     counts = [int(count) for count in seen.counts if count >= 0]
-    middle = seen.centredness
+    middle = seen.centeredness
     numbers: dict[str, Any] = {
         "photographs": len(counts),
         "peaks_per_photograph": counts,

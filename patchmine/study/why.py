@@ -73,7 +73,7 @@ def subject_of(index: OpenIndex[Any], unit: Unit, network: Network) -> Subject:
         step,
         max(side, 1),
         network.weights,
-        field.centre(unit.channel, Position(0, 0)),
+        field.center(unit.channel, Position(0, 0)),
         fixed,
     )
 
@@ -130,13 +130,13 @@ def alike(laboratory: Laboratory, results: Mapping[Trial, Result], seen: InPhoto
     compare."""
     subject = laboratory.subject
     level, largest = reference(results, subject), endless(results, subject)
-    if level is None or largest is None or seen is None or seen.vectors is None or seen.centre is None:
+    if level is None or largest is None or seen is None or seen.vectors is None or seen.center is None:
         return None
     peaks, places = [], []
     for maps, found in zip(laboratory.everything(largest), counted(largest, subject, level), strict=True):
-        peaks.append(responses(maps[:, *found.cells.T].T, seen.centre, subject.channel))
-        places.append(responses(maps.reshape(len(maps), -1).T, seen.centre, subject.channel))
-    return Alike.of(peaks, places, responses(seen.vectors, seen.centre, subject.channel))
+        peaks.append(responses(maps[:, *found.cells.T].T, seen.center, subject.channel))
+        places.append(responses(maps.reshape(len(maps), -1).T, seen.center, subject.channel))
+    return Alike.of(peaks, places, responses(seen.vectors, seen.center, subject.channel))
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from torch.optim.adam import adam
 from patchmine.errors import RequestError
 from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import Tap, last_call, run_until, survey, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.photographs.placement import Preprocessing
 from patchmine.synthesis.canvas import Canvas
-from patchmine.synthesis.movements import Movements, centred
+from patchmine.synthesis.movements import Movements, centered
 from patchmine.synthesis.objectives import Objective, objective
 from patchmine.synthesis.parametrization import Draw, Fourier, Maco, Parametrization, Plain
 from patchmine.synthesis.recipe import Advance, Recipe
@@ -192,8 +192,8 @@ class Ascent:
     def activations(self, pictures: Tensor) -> Tensor:
         """The maps of the original network for images uint8 (images, 3, height, width) on the canvas."""
         with torch.inference_mode():
-            inputs = normalised(pictures.to(self.device), self.preprocessing)
-            return torch.cat([self.maps(centred(one[None], self.canvas), self.original).clone() for one in inputs])
+            inputs = normalized(pictures.to(self.device), self.preprocessing)
+            return torch.cat([self.maps(centered(one[None], self.canvas), self.original).clone() for one in inputs])
 
 
 class _Climb:

@@ -76,7 +76,7 @@ def middle(field: ReceptiveField, channel: int) -> Position:
     rows, cols = range(field.grid[0]), range(field.grid[1])
 
     def off(position: Position) -> tuple[float, float]:
-        y, x = field.centre(channel, position)
+        y, x = field.center(channel, position)
         return abs(2 * y + 1 - height), abs(2 * x + 1 - width)
 
     y = min(rows, key=lambda row: off(Position(row, 0))[0])
@@ -87,7 +87,7 @@ def _window(field: ReceptiveField, channel: int, position: Position, side: int |
     seen = field.group(channel).seen(position)
     frame = Box(0, 0, field.input[1], field.input[0])
     if side is not None:
-        y, x = field.centre(channel, position)
+        y, x = field.center(channel, position)
         top, left = round(y + 0.5 - side / 2), round(x + 0.5 - side / 2)
         return Box(left, top, left + side, top + side).intersect(frame)
     box = None if share is None else field.effective_box(channel, position, share)

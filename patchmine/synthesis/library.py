@@ -240,7 +240,7 @@ def _advance(progress: Progress, images: int, _done: int, _of: int) -> None:
 
 
 def _starts(index: OpenIndex[Any], batch: Sequence[_Wanted]) -> Tensor | None:
-    """The starts float32 (units, 3, height, width) in 0..1; None for noise. Where a photograph ends it is grey."""
+    """The starts float32 (units, 3, height, width) in 0..1; None for noise. Where a photograph ends it is gray."""
     if batch[0].start is None:
         return None
     import torch
@@ -255,9 +255,9 @@ def _starts(index: OpenIndex[Any], batch: Sequence[_Wanted]) -> Tensor | None:
         pixels = prepare(patch.photograph(), index.preprocessing).tensor.to(torch.float32) / 255
         box = _moved(one.canvas.picture, index.field(one.unit.layer), patch, one.canvas.position)
         height, width = pixels.shape[1:]
-        grey = torch.tensor(index.preprocessing.mean).view(3, 1, 1)
+        gray = torch.tensor(index.preprocessing.mean).view(3, 1, 1)
         around = (-box.left, box.right - width, -box.top, box.bottom - height)
-        found.append(pad(pixels - grey, around) + grey)
+        found.append(pad(pixels - gray, around) + gray)
     return torch.stack(found)
 
 
@@ -266,7 +266,7 @@ def _moved(window: Box, field: ReceptiveField, patch: Patch, position: Position 
     if position is None:
         return window
     channel = patch.unit.channel
-    (y, x), (to_y, to_x) = field.centre(channel, position), field.centre(channel, patch.position)
+    (y, x), (to_y, to_x) = field.center(channel, position), field.center(channel, patch.position)
     down, across = round(to_y - y), round(to_x - x)
     return Box(window.left + across, window.top + down, window.right + across, window.bottom + down)
 

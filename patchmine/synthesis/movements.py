@@ -42,10 +42,10 @@ class Movements:
         """The canvas (images, 3, height, width) with the images on it, normalized and moved; it is 0 around them."""
         pictures = torch.addcmul(self.offset, pictures, self.gain)
         if self.still:
-            return centred(pictures, self.canvas)
+            return centered(pictures, self.canvas)
         if self.wrap:
             down, across = ((2 * self.draw((2,), "uniform") - 1) * self.jitter).round().int().tolist()
-            return centred(pictures.roll((down, across), (2, 3)), self.canvas)
+            return centered(pictures.roll((down, across), (2, 3)), self.canvas)
         if not self.drawn:
             self.drawn = self._to_come()
         *ways, weight = self.drawn.pop()
@@ -108,7 +108,7 @@ def _moved(
     return found
 
 
-def centred(pictures: Tensor, canvas: Canvas) -> Tensor:
+def centered(pictures: Tensor, canvas: Canvas) -> Tensor:
     """The canvas (images, 3, height, width) with the normalized images in its window; it is 0 around them."""
     return _around(pictures, canvas.picture, canvas.size)
 

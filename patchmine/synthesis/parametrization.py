@@ -25,7 +25,7 @@ Draw = Callable[[tuple[int, ...], str], Tensor]
 # From independent colors to RGB: a root of the covariance of ImageNet's pixels, scaled so that its longest column has
 # length 1 (the numbers of lucid, which Olah et al. published).
 _ROOT = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
-COLOURS = _ROOT / _ROOT.norm(dim=0).max()
+COLORS = _ROOT / _ROOT.norm(dim=0).max()
 
 _NOISE = 0.01  # of the coefficients at the start: an image that looks gray
 _CONTRAST = 0.25
@@ -56,7 +56,7 @@ class Fourier:
         self.size, self.roomy = size, roomy(size)
         lowest = 1 / max(self.roomy)
         self.scale = (_CONTRAST / frequencies(self.roomy).clamp_min(lowest)).to(device)
-        self.colours = COLOURS.to(device)
+        self.colors = COLORS.to(device)
 
     def start(self, draw: Draw) -> Tensor:
         return _NOISE * draw((3, *self.scale.shape, 2), "normal")
@@ -65,7 +65,7 @@ class Fourier:
         return torch.view_as_real(spectrum_of(_grown(picture, self.roomy)) / self.scale.to(picture.device))
 
     def pictures(self, parameters: Tensor) -> Tensor:
-        return _pictures(torch.view_as_complex(parameters) * self.scale, self.roomy, self.size, self.colours)
+        return _pictures(torch.view_as_complex(parameters) * self.scale, self.roomy, self.size, self.colors)
 
     def confine(self, parameters: Tensor) -> None:
         pass
@@ -81,7 +81,7 @@ class Maco:
     def __init__(self, size: tuple[int, int], device: torch.device, amplitudes: Tensor) -> None:
         self.size, self.roomy = size, roomy(size)
         self.amplitudes = resampled(amplitudes, self.roomy).to(device)
-        self.colours = COLOURS.to(device)
+        self.colors = COLORS.to(device)
 
     def start(self, draw: Draw) -> Tensor:
         return 2 * pi * draw(tuple(self.amplitudes.shape), "uniform")
@@ -91,7 +91,7 @@ class Maco:
 
     def pictures(self, parameters: Tensor) -> Tensor:
         spectrum = torch.polar(self.amplitudes.expand_as(parameters), parameters)
-        return _pictures(spectrum, self.roomy, self.size, self.colours)
+        return _pictures(spectrum, self.roomy, self.size, self.colors)
 
     def confine(self, parameters: Tensor) -> None:
         pass
@@ -128,7 +128,7 @@ def spectrum_of(picture: Tensor) -> Tensor:
     The transform is orthonormal, so the amplitudes of textures do not depend on the image size.
     """
     flat = torch.logit(picture.clamp(_EDGE, 1 - _EDGE))
-    independent = torch.einsum("dc,...chw->...dhw", torch.linalg.inv(COLOURS).to(picture.device), flat)
+    independent = torch.einsum("dc,...chw->...dhw", torch.linalg.inv(COLORS).to(picture.device), flat)
     spectrum: Tensor = torch.fft.rfft2(independent, norm="ortho")
     return spectrum
 
@@ -141,12 +141,12 @@ def resampled(amplitudes: Tensor, size: tuple[int, int]) -> Tensor:
     rows, half = amplitudes.shape[1:]
     if (rows, half) == (size[0], size[1] // 2 + 1):
         return amplitudes
-    centred = torch.fft.fftshift(amplitudes.clamp_min(1e-12).log(), dim=1)
-    centred = torch.cat([centred, centred[:, :1]], 1)  # -1/2 and 1/2 cycles per pixel coincide
+    centered = torch.fft.fftshift(amplitudes.clamp_min(1e-12).log(), dim=1)
+    centered = torch.cat([centered, centered[:, :1]], 1)  # -1/2 and 1/2 cycles per pixel coincide
     y = 2 * (torch.fft.fftfreq(size[0]) + (rows // 2) / rows) - 1
     x = 4 * torch.fft.rfftfreq(size[1]) - 1
     grid = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), -1)
-    found = grid_sample(centred[None], grid[None], padding_mode="border", align_corners=True)[0].exp()
+    found = grid_sample(centered[None], grid[None], padding_mode="border", align_corners=True)[0].exp()
     found[:, 0, 0] *= (size[0] * size[1] / (rows * 2 * (half - 1))) ** 0.5  # the mean is not a texture
     return found
 
@@ -175,8 +175,8 @@ def _grown(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return pad(picture[None], (0, size[1] - width, 0, size[0] - height), mode="replicate")[0]
 
 
-def _pictures(spectrum: Tensor, roomy: tuple[int, int], size: tuple[int, int], colours: Tensor) -> Tensor:
-    found: Tensor = _Pictures.apply(spectrum, roomy, size, colours)
+def _pictures(spectrum: Tensor, roomy: tuple[int, int], size: tuple[int, int], colors: Tensor) -> Tensor:
+    found: Tensor = _Pictures.apply(spectrum, roomy, size, colors)
     return found
 
 
@@ -187,22 +187,22 @@ class _Pictures(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, spectrum: Tensor, roomy: tuple[int, int], size: tuple[int, int], colours: Tensor) -> Tensor:
+    def forward(ctx: Any, spectrum: Tensor, roomy: tuple[int, int], size: tuple[int, int], colors: Tensor) -> Tensor:
         independent = torch.fft.irfft2(spectrum, s=roomy, norm="ortho")
-        mixed = torch.matmul(colours, independent.flatten(2)).unflatten(2, roomy)
+        mixed = torch.matmul(colors, independent.flatten(2)).unflatten(2, roomy)
         pictures = torch.sigmoid(mixed[:, :, : size[0], : size[1]])
-        ctx.save_for_backward(pictures, colours)
+        ctx.save_for_backward(pictures, colors)
         ctx.roomy = roomy
         return pictures
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        pictures, colours = ctx.saved_tensors
+        pictures, colors = ctx.saved_tensors
         height, width = pictures.shape[2:]
         slope = torch.addcmul(pictures, pictures, pictures, value=-1).mul_(gradients[0])
         if (height, width) != ctx.roomy:
             slope = pad(slope, (0, ctx.roomy[1] - width, 0, ctx.roomy[0] - height))
-        independent = torch.matmul(colours.T, slope.flatten(2)).unflatten(2, ctx.roomy)
+        independent = torch.matmul(colors.T, slope.flatten(2)).unflatten(2, ctx.roomy)
         spectrum = torch.fft.rfft2(independent, norm="ortho")
         spectrum[..., 1:-1] *= 2  # the columns that represent two of the full spectrum; the number of columns is even
         return spectrum, None, None, None

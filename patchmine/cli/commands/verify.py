@@ -41,7 +41,7 @@ def verify(
     """Check an index: its files, its rankings, its photographs, and a sample of its activations, computed again.
 
     Says what is proved and what is not, and ends with 1 where something is wrong. With `--crops` instead: which share
-    of its activation does a patch keep when the network sees the crop alone, on a grey background, at its place and
+    of its activation does a patch keep when the network sees the crop alone, on a gray background, at its place and
     scale? That is the honest measure of a crop.
 
     Example: `patchmine verify -i imagenet-val.patchmine --all`

@@ -32,7 +32,7 @@ PALE, MARKED = "#cfcfcf", "#d6336c"
 SAYS = (
     "A strip is a band of the unit's range, strongest first, its photographs at equal distances in rank. Beside it the "
     "values, the quantiles (the share of all other photographs that drive the unit less), and how often each value "
-    "occurs (heights are square roots), those of the strip in colour."
+    "occurs (heights are square roots), those of the strip in color."
 )
 
 
@@ -104,7 +104,7 @@ def _aside(page: Page, strip: Band, column: Float32, y: float) -> None:
     page.texts.append(Text(fitted(values, ASIDE, NUMBER, bold=True), MARGIN, y + NUMBER, NUMBER, bold=True))
     first, last = f"{strip.quantiles[0]:.3f}", f"{strip.quantiles[-1]:.3f}"
     spoken = f"quantile {first}" if first == last else f"quantile {first} to {last}"
-    page.texts.append(Text(spoken, MARGIN, y + NUMBER + LEADING, SMALL, colour=QUIET))
+    page.texts.append(Text(spoken, MARGIN, y + NUMBER + LEADING, SMALL, color=QUIET))
     bars = histogram(column, strip.values, (round(ASIDE * DPI / 72), round(HEIGHT * DPI / 72)))
     page.pictures.append(Picture(bars, MARGIN, y + NUMBER + LEADING + 5, ASIDE, HEIGHT))
 
@@ -112,7 +112,7 @@ def _aside(page: Page, strip: Band, column: Float32, y: float) -> None:
 def histogram(column: Float32, marked: tuple[float, float], size: tuple[int, int]) -> Image.Image:
     """How often each value of a column occurs, from its minimum to its maximum, as an image of (width, height) pixels.
 
-    Bars that hold a value from `marked` (lowest, highest) are coloured; the height is the square root of the count, so
+    Bars that hold a value from `marked` (lowest, highest) are colored; the height is the square root of the count, so
     that the rare ones at the ends are seen.
     """
     canvas = Image.new("RGB", size, "white")
@@ -126,7 +126,7 @@ def histogram(column: Float32, marked: tuple[float, float], size: tuple[int, int
     step = size[0] / BARS
     for number, bar in enumerate(heights):
         if counts[number]:
-            colour = MARKED if first <= number <= last else PALE
+            color = MARKED if first <= number <= last else PALE
             top = size[1] - 1 - max(2, round(bar))
-            draw.rectangle((round(number * step), top, round((number + 1) * step) - 2, size[1] - 1), fill=colour)
+            draw.rectangle((round(number * step), top, round((number + 1) * step) - 2, size[1] - 1), fill=color)
     return canvas

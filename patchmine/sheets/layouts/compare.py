@@ -86,7 +86,7 @@ def _head(page: Page, found: Comparison) -> float:
     )
     y = MARGIN + TITLE + LEADING
     for line in wrapped(facts, WIDTH - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, colour=QUIET))
+        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
         y += LEADING
     return y + HEADING
 
@@ -97,7 +97,7 @@ def _synthetic(page: Page, image: SyntheticImage, value: float, best: float, x: 
     page.pictures.append(Picture(image.image().resize(size, Image.Resampling.BICUBIC), x, y, width, height))
     below = y + height + 8.5
     page.texts.append(Text(f"{image.number + 1}", x, below, SMALL, bold=True))
-    page.texts.append(Text(f"{value:#.3g}".rstrip("."), x + width, below, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(f"{value:#.3g}".rstrip("."), x + width, below, SMALL, color=QUIET, right=True))
     against = f"{value / best:.1f} × the best real" if best > 0 and value > 0 else "synthetic"
     page.texts.append(Text(fitted(against, width, SMALL), x, below + LEADING, SMALL))
     return y + height + 2 * LEADING + GAP + 2
@@ -139,7 +139,7 @@ def _patches(
         below = top + height + 8.5
         own = (patch.image_id, patch.position) in {(p.image_id, p.position) for p in found.patches}
         page.texts.append(Text(f"{patch.rank}{' (above)' if own else ''}", left, below, SMALL, bold=True))
-        page.texts.append(Text(f"{similarity:.2f}", left + width, below, SMALL, colour=QUIET, right=True))
+        page.texts.append(Text(f"{similarity:.2f}", left + width, below, SMALL, color=QUIET, right=True))
         named = patch.class_name or PurePath(patch.image).name
         page.texts.append(Text(fitted(named, width, SMALL), left, below + LEADING, SMALL))
     return y + ceil(len(patches) / columns) * step
@@ -147,9 +147,9 @@ def _patches(
 
 def _told(page: Page, found: Comparison, y: float) -> float:
     """What the figure says in numbers, warnings first; returns where it ends."""
-    for text, colour in [*((text, WARNING) for text in found.warnings()), *((text, QUIET) for text in found.facts())]:
+    for text, color in [*((text, WARNING) for text in found.warnings()), *((text, QUIET) for text in found.facts())]:
         for line in wrapped(text, WIDTH - 2 * MARGIN, SMALL):
-            page.texts.append(Text(line, MARGIN, y + SMALL, SMALL, colour=colour))
+            page.texts.append(Text(line, MARGIN, y + SMALL, SMALL, color=color))
             y += LEADING
         y += 2
     return y + SMALL

@@ -10,7 +10,7 @@ from patchmine.fields.cropping import Cropping
 from patchmine.questions.fires import Fired, Fires
 from patchmine.reading.answers import Patches
 from patchmine.sheets import tiles
-from patchmine.sheets.boxed import COLOURS, photograph_picture
+from patchmine.sheets.boxed import COLORS, photograph_picture
 from patchmine.sheets.origin import Origin, names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
@@ -23,10 +23,10 @@ NAME, ASIDE = 8.5, 10.0
 def fires_page(found: Fires[Any], best: Sequence[Patches]) -> Page:
     """A page with a row for each unit: its place in the photograph, then its best patches, up to BEST.
 
-    The places of the first units are drawn into the photograph, as many as there are COLOURS.
+    The places of the first units are drawn into the photograph, as many as there are COLORS.
     """
     page = Page(WIDTH, 0)
-    boxes = [fired.patch.box for fired in found.units[: len(COLOURS)]]
+    boxes = [fired.patch.box for fired in found.units[: len(COLORS)]]
     picture = photograph_picture(found.sight.data, found.sight.placement, boxes, (PHOTOGRAPH, TALLEST))
     page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
     left = MARGIN + picture.width + 2 * GAP
@@ -36,7 +36,7 @@ def fires_page(found: Fires[Any], best: Sequence[Patches]) -> Page:
     y += LEADING + 4
     for text in _facts(found):
         for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
-            page.texts.append(Text(line, left, y, SMALL, colour=QUIET))
+            page.texts.append(Text(line, left, y, SMALL, color=QUIET))
             y += LEADING
         y += 3
     y = max(y, MARGIN + picture.height) + 6
@@ -56,7 +56,7 @@ def _facts(found: Fires[Any]) -> list[str]:
         "hardest, at the same scale.",
         "Percentile: the share of those photographs that drive the unit less. σ: its distance from their mean in "
         "standard deviations.",
-        f"Boxes: the first {min(len(COLOURS), len(found.units))} units. Pale: what the network did not see.",
+        f"Boxes: the first {min(len(COLORS), len(found.units))} units. Pale: what the network did not see.",
         *([names] if names else ()),
     ]
 
@@ -68,14 +68,14 @@ def _row(page: Page, fired: Fired[Any], patches: Patches, y: float) -> float:
     height = width * tiles.ratio(patches, cropping)
     size = (round(width * DPI / 72), round(height * DPI / 72))
     rank = fired.patch.rank
-    colour = COLOURS[rank - 1] if rank <= len(COLOURS) else QUIET
+    color = COLORS[rank - 1] if rank <= len(COLORS) else QUIET
     y += NAME + 6
-    page.texts.append(Text(f"{rank}", MARGIN, y, NAME, bold=True, colour=colour))
+    page.texts.append(Text(f"{rank}", MARGIN, y, NAME, bold=True, color=color))
     numbers = (
         f"{fired.unit.unit} · {tiles.value_text(fired.patch)} · percentile {fired.percentile:.2%} · "
         f"{fired.deviation:+.1f} σ"
     )
-    page.texts.append(Text(numbers, WIDTH - MARGIN, y, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(numbers, WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
     page.texts.append(Text(fitted(fired.unit.name, 200, NAME, bold=True), MARGIN + 16, y, NAME, bold=True))
     y += 4
     own = fired.patch.tile(fired.patch.view(cropping), size)
@@ -84,8 +84,8 @@ def _row(page: Page, fired: Fired[Any], patches: Patches, y: float) -> float:
     for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
         x = MARGIN + width + GAP + ASIDE + number * (width + GAP)
         page.pictures.append(Picture(image, x, y, width, height))
-        page.texts.append(Text(tiles.value_text(patch), x + width, y + height + 8, SMALL, colour=QUIET, right=True))
+        page.texts.append(Text(tiles.value_text(patch), x + width, y + height + 8, SMALL, color=QUIET, right=True))
         named = fitted(patch.class_name or PurePath(patch.image).name, width - 22, SMALL)
         page.texts.append(Text(named, x, y + height + 8, SMALL))
-    page.texts.append(Text("this photograph", MARGIN, y + height + 8, SMALL, colour=colour))
+    page.texts.append(Text("this photograph", MARGIN, y + height + 8, SMALL, color=color))
     return y + height + LEADING

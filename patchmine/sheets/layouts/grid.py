@@ -46,14 +46,14 @@ def head(page: Page, unit: OpenUnit, patches: Patches, *, also: Sequence[str] = 
     page.texts.append(Text(unit.name, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
     first = MARGIN + TITLE + LEADING
     for number, line in enumerate(lines):
-        page.texts.append(Text(line, MARGIN, first + number * LEADING, SMALL, colour=QUIET))
+        page.texts.append(Text(line, MARGIN, first + number * LEADING, SMALL, color=QUIET))
     return first + len(lines) * LEADING + 4
 
 
 def caption(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
     """Rank and value in one line, the class (or the file's name) in the next, below a tile that ends at `y`."""
     page.texts.append(Text(f"{patch.rank}", x, y + 8.5, SMALL, bold=True))
-    page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, color=QUIET, right=True))
     page.texts.append(Text(fitted(named(patch), width, SMALL), x, y + 8.5 + LEADING, SMALL))
 
 

@@ -32,20 +32,20 @@ WIDEST_PAIR, SEAM, BETWEEN = 250.0, 2.0, 14.0
 WORDS = {
     "deconv": "deconvnet projections of the unit's activation (Zeiler & Fergus 2013)",
     "guided": "guided backpropagation from the unit (Springenberg et al. 2014)",
-    "gradxinput": "the gradient of the unit's activation times the normalised input",
-    "ig": "integrated gradients of the unit's activation, from a mean-grey picture",
-    "occlusion": "how much the unit's activation falls when a mean-grey square lies there, two of the layer's strides "
+    "gradxinput": "the gradient of the unit's activation times the normalized input",
+    "ig": "integrated gradients of the unit's activation, from a mean-gray picture",
+    "occlusion": "how much the unit's activation falls when a mean-gray square lies there, two of the layer's strides "
     "wide and moved by one (by several, where that makes more than 24 steps)",
 }
 
 
-def normalised_text(method: str) -> str:
+def normalized_text(method: str) -> str:
     """What a projection's tile shows, for a caption."""
     what = WORDS[method][0].upper() + WORDS[method][1:]
     return (
-        f"{what}. Each tile has a scale of its own, symmetric about grey, which is 0: its limits are ± the {CLEAR:.1%} "
+        f"{what}. Each tile has a scale of its own, symmetric about gray, which is 0: its limits are ± the {CLEAR:.1%} "
         "quantile of what is drawn, without regard to sign. Projection and patch show the same place at the same "
-        "scale; where nothing came back, all is grey."
+        "scale; where nothing came back, all is gray."
     )
 
 
@@ -54,7 +54,7 @@ def projection_tile(
 ) -> Image.Image:
     """The view of a projection, (3, height, width) of the input, as `crops.tile` draws that of the photograph.
 
-    Grey is 0. What is not finite or all 0 is grey as a whole.
+    Gray is 0. What is not finite or all 0 is gray as a whole.
     """
     canvas = padding(size)
     shown, target = placed(view, placement, size)
@@ -65,8 +65,8 @@ def projection_tile(
     strengths = np.abs(part[part != 0])
     limit = float(np.quantile(strengths, CLEAR)) if len(strengths) else 0.0
     levels = np.clip(part / limit, -1, 1) if limit > 0 else np.zeros_like(part)
-    grey = np.rint(127.5 + 127.5 * levels).astype(np.uint8).transpose(1, 2, 0)
-    drawn = Image.fromarray(np.ascontiguousarray(grey)).resize((target.width, target.height), Image.Resampling.BICUBIC)
+    gray = np.rint(127.5 + 127.5 * levels).astype(np.uint8).transpose(1, 2, 0)
+    drawn = Image.fromarray(np.ascontiguousarray(gray)).resize((target.width, target.height), Image.Resampling.BICUBIC)
     canvas.paste(drawn, (target.left, target.top))
     return canvas
 
@@ -78,7 +78,7 @@ def pairs_page(unit: OpenUnit, patches: Patches, projector: Projector) -> Page:
     width = (pair - SEAM) / 2
     height = width * tiles.ratio(patches, patches.cropping)
     page = Page(max(WIDTH * 0.6, columns * (pair + BETWEEN) - BETWEEN + 2 * MARGIN), 0)
-    texts = [normalised_text(projector.method), projector.remark([unit.unit.layer])]
+    texts = [normalized_text(projector.method), projector.remark([unit.unit.layer])]
     top = head(page, unit, patches, also=[text for text in texts if text])
     projector.progress.begin(len(patches), 0, "projections")
     step = height + 2 * LEADING + GAP + 2

@@ -35,7 +35,7 @@ def similar_page(found: Similar[Any]) -> Page:
         page.pictures.append(Picture(image, x, y, width, height))
         below = y + height + 8.5
         page.texts.append(Text(f"{patch.rank}", x, below, SMALL, bold=True))
-        page.texts.append(Text(f"{similarity:.3f}", x + width, below, SMALL, colour=QUIET, right=True))
+        page.texts.append(Text(f"{similarity:.3f}", x + width, below, SMALL, color=QUIET, right=True))
         named = patch.class_name or PurePath(patch.image).name
         page.texts.append(Text(fitted(named, width, SMALL), x, below + LEADING, SMALL))
     page.height = top + ceil(len(found.patches) / columns) * step - GAP + MARGIN - 8
@@ -57,7 +57,7 @@ def _head(page: Page, found: Similar[Any]) -> float:
     y = MARGIN + TITLE + LEADING
     for text in _facts(found):
         for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
-            page.texts.append(Text(line, left, y, SMALL, colour=QUIET))
+            page.texts.append(Text(line, left, y, SMALL, color=QUIET))
             y += LEADING
     return max(y, bottom) + 4
 

@@ -35,13 +35,13 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
     )
     names = names_text(units[0].index, units)
     for line in wrapped(f"{facts} {names}" if names else facts, WIDTH - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, colour=QUIET))
+        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
         y += LEADING
     for unit, patches in rows:
         y += HEADING + 4
         page.texts.append(Text(unit.name, MARGIN, y, HEADING, bold=True))
         detail = f"{unit.unit} · {tiles.field_text(unit, patches.cropping)}"
-        page.texts.append(Text(detail, WIDTH - MARGIN, y, SMALL, colour=QUIET, right=True))
+        page.texts.append(Text(detail, WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
         y += 5
         height = width * tiles.ratio(patches, patches.cropping)
         size = (round(width * DPI / 72), round(height * DPI / 72))

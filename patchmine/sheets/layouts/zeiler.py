@@ -10,7 +10,7 @@ from patchmine.fields.cropping import Cropping
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.pairs import BETWEEN, SEAM, normalised_text, projected_tiles
+from patchmine.sheets.layouts.pairs import BETWEEN, SEAM, normalized_text, projected_tiles
 from patchmine.sheets.origin import Origin, names_text
 from patchmine.sheets.page import QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import LEADING, MARGIN, SMALL, TITLE, WIDTH
@@ -57,7 +57,7 @@ def _head(page: Page, units: Sequence[OpenUnit], projector: Projector) -> float:
         f"Of each unit the {SIDE * SIDE} patches that drive it hardest, among {origin.photographs} photographs in "
         f"{origin.source}, on the right, row by row; on the left their projections. "
     )
-    y = _told(page, facts + normalised_text(projector.method), MARGIN + TITLE + LEADING)
+    y = _told(page, facts + normalized_text(projector.method), MARGIN + TITLE + LEADING)
     for text in (projector.remark(unit.unit.layer for unit in units), names_text(index, units)):
         if text:
             y = _told(page, text, y)
@@ -67,7 +67,7 @@ def _head(page: Page, units: Sequence[OpenUnit], projector: Projector) -> float:
 def _told(page: Page, text: str, y: float) -> float:
     """The text in lines from the baseline `y` on; returns the next baseline."""
     for line in wrapped(text, page.width - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, colour=QUIET))
+        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
         y += LEADING
     return y
 
@@ -84,9 +84,9 @@ def _blocks(
     value = f"{unit.unit} · {tiles.value_text(patches[0])} to {tiles.value_text(patches[-1])}" if patches else ""
     name = fitted(unit.name, across / 2, HEADING, bold=True)
     page.texts.append(Text(name, x, y, HEADING, bold=True))
-    page.texts.append(Text(value, x + across, y, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(value, x + across, y, SMALL, color=QUIET, right=True))
     y += LEADING
-    page.texts.append(Text(fitted(_size_text(unit, patches.cropping), across, SMALL), x, y, SMALL, colour=QUIET))
+    page.texts.append(Text(fitted(_size_text(unit, patches.cropping), across, SMALL), x, y, SMALL, color=QUIET))
     y += 4
     for number, (seen, drawn) in enumerate(projected_tiles(page, patches, projector, (width, height))):
         left, top = x + number % SIDE * (width + SEAM), y + number // SIDE * (height + SEAM)

@@ -53,11 +53,11 @@ def patches(picture: NDArray[np.uint8], places: NDArray[np.floating], side: int)
     return _directions(np.array([one - one.mean() for one in found]).reshape(-1, side * side * 3))
 
 
-def responses(vectors: Float32, centre: Float32, channel: int) -> Vectors:
+def responses(vectors: Float32, center: Float32, channel: int) -> Vectors:
     """The responses of the layer's other units at places: (places, channels - 1). These are the vectors (places,
-    channels) minus `centre` (channels,), the mean over photographs, without the unit itself, which is high at all its
+    channels) minus `center` (channels,), the mean over photographs, without the unit itself, which is high at all its
     peaks."""
-    return _directions(np.delete(vectors - centre, channel, 1).astype(np.float64))
+    return _directions(np.delete(vectors - center, channel, 1).astype(np.float64))
 
 
 def among(vectors: Vectors) -> float | None:

@@ -99,8 +99,8 @@ def period(values: NDArray[np.floating], least: float) -> Period | None:
     Uses the FFT, which treats the array as a torus: for a synthetic image on another canvas the seam counts too. The
     correlation is Pearson's.
     """
-    centred = values - values.mean()
-    power = np.abs(np.fft.fft2(centred)) ** 2
+    centered = values - values.mean()
+    power = np.abs(np.fft.fft2(centered)) ** 2
     if not power.sum() > 0:
         return None
     correlation = np.fft.ifft2(power).real
