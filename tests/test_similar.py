@@ -571,7 +571,7 @@ def test_the_sheet_shows_what_the_network_did_not_see_paler(picture, shapes_inde
 def test_the_python_way_refuses_as_the_command_does(shapes_index):
     with pytest.raises(RequestError, match="exactly one"):
         shapes_index.similar()
-    with pytest.raises(SourceError, match="there is no photograph"):
+    with pytest.raises(SourceError, match="no photograph 'nothing.png'"):
         shapes_index.similar(image="nothing.png")
     with pytest.raises(UnitError, match="no layer 'x'"):
         shapes_index.fires("nothing.png", layer="x")
