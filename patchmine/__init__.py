@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from patchmine.errors import PatchmineError
+    from patchmine.index import Index, open_index
     from patchmine.mining.build import build_index
     from patchmine.mining.merge import merge_indexes
-    from patchmine.reading.opened import Index, open_index
-    from patchmine.units import Box, Patch, Position, Unit
+    from patchmine.photographs.placement import Preprocessing
+    from patchmine.reading.patch import Patch
+    from patchmine.units import Box, Position, Unit
 
 _HOMES = {
     "Box": "units",
-    "Index": "reading.opened",
-    "Patch": "units",
+    "Index": "index",
+    "Patch": "reading.patch",
     "PatchmineError": "errors",
     "Position": "units",
+    "Preprocessing": "photographs.placement",
     "Unit": "units",
     "build_index": "mining.build",
     "merge_indexes": "mining.merge",
-    "open_index": "reading.opened",
+    "open_index": "index",
 }
 
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "Patch",
     "PatchmineError",
     "Position",
+    "Preprocessing",
     "Unit",
     "build_index",
     "merge_indexes",

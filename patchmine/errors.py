@@ -1,16 +1,16 @@
 """Every error that patchmine raises on purpose.
 
     PatchmineError
-    ├── SourceError       the photographs: no folder, no image, a source that went away
+    ├── SourceError       the photographs: no folder, no image, a source that disappeared
     │   └── PhotographError   one photograph: cut short, not an image, gone
     ├── ModelError        the network: unknown name, weights that do not fit, no such layer
     │   └── FieldError        a receptive field that cannot be determined
     ├── StoreError        the index: missing, unfinished, damaged, of another job
     ├── UnitError         a unit, layer or name that is not in the index
-    └── RequestError      a value on the command line that cannot be served
+    └── RequestError      an option or argument with an invalid value
 
 A message is one line. It repeats the user's own value and says what to type instead. The command line
-prints it and exits with 1; anything else that reaches the user is a bug of patchmine.
+prints it and exits with 1; any other exception that reaches the user is a bug in patchmine.
 """
 
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from difflib import get_close_matches
 
 
 class PatchmineError(Exception):
-    """The root: catch this to catch everything patchmine refuses."""
+    """The base class: catch this to catch every error that patchmine raises on purpose."""
 
 
 class SourceError(PatchmineError):
@@ -26,11 +26,11 @@ class SourceError(PatchmineError):
 
 
 class PhotographError(SourceError):
-    """One photograph cannot be decoded; the message is the reason alone, without its path."""
+    """One photograph cannot be read or decoded. The message gives the reason, without the path."""
 
 
 class ModelError(PatchmineError):
-    """The network cannot be loaded, or has no such layer."""
+    """The network cannot be loaded, or the layer is unknown."""
 
 
 class FieldError(ModelError):
@@ -42,17 +42,17 @@ class StoreError(PatchmineError):
 
 
 class UnitError(PatchmineError):
-    """No unit of that name."""
+    """The unit, layer or name is not in the index."""
 
 
 class RequestError(PatchmineError):
-    """A value that cannot be served."""
+    """An option or argument has an invalid value."""
 
 
 def nearest(wanted: str, known: Iterable[str], count: int = 3) -> str:
-    """A clause naming the known words nearest to `wanted`, for the end of an error message.
+    """A clause that names the known words nearest to `wanted`, for the end of an error message.
 
-    Empty when nothing is known, so that it can be appended without a test.
+    Empty when nothing is known, so that callers can append it without a check.
     """
     words = sorted(set(known))
     if not words:

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
-from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
@@ -35,10 +35,17 @@ class Kinds(Generic[K]):
     Names are known without importing a kind; those of other packages come after the folder's own.
     """
 
-    def __init__(self, group: str, path: Sequence[str], needs: Sequence[str]) -> None:
-        self.group, self._path, self._needs = group, path, ("HELP", *needs)
+    def __init__(self, group: str, needs: Sequence[str] = ()) -> None:
+        self.group, self._needs = group, ("HELP", *needs)
         self._loaded: dict[str, K] = {}
         self._left_out: dict[str, str] = {}
+
+    @cached_property
+    def _path(self) -> list[str]:
+        """The folder, found without importing its package."""
+        spec = find_spec(self.group)
+        assert spec is not None and spec.submodule_search_locations is not None
+        return list(spec.submodule_search_locations)
 
     @cached_property
     def _own(self) -> tuple[str, ...]:
@@ -86,8 +93,12 @@ class Kinds(Generic[K]):
             raise RequestError(f"{option} {name} cannot be used: {self._left_out[name]}")
         return kind
 
+    def find(self, name: str) -> K | None:
+        """The kind of that name, imported; None where it is unknown or left out."""
+        return self._load(name) if name in self else None
+
     def words(self) -> str:
-        """What to type for each kind, for a help text: its HELP up to the first colon-space. Imports no kind."""
+        """What to type for each kind, for a help text: its HELP up to the first colon and space. Imports no kind."""
         return ", ".join(self.help(name).partition(": ")[0] for name in self.names)
 
     def help(self, name: str) -> str:
@@ -95,8 +106,7 @@ class Kinds(Generic[K]):
         if name in self._own:
             file: str | None = str(Path(self._path[0], f"{name}.py"))
         else:
-            spec = PathFinder.find_spec(self._foreign[name].module)
-            file = spec.origin if spec else None
+            file = _file(self._foreign[name].module)
         line = _literal(Path(file), "HELP") if file else None
         if line is None:
             line = getattr(self._load(name), "HELP", name)
@@ -136,6 +146,15 @@ def _left_out(point: EntryPoint, reason: str) -> str:
 def _report(text: str) -> None:
     """One line on stderr, unless the program has set up logging otherwise."""
     logging.getLogger("patchmine").warning("patchmine: %s", text)
+
+
+def _file(module: str) -> str | None:
+    """The file of a module, found without importing it; None where a package around it cannot be imported."""
+    try:
+        spec = find_spec(module)
+    except Exception:  # noqa: BLE001 - find_spec imports the packages around the module, whatever they raise
+        return None
+    return spec.origin if spec else None
 
 
 def _package(point: EntryPoint) -> str:

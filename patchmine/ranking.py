@@ -1,8 +1,8 @@
-"""The running top-k of every unit, as a value: empty, of a batch, merged.
+"""The running top-k of every unit, as a value: start empty, add a batch, merge two.
 
-The order on candidates is total, so that shards, workers and resumption cannot change an answer: value
-descending, then image id ascending. One image enters a unit's ranking once, with the place of its maximum, so
-image ids settle every tie.
+Candidates have a total order, so that shards, workers and resuming cannot change an answer: value descending,
+then image id ascending. An image enters a unit's ranking once, with the position of its maximum, so image ids
+settle every tie.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Int64 = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
 NO_IMAGE = 2**32 - 1
-"""The image id of an empty place; real ids are smaller."""
+"""The image id of an empty slot; real ids are smaller."""
 
 CELLS = 2**32
-"""More cells than any grid has: image * CELLS + position orders pairs, whatever the sizes of the grids."""
+"""More cells than any grid has: image * CELLS + position orders (image, position) pairs for grids of any size."""
 
 _SIGN = np.uint32(0x80000000)
 _LOW = np.uint64(0xFFFFFFFF)
@@ -28,12 +28,12 @@ _SHIFT = np.uint64(32)
 
 
 def sort_keys(value: Float32, image: Int64) -> Keys:
-    """One uint64 for each candidate whose ascending order is the order on candidates.
+    """One uint64 key per candidate; ascending keys give the order of candidates. The arguments broadcast.
 
-    The upper half holds the float's bits arranged so that they sort as the numbers do, descending; the lower half
-    the image id. A value that is not finite gets the key of an empty place and so never ranks.
+    The upper half of a key holds the bits of the value, rearranged so that they sort in descending order of value.
+    The lower half holds the image id. A value that is not finite gets the key of an empty slot, so it never ranks.
     """
-    # Adding 0 makes -0.0 into 0.0: they are equal numbers and must be equal keys.
+    # Adding 0 turns -0.0 into 0.0: equal numbers must have equal keys.
     bits = np.ascontiguousarray(value + np.float32(0)).view(np.uint32)
     ascending = np.where(bits & _SIGN, ~bits, bits | _SIGN)
     keys = (~ascending).astype(np.uint64) << _SHIFT | np.asarray(image).astype(np.uint64)
@@ -57,8 +57,8 @@ _EMPTY_KEY = _empty_key()
 class TopK:
     """The best `k` candidates of each unit, best first.
 
-    `keys` uint64 (units, k) carry value and image, `positions` int64 (units, k) the place y * grid width + x.
-    Empty places come last: value -inf, image NO_IMAGE, position 0.
+    `keys`, uint64 (units, k), encode value and image; `positions`, int64 (units, k), are y * grid width + x.
+    Empty slots come last: value -inf, image NO_IMAGE, position 0.
     """
 
     keys: Keys
@@ -75,7 +75,10 @@ class TopK:
         return cls(keys, positions.T.astype(np.int64))._best(k)
 
     def merge(self, other: TopK) -> TopK:
-        """The top k of both; commutative and associative as long as no (unit, image) is in both."""
+        """The top k of both; commutative and associative as long as no (unit, image) is in both.
+
+        Raises ValueError if the rankings have different numbers of units.
+        """
         if self.keys.shape[0] != other.keys.shape[0]:
             raise ValueError(f"cannot merge rankings of {len(self.keys)} and {len(other.keys)} units")
         both = TopK(
@@ -114,14 +117,15 @@ class TopK:
 
     @property
     def filled(self) -> NDArray[np.bool_]:
+        """bool (units, k); False where empty."""
         return self.keys != _EMPTY_KEY
 
 
 @dataclass(frozen=True)
 class Leaders:
-    """Who is among the best `k` of each unit so far: what a newcomer must beat. Neither sorted nor placed.
+    """The best `k` candidates of each unit so far, unsorted and without positions: the bound for new candidates.
 
-    `keys` uint64 (units, k) as in `TopK`, in any order.
+    `keys`, uint64 (units, k), are as in `TopK`, in any order.
     """
 
     keys: Keys
@@ -131,7 +135,7 @@ class Leaders:
         return cls(np.full((units, k), _EMPTY_KEY))
 
     def with_batch(self, values: Float32, images: Int64) -> Leaders:
-        """These and a batch: values (images, units), images are ids (images,)."""
+        """The leaders after a batch: values (images, units), image ids (images,)."""
         keys = np.concatenate([self.keys, sort_keys(values.T, images)], axis=1)
         k = self.keys.shape[1]
         keys.partition(k - 1, axis=1)
@@ -139,12 +143,12 @@ class Leaders:
 
     @property
     def bound(self) -> tuple[Float32, Int64]:
-        """Value and image of each unit's last place, both (units,)."""
+        """Value, float32, and image id, int64, of the k-th best candidate of each unit, both (units,)."""
         last = self.keys.max(axis=1)
         return _values_of(last), (last & _LOW).astype(np.int64)
 
     def among(self, images: Int64) -> NDArray[np.bool_]:
-        """Which of the images, ascending ids (images,), are among the best of which units: (images, units)."""
+        """Whether each image is among the best of each unit: bool (images, units), for ascending ids (images,)."""
         if not len(images):
             return np.zeros((0, len(self.keys)), np.bool_)
         first, span = np.uint64(images[0]), int(images[-1] - images[0]) + 1
@@ -156,9 +160,9 @@ class Leaders:
 
 
 def rank_column(values: Float32, descending: bool = True) -> Int64:
-    """Image ids in rank order for one unit's column (images,); values that are not finite are left out.
+    """Image ids, int64, in rank order for one unit's values (images,); values that are not finite are left out.
 
-    Ascending order is that of the least activating: smallest value first, then smallest image id.
+    `descending=False` ranks the least activating images first: by smallest value, then by smallest image id.
     """
     images = np.arange(len(values), dtype=np.int64)
     keys = sort_keys(values if descending else -values, images)
@@ -167,7 +171,7 @@ def rank_column(values: Float32, descending: bool = True) -> Int64:
 
 
 def among(numbers: Int64, ascending: Int64) -> NDArray[np.bool_]:
-    """Which of the numbers occur in the other array, which is sorted: np.isin would sort that anew for each call."""
+    """Whether each number occurs in a sorted array, bool (numbers,). Unlike np.isin, does not sort it at each call."""
     if not len(ascending):
         return np.zeros(len(numbers), np.bool_)
     place = np.searchsorted(ascending, numbers)
@@ -176,5 +180,5 @@ def among(numbers: Int64, ascending: Int64) -> NDArray[np.bool_]:
 
 
 def position_dtype(cells: int) -> type[np.uint16] | type[np.uint32]:
-    """What positions in a grid of so many cells are stored as."""
+    """The dtype in which positions in a grid of `cells` cells are stored."""
     return np.uint16 if cells <= 2**16 else np.uint32

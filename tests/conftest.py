@@ -8,8 +8,9 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 # Where tests run side by side, torch must not spin in one while another computes. It reads this when it is loaded.
@@ -27,9 +28,10 @@ import patchmine
 from patchmine import models
 from patchmine.cli import app
 from patchmine.defaults import MODEL
+from patchmine.index import Index
+from patchmine.mining.fields import Fields
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network, Tap, survey
-from patchmine.reading.opened import Index
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -59,11 +61,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_hits() -> None:
+def few_hits() -> Iterator[None]:
     """Effective fields are measured at two hits a layer: at sixteen they take most of the time of a small index."""
-    from patchmine.mining import fields
-
-    fields.HITS = 2
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("patchmine.mining.build.Fields", partial(Fields, hits=2))
+        yield
 
 
 @pytest.fixture(scope="session")

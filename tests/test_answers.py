@@ -1,12 +1,9 @@
 """Answers in Python: they print, go to pandas and Arrow under the names of the JSON, and show in a notebook."""
 
-import doctest
 import json
-import re
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow
 import pytest
@@ -16,8 +13,6 @@ from patchmine.errors import PhotographError, RequestError
 from patchmine.reading import answers
 from patchmine.reading.answers import Patches
 from patchmine.reading.tables import flat, html_table, to_arrow, to_pandas
-
-PYTHON = Path(__file__).parent.parent / "docs" / "python.md"
 
 
 @pytest.fixture
@@ -37,7 +32,7 @@ def of_json(name, answer, index):
         return [{**index.unit("thing:0").as_dict(), **flat(patch.as_dict())} for patch in answer]
     if name == "units":
         return [{**unit.summary(), "marks": " ".join(unit.summary()["marks"])} for unit in answer]
-    return [flat(row) for row in answer.as_dict(index)["patches" if name == "similar" else "units"]]
+    return [flat(row) for row in answer.as_dict()["patches" if name == "similar" else "units"]]
 
 
 @pytest.mark.parametrize("name", ["top", "units", "similar", "fires"])
@@ -119,14 +114,14 @@ def test_nothing_from_a_file_gets_into_a_notebook_unescaped(shapes_index, shapes
 
 
 def test_a_photograph_that_has_gone_is_told_of_in_its_place(shapes_index):
-    def gone(patch):
+    def gone():
         raise PhotographError("has <gone>")
 
     patches = shapes_index.unit("thing:0").top(3)
-    html = Patches([patches[0], replace(patches[1], cutter=gone)])._repr_html_()
+    html = Patches([patches[0], replace(patches[1], read=gone)])._repr_html_()
     assert html.count("<img") == 1
     assert "has &lt;gone&gt;" in html
-    assert replace(patches[1], cutter=gone)._repr_png_() is None
+    assert replace(patches[1], read=gone)._repr_png_() is None
 
 
 def test_thumbnails_are_no_larger_than_a_notebook_shows(shapes_index):
@@ -134,19 +129,3 @@ def test_thumbnails_are_no_larger_than_a_notebook_shows(shapes_index):
     assert large.crop().height > 256
     assert len(large._repr_html_()) < 4 / 3 * len(large._repr_png_())
     assert "data:image/jpeg;base64," in large._repr_html_()
-
-
-def test_the_examples_of_the_documentation_run(shapes_index_dir, tmp_path, monkeypatch):
-    shutil.copytree(shapes_index_dir, tmp_path / "shapes.patchmine")
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```pycon\n(.*?)```", PYTHON.read_text("utf-8"), re.DOTALL)
-    parser, known = doctest.DocTestParser(), {}
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    told: list[str] = []
-    for number, block in enumerate(blocks):
-        test = parser.get_doctest(block, known, f"block {number} of python.md", str(PYTHON), 0)
-        assert test.examples
-        runner.run(test, out=told.append, clear_globs=False)
-        known = test.globs
-    assert not told, "".join(told)
-    assert len(blocks) > 7

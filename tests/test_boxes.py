@@ -7,14 +7,14 @@ from PIL import Image
 import patchmine
 from patchmine.defaults import Wanted
 from patchmine.errors import FieldError, RequestError
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.units import Box
 from tests.conftest import jpeg
 
 WINDOWS = """
 import torch
 from torch import nn
-from patchmine.geometry import Preprocessing
+from patchmine import Preprocessing
 
 def build():
     conv = nn.Conv2d(3, 1, 32, stride=32)  # 7 x 7 windows that do not overlap; its unit is the mean redness
@@ -38,12 +38,12 @@ TURNS = {  # from the upright picture to what is stored, by EXIF orientation
 
 
 def planted(rng, placement, cell, side):
-    """A grey picture with a red square in the middle half of one window, and the square's box in source pixels."""
+    """A gray picture with a red square in the middle half of one window, and the square's box in source pixels."""
     down, across = placement.source[1] / placement.resized[1], placement.source[0] / placement.resized[0]
     y, x = (32 * place + 16 + rng.uniform(-7, 7) for place in cell)
-    centre = ((x + placement.left) * across, (y + placement.top) * down)
+    center = ((x + placement.left) * across, (y + placement.top) * down)
     box = Box(
-        *(round(centre[i % 2] + sign * side * (across, down)[i % 2] / 2) for i, sign in enumerate((-1, -1, 1, 1)))
+        *(round(center[i % 2] + sign * side * (across, down)[i % 2] / 2) for i, sign in enumerate((-1, -1, 1, 1)))
     )
     picture = Image.fromarray(rng.integers(90, 120, (*placement.source[::-1], 1), dtype=np.uint8).repeat(3, 2))
     picture.paste((230, 40, 40), box.as_tuple())
@@ -101,11 +101,11 @@ def test_padding_around_a_whole_picture_is_no_part_of_a_box():
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "I;16", "LA", "RGBA", "1"])
 def test_every_mode_of_a_picture_is_indexed_as_pillow_shows_it(tmp_path, mode):
-    grey = np.linspace(0, 255, 300 * 260).reshape(260, 300)
+    gray = np.linspace(0, 255, 300 * 260).reshape(260, 300)
     if mode == "I;16":
-        picture = Image.fromarray((grey * 257).astype(np.uint16))
+        picture = Image.fromarray((gray * 257).astype(np.uint16))
     else:
-        picture = Image.fromarray(grey.astype(np.uint8)).convert("RGB").convert(mode)
+        picture = Image.fromarray(gray.astype(np.uint8)).convert("RGB").convert(mode)
     suffix = ".jpg" if mode == "CMYK" else ".png"
     from patchmine.photographs.decode import prepare
 

@@ -47,7 +47,21 @@ def test_what_is_asked_for_is_not_up_for_choice(network):
     assert {choice.batch_size for choice in candidates(network, replace(WANTED, batch_size=5), "cpu", 2)} == {5}
     whole = replace(network, preprocessing=replace(network.preprocessing, view="whole"))
     assert {choice.executor for choice in candidates(whole, WANTED, "cpu", 2)} == {"torch"}
-    assert {choice.executor for choice in candidates(network, replace(WANTED, precision="bf16"), "cpu", 2)} == {"torch"}
+
+
+@pytest.mark.parametrize(("precision", "able"), [("fp32", True), ("bf16", True), ("bf16", False), ("fp16", False)])
+def test_openvino_is_tried_only_where_it_is_installed_and_the_cpu_has_the_precision(
+    network, monkeypatch, precision, able
+):
+    openvino = executors.kinds.get("openvino", "executor")
+    monkeypatch.setattr(openvino, "precisions", lambda: ["fp32", *([precision] if able else [])])
+    wanted = replace(WANTED, precision=precision)
+    for installed in (True, False):
+        monkeypatch.setattr(openvino, "missing", lambda installed=installed: None if installed else "pip install it")
+        tried = [choice.executor for choice in candidates(network, wanted, "cpu", 2)]
+        assert "torch" in tried
+        assert ("openvino" in tried) == (installed and (able or precision == "fp32"))
+        assert (tried[0] == "openvino") == ("openvino" in tried)
 
 
 def test_the_fastest_wins_is_said_and_is_remembered(network, taps, cache, monkeypatch):

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -139,11 +138,11 @@ def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypa
         (["rf", "--model", "shapes", "--size", "97"], "HEIGHTxWIDTH"),
         (["rf", "--model", "shapes", "--field", "locl"], "did you mean local"),
         (["top", "-i", "{index}", "--unit", "colour:9999"], "channels 0 to"),
-        (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k 0"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k must be at least 1, not 0"),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf, .svg"),
-        (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "no folder"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "folder 'no' not found"),
         (["top", "-i", "{index}", "--unit", FIRST, "--json", "--csv"], "exclude each other"),
-        (["top", "-i", "nothing.patchmine", "--unit", FIRST], "no index 'nothing.patchmine'"),
+        (["top", "-i", "nothing.patchmine", "--unit", FIRST], "index 'nothing.patchmine' does not exist"),
         (["units", "-i", "{index}", "--sort", "maxx"], "did you mean max"),
         (["units", "-i", "{index}", "--match", "zzz*"], "no unit fits 'zzz*'"),
         (["layers", "--model", "timm:resnt18"], "did you mean"),
@@ -255,13 +254,6 @@ def test_reading_commands_import_nothing_heavy(shapes_index_dir, tmp_path, words
     assert done.returncode == 0
 
 
-def test_every_patchmine_line_of_the_readme_names_a_command():
-    text = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-    found = re.findall(r"^\s*(?:\$ )?patchmine (\S+)", text, re.MULTILINE)
-    assert found
-    assert set(found) - {"--help", "--install-completion"} <= set(COMMANDS)
-
-
 def test_crops_of_a_deep_layer_are_effective_on_a_sheet_and_whole_in_json(cli, shapes_index_dir):
     words = ("top", "-i", shapes_index_dir, "--unit", "thing:0", "-k", 2, "--json")
     whole, effective = (json.loads(cli(*words, *more).stdout) for more in ((), ("--crop", "erf")))
@@ -271,7 +263,7 @@ def test_crops_of_a_deep_layer_are_effective_on_a_sheet_and_whole_in_json(cli, s
         assert small["input_box"] == large["input_box"]
         assert small["box"]["right"] - small["box"]["left"] < large["box"]["right"] - large["box"]["left"]
     assert "did you mean erf" in failed(cli(*words, "--crop", "er"))
-    assert "--share 2" in failed(cli(*words, "--share", 2))
+    assert "--share must be above 0 and at most 1, not 2" in failed(cli(*words, "--share", 2))
 
 
 def test_verify_says_what_crops_retain(cli, shapes_index_dir):

@@ -52,13 +52,13 @@ def test_one_line_tells_where_they_come_from(collected):
 
 def test_a_missing_package_is_named_with_what_to_type(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "find_spec", lambda module: None)
-    with pytest.raises(RequestError, match=r"come with scikit-image: pip install 'patchmine\[demo\]'"):
+    with pytest.raises(RequestError, match=r"photographs require scikit-image: pip install 'patchmine\[demo\]'"):
         demo.collect_photographs(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_refused(collected):
-    with pytest.raises(RequestError, match="cannot write into .*chelsea.png"):
+    with pytest.raises(RequestError, match="cannot write to .*chelsea.png"):
         demo.collect_photographs(collected / "chelsea.png")
 
 
@@ -130,7 +130,7 @@ def test_a_folder_that_was_half_unpacked_is_unpacked_again(served, tmp_path):
 def test_an_archive_that_arrived_wrong_is_refused_and_fetched_anew(served, tmp_path, monkeypatch):
     right = Imagenette._ARCHIVES[demo.IMAGENETTE_SIZE][1]
     point_at(monkeypatch, md5="0" * 32)
-    with pytest.raises(RequestError, match="did not arrive from .*corrupted"):
+    with pytest.raises(RequestError, match="could not download Imagenette from .*corrupted"):
         demo.fetch_imagenette(tmp_path / "imagenette")
     assert not (tmp_path / "imagenette").exists()
     point_at(monkeypatch, md5=right)
@@ -140,7 +140,7 @@ def test_an_archive_that_arrived_wrong_is_refused_and_fetched_anew(served, tmp_p
 def test_without_a_network_one_line_says_so(served, tmp_path, monkeypatch):
     url = Imagenette._ARCHIVES[demo.IMAGENETTE_SIZE][0]
     point_at(monkeypatch, url=url.replace("imagenette2", "nothing"))
-    with pytest.raises(RequestError, match=r"\(404 .*\): try again where there is a network"):
+    with pytest.raises(RequestError, match=r"\(404 .*\): try again with a network connection"):
         demo.fetch_imagenette(tmp_path / "imagenette")
     point_at(monkeypatch, url="http://127.0.0.1:9/imagenette2-320.tgz")
     with pytest.raises(RequestError, match=r"\(Connection refused\)") as caught:

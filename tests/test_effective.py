@@ -19,7 +19,7 @@ def measured(net):
     field = receptive_fields(net, SIZE, [layer])[layer]
     torch.manual_seed(0)
     places = [(n % field.channels, Position(18 + n, 24 - n)) for n in range(8)]
-    hits = [Hit(channel, at, field.centre(channel, at), torch.randn(3, *SIZE)) for channel, at in places]
+    hits = [Hit(channel, at, field.center(channel, at), torch.randn(3, *SIZE)) for channel, at in places]
     return field, effective_field(net, tap, hits)
 
 
@@ -38,14 +38,14 @@ def test_equal_weights_spread_the_energy_evenly_over_the_square(size):
     assert (share[len(areas) :] == 1).all()
 
 
-def test_a_kernel_of_even_size_has_its_centre_between_pixels():
+def test_a_kernel_of_even_size_has_its_center_between_pixels():
     _, share = measured(box_conv(4, 1.0))
     assert share[:2] == pytest.approx([4 / 16, 1.0])
 
 
-def test_a_single_tap_off_the_centre_is_found_at_its_distance():
+def test_a_single_tap_off_the_center_is_found_at_its_distance():
     weight = torch.zeros(2, 3, 7, 7)
-    weight[:, :, 3, 5] = 1  # two pixels to the right of the centre
+    weight[:, :, 3, 5] = 1  # two pixels to the right of the center
     _, share = measured(box_conv(7, weight))
     assert share[:4] == pytest.approx([0, 0, 1, 1])
 

@@ -15,10 +15,10 @@ from patchmine.executors import Setting
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import last_call, survey, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 
-INSTALLED = [name for name in executors.kinds() if executors.kinds()[name].missing() is None]
-SETTING = Setting("cpu", "fp32", 4, 1)
+INSTALLED = [name for name in executors.kinds.names if executors.kinds.find(name).missing() is None]
+SETTING = Setting(device="cpu", precision="fp32", batch_size=4, threads=1)
 
 
 def open_bounds(taps):
@@ -34,7 +34,7 @@ def maps(network, taps, pixels):
     found = {}
     keep = {t.layer: last_call(t, lambda out, t=t: found.__setitem__(t.layer, out.clone())) for t in taps}
     with torch.inference_mode(), tapped(network.module, keep):
-        network.module(normalised(pixels, network.preprocessing))
+        network.module(normalized(pixels, network.preprocessing))
     return found
 
 

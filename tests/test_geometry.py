@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from patchmine.fields.field import FieldGroup, Preprocessing, ReceptiveField
+from patchmine.fields.field import FieldGroup, ReceptiveField
 from patchmine.photographs.decode import prepare
+from patchmine.photographs.placement import Preprocessing
 from patchmine.units import Box, Position
 
 HALF = (0.5, 0.5, 0.5)

@@ -11,11 +11,11 @@ from patchmine.defaults import Run
 from patchmine.executors import Setting
 from patchmine.executors._reduce import Reducing, reduce
 from patchmine.networks.network import last_call, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
-SETTING = Setting("cuda", "fp32", 4, 1)
+SETTING = Setting(device="cuda", precision="fp32", batch_size=4, threads=1)
 
 
 def bounds(taps, value=-np.inf):
@@ -28,7 +28,7 @@ def test_values_places_and_vectors_are_those_of_the_cpu(network, taps, pixels):
     maps = {}
     keep = {t.layer: last_call(t, lambda out, t=t: maps.__setitem__(t.layer, out.clone())) for t in taps}
     with torch.inference_mode(), tapped(network.module, keep):
-        network.module(normalised(pixels, network.preprocessing))
+        network.module(normalized(pixels, network.preprocessing))
     found = executors.build("torch", network, taps, SETTING, 1).run(pixels, np.arange(5), bounds(taps))
     for tap in taps:
         expected = maps[tap.layer].flatten(2)

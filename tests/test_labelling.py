@@ -19,7 +19,7 @@ def drawn(images, seed=0):
     return np.random.default_rng(seed).normal(size=images).astype(np.float32)
 
 
-def labelled(column, codes, classes):
+def labeled(column, codes, classes):
     found = label_units([column[:, None]], codes, Labels.of_classes(classes))
     row = int(found.label[0])
     return (found.keys[row] if row >= 0 else None), float(found.auroc[0])
@@ -36,7 +36,7 @@ def test_areas_count_ties_half(values):
 def test_a_unit_gets_the_class_that_it_separates():
     values, codes = drawn(400), np.arange(400) % 8
     values[codes == 5] += 3
-    key, auroc = labelled(values, codes, list("abcdefgh"))
+    key, auroc = labeled(values, codes, list("abcdefgh"))
     assert key == "f"
     assert auroc == pytest.approx(slow_auroc(values, codes == 5), abs=1e-6)
 
@@ -45,7 +45,7 @@ def test_one_lucky_photograph_names_nothing():
     codes = np.r_[np.zeros(400, int), 1]
     values = drawn(401)
     values[-1] = 100
-    assert labelled(values, codes, ["many", "one"])[0] is None
+    assert labeled(values, codes, ["many", "one"])[0] is None
     assert LEAST > 1
 
 
@@ -60,9 +60,9 @@ def test_a_unit_for_all_fish_gets_the_noun_and_one_for_a_fish_the_class():
     codes = np.repeat(np.arange(len(classes)), 20)
     fish = np.isin(codes, [classes.index(name) for name in FISH])
     values = drawn(len(codes))
-    key, _ = labelled(values + 4 * fish, codes, classes)
+    key, _ = labeled(values + 4 * fish, codes, classes)
     assert word(key) == "fish"
-    key, _ = labelled(values + 6 * (codes == classes.index(FISH[1])), codes, classes)
+    key, _ = labeled(values + 6 * (codes == classes.index(FISH[1])), codes, classes)
     assert word(key) == "goldfish"
 
 
@@ -78,18 +78,18 @@ def test_nouns_above_the_same_classes_are_tried_once_and_the_most_specific_stand
 def test_what_is_not_finite_or_has_no_class_takes_no_part():
     values, codes = drawn(400), np.arange(400) % 4
     values[codes == 1] += 3
-    plain = labelled(values, codes, list("abcd"))
+    plain = labeled(values, codes, list("abcd"))
     more = np.r_[values, np.full(50, 100, np.float32), np.array([np.nan, np.inf, -np.inf], np.float32)]
-    assert labelled(more, np.r_[codes, np.full(50, -1), 0, 0, 1], list("abcd")) == plain
+    assert labeled(more, np.r_[codes, np.full(50, -1), 0, 0, 1], list("abcd")) == plain
     nothing = np.full(400, np.nan, np.float32)
-    assert labelled(nothing, codes, list("abcd"))[0] is None
-    assert labelled(np.ones(400, np.float32), codes, list("abcd"))[0] is None
+    assert labeled(nothing, codes, list("abcd"))[0] is None
+    assert labeled(np.ones(400, np.float32), codes, list("abcd"))[0] is None
 
 
 def test_without_classes_or_with_a_single_one_there_is_no_label():
-    assert labelled(drawn(50), np.full(50, -1), ["a"])[0] is None
-    assert labelled(drawn(50), np.zeros(50, int), ["a"])[0] is None
-    assert labelled(drawn(50), np.full(50, -1), [])[0] is None
+    assert labeled(drawn(50), np.full(50, -1), ["a"])[0] is None
+    assert labeled(drawn(50), np.zeros(50, int), ["a"])[0] is None
+    assert labeled(drawn(50), np.full(50, -1), [])[0] is None
 
 
 @pytest.mark.parametrize("positive", [1.0, 0.5, 0.03])

@@ -58,10 +58,10 @@ def test_a_csv_says_classes(listing):
         ("path,class\na.jpg,dog\nb.jpg\n", "line 3 of {file} has 1 values for 2 columns"),
         ("path,class\na.jpg,dog,cat\n", "line 2 of {file} has 3 values for 2 columns"),
         ("path,class\n,dog\n", "line 2 of {file} has no path"),
-        ('path\n"a.jpg\n', "line 2 of {file} is no CSV"),
-        ("path\n" + "x" * 200_000, "line 2 of {file} is no CSV"),
-        ("path,class\n", "{file} names no photographs"),
-        ("path\na\0.jpg\n", "line 2 of {file} is no text in UTF-8"),
+        ('path\n"a.jpg\n', "line 2 of {file} is not valid CSV"),
+        ("path\n" + "x" * 200_000, "line 2 of {file} is not valid CSV"),
+        ("path,class\n", "{file} lists no photographs"),
+        ("path\na\0.jpg\n", "line 2 of {file} is not UTF-8 text"),
     ],
 )
 def test_a_bad_row_is_refused_by_its_line(listing, text, answer):
@@ -74,12 +74,12 @@ def test_a_bad_row_is_refused_by_its_line(listing, text, answer):
 
 @pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n"])
 def test_an_empty_list_is_refused(listing, text):
-    with pytest.raises(SourceError, match=r"photographs\.txt' names no photographs"):
+    with pytest.raises(SourceError, match=r"photographs\.txt' lists no photographs"):
         listing(text).entries()
 
 
 def test_a_list_in_another_encoding_is_refused(listing):
-    with pytest.raises(SourceError, match=r"line 1 of .* is no text in UTF-8"):
+    with pytest.raises(SourceError, match=r"line 1 of .* is not UTF-8 text"):
         listing("a.jpg\n".encode("utf-16")).entries()
 
 
@@ -87,7 +87,7 @@ def test_a_list_of_which_nothing_is_there_is_refused_saying_where_it_was_looked_
     with pytest.raises(SourceError) as caught:
         listing("x.jpg\n" * 150).entries()
     assert "none of the first 100 photographs" in str(caught.value)
-    assert "such as 'x.jpg'" in str(caught.value)
+    assert "for example 'x.jpg'" in str(caught.value)
     assert str(tmp_path / "lists") in str(caught.value)
     assert len(listing("x.jpg\n" * 99 + "a.jpg\n").entries()) == 100
 
@@ -95,12 +95,12 @@ def test_a_list_of_which_nothing_is_there_is_refused_saying_where_it_was_looked_
 def test_nothing_is_read_that_the_list_does_not_name(listing, tmp_path):
     source = listing("a.jpg\n")
     for path in ("b c.jpg", str(tmp_path / "lists" / "a.jpg"), "./a.jpg", "photographs.txt", "/etc/hostname"):
-        with pytest.raises(PhotographError, match="not named in"):
+        with pytest.raises(PhotographError, match="not listed in"):
             source.read(path)
     # A list that was changed since says what it says now.
     listing("b c.jpg\n# longer\n")
     assert source.read("b c.jpg") == PHOTOGRAPH
-    with pytest.raises(PhotographError, match="not named in"):
+    with pytest.raises(PhotographError, match="not listed in"):
         source.read("a.jpg")
     Path(source.spec).unlink()
     with pytest.raises(PhotographError, match="no such file"):

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from patchmine.errors import PhotographError
-from patchmine.fields.field import Preprocessing
 from patchmine.photographs.crops import cut
 from patchmine.photographs.decode import full_size, prepare
+from patchmine.photographs.placement import Preprocessing
 from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, opened, to_array, to_rgb, upright
 from patchmine.units import Box
 from tests.conftest import jpeg
@@ -84,7 +84,7 @@ def test_other_kinds_of_files_are_refused_whatever_they_are_called():
         if file.name.startswith("misnamed"):
             assert not isinstance(found, str)
         elif file.name != "foreign-empty":
-            assert found.startswith(("not an image of a kind that is read (JPEG PNG", "damaged: ")), file.name
+            assert found.startswith(("not an image in a supported format (JPEG PNG", "damaged: ")), file.name
 
 
 def test_postscript_never_reaches_ghostscript(monkeypatch):
@@ -93,7 +93,7 @@ def test_postscript_never_reaches_ghostscript(monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("ran"))
     buffer = io.BytesIO()
     Image.new("RGB", (40, 40)).save(buffer, "EPS")
-    assert "not an image of a kind that is read" in reason(buffer.getvalue())
+    assert "not an image in a supported format" in reason(buffer.getvalue())
 
 
 def memory_mib(field):
@@ -110,26 +110,26 @@ def test_what_its_header_says_is_too_large_is_refused_before_memory_is_taken():
     before = memory_mib("VmRSS:")
     reasons = [reason(bomb.data) for bomb in huge]
     assert memory_mib("VmHWM:") - before < 60
-    large = [words for words in reasons if f"more than the {MOST_PIXELS:,} that are decoded" in words]
+    large = [words for words in reasons if f"more than the limit of {MOST_PIXELS:,}" in words]
     assert len(large) > 25
 
 
 def test_the_limit_is_ours_and_stays_where_somebody_lifts_pillows(monkeypatch):
     bomb = jpeg_declaring(jpeg(Image.new("RGB", (64, 64))), HUGE, HUGE)
-    assert reason(bomb) == "4,290,250,000 pixels: more than the 178,956,970 that are decoded"
+    assert reason(bomb) == "4,290,250,000 pixels: more than the limit of 178,956,970"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    assert reason(bomb) == "65500x65500 pixels: more than the 178,956,970 that are decoded"
+    assert reason(bomb) == "65500x65500 pixels: more than the limit of 178,956,970"
     assert Image.MAX_IMAGE_PIXELS is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     assert (
         reason(next(base.data for base in BASES if base.name == "png-RGB"))
-        == "5,063 pixels: more than the 100 that are decoded"
+        == "5,063 pixels: more than the limit of 100"
     )
 
 
 def test_what_would_take_minutes_is_refused_by_the_header():
     assert "503 scans of 3000x3000 pixels" in reason(many_scans(3000, 497))
-    assert "1,000,000 that are decoded of a PPM" in reason(b"P6 2000 2000 65000\n" + bytes(24_000_000))
+    assert "1,000,000 for a PPM" in reason(b"P6 2000 2000 65000\n" + bytes(24_000_000))
     # Neither thumbnails nor a film behind the photograph count as its scans.
     whole = jpeg(Image.new("L", (3000, 3000)), progressive=True)
     assert opened(whole + b"\xff\xda\0\xff\xd9" * 2000).size == (3000, 3000)
@@ -137,7 +137,7 @@ def test_what_would_take_minutes_is_refused_by_the_header():
 
 def test_the_header_of_most_jpegs_is_judged_without_pillow():
     plain = {base.name for base in BASES if is_plain_jpeg(base.data)}
-    assert {"jpeg-rgb", "jpeg-grey", "jpeg-progressive", "jpeg-444", "jpeg-icc"} <= plain
+    assert {"jpeg-rgb", "jpeg-gray", "jpeg-progressive", "jpeg-444", "jpeg-icc"} <= plain
     assert not plain & {"jpeg-exif", "jpeg-cmyk", "mpo"}
     assert not any(is_plain_jpeg(bomb.data) for bomb in bombs(BASES) if bomb.name.endswith(str(HUGE)))
     assert not is_plain_jpeg(many_scans(3000, 500))
@@ -146,7 +146,8 @@ def test_the_header_of_most_jpegs_is_judged_without_pillow():
 def test_a_line_of_pixels_is_not_blown_up():
     line = jpeg(Image.new("L", (65_000, 2)))
     assert upright(line).size == (65_000, 2)
-    with pytest.raises(PhotographError, match="65000x2 pixels resized are 7280000x224: more than 178,956,970"):
+    refusal = "65000x2 pixels become 7280000x224 resized: more than the limit of 178,956,970"
+    with pytest.raises(PhotographError, match=refusal):
         prepare(line, Preprocessing(224, (224, 224), "bilinear", HALF, HALF))
 
 
@@ -179,7 +180,7 @@ def test_nonsense_in_exif_does_not_undo_the_orientation():
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
-def test_deep_greys_are_scaled_to_the_same_levels_strip_by_strip(mode, monkeypatch):
+def test_deep_grays_are_scaled_to_the_same_levels_strip_by_strip(mode, monkeypatch):
     levels = np.arange(-70_000, 70_000, 3, dtype=np.int32)[:46_000].reshape(200, 230)
     if mode == "I":
         image = Image.fromarray(levels)

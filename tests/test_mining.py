@@ -1,8 +1,10 @@
 """Building an index: shards, resuming, refusing, and what broken photographs do."""
 
 import hashlib
+import pickle
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,9 +14,10 @@ from PIL import Image
 import patchmine
 from patchmine import engines
 from patchmine.defaults import Run, Wanted
-from patchmine.engines import local
 from patchmine.errors import ModelError, RequestError, SourceError, StoreError
 from patchmine.executors.torch import TorchExecutor
+from patchmine.mining import task
+from patchmine.mining.reuse import Known
 from patchmine.mining.workspace import Workspace
 from patchmine.sources import open_source
 from patchmine.store import reading as store
@@ -24,6 +27,7 @@ from tests.conftest import SHAPES, jpeg, tarred, zipped
 from tests.support.activations import datasets
 
 WANTED = Wanted(model="shapes", shard_size=12, keep=10)
+KEPT = Path(__file__).parent / "kept" / "format1.patchmine"
 
 
 class Killed(BaseException):
@@ -35,15 +39,15 @@ def dies_after(monkeypatch):
     """Let the local engine die once it has written so many shards."""
 
     def arrange(shards):
-        real, written = local.write_shard, []
+        real, written = task.write_shard, []
 
         def write(*args):
             if len(written) == shards:
                 raise Killed
             written.append(real(*args))
 
-        monkeypatch.setattr(local, "write_shard", write)
-        return lambda: monkeypatch.setattr(local, "write_shard", real)
+        monkeypatch.setattr(task, "write_shard", write)
+        return lambda: monkeypatch.setattr(task, "write_shard", real)
 
     return arrange
 
@@ -66,10 +70,46 @@ def test_a_resumed_index_is_the_uninterrupted_one_to_the_byte(shapes_index_dir, 
 
 
 def test_shards_finished_in_another_order_give_the_same(shapes_index_dir, tmp_path, monkeypatch):
+    local = engines.kinds.get("local", "--engine")
     real = local.mine
-    monkeypatch.setattr(local, "mine", lambda task, todo: real(task, todo[::-1]))
+    monkeypatch.setattr(local, "mine", lambda task, todo, progress: real(task, todo[::-1], progress))
     patchmine.build_index(SHAPES, tmp_path / "o.patchmine", WANTED)
     assert datasets(tmp_path / "o.patchmine") == datasets(shapes_index_dir)
+
+
+class PickledElsewhere:
+    """An engine that takes nothing but the pickled task, and works on each shard with one that was just unpickled."""
+
+    HELP = "pickled: every shard by a task of its own"
+
+    def mine(self, task, todo, progress):
+        sent = pickle.dumps(task)
+        for number in todo:
+            yield from pickle.loads(sent).work([number], progress)
+
+
+def test_a_task_pickles_and_builds_its_network_where_it_runs(shapes_index_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(engines.kinds._loaded, "local", PickledElsewhere())
+    patchmine.build_index(SHAPES, tmp_path / "p.patchmine", WANTED)
+    assert datasets(tmp_path / "p.patchmine") == datasets(shapes_index_dir)
+
+
+def test_a_task_with_known_rows_pickles_too(shapes_index_dir):
+    known = Known([store.Store(shapes_index_dir)])
+    known.forget(["000003.png"])
+    again = pickle.loads(pickle.dumps(known))
+    assert again.places == known.places
+    places = list(known.places.values())[:5]
+    for layer, before in known.reduced(places).items():
+        assert np.array_equal(again.reduced(places)[layer].vectors, before.vectors)
+
+
+def test_a_task_refuses_other_weights_than_those_of_its_job(tmp_path):
+    source = open_source(SHAPES)
+    job = replace(patchmine.open_index(KEPT).job, weights="0" * 32)
+    lost = task.Task(job=job, source=source, entries=source.entries(), folder=tmp_path, weights=None, workers=1)
+    with pytest.raises(StoreError, match="give every process the same file with --weights"):
+        next(lost.work([0], Silent()))
 
 
 def test_only_the_vectors_that_may_still_rank_are_kept_and_none_is_missing(shapes_index_dir):
@@ -171,7 +211,7 @@ def test_what_cannot_be_had_is_refused_before_anything_is_written(tmp_path, sour
 def test_an_unknown_engine_is_answered_with_the_nearest(tmp_path):
     with pytest.raises(RequestError, match="did you mean local"):
         patchmine.build_index(SHAPES, tmp_path / "x.patchmine", WANTED, Run(engine="locl"))
-    assert "local" in engines.kinds()
+    assert "local" in engines.kinds.names
 
 
 @pytest.fixture
@@ -192,7 +232,7 @@ def test_broken_photographs_are_skipped_counted_and_change_nothing(photographs, 
     skipped = {entry["image"]: entry["reason"] for entry in report.as_dict()["skipped_files"]}
     assert set(skipped) == {"n01440764/00.jpg", "n01440764/01b.jpg", "other/note.png"}
     assert skipped["n01440764/00.jpg"] == "empty file"
-    assert skipped["other/note.png"].startswith("not an image of a kind that is read")
+    assert skipped["other/note.png"].startswith("not an image in a supported format")
     assert "damaged" in skipped["n01440764/01b.jpg"]
     assert report.images == 25
 
@@ -252,12 +292,12 @@ def test_the_same_photographs_give_the_same_table_from_wherever_they_come(photog
 
     patchmine.build_index(photographs, tmp_path / "folder.patchmine", WANTED)
     expected = datasets(tmp_path / "folder.patchmine")
-    labelled = replace(WANTED, labels=tmp_path / "classes.csv")
+    labeled = replace(WANTED, labels=tmp_path / "classes.csv")
     for name, wanted in (
         ("photographs.tar", WANTED),
         ("photographs.zip", WANTED),
         ("list.csv", WANTED),
-        ("list.txt", labelled),
+        ("list.txt", labeled),
     ):
         out = tmp_path / f"{name}.patchmine"
         patchmine.build_index(tmp_path / name, out, wanted)
@@ -301,7 +341,7 @@ def test_without_a_table_the_top_is_the_same(shapes_index_dir, tmp_path):
 BRIGHT = """
 import torch
 from torch import nn
-from patchmine.geometry import Preprocessing
+from patchmine import Preprocessing
 
 def build():
     conv = nn.Conv2d(3, 2, 1)
@@ -334,7 +374,7 @@ def test_a_layer_behind_relu6_is_reported_with_its_saturated_units(tmp_path):
 
 SHARED = """
 from torch import nn
-from patchmine.geometry import Preprocessing
+from patchmine import Preprocessing
 
 class Shared(nn.Module):
     def __init__(self):

@@ -15,7 +15,6 @@ from patchmine import models
 from patchmine.errors import StoreError
 from patchmine.mining.predictions import predictor
 from patchmine.questions import rename
-from patchmine.reading.opened import Cropping
 from patchmine.sheets.layouts.bands import spectrum_page
 from patchmine.sheets.layouts.fires import fires_page
 from patchmine.sheets.layouts.grid import grid_page
@@ -25,7 +24,7 @@ from patchmine.sources import Entry
 from patchmine.units import Unit
 from tests.support.commands import failed
 
-LABELLED = "thing"
+LABELED = "thing"
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +40,8 @@ def named(classes_dir, tmp_path):
     return shutil.copytree(classes_dir, tmp_path / "s.patchmine")
 
 
-def labelled_unit(directory):
-    return next(unit for unit in patchmine.open_index(directory).units(LABELLED) if unit.label)
+def labeled_unit(directory):
+    return next(unit for unit in patchmine.open_index(directory).units(LABELED) if unit.label)
 
 
 def test_units_find_their_own_things(classes_dir):
@@ -50,18 +49,18 @@ def test_units_find_their_own_things(classes_dir):
     index = patchmine.open_index(classes_dir)
     truth = models.load("shapes").class_names
     classes = {record.class_name for record in index.store.records()}
-    named = [unit for unit in index.units(LABELLED) if truth[unit.unit.channel] in classes]
+    named = [unit for unit in index.units(LABELED) if truth[unit.unit.channel] in classes]
     assert len(named) == len(classes) > 10
     assert all(unit.label == truth[unit.unit.channel] for unit in named)
     assert all(unit.name == f"{unit.label.replace(' ', '_')}_{unit.unit.channel}" for unit in named)
-    assert all(index.unit(unit.name, LABELLED).unit == unit.unit for unit in named)
+    assert all(index.unit(unit.name, LABELED).unit == unit.unit for unit in named)
     assert all(0.95 < unit.auroc <= 1 for unit in named)
     assert index.manifest["labels"]["from"] == "classes"
 
 
 def test_units_lists_labels_and_filters_by_them(cli, classes_dir):
-    unit = labelled_unit(classes_dir)
-    words = ("units", "-i", classes_dir, "--layer", LABELLED)
+    unit = labeled_unit(classes_dir)
+    words = ("units", "-i", classes_dir, "--layer", LABELED)
     document = json.loads(cli(*words, "--json", "--sort", "auroc").stdout)
     assert document["labels"]["from"] == "classes"
     areas = [u["auroc"] for u in document["units"] if u["auroc"] is not None]
@@ -77,7 +76,7 @@ def test_units_lists_labels_and_filters_by_them(cli, classes_dir):
     facets = json.loads(cli(*words, "--json", "--sort", "facets").stdout)["units"]
     assert all(u["facets"] >= 1 for u in facets)
     assert cli(*words, "--csv", "--facets").stdout.startswith("layer,channel,name,label,auroc,max,")
-    top = json.loads(cli("top", "-i", classes_dir, "--unit", unit.name, "--layer", LABELLED, "--json").stdout)
+    top = json.loads(cli("top", "-i", classes_dir, "--unit", unit.name, "--layer", LABELED, "--json").stdout)
     assert top["unit"]["label"] == unit.label
 
 
@@ -96,21 +95,21 @@ def test_a_name_is_given_listed_used_and_taken_away(cli, named):
     assert (shown["layer"], shown["channel"], shown["name"]) == ("colour", 1, "koi")
     before = json.loads(cli("top", "-i", named, "--unit", "colour_1", "--json").stdout)["unit"]
     assert before == shown
-    assert "called 'koi' already" in failed(cli("name", "-i", named, "colour:2", "koi"))
+    assert "colour:1 already has the name 'koi'" in failed(cli("name", "-i", named, "colour:2", "koi"))
     assert "did you mean koi" in failed(cli("top", "-i", named, "--unit", "koy"))
     cli("name", "-i", named, "contrast:0", "koi")
     assert "colour:1, contrast:0" in failed(cli("top", "-i", named, "--unit", "koi")).replace(
         "contrast:0, colour:1", "colour:1, contrast:0"
     )
     cli("name", "-i", named, "colour:koi", "--remove")
-    assert "has been given no name" in failed(cli("name", "-i", named, "colour:1", "--remove"))
+    assert "has no given name" in failed(cli("name", "-i", named, "colour:1", "--remove"))
     assert json.loads(cli("name", "-i", named, "--json").stdout)["given"] == {"contrast:0": "koi"}
 
 
 @pytest.mark.parametrize("name", ["", " koi", "a:b", "a/b", "-k", "7", "koi_3", "thing_1", "\x1b[2J", "x" * 101])
 def test_a_name_that_means_something_else_is_refused(cli, named, name):
     done = cli("name", "-i", named, "--", "colour:1", name)
-    assert repr(name)[1:4] in failed(done) or "is no name" in failed(done)
+    assert repr(name)[1:4] in failed(done) or "is not a valid name" in failed(done)
     assert not (named / "names.json").exists()
 
 
@@ -168,7 +167,7 @@ def test_an_index_of_an_older_patchmine_has_no_labels(cli, named):
     assert {unit.label for unit in index.units()} == {None}
     assert "labels     none" in cli("info", "-i", named).stdout
     cli("name", "-i", named, "--auto")
-    assert labelled_unit(named).label
+    assert labeled_unit(named).label
 
 
 @pytest.mark.parametrize(
@@ -192,15 +191,15 @@ def test_an_index_of_an_older_patchmine_has_no_labels(cli, named):
 def test_names_of_a_stranger_are_checked(named, text):
     job = patchmine.open_index(named).manifest["job_digest"]
     (named / "names.json").write_text(text.replace("JOB", job))
-    with pytest.raises(StoreError, match=r"names\.json is damaged.*mend it or delete it"):
+    with pytest.raises(StoreError, match=r"names\.json is damaged.*repair or delete it"):
         [unit.auroc for unit in patchmine.open_index(named).units() if unit.name]
 
 
 @pytest.mark.parametrize(("name", "value"), [("label", 99), ("label", -2), ("auroc", 2.0), ("auroc", np.nan)])
 def test_labels_of_a_stranger_are_checked(named, name, value):
     with h5py.File(named / "activations.h5", "r+", libver="v110") as file:
-        file[f"layers/{LABELLED}/{name}"][labelled_unit(named).unit.channel] = value
-    with pytest.raises(StoreError, match=f"{LABELLED}/(label|auroc)"):
+        file[f"layers/{LABELED}/{name}"][labeled_unit(named).unit.channel] = value
+    with pytest.raises(StoreError, match=f"{LABELED}/(label|auroc)"):
         [unit.auroc for unit in patchmine.open_index(named).units() if unit.name]
 
 
@@ -236,16 +235,16 @@ def datasets(directory):
     return patchmine.open_index(directory).manifest["checksums"]["datasets"]
 
 
-PREDICTED = "by what the network itself takes"
+PREDICTED = "by the network's own predictions"
 
 
 def test_where_nothing_has_a_class_the_network_says_what_it_sees(cli, unclassified, predicted):
     network = models.load("shapes")
     assert PREDICTED in cli("info", "-i", predicted).stdout
     assert PREDICTED in cli("units", "-i", predicted).stdout
-    unit = str(labelled_unit(predicted).unit)
+    unit = str(labeled_unit(predicted).unit)
     words = ("-i", predicted, "-k", 2)
-    asked = [("top", "--unit", unit), ("similar", "--unit", unit), ("fires", "000001.png", "--layer", LABELLED)]
+    asked = [("top", "--unit", unit), ("similar", "--unit", unit), ("fires", "000001.png", "--layer", LABELED)]
     for question in asked:
         assert PREDICTED in cli(*question, *words).stdout
         assert json.loads(cli(*question, *words, "--json").stdout)["labels"]["from"] == "predictions"
@@ -280,22 +279,22 @@ def words_on(page):
 
 
 def test_sheets_say_where_names_come_from(classes_dir, predicted, named):
-    cropping = Cropping("rf")
     for directory, origin in ((classes_dir, "by the classes of the photographs"), (predicted, PREDICTED)):
-        unit = labelled_unit(directory)
+        unit = labeled_unit(directory)
         index, label = unit.index, f"Label “{unit.label}” (AUROC {unit.auroc:.2f}): {origin}"
-        assert label in words_on(grid_page(unit, unit.top(2), pick="top", cropping=cropping))
-        assert label in words_on(spectrum_page(unit, unit.top(2, "spectrum"), cropping=cropping))
-        assert label in words_on(similar_page(index, index.similar(unit.unit, k=2), cropping))
-        assert f"Labels: {origin}" in words_on(strips_page([unit], 2, crop="rf", share=0.95))
-        fires = index.fires(index.store.image(0).path, layer=LABELLED, k=24)
-        assert f"Labels: {origin}" in words_on(fires_page(index, fires, crop="rf", share=0.95))
+        column, _ = index.store.column(unit.unit.layer, unit.unit.channel)
+        assert label in words_on(grid_page(unit, unit.top(2)))
+        assert label in words_on(spectrum_page(unit, unit.top(2, "spectrum"), column))
+        assert label in words_on(similar_page(index.similar(unit.unit, k=2)))
+        assert f"Labels: {origin}" in words_on(strips_page([(unit, unit.top(2))], 2))
+        fires = index.fires(index.store.image(0).path, layer=LABELED, k=24)
+        assert f"Labels: {origin}" in words_on(fires_page(fires, [fired.unit.top(2) for fired in fires.units]))
     rename.give(patchmine.open_index(named), Unit("colour", 1), "koi")
     unit = patchmine.open_index(named).unit("koi")
-    assert "Named by a person" in words_on(grid_page(unit, unit.top(1), pick="top", cropping=cropping))
-    assert "Named by a person: koi." in words_on(strips_page([unit], 1, crop="rf", share=0.95))
+    assert "Named by a person" in words_on(grid_page(unit, unit.top(1)))
+    assert "Named by a person: koi." in words_on(strips_page([(unit, unit.top(1))], 1))
     plain = next(unit for unit in unit.index.units() if not unit.label)
-    assert "Label" not in words_on(grid_page(plain, plain.top(1), pick="top", cropping=cropping))
+    assert "Label" not in words_on(grid_page(plain, plain.top(1)))
 
 
 def test_the_network_is_not_asked_where_a_class_is_known():
@@ -325,10 +324,10 @@ def complete(line, folder, **environment):
 
 
 def test_the_shell_completes_units_layers_and_names(named, tmp_path):
-    unit = labelled_unit(named)
+    unit = labeled_unit(named)
     assert unit.name in complete(f"patchmine top --unit {unit.name[:3]}", tmp_path)
     assert complete("patchmine top --unit colour:1", tmp_path)[0] == "colour:1"
-    assert complete("patchmine units --layer th", tmp_path) == [LABELLED]
+    assert complete("patchmine units --layer th", tmp_path) == [LABELED]
     assert unit.name in complete(f"patchmine name {unit.name[:3]}", tmp_path)
     only = complete("patchmine top --layer colour --unit ", tmp_path)
     assert len(only) == patchmine.open_index(named).layers["colour"]

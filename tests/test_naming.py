@@ -43,8 +43,8 @@ def test_an_ambiguous_name_lists_the_units_and_layer_settles_it():
         ("blocks.6:320", "channels 0 to 319"),
         ("nonsense", "known"),
         ("blocks.6:", "no unit"),
-        ("", "no unit"),
-        (":5", "no layer"),
+        ("", "unknown unit"),
+        (":5", "unknown layer"),
     ],
 )
 def test_an_unknown_word_is_answered_with_the_nearest(word, answer):

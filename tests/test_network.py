@@ -31,7 +31,7 @@ def test_after_any_exit_the_hooks_are_as_before():
     assert hooks_of(net) == before
     with pytest.raises(ZeroDivisionError), tapped(net, {"0": print}):
         raise ZeroDivisionError
-    with pytest.raises(ModelError, match="no layer 'x'"), tapped(net, {"0": print, "x": print}):
+    with pytest.raises(ModelError, match="unknown layer 'x'"), tapped(net, {"0": print, "x": print}):
         pass
     with pytest.raises(RuntimeError):
         run_until(net, torch.zeros(1, 99, 8, 8), "2")

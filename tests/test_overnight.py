@@ -46,7 +46,7 @@ def same(one, other, atol=1e-4):
 def test_two_runs_into_one_index_are_refused_and_a_dead_one_holds_no_lock(tmp_path):
     out = tmp_path / "x.patchmine"
     program = (
-        "import sys, time; from pathlib import Path; from patchmine.workspace import Workspace\n"
+        "import sys, time; from pathlib import Path; from patchmine.mining.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).taken(): print('taken', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True) as process:
@@ -107,7 +107,7 @@ def test_a_signal_keeps_what_is_done(tmp_path, number):
     assert errors.strip().splitlines()[-1].startswith("patchmine: interrupted: ")
     assert "Traceback" not in errors
     log = (out / LOG).read_text()
-    assert f"begun by process {process.pid} on " in log
+    assert f"started by process {process.pid} on " in log
     assert "stopped by " in log
     assert not list(out.rglob(".*.tmp"))
 
@@ -129,7 +129,7 @@ def test_a_reader_sees_the_old_index_or_the_new_but_never_half(tmp_path, monkeyp
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing.storing, "write_manifest", die)
+        patched.setattr(publishing.writing, "write_manifest", die)
         with pytest.raises(Killed):
             patchmine.build_index(SHAPES, out, new, Run(fresh=True))
     # activations.h5 is new, the manifest old.

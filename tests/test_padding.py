@@ -11,8 +11,8 @@ from timm.layers import pool2d_same
 from torch import nn
 
 from patchmine.errors import RequestError
-from patchmine.fields.field import Preprocessing
 from patchmine.networks.network import survey
+from patchmine.photographs.placement import Preprocessing
 from patchmine.study.instruments.padding import check_room, extended, padded
 from patchmine.study.instruments.torus import check_torus, stride, torus
 from patchmine.synthesis.ascent import Ascent, synthesize
@@ -194,7 +194,7 @@ def test_canvases_that_do_not_fit_are_refused(circular):
     fixed = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Flatten(), nn.Linear(2 * 24 * 24, 3))
     with pytest.raises(RequestError, match="cannot take a canvas of 1x1"):
         torus(padded(fixed, "circular"), "0", (24, 24))
-    with pytest.raises(RequestError, match="there is no padding 'mirror'"):
+    with pytest.raises(RequestError, match="unknown padding 'mirror'"):
         padded(pooled, "mirror")
 
 

@@ -66,9 +66,9 @@ def test_words_for_classes():
     assert classes_meant("n01440764", NAMES).tolist() == [False, True, False, False, False]
     assert classes_meant("animal", NAMES).tolist() == [True, True, True, False, False]
     assert classes_meant("bolt", NAMES).tolist() == [False, False, False, False, True]
-    with pytest.raises(RequestError, match="no photograph of the class 'goldfsh'; did you mean goldfish"):
+    with pytest.raises(RequestError, match="no photograph of class 'goldfsh'; did you mean goldfish"):
         classes_meant("goldfsh", NAMES)
-    with pytest.raises(RequestError, match="the index knows none"):
+    with pytest.raises(RequestError, match="the index has none"):
         classes_meant("fish", [])
 
 
@@ -81,7 +81,7 @@ def test_diverse_leaves_one_of_each_class(index):
     assert [(p.value, p.image_id) for p in patches] == sorted(first.values(), key=lambda pair: (-pair[0], pair[1]))
 
 
-def test_copies_are_recognised_and_others_are_not(photographs):
+def test_copies_are_recognized_and_others_are_not(photographs):
     pictures = [path.read_bytes() for path in sorted(photographs.rglob("*.*"))]
     for data in pictures:
         picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
@@ -110,8 +110,8 @@ def test_diverse_leaves_copies_out_where_there_are_no_classes(photographs, tmp_p
 
 def test_facets_are_the_middles_of_the_groups(index):
     rng = np.random.default_rng(0)
-    centres = np.eye(3, 8)
-    vectors = np.concatenate([centre + 0.05 * rng.standard_normal((10, 8)) for centre in centres])
+    centers = np.eye(3, 8)
+    vectors = np.concatenate([center + 0.05 * rng.standard_normal((10, 8)) for center in centers])
     order = rng.permutation(30)
     chosen = medoids(vectors[order], 3)
     assert sorted(order[chosen] // 10) == [0, 1, 2]

@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from patchmine.defaults import LAYOUTS, PROJECTIONS
 from patchmine.errors import PhotographError, RequestError
-from patchmine.fields.field import Placement
 from patchmine.networks.network import survey
-from patchmine.photographs.crops import View, tile
+from patchmine.photographs.crops import tile
+from patchmine.photographs.placement import Placement, View
 from patchmine.questions.project import MOST_STEPS, Projector, _step
 from patchmine.questions.rectifiers import Until
-from patchmine.reading.opened import Cropping
 from patchmine.sheets.layouts.pairs import pairs_page, projection_tile
 from patchmine.units import Box
 from tests.conftest import jpeg
@@ -161,7 +160,7 @@ def test_a_compiled_rectifier_that_no_hook_reaches_is_refused():
 
 def test_a_layer_that_no_gradient_leaves_is_said():
     net = Net(nn.ReLU(), torch.Tensor.detach).eval()
-    with pytest.raises(RequestError, match="no gradient comes back from layer c.*occlusion"):
+    with pytest.raises(RequestError, match="no gradient from layer c reaches the image.*occlusion"):
         until(net, rectified=False, method="ig")
 
 
@@ -179,6 +178,13 @@ def state(module):
     return modules, tensors
 
 
+@pytest.fixture
+def shapes_index(shapes_index, network):
+    """The index with this network in the place of its own."""
+    shapes_index._network = network
+    return shapes_index
+
+
 @pytest.fixture(scope="module")
 def network():
     from patchmine import models
@@ -193,7 +199,7 @@ def network():
 @pytest.mark.parametrize("method", PROJECTIONS)
 def test_a_projection_lies_in_the_receptive_field_and_leaves_nothing_behind(shapes_index, network, method):
     before = state(network.module)
-    project = Projector(shapes_index, lambda: network, method)
+    project = Projector(shapes_index, method)
     for patch in shapes_index.unit("colour:1").top(2):
         size = shapes_index.placement(patch.image_id).input
         seen = patch.input_box.intersect(Box(0, 0, *size))
@@ -210,7 +216,7 @@ def test_a_projection_lies_in_the_receptive_field_and_leaves_nothing_behind(shap
 def test_nothing_is_left_behind_by_an_error_either(shapes_index, network, method, monkeypatch):
     patch = shapes_index.unit("colour:1").top(1)[0]
     before = state(network.module)
-    project = Projector(shapes_index, lambda: network, method)
+    project = Projector(shapes_index, method)
     seen = Box(100, 100, 120, 120)
     project(patch, seen)
     calls = []
@@ -234,16 +240,16 @@ def activation(network, patch, pixels):
 
 
 def prepared(index, patch):
-    from patchmine.photographs.decode import normalised, prepare
+    from patchmine.photographs.decode import normalized, prepare
 
-    return normalised(prepare(index.photograph(patch.image_id), index.preprocessing).tensor[None], index.preprocessing)
+    return normalized(prepare(index.photograph(patch.image_id), index.preprocessing).tensor[None], index.preprocessing)
 
 
 def test_integrated_gradients_add_up_to_what_the_activation_gains(shapes_index, network):
     patch = shapes_index.unit("thing:3").top(1)[0]
     x = prepared(shapes_index, patch)
     gained = activation(network, patch, x) - activation(network, patch, torch.zeros_like(x))
-    total = Projector(shapes_index, lambda: network, "ig")(patch, patch.input_box).sum()
+    total = Projector(shapes_index, "ig")(patch, patch.input_box).sum()
     assert total == pytest.approx(gained.item(), rel=0.05)
     assert patch.value == pytest.approx(activation(network, patch, x).item(), abs=1e-4)
 
@@ -256,7 +262,7 @@ def test_occlusion_is_what_covering_by_hand_takes_away(shapes_index, network):
     # Not the whole field, and a side that is no whole number of strides.
     region = Box(seen.left, seen.top, seen.right - 1, seen.bottom)
     assert down < region.width < region.height < MOST_STEPS * down
-    values = Projector(shapes_index, lambda: network, "occlusion")(patch, region)
+    values = Projector(shapes_index, "occlusion")(patch, region)
     whole, lost, covers = activation(network, patch, x), torch.zeros_like(x), torch.zeros_like(x)
     for top in range(region.top, region.bottom - down, down):
         for left in range(region.left, region.right - across, across):
@@ -308,7 +314,7 @@ def test_projection_and_patch_show_the_same_place_at_the_same_scale():
         assert (np.asarray(seen)[:, :padded] == np.asarray(drawn)[:, :padded]).all()
 
 
-def test_a_tile_is_symmetric_about_grey_whatever_its_scale():
+def test_a_tile_is_symmetric_about_gray_whatever_its_scale():
     placement = Placement(source=(40, 40), resized=(40, 40), left=0, top=0, input=(40, 40), reach=2.0)
     whole = Box(0, 0, 40, 40)
     values = np.random.default_rng(0).normal(size=(3, 40, 40)).astype(np.float32)
@@ -321,8 +327,8 @@ def test_a_tile_is_symmetric_about_grey_whatever_its_scale():
     assert 0 <= drawn[0].min() < 3
     nothing = np.zeros_like(values)
     nothing[0, 0, 0] = np.nan
-    grey = np.asarray(projection_tile(nothing, placement, View(whole, whole), (40, 40)))
-    assert ((grey == 127) | (grey == 128)).all()
+    gray = np.asarray(projection_tile(nothing, placement, View(whole, whole), (40, 40)))
+    assert ((gray == 127) | (gray == 128)).all()
 
 
 def test_sheets_by_the_command_line_and_twice_the_same(cli, shapes_index_dir, tmp_path):
@@ -338,10 +344,10 @@ def test_sheets_by_the_command_line_and_twice_the_same(cli, shapes_index_dir, tm
 
 
 def test_a_deconvnet_without_choices_says_that_it_does_not_see_the_photograph(shapes_index, network):
-    project = Projector(shapes_index, lambda: network, "deconv")
+    project = Projector(shapes_index, "deconv")
     assert "On the way to contrast, colour no maximum is chosen" in project.remark(["contrast", "colour", "thing"])
     assert project.remark(["thing"]) is None
-    assert Projector(shapes_index, lambda: network, "guided").remark(["colour"]) is None
+    assert Projector(shapes_index, "guided").remark(["colour"]) is None
     fields = []
     for patch in shapes_index.unit("colour:1").top(10):
         box = patch.input_box
@@ -361,8 +367,8 @@ def test_a_photograph_that_is_gone_leaves_the_others(shapes_index, network, tmp_
         return there(image)
 
     monkeypatch.setattr(shapes_index, "photograph", photograph)
-    project, unit = Projector(shapes_index, lambda: network, "guided"), shapes_index.unit("colour:1")
-    page = pairs_page(unit, patches, project, pick="top", cropping=Cropping("rf"))
+    project, unit = Projector(shapes_index, "guided"), shapes_index.unit("colour:1")
+    page = pairs_page(unit, patches, project)
     assert page.missing == [f"{patches[1].image}: has gone"]
     hatched = [{tuple(p) for p in np.asarray(one.image).reshape(-1, 3)} <= HATCH for one in page.pictures]
     assert hatched == [False, False, False, True, False, False]
@@ -379,15 +385,15 @@ def test_strips_of_units_by_pattern(cli, shapes_index_dir, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["top", "--unit", "thing:3", "--project", "deconv"], "--project deconv is drawn.*-o SHEET"),
+        (["top", "--unit", "thing:3", "--project", "deconv"], "--project deconv draws.*add -o SHEET"),
         (["top", "--unit", "thing:3", "--project", "guide", "-o", "x.png"], "--project guide; did you mean guided"),
         (["sheet", "--unit", "thing:3", "--layout", "zeiger", "-o", "x.png"], "layout 'zeiger'; did you mean zeiler"),
         (["sheet", "--unit", "thing:3", "--project", "ig", "-o", "x.png"], "use --layout zeiler"),
-        (["sheet", "-o", "x.png"], "which units"),
-        (["sheet", "--match", "nothing*", "-o", "x.png"], "no unit fits --match nothing"),
+        (["sheet", "-o", "x.png"], "no units given"),
+        (["sheet", "--match", "nothing*", "-o", "x.png"], "no unit matches --match nothing"),
         (["sheet", "--unit", "thing:3", "--match", "x", "-o", "x.png"], "exclude each other"),
         (["sheet", "--match", "*", "-o", "x.png"], "units do not fit on a page"),
-        (["sheet", "--unit", "thing:3", "-o", "x.gif"], "'x.gif' is no sheet"),
+        (["sheet", "--unit", "thing:3", "-o", "x.gif"], "'x.gif' is not a sheet"),
     ],
 )
 def test_bad_input_is_one_line(cli, shapes_index_dir, words, message):

@@ -449,7 +449,7 @@ class Decides(nn.Module):
 def test_what_depends_on_the_picture_is_refused_and_what_comes_before_is_not():
     net = Decides().eval()
     assert form(receptive_fields(net, (16, 16), ["before"])["before"])[0] == (3, 3)
-    with pytest.raises(FieldError, match=r"layer 'after'.*looks at a value"):
+    with pytest.raises(FieldError, match=r"layer 'after'.*reads a value"):
         receptive_fields(net, (16, 16), ["before", "after"])
 
 
@@ -459,13 +459,13 @@ def test_what_depends_on_the_picture_is_refused_and_what_comes_before_is_not():
         (lambda x: torch.linalg.qr(x[..., :5, :5])[0], "linalg_qr"),
         (lambda x: x[:, x[0, :, 0, 0].argsort()], "depends on the input"),
         (lambda x: F.grid_sample(x, torch.zeros(1, 5, 5, 2), align_corners=False), "grid_sampler"),
-        (lambda x: x.float().view(torch.int32).float(), "type of the elements"),
-        (lambda x: torch.tensor(x.tolist()) + x, "looks at a value .Tensor.tolist"),
-        (lambda x: x + float(x.max()), "looks at a value .aten._local_scalar_dense"),
+        (lambda x: x.float().view(torch.int32).float(), "data type of the elements"),
+        (lambda x: torch.tensor(x.tolist()) + x, "reads a value .Tensor.tolist"),
+        (lambda x: x + float(x.max()), "reads a value .aten._local_scalar_dense"),
         (lambda x: torch.zeros(1, 8, 4, 4), "does not depend on the input"),
-        (lambda x: x.unflatten(0, (1, 1)), "neither maps, nor tokens"),
+        (lambda x: x.unflatten(0, (1, 1)), "neither feature maps, tokens nor a vector"),
         (lambda x: x.expand(2, -1, -1, -1), "not one grid"),
-        (lambda x: torch.stack([x.roll(i, 2)[..., 0] for i in range(5)], -1), "no product of rows and columns"),
+        (lambda x: torch.stack([x.roll(i, 2)[..., 0] for i in range(5)], -1), "not a product of rows and columns"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_by_name(function, says):
@@ -479,7 +479,7 @@ def test_networks_that_cannot_be_asked():
     net = nn.Sequential(nn.Conv2d(3, 8, 7), nn.MaxPool2d(3)).eval()
     with pytest.raises(FieldError, match=r"input of 8x8 in layer '1': .*[Tt]oo small"):
         receptive_fields(net, (8, 8), ["0"])
-    with pytest.raises(ModelError, match="no layer '2'"):
+    with pytest.raises(ModelError, match="unknown layer '2'"):
         receptive_fields(net, (32, 32), ["2"])
     net.spare = nn.Identity().eval()
     net.forward = lambda x: net[0](x)

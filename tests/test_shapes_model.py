@@ -9,11 +9,11 @@ import torch
 from patchmine import models
 from patchmine.errors import ModelError
 from patchmine.fields.exact import receptive_fields
-from patchmine.fields.field import Placement
 from patchmine.models.shapes import HUES, MEANINGS, STAGES
 from patchmine.networks.network import tapped
 from patchmine.photographs.decode import prepare
-from patchmine.sources.shapes import COLOURS, SHAPES, Shapes
+from patchmine.photographs.placement import Placement
+from patchmine.sources.shapes import COLORS, SHAPES, Shapes
 from patchmine.units import Box, Position
 
 COUNT = 60
@@ -88,8 +88,8 @@ def holds(layer, meaning):
     }[layer]
 
 
-THINGS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-KNOWN = [("colour", c) for c in COLOURS] + [("shape", s) for s in SHAPES] + [("thing", t) for t in THINGS]
+THINGS = [f"{colour} {shape}" for colour in COLORS for shape in SHAPES]
+KNOWN = [("colour", c) for c in COLORS] + [("shape", s) for s in SHAPES] + [("thing", t) for t in THINGS]
 
 
 @pytest.mark.parametrize(("layer", "meaning"), KNOWN)
@@ -156,5 +156,5 @@ def test_meanings_name_every_channel():
 
 def test_it_is_the_same_network_each_time_and_takes_no_weights():
     assert models.load("shapes").weights == models.load("shapes", pretrained=False).weights
-    with pytest.raises(ModelError, match="set by hand and takes no weights"):
+    with pytest.raises(ModelError, match="set by hand: leave out --weights"):
         models.load("shapes", Path("mine.safetensors"))

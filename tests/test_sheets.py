@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from patchmine.errors import PhotographError, RequestError
-from patchmine.fields.field import Placement
-from patchmine.photographs.crops import View, cut, tile
-from patchmine.reading.opened import Cropping
-from patchmine.sheets import draw_sheet
+from patchmine.photographs.crops import cut, tile
+from patchmine.photographs.placement import Placement, View
+from patchmine.sheets import write
 from patchmine.sheets.layouts.bands import MARKED, bands, histogram, quantiles, spectrum_page
+from patchmine.sheets.layouts.grid import grid_page
 from patchmine.sheets.page import fitted, text_width
 from patchmine.units import Box
 from tests.conftest import jpeg
@@ -41,10 +41,10 @@ def test_a_tile_shows_the_place_that_the_network_saw():
     Image.fromarray(np.stack([x // 2, y // 2, 0 * x], 2).astype(np.uint8)).save(buffer, "PNG")
     field = Box(100, 50, 150, 100)
     array = np.asarray(tile(buffer.getvalue(), PLACEMENT, View(field, field), (100, 100))).astype(float)
-    # The centre of the field, in source pixels, is the centre of the tile.
-    centre = ((125 + 58) * 400 / 341, (75 + 16) * 300 / 256)
-    assert array[45:55, 45:55, 0].mean() * 2 == pytest.approx(centre[0], abs=2)
-    assert array[45:55, 45:55, 1].mean() * 2 == pytest.approx(centre[1], abs=2)
+    # The center of the field, in source pixels, is the center of the tile.
+    center = ((125 + 58) * 400 / 341, (75 + 16) * 300 / 256)
+    assert array[45:55, 45:55, 0].mean() * 2 == pytest.approx(center[0], abs=2)
+    assert array[45:55, 45:55, 1].mean() * 2 == pytest.approx(center[1], abs=2)
 
 
 def test_a_photograph_that_changed_its_size_is_refused():
@@ -73,7 +73,7 @@ def test_sheets_in_every_format_and_twice_the_same(shapes_index, tmp_path, suffi
     written = []
     for number in range(2):
         target = tmp_path / f"{number}{suffix}"
-        draw_sheet(unit, patches, target, pick="top", cropping=Cropping(crop))
+        write(grid_page(unit, patches), target)
         written.append(target.read_bytes())
     assert written[0] == written[1]
     assert written[0].startswith({".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix])
@@ -93,9 +93,9 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
     patchmine.build_index(folder, tmp_path / "p.patchmine", model="shapes")
     unit = patchmine.open_index(tmp_path / "p.patchmine").units()[0]
     patches = unit.top(4)
-    draw_sheet(unit, patches, tmp_path / "whole.png", pick="top", cropping=Cropping("rf"))
+    write(grid_page(unit, patches), tmp_path / "whole.png")
     (folder / patches[1].image).unlink()
-    draw_sheet(unit, patches, tmp_path / "gone.png", pick="top", cropping=Cropping("rf"))
+    write(grid_page(unit, patches), tmp_path / "gone.png")
     whole, gone = (np.asarray(Image.open(tmp_path / name)) for name in ("whole.png", "gone.png"))
     assert whole.shape == gone.shape
     assert (whole != gone).any()
@@ -103,9 +103,9 @@ def test_a_photograph_that_is_gone_gets_a_tile_that_says_so(photographs, tmp_pat
 
 def test_targets_are_checked_first(shapes_index, tmp_path):
     unit = shapes_index.units()[0]
-    for name, reason in (("a.jpg", "end its name"), ("no/a.png", "no folder")):
+    for name, reason in (("a.jpg", "end its name"), ("no/a.png", "not found")):
         with pytest.raises(RequestError, match=reason):
-            draw_sheet(unit, unit.top(1), tmp_path / name, pick="top", cropping=Cropping("rf"))
+            write(grid_page(unit, unit.top(1)), tmp_path / name)
 
 
 def test_long_captions_are_cut_to_the_tile():
@@ -132,14 +132,15 @@ def test_a_spectrum_has_a_strip_for_each_band(shapes_index, tmp_path):
     assert max(len(band.patches) for band in bands(unit.top(48, "spectrum"), column)) <= 8
     assert bands(patches[:0], column) == []
     for suffix in (".png", ".svg", ".pdf"):
-        draw_sheet(unit, patches, tmp_path / f"s{suffix}", pick="spectrum", cropping=Cropping("rf"))
+        write(spectrum_page(unit, patches, column), tmp_path / f"s{suffix}")
         assert (tmp_path / f"s{suffix}").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 25])
 def test_nothing_on_a_spectrum_lies_outside_of_the_page(shapes_index, k):
     unit = shapes_index.unit("thing:0")
-    page = spectrum_page(unit, unit.top(k, "spectrum"), cropping=Cropping("rf"))
+    column, _ = shapes_index.store.column("thing", 0)
+    page = spectrum_page(unit, unit.top(k, "spectrum"), column)
     edges = [(p.x, p.y, p.x + p.width, p.y + p.height) for p in page.pictures]
     for text in page.texts:
         wide = text_width(text.text, text.size, text.bold)
@@ -158,17 +159,17 @@ def test_quantiles_count_equal_values_half_and_leave_out_what_is_no_number():
 
 
 @pytest.mark.parametrize("column", [np.arange(96), np.zeros(9), [1e-45, 0], [-3e38, 3e38, np.inf], [7]])
-def test_bars_of_a_strip_are_coloured(column):
+def test_bars_of_a_strip_are_colored(column):
     column = np.array(column, np.float32)
     finite = column[np.isfinite(column)]
 
-    def coloured(low, high):
+    def colored(low, high):
         return (np.asarray(histogram(column, (low, high), (480, 40))) == [0xD6, 0x33, 0x6C]).all(2).any(0)
 
     assert MARKED == "#d6336c"
-    assert coloured(finite.min(), finite.max()).any()
-    assert coloured(finite.max(), finite.max()).any()
+    assert colored(finite.min(), finite.max()).any()
+    assert colored(finite.max(), finite.max()).any()
     if len(column) == 96:
-        assert coloured(0, 95).sum() > 380
-        assert np.flatnonzero(coloured(0, 47)).max() < 240 <= np.flatnonzero(coloured(48, 95)).min()
-        assert coloured(95, 95).sum() < 10
+        assert colored(0, 95).sum() > 380
+        assert np.flatnonzero(colored(0, 47)).max() < 240 <= np.flatnonzero(colored(48, 95)).min()
+        assert colored(95, 95).sum() < 10

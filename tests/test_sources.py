@@ -18,7 +18,7 @@ from PIL import Image
 from patchmine import sources
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, open_source
-from patchmine.sources.shapes import COLOURS, SHAPES, Shapes, mask_of
+from patchmine.sources.shapes import COLORS, SHAPES, Shapes, mask_of
 from patchmine.units import Box
 from tests.conftest import jpeg, tarred, zipped
 
@@ -95,7 +95,7 @@ EXAMPLES = {
 """How to make something that each kind can open, in an empty folder: by the kind, or the kind and a comma."""
 
 
-@pytest.fixture(params=sorted({*sources.kinds(), *EXAMPLES}))
+@pytest.fixture(params=sorted({*sources.kinds.names, *EXAMPLES}))
 def example(request, tmp_path):
     """Each kind of source with a spec for it. A new kind in the folder fails here until it has an example."""
     assert request.param in EXAMPLES, f"sources/{request.param}.py is new: give it an example in this file"
@@ -104,7 +104,7 @@ def example(request, tmp_path):
 
 def test_a_kind_claims_its_own_and_nobody_elses(example):
     kind, spec = example
-    assert [name for name, module in sources.kinds().items() if module.claim(spec)] == [kind]
+    assert [name for name in sources.kinds.names if sources.kinds.get(name, "source").claim(spec)] == [kind]
     source = open_source(spec)
     assert source.kind == kind
     assert source.name
@@ -170,20 +170,20 @@ def test_opening_a_source_loads_no_torch_and_a_folder_nothing_but_the_standard_l
 @pytest.mark.parametrize(
     ("spec", "answer"),
     [
-        ("fotografs", "there is no folder 'fotografs'; did you mean photographs?"),
+        ("fotografs", "folder 'fotografs' not found; did you mean photographs?"),
         ("photographs/0.jpg", "is a file, not a source of photographs: give a folder of photographs"),
-        ("", "empty word"),
-        ("nowhere/at/all", "there is no folder 'nowhere/at/all'; give a folder"),
-        ("photographs/0.JPG.tar", "there is no tar 'photographs/0.JPG.tar'"),
-        ("phptographs.tar", "there is no tar 'phptographs.tar'; did you mean photographs.tar?"),
-        ("v-{0..9}.tar", "there are none of the tars 'v-{0..9}.tar'; known: photographs.tar"),
-        ("photographs.zip", "there is no zip 'photographs.zip'"),
-        ("lst.txt", "there is no list 'lst.txt'; did you mean list.txt?"),
-        ("x" * 300, "there is no folder 'xxx"),
-        ("{" + "a," * 200 + "}.tar", "there are none of the tars"),
-        ("shapes:many", "'shapes:many' does not say how many: write shapes:200"),
-        ("shapes:0", "'shapes:0' does not say how many"),
-        ("shapes:3@x", "'shapes:3@x' does not say how many"),
+        ("", "the source is empty"),
+        ("nowhere/at/all", "folder 'nowhere/at/all' not found; give a folder"),
+        ("photographs/0.JPG.tar", "tar 'photographs/0.JPG.tar' not found"),
+        ("phptographs.tar", "tar 'phptographs.tar' not found; did you mean photographs.tar?"),
+        ("v-{0..9}.tar", "none of the tars 'v-{0..9}.tar' exists; known: photographs.tar"),
+        ("photographs.zip", "zip 'photographs.zip' not found"),
+        ("lst.txt", "list 'lst.txt' not found; did you mean list.txt?"),
+        ("x" * 300, "folder 'xxx"),
+        ("{" + "a," * 200 + "}.tar", "none of the tars"),
+        ("shapes:many", "'shapes:many' is not shapes:N or shapes:N@SEED: write, for example, shapes:200"),
+        ("shapes:0", "'shapes:0' is not shapes:N or shapes:N@SEED"),
+        ("shapes:3@x", "'shapes:3@x' is not shapes:N or shapes:N@SEED"),
     ],
 )
 def test_a_word_that_means_no_source_gets_one_line_that_says_what_to_type(tmp_path, monkeypatch, spec, answer):
@@ -203,7 +203,7 @@ def test_what_is_no_source_is_answered_with_every_kind_in_one_sentence(tmp_path)
     assert str(caught.value).endswith(
         "is a file, not a source of photographs: give a folder of photographs (recursive; the first folder level is "
         "the class), a .txt of paths (one per line), a .csv of path,class, "
-        "shapes:N (N drawn pictures whose truth is known; shapes:N@SEED draws others), "
+        "shapes:N (N drawn pictures with known ground truth; shapes:N@SEED draws others), "
         'a .tar (several: NAME-{000000..000063}.tar), union:["A","B"] (several sources as one) or a .zip'
     )
 
@@ -335,7 +335,7 @@ def test_a_picture_depends_on_its_number_and_the_seed_alone():
 
 def test_every_pair_of_shape_and_colour_is_a_class_equally_often():
     classes = Counter(entry.class_name for entry in Shapes(100).entries())
-    assert classes == {f"{colour} {shape}": 5 for shape in SHAPES for colour in COLOURS}
+    assert classes == {f"{colour} {shape}": 5 for shape in SHAPES for colour in COLORS}
 
 
 def test_pictures_have_many_sizes_landscape_and_portrait():
@@ -381,5 +381,5 @@ def test_the_main_shape_survives_the_usual_crop():
 
 
 def test_a_number_beyond_the_last_picture_is_refused():
-    with pytest.raises(PhotographError, match="not one of the pictures of shapes:7"):
+    with pytest.raises(PhotographError, match="not a picture of shapes:7"):
         Shapes(7).read("000007.png")

@@ -52,7 +52,7 @@ def test_a_map_that_is_flat_negative_or_hardly_driven():
     assert len(peaks(weak, 1, reference=2.1)) == 0
 
 
-def test_neighbours_across_the_seam_of_a_torus():
+def test_neighbors_across_the_seam_of_a_torus():
     seam = np.zeros((16, 16), np.float32)
     seam[0, 8], seam[15, 8] = 1.0, 0.9
     assert len(peaks(seam, 4, wraps=True)) == 1
@@ -102,10 +102,10 @@ def test_likeness_of_patches():
 def test_what_the_layer_makes_of_repeats():
     """Three places with one pattern of channels and one with another; channel 5 is the unit and counts for nothing."""
     generator = np.random.default_rng(2)
-    centre, one, other = generator.standard_normal((3, 40))
-    vectors = centre + np.stack([one, 2 * one, 3 * one, other])
+    center, one, other = generator.standard_normal((3, 40))
+    vectors = center + np.stack([one, 2 * one, 3 * one, other])
     vectors[:, 5] = 1000
-    found = responses(vectors, centre, 5)
+    found = responses(vectors, center, 5)
     assert found.shape == (4, 39)
     assert found[0] @ found[1] == pytest.approx(1)
     a, b = np.delete(one, 5), np.delete(other, 5)
@@ -116,7 +116,7 @@ def test_what_the_layer_makes_of_repeats():
     assert said == Alike(pytest.approx(1), pytest.approx((3 + 3 * cosine) / 6), pytest.approx(cosine))
     assert said.excess == pytest.approx(1 - said.anywhere)
     assert Alike.of([found[:1]], [found], found[:0]).excess is None
-    assert among(responses(vectors[:, :1], centre[:1], 0)) is None  # a layer of one channel
+    assert among(responses(vectors[:, :1], center[:1], 0)) is None  # a layer of one channel
 
 
 def test_exponents_of_counts_whose_truth_is_known():

@@ -7,12 +7,12 @@ from torch import nn
 
 from patchmine.errors import ModelError, RequestError
 from patchmine.fields.exact import receptive_fields
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.synthesis.ascent import Ascent, drawing, synthesize
 from patchmine.synthesis.canvas import Canvas, of_field, whole
 from patchmine.synthesis.movements import Movements
 from patchmine.synthesis.objectives import likeness
-from patchmine.synthesis.parametrization import COLOURS, Fourier, Maco, frequencies, resampled, spectrum_of
+from patchmine.synthesis.parametrization import COLORS, Fourier, Maco, frequencies, resampled, spectrum_of
 from patchmine.synthesis.recipe import Recipe
 from patchmine.units import Box, Position
 
@@ -145,7 +145,7 @@ def test_the_network_stays_as_it_was(fails, training):
 def test_a_unit_behind_a_closed_relu_is_reached():
     module = network()
     with torch.no_grad():
-        module[4].bias[:] = module[4].bias - 0.2  # closed on grey, open on what it looks for
+        module[4].bias[:] = module[4].bias - 0.2  # closed on gray, open on what it looks for
     (before,) = synthesize(module, "4", [1], whole((32, 32)), PREPROCESSING, Recipe(steps=60))
     (found,) = synthesize(module, "5", [1], whole((32, 32)), PREPROCESSING, Recipe(steps=60))
     assert before.scores[0] < 0 < before.value
@@ -207,7 +207,7 @@ def test_the_gradient_of_pictures_is_that_of_plain_torch(size):
     torch.manual_seed(3)
     parameters = torch.randn(2, 3, *kind.scale.shape, 2, requires_grad=True)
     independent = torch.fft.irfft2(torch.view_as_complex(parameters) * kind.scale, s=kind.roomy, norm="ortho")
-    plain = torch.sigmoid(torch.einsum("dc,ichw->idhw", COLOURS, independent))[:, :, : size[0], : size[1]]
+    plain = torch.sigmoid(torch.einsum("dc,ichw->idhw", COLORS, independent))[:, :, : size[0], : size[1]]
     weights = torch.randn_like(plain)
     (expected,) = torch.autograd.grad((plain * weights).sum(), parameters)
     (found,) = torch.autograd.grad((kind.pictures(parameters) * weights).sum(), parameters)
@@ -290,10 +290,10 @@ def test_the_canvas_of_a_field_is_small_and_changes_nothing():
     assert float(maps[0, 0, middle.position.y, middle.position.x]) == pytest.approx(found.value, rel=1e-5)
 
 
-def test_the_picture_is_centred_on_the_field():
+def test_the_picture_is_centered_on_the_field():
     field = receptive_fields(network(), (64, 64), ["4"])["4"]
     canvas = of_field(field, 0, side=20)
-    y, x = field.centre(0, canvas.position)
+    y, x = field.center(0, canvas.position)
     box = canvas.picture
     assert (box.width, box.height) == (20, 20)
     assert abs((box.left + box.right - 1) / 2 - x) <= 0.5
@@ -303,8 +303,8 @@ def test_the_picture_is_centred_on_the_field():
 @pytest.mark.parametrize(
     ("canvas", "channels", "layer", "error", "words"),
     [
-        (whole((32, 32)), [7], "4", RequestError, "4 has 5 channels, so there is no 7"),
-        (whole((32, 32)), [0], "9", ModelError, "no layer '9'"),
+        (whole((32, 32)), [7], "4", RequestError, "4 has 5 channels, so channel 7 does not exist"),
+        (whole((32, 32)), [0], "9", ModelError, "unknown layer '9'"),
         (whole((1, 1)), [0], "4", RequestError, "1x1 pixels"),
         (Canvas((32, 32), Box(0, 0, 32, 32), Position(16, 0)), [0], "4", RequestError, "16x16 cells"),
     ],
@@ -320,10 +320,10 @@ def test_what_cannot_be_is_one_line(canvas, channels, layer, error, words):
     [
         ({"objective": "chanel"}, "did you mean channel"),
         ({"method": "mako"}, "did you mean maco"),
-        ({"steps": 0}, "--steps 0"),
-        ({"seed": -1}, "--seed -1"),
-        ({"size": 0}, "--size 0"),
-        ({"rate": float("nan")}, "rate nan"),
+        ({"steps": 0}, "--steps must be from .*, not 0"),
+        ({"seed": -1}, "--seed must be from .*, not -1"),
+        ({"size": 0}, "--size must be from .*, not 0"),
+        ({"rate": float("nan")}, "rate must be from .*, not nan"),
     ],
 )
 def test_a_recipe_that_cannot_be(values, words):

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 import patchmine
+from patchmine.networks.network import tapped
 from patchmine.questions import compare as comparing
-from patchmine.sheets.layouts.compare import compare_page, facts, warnings
+from patchmine.sheets.layouts.compare import compare_page
 from patchmine.synthesis import amplitudes, library
 from patchmine.synthesis.recipe import Recipe
 from patchmine.system.progress import Silent
@@ -54,15 +55,15 @@ def test_synth_keeps_what_it_makes_and_shows_it_again_without_the_network(cli, i
 
 
 def test_what_is_kept_is_what_the_unit_does_on_that_picture(index, index_dir):
-    (image,) = library.one(index, Unit("shape", 0), Recipe(steps=3), index.loader())
-    network = index.loader()()
+    (image,) = library.images_of(index, Unit("shape", 0), Recipe(steps=3))
+    network = index.network()
     at = image.canvas.position
     batch = torch.zeros(1, 3, *image.canvas.size)
     box = image.canvas.picture
     pixels = torch.from_numpy(image.picture.copy()).permute(2, 0, 1).float() / 255
     batch[0, :, box.top : box.bottom, box.left : box.right] = pixels * 2 - 1
     outputs = []
-    with patchmine.network.tapped(network.module, {"shape": lambda output: outputs.append(output.clone())}):
+    with tapped(network.module, {"shape": lambda output: outputs.append(output.clone())}):
         network.module(batch)
     assert float(outputs[0][0, 0, at.y, at.x]) == pytest.approx(image.value, abs=1e-5)
 
@@ -112,11 +113,11 @@ class Counted(Silent):
 def test_a_layer_goes_on_where_it_was_stopped(index, monkeypatch):
     monkeypatch.setattr(library, "BATCH", 3)
     units, recipe = library.units_of(index, "colour"), Recipe(steps=2)
-    begun = library.synthesized(index, units, recipe, index.loader())
+    begun = library.synthesized(index, units, recipe)
     stopped = [next(begun)[0] for _ in range(4)]
     begun.close()
     progress = Counted()
-    made = dict(library.synthesized(index, units, recipe, index.loader(), progress=progress))
+    made = dict(library.synthesized(index, units, recipe, progress=progress))
     assert stopped == units[:4]
     assert set(made) == set(units)
     assert (progress.total, progress.done) == (16, 8)
@@ -126,7 +127,7 @@ def test_the_settings_are_part_of_what_is_kept(index, monkeypatch):
     monkeypatch.setattr(amplitudes, "PHOTOGRAPHS", 4)
 
     def made(**changes):
-        return library.one(index, Unit("colour", 2), Recipe(steps=2, **changes), index.loader())[0]
+        return library.images_of(index, Unit("colour", 2), Recipe(steps=2, **changes))[0]
 
     found = [made(), made(seed=1), made(objective="channel"), made(method="pixels"), made(size=9), made(method="maco")]
     assert len({image.file for image in found}) == len(found)
@@ -135,7 +136,7 @@ def test_the_settings_are_part_of_what_is_kept(index, monkeypatch):
 
 def test_it_starts_in_a_patch(index):
     recipe = Recipe(steps=1, rate=1e-9, size=31)
-    (image,) = library.one(index, Unit("colour", 0), recipe, index.loader(), start=1)
+    (image,) = library.images_of(index, Unit("colour", 0), recipe, start=1)
     patch = index.unit("colour:0").top(1)[0]
     assert image.value == pytest.approx(patch.value, rel=0.05)
 
@@ -161,7 +162,7 @@ def test_the_spectrum_is_measured_once_and_again_where_it_is_not_sound(index, mo
         (["--unit", "clour:0"], "did you mean colour"),
         (["--all-in", "clour"], "did you mean colour"),
         (["--unit", "colour:0", "--objective", "chanel"], "did you mean channel"),
-        (["--unit", "colour:0", "--steps", "0"], "--steps 0"),
+        (["--unit", "colour:0", "--steps", "0"], "--steps must be from"),
         (["--unit", "colour:0", "--from", "999"], "--from 999"),
         (["--unit", "colour:0", "-o", "x.pdf"], "patchmine compare"),
         (["--unit", "colour:0", "-o", "no/x.png"], "no folder"),
@@ -214,7 +215,7 @@ def test_compare_draws_both_at_one_scale(cli, index, index_dir):
     assert "best photograph" in done.stdout
     with Image.open("both.png") as picture:
         assert picture.width > 1000
-    found = comparing.compare(index.unit("template:1"), Recipe(steps=4, images=3), index.loader(), k=4)
+    found = comparing.compare(index.unit("template:1"), Recipe(steps=4, images=3), k=4)
     page = compare_page(found)
     wide = [
         round(drawn.width / image.picture.shape[1], 6)
@@ -228,7 +229,7 @@ def test_compare_draws_both_at_one_scale(cli, index, index_dir):
 def test_compare_counts_what_it_says(index):
     """Against the whole computed again from the index's own numbers."""
     unit = index.unit("template:0")
-    found = comparing.compare(unit, Recipe(steps=4, images=2), index.loader(), k=3)
+    found = comparing.compare(unit, Recipe(steps=4, images=2), k=3)
     assert found.values == pytest.approx([image.value for image in found.images], abs=1e-5)
     assert found.best == unit.top(1)[0].value
     assert found.high <= found.best
@@ -241,33 +242,33 @@ def test_compare_counts_what_it_says(index):
 
 @pytest.mark.usefixtures("few")
 def test_another_path_is_warned_of(index):
-    found = comparing.compare(index.unit("template:0"), Recipe(steps=4), index.loader(), k=2)
-    ways = [comparing.Path("template", np.array([cosine]), np.array([0.5, 0.6])) for cosine in (0.49, 0.51)]
-    told = [" ".join(warnings(replace(found, path=way))) for way in ways]
+    found = comparing.compare(index.unit("template:0"), Recipe(steps=4), k=2)
+    ways = [comparing.Evidence("template", np.array([cosine]), np.array([0.5, 0.6])) for cosine in (0.49, 0.51)]
+    told = [" ".join(replace(found, path=way).warnings()) for way in ways]
     assert ["Another path" in text for text in told] == [True, False]
     own = found.path.layer, found.path.real
     assert comparing._path(own[0], np.eye(3)[:1] * -1, np.ones((4, 3))).other
     assert not comparing._path(own[0], np.ones((1, 3)), np.ones((4, 3))).other
-    assert "Weak" in " ".join(warnings(replace(found, values=[found.best - 1])))
+    assert "Weak" in " ".join(replace(found, values=[found.best - 1]).warnings())
 
 
 @pytest.mark.usefixtures("few")
 def test_the_first_layer_has_no_layer_before(index):
-    found = comparing.compare(index.unit("contrast:0"), Recipe(steps=2), index.loader(), k=2)
+    found = comparing.compare(index.unit("contrast:0"), Recipe(steps=2), k=2)
     assert found.path is None
-    assert "layer before" not in " ".join(facts(found))
+    assert "layer before" not in " ".join(found.facts())
 
 
 @pytest.mark.usefixtures("few")
 def test_what_no_channel_answers_has_nothing_near(index):
-    found = comparing.compare(index.unit("shape:0"), Recipe(steps=1), index.loader(), k=2)
+    found = comparing.compare(index.unit("shape:0"), Recipe(steps=1), k=2)
     assert not found.nearest
-    assert "no patch is near" in " ".join(facts(found))
+    assert "no patch is near" in " ".join(found.facts())
     assert compare_page(found).pictures
 
 
 def test_compare_needs_to_know_where_to(cli, index_dir):
-    for words, answer in (([], "give -o FILE"), (["-o", "x.gif"], ".svg"), (["-o", "x.png", "-k", "0"], "-k 0")):
+    for words, answer in (([], "give -o FILE"), (["-o", "x.gif"], ".svg"), (["-o", "x.png", "-k", "0"], "-k must be")):
         done = cli("compare", "-i", index_dir, "--unit", "colour:0", *words)
         assert (done.returncode, done.stdout) == (1, "")
         assert answer in done.stderr
@@ -275,7 +276,11 @@ def test_compare_needs_to_know_where_to(cli, index_dir):
 
 @pytest.mark.usefixtures("few")
 def test_in_python_it_is_a_figure_to_go_on_with(index):
-    figure = index.unit("colour:0").compare(k=2, steps=2, images=2)
+    found = index.unit("colour:0").compare(k=2, steps=2, images=2)
+    assert len(found.rows()) == 2
+    assert found._repr_html_().count("<img") == 4
+    assert "best photograph" in repr(found)
+    figure = found.figure()
     assert len(figure.axes) >= 5
     figure.axes[0].set_title("mine")
     (image,) = index.unit("colour:0").synthesize(steps=2)

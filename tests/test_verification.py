@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from functools import partial
 
 import h5py
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 import patchmine
 from patchmine.defaults import Run, Wanted
-from patchmine.models import load_for_index
 from patchmine.questions.verify import verify
 from patchmine.store import reading as store
 from patchmine.system import digests
@@ -37,8 +35,7 @@ def place(built, tmp_path):
 
 def findings(place, everything=True):
     index = patchmine.open_index(place / "x.patchmine", place / "photographs")
-    load = partial(load_for_index, index.job)
-    found = verify(index, load, everything=everything, run=Run(workers=2), progress=Silent())
+    found = verify(index, everything=everything, run=Run(workers=2), progress=Silent())
     return {finding.check: finding for finding in found}
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 import patchmine
-from patchmine.fields.field import Preprocessing
-from patchmine.study.in_photographs import brought, centredness, in_photographs
+from patchmine.photographs.placement import Preprocessing
+from patchmine.study.in_photographs import brought, centeredness, in_photographs
 from patchmine.study.instruments.alike import Alike
 from patchmine.study.report import write_report
 from patchmine.study.settings import Settings
@@ -74,9 +74,9 @@ def test_positions_in_the_middle_and_anywhere(shapes_index):
     field = shapes_index.field("shape")
     height, width = field.grid
     middle = np.full((40, 2), [height // 2, width // 2])
-    assert centredness(field, 0, middle).z < -3
+    assert centeredness(field, 0, middle).z < -3
     every = np.stack(np.mgrid[:height, :width], -1).reshape(-1, 2)
-    found = centredness(field, 0, every)
+    found = centeredness(field, 0, every)
     assert found.found == pytest.approx(found.anywhere) and abs(found.z) < 1e-6
 
 
@@ -84,7 +84,7 @@ def test_positions_in_the_middle_and_anywhere(shapes_index):
 def studied(shapes_index_dir, tmp_path_factory):
     """The folder of a study of shape:0, as QUICK makes it."""
     index, out = patchmine.open_index(shapes_index_dir), tmp_path_factory.mktemp("why") / "shape-0"
-    found = study(index, Unit("shape", 0), index.loader()(), out, 1000, Settings(3, 2), None, [48])
+    found = study(index, Unit("shape", 0), index.network(), out, 1000, Settings(3, 2), None, [48])
     write_report(found, index, out)
     return out
 
@@ -108,7 +108,7 @@ def test_a_report_says_what_it_found(studied):
 def test_what_is_made_is_not_made_again(cli, studied, shapes_index_dir):
     before = json.loads((studied / "report.json").read_bytes())
     done = cli("why", "-i", shapes_index_dir, "--unit", "shape:0", "-o", studied, *QUICK, "--json")
-    assert f"going on: {len(before['trials'])} of {len(before['trials'])}" in done.stderr
+    assert f"resuming: {len(before['trials'])} of {len(before['trials'])}" in done.stderr
     (again,) = json.loads(done.stdout)["reports"]
     for document in (before, again):
         document.pop("seconds")
@@ -132,7 +132,7 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(cli, studied, shapes_index
     assert done.returncode == 130 and "goes on" in done.stderr and "plan: " in done.stderr
     monkeypatch.undo()
     done = cli(*words)
-    assert done.returncode == 0 and "going on: 2 of" in done.stderr
+    assert done.returncode == 0 and "resuming: 2 of" in done.stderr
     files = list((studied / "trials").glob("*.npz"))
     assert len(files) > 3
     for file in files:
@@ -187,7 +187,7 @@ def test_a_layer_without_another_canvas_is_answered_as_far_as_it_goes(tmp_path):
 
 def test_a_layer_with_two_strides_keeps_its_canvas(shapes_index):
     unit = Unit("shape", 0)
-    network = shapes_index.loader()()
+    network = shapes_index.network()
     assert subject_of(shapes_index, unit, network).fixed is None
     wide = nn.Sequential(OrderedDict(shape=nn.Conv2d(3, 8, 7, stride=(4, 8), padding=3))).eval()
     of = subject_of(shapes_index, unit, replace(network, module=wide))
@@ -203,7 +203,7 @@ def test_repeats_are_alike_where_the_layer_makes_more_of_them_than_of_any_place(
         verdict = periodic(found, of, told)
         assert np.mean(verdict.numbers["patch_likeness"]) <= 0.3  # pixel by pixel
         assert verdict.word == word
-        assert ("to the layer's other units at 0.90" in verdict.because) == (told is not None)
+        assert ("at 0.90 in the layer's other units" in verdict.because) == (told is not None)
 
 
 def test_what_the_layer_makes_of_pictures_is_what_was_kept_of_them(tmp_path):
@@ -223,23 +223,23 @@ def test_likeness_is_of_the_peaks_and_of_all_places(tmp_path):
     found = run(of, tmp_path, (64,), steps=30)
     laboratory = Laboratory(of, Settings(30, 3), tmp_path)
     generator = np.random.default_rng(0)
-    vectors, centre = generator.standard_normal((5, 6)), generator.standard_normal(6)
-    told = alike(laboratory, found, SimpleNamespace(vectors=vectors, centre=centre))
+    vectors, center = generator.standard_normal((5, 6)), generator.standard_normal(6)
+    told = alike(laboratory, found, SimpleNamespace(vectors=vectors, center=center))
     torus = found[Trial(64, "circular")]
     peaks = []
     for maps, one in zip(laboratory.everything(torus), torus.peaks(of, 0.25), strict=True):
-        mine = np.delete(np.array([maps[:, y, x] - centre for y, x in one.cells]), 2, 1)
+        mine = np.delete(np.array([maps[:, y, x] - center for y, x in one.cells]), 2, 1)
         unit = mine / np.linalg.norm(mine, axis=1, keepdims=True)
         count = len(unit)
         peaks.append(((unit @ unit.T).sum() - count) / (count * (count - 1)))
     assert told.repeats == pytest.approx(np.mean(peaks))
     assert -1 <= told.anywhere <= 1 and -1 <= told.photographs <= 1
-    assert alike(laboratory, found, SimpleNamespace(vectors=None, centre=None)) is None
+    assert alike(laboratory, found, SimpleNamespace(vectors=None, center=None)) is None
 
 
 def test_the_strongest_place_is_read_where_it_is(shapes_index):
     """And brought to where it would be in the nominal grid, where a photograph has a grid of its own."""
-    unit, network = Unit("shape", 0), shapes_index.loader()()
+    unit, network = Unit("shape", 0), shapes_index.network()
     seen = in_photographs(shapes_index, unit, network, 2.0, most=5)
     values, _, _ = shapes_index.store.top("shape", 0)
     assert seen.vectors[:, 0] == pytest.approx(values[:5], rel=1e-3)
@@ -267,7 +267,7 @@ def test_a_budget_that_is_spent_leaves_the_rest_for_the_next_time(studied, shape
     out = tmp_path / "short"
     (out / "trials").mkdir(parents=True)
     (out / "plan.json").write_bytes((studied / "plan.json").read_bytes())
-    network = shapes_index.loader()()
+    network = shapes_index.network()
     found = study(shapes_index, Unit("shape", 0), network, out, 1000, Settings(3, 2), Notes(), [48])
     assert not found.left_out  # the plan is kept to
     monkey = json.loads((out / "plan.json").read_bytes())

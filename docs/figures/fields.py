@@ -20,8 +20,9 @@ from docs.figures.samples import free_photographs, index_of, save
 from patchmine import models
 from patchmine.defaults import MODEL, SHARE
 from patchmine.fields.exact import receptive_fields
-from patchmine.fields.field import Placement, ReceptiveField
-from patchmine.photographs.crops import View, tile
+from patchmine.fields.field import ReceptiveField
+from patchmine.photographs.crops import tile
+from patchmine.photographs.placement import Placement, View
 from patchmine.units import Box, Position
 
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
@@ -39,11 +40,11 @@ def draw(axes: Axes, data: bytes, placement: Placement, field: ReceptiveField, n
     frame = Box(-margin, -margin, width + margin, height + margin)
     picture = tile(data, placement, View(frame, Box(0, 0, width, height)), (frame.width * 2, frame.height * 2))
     axes.imshow(picture, extent=(frame.left, frame.right, frame.bottom, frame.top))
-    for box, colour in ((whole, "#d6336c"), (effective, "#1971c2")):
+    for box, color in ((whole, "#d6336c"), (effective, "#1971c2")):
         if box is not None:
             corner = (box.left, box.top)
             axes.add_patch(Rectangle(corner, box.width, box.height, fill=False, edgecolor="white", linewidth=3.5))
-            axes.add_patch(Rectangle(corner, box.width, box.height, fill=False, edgecolor=colour, linewidth=2))
+            axes.add_patch(Rectangle(corner, box.width, box.height, fill=False, edgecolor=color, linewidth=2))
     axes.set_title(f"{network} {field.layer}, position ({at.y}, {at.x})", fontsize=9, loc="left", fontweight="bold")
     sizes = f"receptive field {whole.width} px" + (f", effective {effective.width} px" if effective else "")
     axes.set_xlabel(

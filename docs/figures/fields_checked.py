@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from docs.figures.samples import DOCS
+from tests.support.documents import DOCS
 from tests.support.measured_fields import KINDS
 
 PREFACE = """Written by `python -m docs.figures.fields_checked`. For the last layer of every grid size of each network
@@ -58,7 +58,7 @@ def main() -> None:
     lines = parser.parse_args().results.read_text().splitlines()
     # A network that was measured twice counts as it was measured last.
     results = {(r["network"], tuple(r["asked"])): r for r in map(json.loads, lines)}
-    (DOCS / "receptive-fields-checked.md").write_text(page(list(results.values())), "utf-8")
+    (DOCS / "evidence" / "fields-checked.md").write_text(page(list(results.values())), "utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from PIL import Image
 
 from docs.figures.samples import free_photographs, index_of, save
 from patchmine.questions.highlights import telling_units
-from patchmine.sheets import draw_strips
+from patchmine.sheets import write
+from patchmine.sheets.layouts.strips import strips_page
 
 LAYERS, EACH, K = ("blocks.1", "blocks.2", "blocks.3"), 2, 6
 TILE_PX = 128
@@ -27,7 +28,8 @@ def main() -> None:
         folder = free_photographs(Path(temporary))
         index = index_of(folder)
         sheet = Path(temporary) / "sheet.png"
-        draw_strips(telling_units(index, LAYERS, EACH), sheet, k=K, crop="auto")
+        shown = telling_units(index, LAYERS, EACH)
+        write(strips_page([(unit, unit.top(K, crop="auto")) for unit in shown], K), sheet)
         save(sheet, "demo.jpg", width=WIDTH_PX, quality=88)
 
         tiles = Path(temporary) / "scikit-image-tiles"

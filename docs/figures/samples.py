@@ -10,25 +10,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from PIL import Image
-
 import patchmine
-from patchmine.reading.opened import Index
+from patchmine.index import Index
+from tests.support.tutorials import FREE, keep
 
-DOCS = Path(__file__).parents[1]
+IMAGES = Path(__file__).parents[1] / "images"
 
-FREE = (
-    "astronaut",
-    "brick",
-    "camera",
-    "chelsea",
-    "coffee",
-    "coins",
-    "grass",
-    "gravel",
-    "hubble_deep_field",
-    "rocket",
-)
 
 
 def free_photographs(where: Path, names: Sequence[str] = FREE) -> Path:
@@ -47,11 +34,6 @@ def index_of(folder: Path, layers: Sequence[str] = ()) -> Index:
     return patchmine.open_index(folder.with_suffix(".patchmine"))
 
 
-def save(drawn: Path, name: str, *, width: int | None = None, quality: int) -> None:
-    """Save a drawn picture as docs/NAME, at this width in pixels or as it is."""
-    with Image.open(drawn) as opened:
-        picture = opened.convert("RGB")
-    if width is not None:
-        height = round(picture.height * width / picture.width)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    picture.save(DOCS / name, quality=quality, optimize=True)
+def save(drawn: Path, name: str, *, width: int | None = None, quality: int = 85) -> None:
+    """Save a drawn picture as docs/images/NAME, at this width in pixels or as it is."""
+    keep(drawn, IMAGES / name, width, quality)

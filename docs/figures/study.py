@@ -104,7 +104,7 @@ def main() -> None:
         layers[report["unit"]["layer"]].append(report)
     header = [
         "layer", "units", "field, px", "pitch", "exponent", "on the torus", "torus / border", "kept when moved",
-        "peaks, synthetic", "peaks, photograph", "z of centre", "padding", "spacing / field", "of noise",
+        "peaks, synthetic", "peaks, photograph", "z of center", "padding", "spacing / field", "of noise",
         "repeats alike", "anywhere", "z, padded alike",
         "slope, pixels", "robust", "photographs", "gradient",
     ]  # fmt: skip

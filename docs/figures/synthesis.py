@@ -10,7 +10,8 @@ from pathlib import Path
 
 from docs.figures.samples import free_photographs, index_of, save
 from patchmine.questions.compare import compare
-from patchmine.sheets import draw_compare
+from patchmine.sheets import write
+from patchmine.sheets.layouts.compare import compare_page
 from patchmine.synthesis.recipe import Recipe
 
 UNITS = (("blocks.2:21", "neuron"), ("blocks.4:50", "neuron"), ("blocks.4:50", "channel"))
@@ -23,7 +24,7 @@ def main() -> None:
         sheet = Path(temporary) / "sheet.png"
         for unit, objective in UNITS:
             recipe = Recipe(objective, images=1 if objective == "channel" else 3)
-            draw_compare(compare(index.unit(unit), recipe, index.loader()), sheet)
+            write(compare_page(compare(index.unit(unit), recipe)), sheet)
             save(sheet, f"compare-{unit.replace(':', '-')}-{objective}.jpg", width=WIDTH_PX, quality=85)
 
 

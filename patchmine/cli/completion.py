@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from patchmine.reading.opened import Index
+    from patchmine.index import Index
 
 
 def layers(ctx: Any, incomplete: str) -> list[str]:
@@ -35,7 +35,7 @@ def _words(index: Index, layer: str | None, canonical: bool) -> Iterator[str]:
 def _index(ctx: Any) -> Index | None:
     """None where there is no index, or it is refused: the shell is no place for an error."""
     from patchmine.errors import PatchmineError
-    from patchmine.reading.opened import open_index
+    from patchmine.index import open_index
 
     try:
         return open_index(ctx.params.get("index"))

@@ -10,6 +10,22 @@ import typer
 from patchmine import defaults
 from patchmine.cli import completion
 
+MODELS, SOURCES, EXECUTORS, ENGINES = "{models}", "{sources}", "{executors}", "{engines}"
+"""Places in help texts for the kinds that there are; `with_kinds` fills them when help is asked for."""
+
+
+def with_kinds(text: str) -> str:
+    """A help text with the kinds of models, sources, executors or engines in their places. Imports no kind."""
+    from patchmine.plugins import Kinds
+
+    for place in (MODELS, SOURCES, EXECUTORS, ENGINES):
+        if place in text:
+            kinds: Kinds[object] = Kinds(f"patchmine.{place.strip('{}')}")
+            every = "; ".join(map(kinds.help, kinds.names)) if place == SOURCES else kinds.words()
+            text = text.replace(place, every)
+    return text
+
+
 IndexDir = Annotated[
     Path | None,
     typer.Option(
@@ -27,7 +43,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="M",
-        help="efficientnet_lite0, shapes, torchvision:NAME[@WEIGHTS], timm:NAME, or path/to/file.py:function.",
+        help=f"The network: {MODELS}.",
     ),
 ]
 Weights = Annotated[

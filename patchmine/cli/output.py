@@ -6,13 +6,10 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchmine.reading.tables import text_table
 from patchmine.system.printable import printable
-
-if TYPE_CHECKING:
-    from patchmine.reading.opened import Index, IndexedUnit
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -23,15 +20,6 @@ def print_json(document: Mapping[str, Any]) -> None:
 def print_line(text: str) -> None:
     _tolerate()
     print(printable(text))
-
-
-def tell_labels(index: Index, units: Iterable[IndexedUnit]) -> None:
-    """A line that says so where the labels of these units rest on no more than what the network itself sees."""
-    from patchmine.labels.of_index import said
-
-    about = index.labels.about
-    if about["from"] == "predictions" and any(unit.label is not None for unit in units):
-        print_line(f"labels: {said(about)}")
 
 
 def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""A run that makes an index: shown while it lasts, stoppable at any moment, reported at its end."""
+"""How commands open an index, and how they make one: shown while it lasts, stoppable, reported at the end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING
 from patchmine.cli.stopping import starting, stoppable
 
 if TYPE_CHECKING:
+    from patchmine.index import Index
     from patchmine.mining.build import Report
     from patchmine.system.progress import Progress
 
 
+def opened(
+    index: Path | None, source: str | None = None, model: str | None = None, weights: Path | None = None
+) -> Index:
+    """The index that a reading command means; a signal while its network loads ends the process cleanly."""
+    from patchmine.index import open_index
+
+    found = open_index(index, source)
+    found.use(model, weights, loading=starting)
+    return found
+
+
 def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -> None:
-    """Do the work, which leaves an index in `directory`, and print what it came to; stopped, say how to go on."""
+    """Do the work, which leaves an index in `directory`, and print the report; if stopped, say how to resume."""
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads

@@ -1,4 +1,4 @@
-"""Photographs to try patchmine on: those that come inside installed packages, and Imagenette."""
+"""Photographs to try patchmine on: samples inside installed packages, and Imagenette."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from patchmine.errors import RequestError
 from patchmine.labels.imagenet import imagenet_labels
 from patchmine.sources import open_source
 
-# Of the pictures that scikit-image ships, the photographs of things: no diagrams, silhouettes, pages of text, test
-# patterns or slides under a microscope, and only one eye's view of the motorcycle.
+# The photographs of things among the pictures that scikit-image ships: no diagrams, silhouettes, pages of text, test
+# patterns or microscope slides, and only one of the two stereo views of the motorcycle.
 SKIMAGE = (
     "astronaut.png",
     "brick.png",
@@ -37,15 +37,15 @@ SKIMAGE = (
 SKLEARN = ("china.jpg", "flower.jpg")
 
 IMAGENETTE_SIZE = "320px"
-"""The size that torchvision offers just above the 256 px that networks want: 326 MB instead of 1.5 GB."""
+"""The smallest size from torchvision above the 256 px that networks need: 326 MB instead of 1.5 GB."""
 
 PROBE_S = 20.0
-"""How long to wait for the first answer before the network counts as absent."""
+"""Seconds to wait for the first response before the download counts as impossible."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A photograph inside a package, and its place in the folder: under its class, where that is known."""
+    """A photograph inside a package, and its path in the folder: under its class, if that is known."""
 
     package: str
     file: Path
@@ -53,7 +53,7 @@ class Sample:
 
 
 def samples() -> list[Sample]:
-    """Every photograph that the packages of the demo hold. Raises RequestError when a package is missing."""
+    """Every photograph in the demo's packages. Raises RequestError if a package is missing."""
     found = list(_samples())
     if not found:
         raise RequestError("the installed packages hold no sample photographs: pip install 'patchmine[demo]'")
@@ -61,7 +61,10 @@ def samples() -> list[Sample]:
 
 
 def collect_photographs(folder: Path) -> int:
-    """Copy them, byte for byte, into the folder; how many there are. Raises RequestError where it cannot write."""
+    """Copy the samples byte for byte into the folder, and return their number.
+
+    Raises RequestError if a package is missing or the folder cannot be written.
+    """
     found = samples()
     try:
         for sample in found:
@@ -87,7 +90,7 @@ def _samples() -> Iterator[Sample]:
     yield from (Sample("scikit-learn", pictures / name, name) for name in SKLEARN if (pictures / name).is_file())
     labels = imagenet_labels()
     for file in sorted((_package("foolbox", "foolbox") / "data").glob("imagenet_*_*.jpg")):
-        # foolbox says the class in the name alone: imagenet_NUMBER_CLASS.jpg
+        # foolbox gives the class only in the file name: imagenet_NUMBER_CLASS.jpg
         index = file.stem.rpartition("_")[2]
         if index.isdecimal() and int(index) < len(labels):
             yield Sample("foolbox", file, f"{labels[int(index)]}/{file.name}")
@@ -97,20 +100,20 @@ def _package(module: str, package: str) -> Path:
     """The folder of an installed package, found without importing it."""
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise RequestError(f"the photographs of the demo come with {package}: pip install 'patchmine[demo]'")
+        raise RequestError(f"the demo's photographs require {package}: pip install 'patchmine[demo]'")
     return Path(spec.submodule_search_locations[0])
 
 
 def fetch_imagenette(folder: Path) -> int:
-    """Make the folder hold Imagenette, all 13,394 photographs in ten class folders; how many there are.
+    """Download Imagenette to the folder, all 13,394 photographs in ten class folders, and return their number.
 
-    Nothing is fetched where the folder is there already: it is renamed into place when it is complete. Raises
-    RequestError where the archive cannot be had. One that arrived whole is kept until it is unpacked.
+    Downloads nothing if the folder exists, since it is renamed into place only when complete. A complete archive is
+    kept until it is unpacked. Raises RequestError if the archive cannot be downloaded.
     """
     if not folder.is_dir():
         unfinished = folder.with_name(f"{folder.name}-unfinished")
         unpacked = _unpack_imagenette(unfinished)
-        # Both splits together: whoever looks for patches has no use for a validation set.
+        # Both splits together: mining patches needs no validation set.
         for photograph in sorted(unpacked.glob("val/*/*")):
             photograph.rename(unpacked / "train" / photograph.relative_to(unpacked / "val"))
         (unpacked / "train").rename(folder)
@@ -119,13 +122,13 @@ def fetch_imagenette(folder: Path) -> int:
 
 
 def _unpack_imagenette(folder: Path) -> Path:
-    """Fetch the archive into the folder and unpack it there, through torchvision's own data set class."""
+    """Download the archive into the folder and unpack it there, with torchvision's own dataset class."""
     from torchvision.datasets import Imagenette
     from torchvision.datasets.utils import check_integrity
 
     url, md5 = Imagenette._ARCHIVES[IMAGENETTE_SIZE]
     archive, unpacked = folder / Path(url).name, folder / Path(url).stem
-    # torchvision takes any folder of that name for the whole data set, half unpacked or not.
+    # torchvision takes any folder of that name for the whole dataset, even a half-unpacked one.
     shutil.rmtree(unpacked, ignore_errors=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,14 +141,14 @@ def _unpack_imagenette(folder: Path) -> Path:
             Imagenette(folder, split="train", size=IMAGENETTE_SIZE, download=True)
     except (OSError, HTTPException, RuntimeError) as error:
         raise RequestError(
-            f"Imagenette did not arrive from {url} ({_reason(error)}): try again where there is a network, "
-            f"or unpack {archive.name} by hand and type patchmine index {unpacked.name}/train"
+            f"could not download Imagenette from {url} ({_reason(error)}): try again with a network connection, "
+            f"or unpack {archive.name} by hand and run patchmine index {unpacked.name}/train"
         ) from None
     return unpacked
 
 
 def _no_place(folder: Path, error: OSError) -> RequestError:
-    return RequestError(f"cannot write into {str(folder)!r} ({_reason(error)}): name another folder")
+    return RequestError(f"cannot write to {str(folder)!r} ({_reason(error)}): choose another folder")
 
 
 def _reason(error: Exception) -> str:

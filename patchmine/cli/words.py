@@ -20,8 +20,19 @@ _CHECKS = ("parser", "click_type", "min", "max", "exists", "writable", "resolve_
 
 
 class Command(TyperCommand):
+    """A command whose plain words become values at once, and whose help names the kinds that there are."""
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _hastened(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from patchmine.cli.options import with_kinds
+
+        for parameter in self.params:
+            text = getattr(parameter, "help", None)
+            if text:
+                vars(parameter)["help"] = with_kinds(text)
+        super().format_help(ctx, formatter)
 
 
 class Group(TyperGroup):

@@ -1,16 +1,36 @@
-"""Where shards are computed. A module in this folder is a kind: it has `HELP` and `mine(task, todo)`.
+"""Where shards are computed. A module in this folder is a kind: it has
 
-`mine` computes the shards in `todo`, in any order and anywhere, and leaves each as a file in `task.shards`.
+- `HELP`: one line;
+- `mine(task, todo, progress) -> Iterator[int]`: compute the shards whose numbers are in `todo`, in any order and
+  anywhere, and yield the number of each as soon as its file is on disk.
+
+An engine knows nothing of mining: it is given a task that pickles, and `task.work(part, progress)` computes a part of
+the shards in the process that calls it. The task opens photographs and network where it runs, so every process needs
+the source, the network and the task's folder under the same names.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from patchmine.plugins import Kinds
+from patchmine.system.progress import Progress
 
 
-def kinds() -> dict[str, ModuleType]:
-    """Every kind in this folder, by the name of its file."""
-    names = [found.name for found in iter_modules(__path__) if found.name[0] != "_"]
-    return {name: import_module(f"{__name__}.{name}") for name in names}
+class Task(Protocol):
+    """A job that can be pickled, sent elsewhere and worked on in parts."""
+
+    def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
+        """Compute these shards in this process; yields the number of each as soon as its file is on disk."""
+
+
+class Kind(Protocol):
+    """What a module of this package has to offer."""
+
+    HELP: str
+
+    def mine(self, task: Task, todo: Sequence[int], progress: Progress) -> Iterator[int]: ...
+
+
+kinds: Kinds[Kind] = Kinds("patchmine.engines", needs=("mine",))

@@ -1,19 +1,20 @@
 """How a batch is computed. A module in this folder is a kind: it has
 
 - `HELP`: one line;
-- `missing() -> str | None`: why it is not to be had here and what to type, or None;
-- `version() -> str`: what computes, for the job;
-- `default_device() -> str`: where, if nobody says;
-- `build(network, taps, setting, lanes) -> Executor`.
+- `RANK`: where it stands among the executors, the one that is expected to be fastest first (0);
+- `READY`: whether it computes at once, without seconds of preparation that a short job does not win back;
+- `missing() -> str | None`: why it is not available here and what to type, or None;
+- `version() -> str`: the library that computes, with its version, for the job;
+- `default_device() -> str`: the device where the user names none;
+- `fits(network, device, precision) -> bool`: whether it can compute this network so; asked where nothing is missing;
+- `settings(device, workers) -> list[(batch size, threads)]`: what calibration tries, the expected winner first;
+- `build(network, taps, setting, lanes) -> Executor`. Raises RequestError for what it cannot do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from pkgutil import iter_modules
-from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.cuda import OutOfMemoryError
 
 from patchmine.errors import RequestError, nearest
 from patchmine.networks.network import Network, Tap
+from patchmine.plugins import Kinds
 from patchmine.ranking import Float32, Int64
 
 Bound = tuple[Float32, Int64]
@@ -31,8 +33,11 @@ Bound = tuple[Float32, Int64]
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
+DEFAULT = "torch"
+"""The executor that is always there, and that every other one is checked against."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """How to compute; all of it can change the last bit of a value, so all of it is part of the job.
 
@@ -74,29 +79,51 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def kinds() -> dict[str, ModuleType]:
-    """Every kind in this folder, by the name of its file."""
-    names = [found.name for found in iter_modules(__path__) if found.name[0] != "_"]
-    return {name: import_module(f"{__name__}.{name}") for name in names}
+class Kind(Protocol):
+    """What a module of this package has to offer: see the docstring of the package."""
+
+    HELP: str
+    RANK: int
+    READY: bool
+
+    def missing(self) -> str | None: ...
+    def version(self) -> str: ...
+    def default_device(self) -> str: ...
+    def fits(self, network: Network, device: str, precision: str) -> bool: ...
+    def settings(self, device: str, workers: int) -> list[tuple[int, int]]: ...
+    def build(self, network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor: ...
 
 
-def kind(name: str) -> ModuleType:
-    """The kind of that name. Raises RequestError where there is none, or what it needs is not installed."""
-    known = kinds()
-    if name not in known:
-        raise RequestError(f"there is no executor {name!r}{nearest(name, known)}")
-    why = known[name].missing()
+kinds: Kinds[Kind] = Kinds(
+    "patchmine.executors",
+    needs=("RANK", "READY", "missing", "version", "default_device", "fits", "settings", "build"),
+)
+
+
+def kind(name: str) -> Kind:
+    """The kind of that name. Raises RequestError where it is unknown, or a package that it needs is not installed."""
+    found = kinds.get(name, "--executor")
+    why = found.missing()
     if why:
-        raise RequestError(f"--executor {name} is not to be had here: {why}")
-    return known[name]
+        raise RequestError(f"--executor {name} is not available here: {why}")
+    return found
+
+
+def usable(network: Network, device: str, precision: str) -> list[str]:
+    """The executors that are installed and fit, the one that is expected to be fastest first."""
+    fitting = [
+        (found.RANK, name)
+        for name in kinds.names
+        if (found := kinds.find(name)) and found.missing() is None and found.fits(network, device, precision)
+    ]
+    return [name for _, name in sorted(fitting)]
 
 
 def build(name: str, network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor:
     """An executor of that kind, good for `lanes` batches at once.
 
-    Raises RequestError for a kind, device or precision that is not to be had.
+    Raises RequestError for an unknown kind and for a device or precision that is not available.
     """
     if setting.precision not in PRECISIONS:
-        raise RequestError(f"there is no precision {setting.precision!r}{nearest(setting.precision, PRECISIONS)}")
-    executor: Executor = kind(name).build(network, taps, setting, lanes)
-    return executor
+        raise RequestError(f"unknown precision {setting.precision!r}{nearest(setting.precision, PRECISIONS)}")
+    return kind(name).build(network, taps, setting, lanes)

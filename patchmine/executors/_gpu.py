@@ -16,7 +16,7 @@ from patchmine.executors import Bound, Reduced
 from patchmine.executors._reduce import Reducing
 from patchmine.networks.folding import folded
 from patchmine.networks.network import Network, Tap, last_call, run_until, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 
 _IN_FLIGHT = 3
@@ -49,7 +49,7 @@ class GpuExecutor:
         pinned = pixels.pin_memory()
 
         def maxima(layers: dict[str, Reducing]) -> None:
-            batch = normalised(pinned.to(self.device, non_blocking=True), self.preprocessing)
+            batch = normalized(pinned.to(self.device, non_blocking=True), self.preprocessing)
             self.forward(batch.contiguous(memory_format=torch.channels_last), self._taps(layers))
 
         def vectors(layers: dict[str, Reducing]) -> None:

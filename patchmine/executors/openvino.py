@@ -19,10 +19,12 @@ from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import replica
 from patchmine.networks.network import Network, Tap, last_call, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 
 HELP = "openvino: OpenVINO on the CPU, with the extra patchmine[openvino]"
+RANK = 0
+READY = False
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
@@ -40,6 +42,17 @@ def version() -> str:
 
 def default_device() -> str:
     return "cpu"
+
+
+def fits(network: Network, device: str, precision: str) -> bool:
+    """The CPU alone, inputs of one size alone, and only the precisions that this CPU has instructions for."""
+    if device != "cpu" or network.preprocessing.view == "whole":
+        return False
+    return precision == "fp32" or precision in precisions()
+
+
+def settings(device: str, workers: int) -> list[tuple[int, int]]:  # noqa: ARG001
+    return [(8, 1), (16, 1)]
 
 
 def precisions() -> list[str]:
@@ -131,7 +144,7 @@ class OpenVinoExecutor:
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         count = len(pixels)
-        batch = normalised(pixels, self.preprocessing)
+        batch = normalized(pixels, self.preprocessing)
         if count < self.batch_size:
             batch = torch.cat([batch, batch.new_zeros(self.batch_size - count, *batch.shape[1:])])
         request = self.requests.get()

@@ -16,11 +16,13 @@ from patchmine.executors._gpu import GpuExecutor
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import Network, Tap, last_call, run_until, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 from patchmine.system import allocator
 
 HELP = "torch: PyTorch on the CPU or a GPU"
+RANK = 10
+READY = True
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -53,6 +55,18 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def fits(network: Network, device: str, precision: str) -> bool:  # noqa: ARG001
+    return True
+
+
+def settings(device: str, workers: int) -> list[tuple[int, int]]:
+    """Threads of their own for each batch never wait for one another; all threads in one batch use less memory."""
+    if device != "cpu":
+        return [(128, 1), (256, 1), (64, 1)]
+    alone = [(16, 1), (32, 1)]
+    return [*alone, (32, workers)] if workers > 1 else alone
+
+
 class TorchExecutor:
     """Runs the network up to its last tapped layer and reduces each layer's output as soon as it appears.
 
@@ -80,7 +94,7 @@ class TorchExecutor:
         module = self.replicas.get()
         try:
             with torch.inference_mode(), self._cast():
-                batch = normalised(pixels.to(self.device), self.preprocessing).contiguous(
+                batch = normalized(pixels.to(self.device), self.preprocessing).contiguous(
                     memory_format=torch.channels_last
                 )
                 with tapped(module, {t.layer: self._tap(t, images, bounds[t.layer], reduced) for t in self.taps}):

@@ -1,4 +1,4 @@
-"""One call of an operator of aten, as the rules see it, and the register of the rules."""
+"""One call of an aten operator, as the rules see it, and the registry of the rules."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from patchmine.fields.reach import Reach, nothing
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """In the place of a reach that could not be determined; its reason is passed on to whatever uses it."""
+    """Stands in for a reach that cannot be determined. Its reason is passed on to everything that uses it."""
 
     reason: str
 
 
 Seen = Reach | Unknown | None
-"""What is known of a tensor: its reach, that there is none (a constant), or why it is not known."""
+"""The state of a tensor: its reach, None for a constant, or Unknown with a reason."""
 
 
 class NoRuleError(Exception):
@@ -28,7 +28,7 @@ class NoRuleError(Exception):
 
 
 class Call:
-    """One call of an operator: its arguments by their names in the schema, its outputs, what its inputs reach.
+    """One call of an operator: its arguments by schema name, its outputs, and the reach of its inputs.
 
     No tensor argument is Unknown and at least one has a reach: other calls need no rule.
     """
@@ -50,7 +50,7 @@ class Call:
         return self.arguments[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An argument; the default where it is None, or where this overload has none of that name."""
+        """An argument, or the default if it is None or this overload has no argument of that name."""
         value = self.arguments.get(name)
         return default if value is None else value
 
@@ -59,23 +59,23 @@ class Call:
         return self.outputs[0]
 
     def reach(self, name: str) -> Reach | None:
-        """The reach of an argument; None where it is a constant, or absent."""
+        """The reach of an argument; None if it is a constant or absent."""
         tensor = self.arguments.get(name)
         return self.reach_of(tensor) if isinstance(tensor, Tensor) else None
 
     def some(self, name: str) -> Reach:
-        """The reach of a tensor argument, that of a constant where it is one."""
+        """The reach of a tensor argument, or the reach of a constant if the argument is one."""
         return self.reach(name) or constant(self[name].ndim)
 
     def only(self, *names: str) -> None:
-        """Refuse calls in which any argument but these depends on the input."""
+        """Raise NoRuleError if any argument other than these depends on the input."""
         for name, value in self.arguments.items():
             if name not in names and any(self.reach_of(tensor) is not None for tensor in tensors_in(value)):
                 raise NoRuleError(f"its {name} depends on the input")
 
     def first(self, seen: Seen) -> list[Seen]:
-        """This for the first output; the others are not for use."""
-        return [seen, *[Unknown(f"it comes from a further output of {self.name}")] * (len(self.outputs) - 1)]
+        """This state for the first output; the other outputs become Unknown."""
+        return [seen, *[Unknown(f"it comes from an additional output of {self.name}")] * (len(self.outputs) - 1)]
 
 
 Rule = Callable[[Call], Seen | list[Seen]]
@@ -86,7 +86,7 @@ AnyRule = TypeVar("AnyRule", bound=Rule)
 
 
 def rule(names: str) -> Callable[[AnyRule], AnyRule]:
-    """Register a rule for operators, named as in aten, separated by spaces; NAME.OVERLOAD is for one overload.
+    """Register a rule for operators, named as in aten and separated by spaces; NAME.OVERLOAD registers one overload.
 
     A rule returns the reach of every tensor that the operator returns, in order, or of the only one.
     """
@@ -99,7 +99,7 @@ def rule(names: str) -> Callable[[AnyRule], AnyRule]:
 
 
 def plain_name(func: torch._ops.OpOverload) -> str:
-    """An operator's name; of in-place forms, that of the plain one. Other namespaces than aten keep theirs."""
+    """An operator's name; an in-place form has the name of the plain one. Namespaces other than aten are kept."""
     name = func._schema.name.removeprefix("aten::")
     return name if name.startswith("__") else name.removesuffix("_")
 
@@ -114,7 +114,7 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def constant(ndim: int) -> Reach:
-    """The reach of a constant of so many dims."""
+    """The reach of a constant with `ndim` dims."""
     return Reach(nothing(ndim), nothing(ndim))
 
 
@@ -123,13 +123,13 @@ def dim_in(dim: int, ndim: int) -> int:
 
 
 def dims_in(dims: int | Sequence[int] | None, ndim: int) -> list[int]:
-    """Dims as an operator names them, not negative; None and the empty list mean all."""
+    """An operator's dims, made non-negative; None and the empty list mean all."""
     if isinstance(dims, int):
         dims = [dims]
     return sorted({dim_in(dim, ndim) for dim in dims}) if dims else list(range(ndim))
 
 
 def listed(value: int | Sequence[int], count: int) -> list[int]:
-    """An operator's int or list of ints, one per dim."""
+    """An operator's int or list of ints, as a list with one entry per dim."""
     values = [value] if isinstance(value, int) else list(value)
     return values * count if len(values) == 1 else values

@@ -1,10 +1,10 @@
 """Exact receptive fields of any layer of any network, by abstract interpretation.
 
-The network runs once on a blank input. Every operator of aten that it calls is also applied to what its operands
-can see of the input (`reach`, `field_rules`), so there is no table of layer types and no graph to capture:
-residual, concatenated and shuffled branches, functional calls and modules called twice come out by themselves.
+The network runs once on a blank input. Every aten operator that it calls is also applied to what its operands can see
+of the input (`reach`, `rules`). So no table of layer types and no graph capture is needed: residual,
+concatenated, and shuffled branches, functional calls, and modules called twice need no special treatment.
 
-A field is structural: what an activation depends on whatever the weights and the picture are. A weight that
+A field is structural: it is what an activation depends on, whatever the weights and the image are. A weight that
 happens to be zero, or a ReLU that is off, does not shrink it.
 """
 
@@ -40,7 +40,7 @@ from patchmine.fields.reach import (
 from patchmine.networks.network import Layout, layout_of, tapped
 
 FieldKind = Literal["local", "full"]
-"""Whether what a gate computed from the whole picture counts: `local` holds it constant."""
+"""Whether gates computed from the whole image count: `local` holds them constant, `full` includes them."""
 
 
 def receptive_fields(
@@ -51,14 +51,14 @@ def receptive_fields(
     channels: int = 3,
     field: FieldKind = "local",
 ) -> dict[str, ReceptiveField]:
-    """The receptive fields of layers, for one input of (height, width) pixels; of a layer's last call.
+    """The receptive fields of layers, at their last call, for one input of (height, width) pixels.
 
-    `full` is everything that an activation depends on. `local` holds constant whatever was computed from the whole
-    picture at once (squeeze-and-excite gates, attention, norms over the picture) and differs from `full` only
-    where the status is `whole_input`; layers that have nothing else, such as a classifier, keep the full field.
+    `full` is everything that an activation depends on. `local` holds constant anything computed from the whole image at
+    once (squeeze-and-excite gates, attention, norms over the image). The two differ only where the status is
+    `whole_input`. Layers that depend on nothing else, such as a classifier, keep the full field.
 
-    Raises ModelError for an unknown layer, one that is not called, and one that is no grid; FieldError where the
-    field cannot be determined, among them networks that fail on an input of this size.
+    Raises ModelError for a layer that is unknown, is not called, or has no grid. Raises FieldError if a field cannot be
+    determined, for example because the network fails on an input of this size.
     """
     height, width = input_size
     some = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
@@ -105,7 +105,7 @@ def _field(
     input_size: tuple[int, int],
     field: FieldKind,
 ) -> ReceptiveField:
-    """The receptive field of a layer from the reach of its output."""
+    """The receptive field of a layer, from the reach of its output."""
     if isinstance(seen, Unknown):
         raise FieldError(f"the receptive field of layer {layer!r} cannot be determined: {seen.reason}")
     if seen is None:
@@ -117,7 +117,7 @@ def _field(
     rows = _along(layer, on_grid.rows, 3, layout.channels, height)
     cols = _along(layer, on_grid.cols, 2, layout.channels, width)
     widened = (rows[GLOBAL] < INF).any() or (cols[GLOBAL] < INF).any()
-    # A channel keeps its full field where holding the gates constant would leave nothing, at any place.
+    # A channel keeps its full field if holding the gates constant would leave nothing at some place.
     local = torch.ones(layout.channels, dtype=torch.bool)
     for planes in (rows, cols):
         local &= ((planes[LOW] < INF) | (planes[FULL_LOW] == INF)).all(1)
@@ -142,7 +142,7 @@ def _field(
 
 
 def _on_grid(reach: Reach, layout: Layout, shape: tuple[int, ...]) -> Reach:
-    """The reach as (planes, 1, channels, grid height, grid width), as `Layout.grid_of` reads the output."""
+    """The reach as (planes, 1, channels, grid height, grid width), arranged as `Layout.grid_of` arranges the output."""
     if layout.order != "tokens":
         order = {
             "nchw": lambda p: p,
@@ -161,39 +161,40 @@ def _on_grid(reach: Reach, layout: Layout, shape: tuple[int, ...]) -> Reach:
 
 
 def _along(layer: str, planes: Tensor, across: int, channels: int, length: int) -> Tensor:
-    """(planes, channels, length) of one axis, from planes on the grid; `across` is the other axis.
+    """The planes (planes, channels, length) of one axis, from planes on the grid; `across` is the other axis.
 
-    The full field must be the same all along the other axis, or nothing (a border of constant padding). The local
-    one need only hold the rest at some place there, since a gate may be dropped at some places alone. Anything
-    else is no product of rows and columns, or is read as the wrong grid.
+    Along the other axis the full field must be constant or empty (a border of constant padding). The local field only
+    has to contain the others at some place there, since a gate may be dropped at some places alone. Anything else is
+    not a product of rows and columns, or the output is read as the wrong grid.
     """
     planes = planes[:, 0]
     if planes.shape[across] == 1:
         return planes.squeeze(across).expand(PLANES, channels, length)
     hull = planes.amin(across, keepdim=True)
-    reached = (planes == hull)[:-1] & (planes == hull)[1:]  # both ends, of the low planes
+    reached = (planes == hull)[:-1] & (planes == hull)[1:]  # both ends of the low planes
     full = reached[FULL_LOW] | (planes[FULL_LOW] == INF)
     local, whole = (reached[low].any(across - 1) for low in (LOW, WHOLE_LOW))
     exact = bool((planes[GLOBAL] == INF).all())
     if not (bool(full.all()) and bool(local.all()) and (bool(whole.all()) or not exact)):
         raise FieldError(
-            f"the receptive fields of layer {layer!r} are no product of rows and columns, or its output is no grid"
+            f"the receptive fields of layer {layer!r} are not a product of rows and columns, "
+            "or its output is not a grid"
         )
     hull[WHOLE] = hull[WHOLE].masked_fill(~whole.unsqueeze(across - 1), -INF)
     return hull.squeeze(across).expand(PLANES, channels, length)
 
 
 def _chosen(planes: Tensor, local: Tensor) -> Tensor:
-    """The planes (6, channels, positions) to report: both ends of the field, of the whole one, and the steps.
+    """The planes (6, channels, positions) to report: both ends of the field, both ends before clipping, and the steps.
 
-    The full field, where a channel has no local one, has no whole form.
+    If a channel has no local field, its full field is reported, without a form before clipping.
     """
     ends = torch.where(local[:, None], planes[LOW : HIGH + 1], planes[FULL])
     return torch.cat([ends, planes[WHOLE_LOW:].masked_fill(~local[:, None], INF)])
 
 
 def _runs(down: Tensor, across: Tensor) -> list[tuple[int, int]]:
-    """Runs of consecutive channels whose fields are the same."""
+    """Runs of consecutive channels with equal fields."""
     keys = torch.cat([down.transpose(0, 1).flatten(1), across.transpose(0, 1).flatten(1)], 1)
     ends = ((keys[1:] != keys[:-1]).any(1).nonzero()[:, 0] + 1).tolist()
     return list(zip([0, *ends], [*ends, len(keys)], strict=True))

@@ -1,4 +1,4 @@
-"""What operators see that only move elements: views, concatenations, shuffles, indexing."""
+"""Rules for operators that only move elements: views, concatenations, shuffles, indexing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from patchmine.fields.reach import (
 @rule("view _unsafe_view _reshape_alias _reshape_copy view_copy squeeze unsqueeze")
 def view(call: Call) -> Seen:
     if call.arguments.get("dtype") is not None:
-        raise NoRuleError("it changes the type of the elements")
+        raise NoRuleError("it changes the data type of the elements")
     return reshaped(call.some("self"), call["self"].shape, call.output.shape)
 
 
@@ -102,7 +102,7 @@ def unbind(call: Call) -> list[Seen]:
 @rule("cat")
 def cat(call: Call) -> Seen:
     dim = dim_in(call.get("dim", 0), call.output.ndim)
-    # torch still lets empty tensors of one dim be concatenated with anything.
+    # torch still allows empty one-dim tensors to be concatenated with anything.
     parts = [part for part in call["tensors"] if part.numel() or part.ndim == call.output.ndim]
     return joined([(call.reach_of(part), part.shape[dim]) for part in parts], dim, call.output.ndim)
 
@@ -118,7 +118,7 @@ def stack(call: Call) -> Seen:
 
 
 def joined(parts: Sequence[tuple[Reach | None, int]], dim: int, ndim: int) -> Reach:
-    """Tensors one after the other along a dim, each with its length there."""
+    """The reach of tensors concatenated along a dim; each part comes with its length there."""
 
     def join(halves: Sequence[Tensor]) -> Tensor:
         if all(half is halves[0] and half.shape[dim + 1] == 1 for half in halves):
@@ -145,7 +145,7 @@ def repeat(call: Call) -> Seen:
         return planes.repeat(1, *(n if length > 1 else 1 for n, length in zip(counts, planes.shape[1:], strict=True)))
 
     shape = (1,) * (call.output.ndim - call["self"].ndim) + tuple(call["self"].shape)
-    # A dim of one row, repeated, is constant along it: nothing to do. The step, however, no longer holds.
+    # A repeated dim of one row is constant along it: nothing to do. Only the step no longer holds.
     grown = any(n > 1 and length > 1 for n, length in zip(counts, shape, strict=True))
     return reach.each(lambda planes: without_step(tile(planes)) if grown else tile(planes))
 
@@ -186,7 +186,7 @@ def unfold(call: Call) -> Seen:
 @rule("pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle repeat_interleave.self_int")
 @rule("diagonal diag_embed tril triu rot90 slice_scatter select_scatter")
 def moved(call: Call) -> Reach:
-    """Any operator that only moves elements, and writes zeros where there are none: done to every plane."""
+    """The reach of any operator that only moves elements and fills with zeros: the operator applied to every plane."""
     names = [n for n, v in call.arguments.items() if n != "out" and tensors_in(v)]
 
     def half(pick: Callable[[Reach], Tensor]) -> Tensor:
@@ -218,8 +218,8 @@ def index(call: Call) -> Seen:
     places = tuple(slice(None) if item is None else item.cpu() for item in indices)
 
     def pick(planes: Tensor) -> Tensor:
-        # At the full length where something is picked only; one plane at a time, since what stands before the
-        # indexed dims decides where torch puts the new ones.
+        # Only indexed dims need their full length. One plane at a time, because the dims before the indexed ones decide
+        # where torch puts the new ones.
         wide = [tensor.shape[dim] if dim in dims else planes.shape[dim + 1] for dim in range(tensor.ndim)]
         return without_step(compact(torch.stack([plane.expand(wide)[places] for plane in planes])))
 

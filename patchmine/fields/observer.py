@@ -1,4 +1,4 @@
-"""A network watched while it runs: every operator's reach is worked out beside its value."""
+"""Watches a network while it runs, and computes the reach of every operator's output beside its value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchmine.fields.calls import Call, NoRuleError, Seen, Unknown, constant, t
 from patchmine.fields.reach import INF, PLANES, Reach, compact, expanded
 from patchmine.fields.rules import rule_for
 
-# These change what a tensor shows of its memory, and nothing in the memory.
+# These change how a tensor views its memory, but not the memory itself.
 RESHAPING = frozenset(
     "aten::" + name
     for name in ("as_strided", "as_strided_", "squeeze_", "unsqueeze_", "transpose_", "t_", "swapaxes_", "swapdims_")
@@ -26,7 +26,7 @@ RESHAPING = frozenset(
 
 
 class _Memory:
-    """What is known of one storage: the reach of the tensor last written to it, and that tensor's place in it."""
+    """The known facts about one storage: the reach of the tensor last written to it, and that tensor's place in it."""
 
     __slots__ = ("__weakref__", "place", "seen", "version")
 
@@ -38,7 +38,7 @@ class _Memory:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a tensor lies in its storage, in elements; `room` is the length of the storage."""
+    """The place of a tensor in its storage, in elements; `room` is the length of the storage."""
 
     size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -51,7 +51,7 @@ class _Place:
         return cls(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), room)
 
     def fills_its_room(self) -> bool:
-        """Whether it covers every element of the storage, each once."""
+        """Whether the tensor covers every element of the storage exactly once."""
         expected = 1
         for stride, length in sorted((s, n) for s, n in zip(self.stride, self.size, strict=True) if n > 1):
             if stride != expected:
@@ -62,19 +62,19 @@ class _Place:
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one tensor, as of a version of its memory; -1 for not yet."""
+    """The known facts about one tensor, at a version of its memory; -1 means not yet read."""
 
     memory: _Memory
     seen: Seen
     version: int
 
 
-# Ways out of torch that no operator takes.
+# Ways out of torch that bypass its operators.
 ESCAPES = frozenset(["numpy", "tolist", "__array__", "__dlpack__", "data_ptr"])
 
 
 class _Escapes(TorchFunctionMode):
-    """Tells an observer of values that the network takes out of torch's sight."""
+    """Reports to an observer when the network reads values out of torch."""
 
     def __init__(self, observer: Observer) -> None:
         super().__init__()
@@ -90,12 +90,12 @@ class _Escapes(TorchFunctionMode):
 
 
 class Observer(TorchDispatchMode):
-    """While it is entered, the reach of every tensor computed from `source` can be asked for.
+    """Tracks the reach of every tensor computed from `source` while the mode is active.
 
-    Views share their memory with their base, so what is written in place through one of them is seen by all.
-    What has no rule becomes Unknown and is passed on; so does everything after a decision that the network takes
-    by looking at a value. `layer` is the innermost module that runs, for messages, and `own` is true while an
-    error would be this module's, not the network's.
+    Views share memory with their base, so a write in place through one of them is visible in all. A call without a rule
+    yields Unknown, which is passed on to everything computed from it. Everything after a decision that depends on a
+    value is Unknown too. `layer` is the innermost running module, for messages. `own` is true while an error would come
+    from this module and not from the network.
     """
 
     def __init__(self, source: Tensor, reach: Reach) -> None:
@@ -113,7 +113,7 @@ class Observer(TorchDispatchMode):
 
     @contextmanager
     def following(self, modules: dict[str, nn.Module]) -> Iterator[None]:
-        """Observe what these modules do for as long as the block lasts, and keep `layer` up to date."""
+        """Observe these modules for the duration of the block, and keep `layer` up to date."""
         outer: list[str] = []
         handles = []
 
@@ -139,16 +139,16 @@ class Observer(TorchDispatchMode):
                 handle.remove()
 
     def decides(self, func: object) -> None:
-        """From here on nothing is known: the network has looked at a value."""
-        self._decided = Unknown(f"{self.here} looks at a value ({func}), so the fields may depend on the picture")
+        """Mark everything from here on as unknown: the network has read a value."""
+        self._decided = Unknown(f"{self.here} reads a value ({func}), so the fields may depend on the image")
 
     def seen_by(self, tensor: Tensor) -> Seen:
-        """What the elements of a tensor reach, now: None for a constant."""
+        """The current reach of a tensor's elements; None for a constant."""
         if self._decided is not None:
             return self._decided
         known = self._known.get(tensor)
         if known is None:
-            # Never returned by an operator: a parameter, or another name for something known (`tensor.data`).
+            # No operator returned it: a parameter, or another name for a known tensor (`tensor.data`).
             memory = self._memory_of(tensor)
             if memory is None:
                 return None
@@ -164,7 +164,7 @@ class Observer(TorchDispatchMode):
         return self._memories.get(tensor.untyped_storage()._cdata)
 
     def _learn(self, tensor: Tensor, seen: Seen, version: int | None = None) -> None:
-        """A tensor that an operator returned. Version -1: to be read from its memory."""
+        """Record a tensor that an operator returned. Version -1: read it from its memory later."""
         memory = self._memory_of(tensor)
         if memory is None:
             memory = _Memory(_Place.of(tensor), seen)
@@ -172,7 +172,7 @@ class Observer(TorchDispatchMode):
         self._known[tensor] = _Known(memory, seen, memory.version if version is None else version)
 
     def _write(self, tensor: Tensor, seen: Seen) -> None:
-        """A tensor that an operator wrote to."""
+        """Record a tensor that an operator wrote to."""
         memory = self._memory_of(tensor)
         if memory is None:
             self._learn(tensor, seen)
@@ -191,7 +191,7 @@ class Observer(TorchDispatchMode):
         kwargs = kwargs or {}
         arguments = _bound(func, args, kwargs)
         inputs = [tensor for value in arguments.values() for tensor in tensors_in(value)]
-        # Before the operator runs, which may write to its arguments.
+        # Before the operator runs, because it may write to its arguments.
         seen = {id(tensor): self.seen_by(tensor) for tensor in inputs}
         for tensor in inputs:
             if tensor not in self._known:
@@ -205,7 +205,7 @@ class Observer(TorchDispatchMode):
     def _follow(
         self, func: Any, arguments: dict[str, Any], outputs: list[Tensor], seen: dict[int, Seen], result: Any
     ) -> None:
-        """Note what an operator returned and what it wrote."""
+        """Record the tensors that an operator returned and wrote to."""
         if func._schema.name in RESHAPING:
             for tensor in outputs:
                 self._learn(tensor, None, version=-1)
@@ -217,7 +217,7 @@ class Observer(TorchDispatchMode):
             for tensor in tensors_in(arguments.get(argument.name))
         ]
         if not outputs and not written and result is not None and any(seen.values()):
-            self._decided = Unknown(f"{self.here} looks at a value ({func}), so the fields may depend on the picture")
+            self._decided = Unknown(f"{self.here} reads a value ({func}), so the fields may depend on the image")
             return
         targets = [*outputs, *(t for t in written if all(t is not output for output in outputs))]
         for tensor, reach in zip(targets, self._reaches(func, arguments, outputs, targets, seen), strict=True):
@@ -234,7 +234,7 @@ class Observer(TorchDispatchMode):
         targets: Sequence[Tensor],
         seen: dict[int, Seen],
     ) -> Sequence[Seen]:
-        """The reach of each of the targets: all outputs, then what else was written to."""
+        """The reach of each target: all outputs, then all other tensors that the operator wrote to."""
         for known in seen.values():
             if isinstance(known, Unknown):
                 return [known] * len(targets)
@@ -244,7 +244,7 @@ class Observer(TorchDispatchMode):
         if rule is None:
             return [Unknown(f"there is no rule for {func} in {self.here}")] * len(targets)
         if outputs and len(targets) > len(outputs):
-            return [Unknown(f"{func} in {self.here} writes to its arguments besides")] * len(targets)
+            return [Unknown(f"{func} in {self.here} also writes to its arguments")] * len(targets)
 
         def reach_of(tensor: Tensor) -> Reach | None:
             reach = seen.get(id(tensor))
@@ -269,7 +269,7 @@ def _fits(func: Any, tensor: Tensor, reach: Reach) -> None:
 
 
 def _bound(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of an operator by name, defaults filled in."""
+    """The arguments of an operator by name, with defaults filled in."""
     arguments: dict[str, Any] = {}
     for index, argument in enumerate(func._schema.arguments):
         if index < len(args) and not argument.kwarg_only:
@@ -306,17 +306,17 @@ def _strided(flat: Tensor, place: _Place) -> Tensor:
 
 
 def _read(memory: _Memory, place: _Place) -> Seen:
-    """The reach of the tensor at a place, from what was last written to its memory."""
+    """The reach of the tensor at a place, from the last write to its memory."""
     if not isinstance(memory.seen, Reach) or memory.place == place:
         return memory.seen
     if memory.place.room != place.room:
-        return Unknown("a tensor is read as another type than it was written")
+        return Unknown("a tensor is read with another data type than it was written with")
     rows, cols = _flat(memory)
     return Reach(compact(_strided(rows, place)), compact(_strided(cols, place)))
 
 
 def _written(memory: _Memory, place: _Place, seen: Seen) -> tuple[_Place, Seen]:
-    """The memory's new place and reach after a part of it was written."""
+    """The new place and reach of the memory after a write to part of it."""
     whole = _Place((place.room,), (1,), 0, place.room)
     for state in (memory.seen, seen):
         if isinstance(state, Unknown):
@@ -324,7 +324,7 @@ def _written(memory: _Memory, place: _Place, seen: Seen) -> tuple[_Place, Seen]:
     if memory.seen is None and seen is None:
         return memory.place, None
     if memory.place.room != place.room:
-        return whole, Unknown("a tensor is written as another type than it was made")
+        return whole, Unknown("a tensor is written with another data type than it was created with")
     reach = seen or constant(len(place.size))
     assert isinstance(reach, Reach)
     rows, cols = _flat(memory)

@@ -1,20 +1,20 @@
 """What each element of a tensor can see of the input: an abstract value, and the algebra on it.
 
-A `Reach` holds, for every element of one tensor, the hull of the input rows and of the input columns that the
-element depends on. Each of its two halves is a float32 tensor of shape (planes, *dims) where every dim has either
-the length of the tensor's own dim or 1, if nothing changes along it: the rows of a feature map are (9, 1, 1, H, 1).
+For every element of one tensor, a `Reach` holds the hull of the input rows and the hull of the input columns that the
+element depends on. Each of its two halves is a float32 tensor of shape (planes, *dims). Every dim has the length of the
+tensor's own dim, or 1 if nothing changes along it: the rows of a feature map are (9, 1, 1, H, 1).
 
-The planes are such that the reach of a value computed from several others is their *minimum*: upper ends are
-stored negated, and an element that depends on nothing holds +inf.
+The planes are such that the reach of a value computed from several others is their *minimum*: upper ends are stored
+negated, and an element that depends on nothing holds +inf.
 
     FULL_LOW, FULL_HIGH   first and last input row, clipped to the input
-    GLOBAL                -1 where a reduction over the whole extent has been passed, +inf elsewhere
-    LOW, HIGH             as FULL, but with every dependency through such a reduction left out (gates held constant)
+    GLOBAL                -1 after a reduction over the whole extent, +inf elsewhere
+    LOW, HIGH             as FULL, but without dependencies through such a reduction (gates held constant)
     WHOLE_LOW, WHOLE_HIGH as LOW and HIGH before clipping: padding continues the grid linearly
-    STEP, MINUS_STEP      input rows from one grid row to the next, for grids of one row where it cannot be read off
+    STEP, MINUS_STEP      input rows from one grid row to the next, for one-row grids where it cannot be read off
 
-The hull of a union is the minimum over it, whatever the order, so a window that is a product of ranges is taken
-one dim at a time. Nothing here is approximate, except that a hull says nothing of the gaps inside it (dilation).
+The hull of a union is the minimum over it, in any order, so a window that is a product of ranges is processed one dim
+at a time. Everything here is exact, except that a hull does not record the gaps inside it (dilation).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ NOWHERE = torch.iinfo(torch.int64).min  # a tap that looks at nothing, not even 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reach:
-    """The rows and the columns of the input that the elements of one tensor depend on; see the module."""
+    """The rows and columns of the input that the elements of one tensor depend on; see the module docstring."""
 
     rows: Tensor
     cols: Tensor
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Reach:
-        """The same change of shape on both halves."""
+        """Apply the same change of shape to both halves."""
         return Reach(change(self.rows), change(self.cols))
 
 
@@ -62,12 +62,12 @@ def _identity(length: int) -> Tensor:
 
 
 def nothing(ndim: int) -> Tensor:
-    """One half of the reach of a constant of so many dims."""
+    """One half of the reach of a constant with `ndim` dims."""
     return torch.full((PLANES,) + (1,) * ndim, INF)
 
 
 def compact(planes: Tensor) -> Tensor:
-    """The same with every dim of length 1 along which nothing changes."""
+    """The same planes, with every dim along which nothing changes reduced to length 1."""
     for dim in range(1, planes.ndim):
         if planes.shape[dim] > 1:
             first = planes.narrow(dim, 0, 1)
@@ -77,7 +77,7 @@ def compact(planes: Tensor) -> Tensor:
 
 
 def united(*reaches: Reach) -> Reach:
-    """What all of them see together, broadcast against one another as torch does."""
+    """The union of several reaches, broadcast against one another as torch does."""
 
     def unite(halves: Sequence[Tensor]) -> Tensor:
         ndim = max(half.ndim for half in halves)
@@ -98,17 +98,17 @@ def _lifted(planes: Tensor, ndim: int) -> Tensor:
 
 
 def lifted(reach: Reach, ndim: int) -> Reach:
-    """The reach seen as that of a tensor of `ndim` dims, new ones in front."""
+    """The reach of a tensor expanded to `ndim` dims, with new dims in front."""
     return reach.each(lambda planes: _lifted(planes, ndim + 1))
 
 
 def expanded(planes: Tensor, shape: Sequence[int]) -> Tensor:
-    """At the full shape of its tensor; a view."""
+    """The planes at the full shape of their tensor, as a view."""
     return planes.expand(PLANES, *shape)
 
 
 def reshaped(reach: Reach, old: Sequence[int], new: Sequence[int]) -> Reach:
-    """The reach of a tensor of shape `old` seen as one of shape `new`, in row-major order."""
+    """The reach of a tensor of shape `old` viewed as shape `new`, in row-major order."""
     return reach.each(lambda planes: _reshaped(planes, tuple(old), tuple(new)))
 
 
@@ -147,10 +147,10 @@ def _reshaped(planes: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Ten
 
 
 def reduced(reach: Reach, dims: Sequence[int], windowed: bool = False) -> Reach:
-    """The reach of a sum, maximum, norm... over `dims` (not negative) of a tensor; they keep length 1.
+    """The reach of a sum, maximum, norm, ... over `dims` (not negative) of a tensor; these dims keep length 1.
 
-    Where the reduction is global, GLOBAL is set and the local planes forget it. `windowed` says that the caller
-    knows it to be a window, which is never global.
+    A global reduction sets GLOBAL and clears the local planes. `windowed` means that the caller knows it to be a
+    window, which is never global.
     """
 
     def shrink(half: Tensor) -> Tensor:
@@ -165,15 +165,15 @@ def reduced(reach: Reach, dims: Sequence[int], windowed: bool = False) -> Reach:
 
 
 def _varying(half: Tensor, dims: Sequence[int]) -> list[int]:
-    """Those of the tensor's dims along which anything changes, as dims of the planes."""
+    """The dims among `dims` along which anything changes, as dims of the planes."""
     return [dim + 1 for dim in dims if half.shape[dim + 1] > 1]
 
 
 def global_places(reach: Reach, dims: Sequence[int]) -> Tensor | None:
-    """Where a reduction over `dims` is global, bool with these dims kept; None for nowhere.
+    """Where a reduction over `dims` is global, as bool with these dims kept; None if it is global nowhere.
 
-    That is where the positions that it takes together span more than half of all positions of the tensor, as no
-    window does that could be moved.
+    A reduction is global where the positions that it combines span more than half of all positions of the tensor. No
+    movable window does that.
     """
     everywhere = None
     for half in (reach.rows, reach.cols):
@@ -185,9 +185,9 @@ def global_places(reach: Reach, dims: Sequence[int]) -> Tensor | None:
 
 
 def _far_apart(half: Tensor, axes: Sequence[int]) -> Tensor:
-    centre = (half[WHOLE_LOW] - half[WHOLE_HIGH]) / 2
-    known = centre.isfinite()
-    low, high = centre.masked_fill(~known, INF), centre.masked_fill(~known, -INF)
+    center = (half[WHOLE_LOW] - half[WHOLE_HIGH]) / 2
+    known = center.isfinite()
+    low, high = center.masked_fill(~known, INF), center.masked_fill(~known, -INF)
     over = [axis - 1 for axis in axes]
     total = high.max() - low.min()
     span = high.amax(over, keepdim=True) - low.amin(over, keepdim=True)
@@ -195,7 +195,7 @@ def _far_apart(half: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 def gated(reach: Reach, everywhere: Tensor | None) -> Reach:
-    """The reach with GLOBAL set and the local planes forgotten in these places."""
+    """The reach with GLOBAL set and the local planes cleared at these places."""
     if everywhere is None:
         return reach
     places = everywhere
@@ -203,7 +203,7 @@ def gated(reach: Reach, everywhere: Tensor | None) -> Reach:
     def forget(half: Tensor) -> Tensor:
         half = half.expand(PLANES, *torch.broadcast_shapes(half.shape[1:], places.shape)).clone()
         half[LOCAL] = half[LOCAL].masked_fill(places, INF)
-        # An element that depends on nothing has not passed anything.
+        # An element that depends on nothing has not passed through any reduction.
         half[GLOBAL] = half[GLOBAL].masked_fill(places & (half[FULL_LOW] < INF), -1.0)
         return compact(half)
 
@@ -211,14 +211,14 @@ def gated(reach: Reach, everywhere: Tensor | None) -> Reach:
 
 
 def without_step(planes: Tensor) -> Tensor:
-    """The same without a claim about the distance between neighbours."""
+    """The same planes without a claim about the distance between neighbors."""
     planes = planes.clone()
     planes[STEPS] = torch.where(planes[STEPS] == INF, planes[STEPS], -INF)
     return planes
 
 
 def scaled(planes: Tensor, factor: float | None) -> Tensor:
-    """The same after the distance between neighbours grew by the factor; None where it became irregular."""
+    """The same planes after the distance between neighbors grew by `factor`; None means that it became irregular."""
     if factor == 1:
         return planes
     if factor is None:
@@ -228,12 +228,12 @@ def scaled(planes: Tensor, factor: float | None) -> Tensor:
     return planes
 
 
-# An operator that writes zeros where there is nothing must leave +inf there: planes travel through it with an offset.
+# An operator that fills with zeros must leave +inf there, so planes pass through it with an offset.
 OFFSET = float(2**17)
 
 
 def coded(planes: Tensor) -> Tensor:
-    """Planes for an operator that moves elements and fills with zeros; `decoded` reads its result."""
+    """Encode planes for an operator that moves elements and fills with zeros; `decoded` reads the result."""
     shifted = torch.where(planes == -INF, 1.0, planes + OFFSET)
     return torch.where(planes == INF, 0.0, shifted).contiguous()
 
@@ -244,10 +244,10 @@ def decoded(shifted: Tensor) -> Tensor:
 
 
 def padded(planes: Tensor, dim: int, size: int, before: int, after: int, own: bool) -> Tensor:
-    """With constants put around a dim of length `size` (in the tensor): `dim` counts the planes.
+    """Planes with constants padded around a dim of length `size` (in the tensor); `dim` counts dims of the planes.
 
-    The clipped planes see nothing there, the whole ones continue linearly. `own` says that the dim is the axis
-    that these planes speak of. Negative widths cut off.
+    The clipped planes see nothing there; the whole ones continue linearly. `own` means that the dim is the axis that
+    these planes describe. Negative widths crop.
     """
     if before < 0 or after < 0:
         keep = size + min(before, 0) + min(after, 0)
@@ -291,7 +291,7 @@ def _irregular(planes: Tensor) -> Tensor:
 
 
 def _continued(edge: Tensor, slope: Tensor, steps: Tensor) -> Tensor:
-    """The planes at `steps` positions beyond an edge."""
+    """The planes at `steps` positions beyond an edge, continued linearly."""
     whole = edge[WHOLE] + slope * steps
     whole = torch.where(whole.isnan() | (edge[WHOLE] == INF), INF, whole)
     count = torch.broadcast_shapes(edge.shape[1:], steps.shape[1:])
@@ -301,10 +301,10 @@ def _continued(edge: Tensor, slope: Tensor, steps: Tensor) -> Tensor:
 
 
 def windowed(planes: Tensor, dim: int, size: int, taps: Tensor, own: bool, factor: float | None) -> Tensor:
-    """The reach of windows along one dim of length `size`; `dim` counts the planes.
+    """The reach of windows along one dim of length `size`; `dim` counts dims of the planes.
 
-    `taps` is int64 (outputs, taps): the positions that each output looks at; those outside 0..size-1 are padding,
-    NOWHERE is none. `own` and `factor` as in `padded` and `scaled`.
+    `taps` is int64 (outputs, taps): the positions that each output looks at. Positions outside 0..size-1 are padding;
+    NOWHERE marks an unused tap. `own` and `factor` are as in `padded` and `scaled`.
     """
     real = taps != NOWHERE
     if planes.shape[dim] == 1 and (size > 1 or not own):
@@ -329,19 +329,19 @@ def windowed(planes: Tensor, dim: int, size: int, taps: Tensor, own: bool, facto
 
 
 def kernel_taps(outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """What a convolution or a pool looks at along one dim: output o at o * stride - padding + k * dilation."""
+    """Taps of a convolution or a pool along one dim: output o looks at o * stride - padding + k * dilation."""
     starts = torch.arange(outputs)[:, None] * stride - padding
     return starts + torch.arange(kernel)[None] * dilation
 
 
 def transposed_taps(outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
-    """What a transposed convolution looks at: input i reaches output i * stride - padding + k * dilation."""
+    """Taps of a transposed convolution along one dim: input i reaches output i * stride - padding + k * dilation."""
     distance = torch.arange(outputs)[:, None] + padding - torch.arange(kernel)[None] * dilation
     return torch.where(distance % stride == 0, distance.div(stride, rounding_mode="floor"), NOWHERE)
 
 
 def adaptive_taps(size: int, outputs: int) -> Tensor:
-    """Bin i of an adaptive pool is [floor(i * size / outputs), ceil((i + 1) * size / outputs)) in PyTorch."""
+    """Taps of an adaptive pool: in PyTorch, bin i is [floor(i * size / outputs), ceil((i + 1) * size / outputs))."""
     starts = [i * size // outputs for i in range(outputs)]
     stops = [-(-(i + 1) * size // outputs) for i in range(outputs)]
     longest = max(stop - start for start, stop in zip(starts, stops, strict=True))

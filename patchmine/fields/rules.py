@@ -1,7 +1,7 @@
-"""What operators see that combine elements: one by one, by reduction, by product.
+"""Rules for operators that combine elements: elementwise, by reduction, or by product.
 
-Every operator has a rule: here, in `moves` (views and moves) or in `windows` (padding, convolutions,
-pools). One without makes its outputs Unknown, so nothing is ever guessed.
+Every operator needs a rule: here, in `moves` (views and moves), or in `windows` (padding, convolutions, pools). The
+outputs of an operator without a rule become Unknown, so nothing is ever guessed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from patchmine.fields.reach import (
     without_step,
 )
 
-# They add their rules to the register as they are imported.
+# Importing these modules registers their rules.
 __all__ = ["moves", "rule_for", "windows"]
 
 
 def rule_for(func: torch._ops.OpOverload) -> Rule | None:
-    """The rule for an operator; in-place and out= forms have that of the plain one. None where there is none."""
+    """The rule for an operator, or None. In-place and out= forms share the rule of the plain operator."""
     name = plain_name(func)
     found = RULES.get(f"{name}.{func._overloadname}") or RULES.get(name)
     if found is None and (torch.Tag.pointwise in func.tags or name in POINTWISE):
@@ -51,7 +51,7 @@ def rule_for(func: torch._ops.OpOverload) -> Rule | None:
 
 # Element by element -------------------------------------------------------------------------------------
 
-# Those that torch does not tag as pointwise, or not in every version.
+# Operators that torch does not tag as pointwise, or not in every version.
 POINTWISE = frozenset(
     [
         *("_prelu_kernel", "prelu", "relu", "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "gelu", "mish"),
@@ -73,7 +73,7 @@ def pointwise(call: Call) -> list[Seen]:
 
 @rule("where.self where.ScalarOther where.ScalarSelf where.Scalar masked_fill")
 def choice(call: Call) -> Seen:
-    """A constant condition picks; one that depends on the input is an input like the others."""
+    """A constant condition selects; a condition that depends on the input counts as one more input."""
     filling = "mask" in call.arguments
     condition = call["mask" if filling else "condition"]
     if call.reach_of(condition) is not None:
@@ -105,7 +105,7 @@ def filled(call: Call) -> Seen:
 
 @rule("glu")
 def gated_linear(call: Call) -> Seen:
-    """The first half of a dim, times a gate from the second."""
+    """The first half of a dim, multiplied by a gate from the second half."""
     dim = dim_in(call.get("dim", -1), call["self"].ndim) + 1
 
     def halves(planes: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def gated_linear(call: Call) -> Seen:
 @rule("native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training")
 @rule("_batch_norm_no_update _batch_norm_with_update cudnn_batch_norm miopen_batch_norm")
 def batch_norm(call: Call) -> list[Seen]:
-    """In eval mode element by element; an instance norm arrives here as one in training."""
+    """Elementwise in eval mode; an instance norm arrives here as a batch norm in training mode."""
     call.only("input")
     own = call.some("input")
     if call.get("training", call.name in ("_native_batch_norm_legit", "_batch_norm_with_update")):
@@ -154,7 +154,7 @@ def softmax(call: Call) -> Seen:
 
 @rule("sort topk argsort msort")
 def sort(call: Call) -> list[Seen]:
-    """Every place may get any of the values along the dim."""
+    """Every place may receive any of the values along the dim."""
     tensor = call["self"]
     dim = dim_in(call.get("dim", 0 if call.name == "msort" else -1), tensor.ndim)
     return [reduced(call.some("self"), [dim])] * len(call.outputs)
@@ -196,14 +196,14 @@ def group_norm(call: Call) -> list[Seen]:
 
 @rule("_fft_r2c _fft_c2r _fft_c2c")
 def fourier(call: Call) -> Seen:
-    """Every frequency takes everything along the dims."""
+    """Every frequency depends on everything along the dims."""
     tensor = call["self"]
     return reduced(call.some("self"), dims_in(call["dim"], tensor.ndim))
 
 
 # Products -----------------------------------------------------------------------------------------------
 
-# The arguments that are the left factor, the right one, and what is added.
+# The names of the left factor, the right factor, and the addend.
 FACTORS = {
     "mm": ("self", "mat2", None),
     "bmm": ("self", "mat2", None),
@@ -231,7 +231,7 @@ def product(call: Call) -> Seen:
         parts.append(reach)
         if found is not None:
             places = found if places is None else places | found
-    # Where one factor is taken from everywhere the other only steers, as in attention: both are gates.
+    # Where one factor comes from everywhere, the other only weights it, as in attention: both are gates.
     result = gated(united(*parts), places) if parts else constant(call.output.ndim)
     more = call.reach(added) if added else None
     return result if more is None else united(result, lifted(more, call.output.ndim))
@@ -241,7 +241,7 @@ def product(call: Call) -> Seen:
 @rule("_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention")
 @rule("_scaled_dot_product_fused_attention_overrideable _scaled_dot_product_attention_math")
 def attention(call: Call) -> list[Seen]:
-    """softmax(q k^T + mask) v: each query takes all keys and values. Shapes (..., tokens, features)."""
+    """softmax(q k^T + mask) v: each query depends on all keys and values. Shapes (..., tokens, features)."""
     if call.get("is_causal", False):
         raise NoRuleError("it is causal")
     bias = call.arguments.get("attn_mask", call.arguments.get("attn_bias"))

@@ -1,4 +1,4 @@
-"""What operators see that slide over a grid: padding, convolutions, pools, interpolation."""
+"""Rules for operators that slide over a grid: padding, convolutions, pools, interpolation."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def spatial(tensor: Tensor, dims: int) -> list[int]:
 
 
 def owns(dims: Sequence[int], dim: int, rows: bool) -> bool:
-    """Whether a dim of the spatial ones is that of the rows (of the columns); one alone does not tell."""
+    """Whether a spatial dim is the one of the rows (or of the columns). A single spatial dim is ambiguous."""
     return len(dims) >= 2 and dim == dims[-2 if rows else -1]
 
 
 def on_axes(reach: Reach, dims: Sequence[int], change: Callable[[Tensor, int, bool], Tensor]) -> Reach:
-    """`change(planes, dim, own)` along each of the spatial dims, on both halves."""
+    """Apply `change(planes, dim, own)` along each of the spatial dims, to both halves."""
 
     def half(planes: Tensor, rows: bool) -> Tensor:
         for dim in dims:
@@ -51,7 +51,8 @@ def on_axes(reach: Reach, dims: Sequence[int], change: Callable[[Tensor, int, bo
 
 
 def padded_around(reach: Reach, tensor: Tensor, widths: Sequence[int]) -> Reach:
-    """Constants around the last dims; `widths` from the last dim on, before and after, as torch lists them."""
+    """The reach with constants padded around the last dims; `widths` are torch's, from the last dim on, before and
+    after."""
     around = {tensor.ndim - 1 - i: widths[2 * i : 2 * i + 2] for i in range(len(widths) // 2)}
 
     def half(planes: Tensor, own: int) -> Tensor:
@@ -69,7 +70,7 @@ def constant_pad(call: Call) -> Seen:
 
 @rule("reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d")
 def mirror_pad(call: Call) -> Seen:
-    """The clipped planes see what is mirrored (or repeated); the whole ones continue as in any padding."""
+    """The clipped planes see the mirrored (or repeated) cells; the whole ones continue as in any padding."""
     tensor, widths = call["self"], call["padding"]
     mirrored = call.name.startswith("reflection")
 
@@ -99,7 +100,7 @@ def mirror_pad(call: Call) -> Seen:
 def slide(
     reach: Reach, tensor: Tensor, dims: Sequence[int], taps: Sequence[Tensor], factors: Sequence[float | None]
 ) -> Reach:
-    """Windows along the spatial dims of a tensor, each with its taps and its stride (None: irregular)."""
+    """The reach of windows along the spatial dims of a tensor, each with its taps and its stride (None: irregular)."""
 
     def change(planes: Tensor, dim: int, own: bool) -> Tensor:
         at = dims.index(dim)
@@ -126,7 +127,7 @@ def convolution(call: Call) -> Seen:
         parts.append(slide(own, tensor, dims, taps, factors))
     given = call.reach("weight")
     if given is not None:
-        # Weights computed from the input: (out, in / groups, *kernel).
+        # Weights computed from the input, of shape (out, in / groups, *kernel).
         if transposed:
             raise NoRuleError("its weights depend on the input")
         seen = reduced(given, range(1, weight.ndim))
@@ -138,7 +139,7 @@ def convolution(call: Call) -> Seen:
 
 
 def _grouped(planes: Tensor, inputs: int, outputs: int, groups: int) -> Tensor:
-    """What the output channels see of the input channels."""
+    """The reach of the output channels, each combining the input channels of its group."""
     if planes.shape[2] == 1:
         return planes
     if groups == 1:
@@ -158,7 +159,7 @@ def pool(call: Call) -> list[Seen]:
     padding, dilation = listed(call.get("padding", 0), count), listed(call.get("dilation", 1), count)
     reach = call.some("self")
     if call.name.startswith("avg") and tuple(kernel) == tuple(sizes) and max(kernel) > 3:
-        # A mean over whatever there is, as some write global pooling.
+        # An average over everything: some networks write global pooling this way.
         return [reduced(reach, dims)]
     taps = [kernel_taps(*each) for each in zip(outputs, kernel, stride, padding, dilation, strict=True)]
     return call.first(slide(reach, tensor, dims, taps, list(stride)))
@@ -170,7 +171,7 @@ def adaptive_pool(call: Call) -> list[Seen]:
     count = int(call.name.split("pool")[1][0])
     sizes, outputs = tensor.shape[-count:], call.output.shape[-count:]
     dims = spatial(tensor, count)
-    # One bin is a reduction over whatever there is; several are windows.
+    # A single bin reduces over everything; several bins are windows.
     reach = reduced(call.some("self"), [dim for dim, bins in zip(dims, outputs, strict=True) if bins == 1])
     taps = [adaptive_taps(size, bins) for size, bins in zip(sizes, outputs, strict=True)]
     factors = [size / bins if size % bins == 0 else None for size, bins in zip(sizes, outputs, strict=True)]
@@ -181,10 +182,10 @@ def adaptive_pool(call: Call) -> list[Seen]:
 @rule("upsample_linear1d upsample_bilinear2d upsample_bicubic2d")
 @rule("_upsample_bilinear2d_aa _upsample_bicubic2d_aa")
 def upsample(call: Call) -> Seen:
-    """Which pixels an output is mixed from is read off the operator: it is given one pixel at a time."""
+    """Finds the pixels that each output mixes by running the operator on one pixel at a time."""
     name = "input" if "input" in call.arguments else "self"
     if "output_size" not in call.arguments:
-        raise NoRuleError("it is called with factors alone")
+        raise NoRuleError("it is called with scale factors only")
     tensor = call[name]
     dims = spatial(tensor, tensor.ndim - 2)
     taps = []
@@ -193,7 +194,7 @@ def upsample(call: Call) -> Seen:
         others = [other for other in dims if other != dim]
         pixels = torch.eye(size)
         for other in others:
-            # Two wide: some versions of torch take a map of one column for channels last, and fail.
+            # Two wide: some versions of torch mistake a one-column map for channels last, and fail.
             pixels = pixels.unsqueeze(other - 1).repeat_interleave(2, other - 1)
         sizes = [output if other == dim else 2 for other in dims]
         arguments = {**call.arguments, name: pixels[None], "output_size": sizes}
@@ -208,7 +209,7 @@ def upsample(call: Call) -> Seen:
 
 
 def _taps_of(used: Tensor) -> Tensor:
-    """The first and the last input that each output uses, which is all of a hull. `used` is bool (out, in)."""
+    """The first and last input that each output uses, which determine the hull. `used` is bool (out, in)."""
     size = used.shape[1]
     order = torch.arange(size)
     first = torch.where(used, order, size).amin(1)
@@ -218,7 +219,7 @@ def _taps_of(used: Tensor) -> Tensor:
 
 @rule("im2col")
 def im2col(call: Call) -> Seen:
-    """Padding first, as in every window, then the columns."""
+    """Pad first, as for every window, then arrange the columns."""
     height, width = listed(call["padding"], 2)
     tensor = call["self"]
     grown = padded_around(call.some("self"), tensor, [width, width, height, height])
@@ -237,7 +238,7 @@ def im2col(call: Call) -> Seen:
 
 @rule("col2im")
 def col2im(call: Call) -> Seen:
-    """Each output pixel is the sum of the columns that overlap in it."""
+    """Each output pixel is the sum of the columns that overlap it."""
     tensor = call["self"]
     if tensor.ndim != 3:
         raise NoRuleError("it has no batch dim")

@@ -1,31 +1,30 @@
-"""Labels by evidence: what a unit responds to, as far as the classes of the photographs can tell. numpy alone.
+"""Labels by evidence: what a unit responds to, judged by the classes of the photographs. Uses numpy alone.
 
 The rule
 ========
-A *label* is a class, or a WordNet noun above one. It is tried if at least LEAST photographs carry it and as many do
-not; of labels that the same photographs carry, the most specific stands for all. For each unit and each label:
+A *label* is a class, or a WordNet noun above one. It is tested if at least LEAST photographs carry it and at least
+LEAST do not. Of labels that the same photographs carry, only the most specific is tested. For each unit and label:
 
-1. *Separation* is the area under the ROC curve (AUROC): the share of pairs, of a photograph with the label and one
-   without, in which the unit's activation is higher on the first; equal ones count half. Photographs without a class,
-   or whose activation is not finite, take no part.
-2. It is *significant* where drawing as many photographs at random would give an AUROC as high with a chance of at most
-   ALPHA divided by the number of labels tried (Bonferroni). The chance is bounded, not approximated: W. Hoeffding,
-   "Probability inequalities for sums of bounded random variables", JASA 58 (1963), sections 4 and 6. The ranks of the
-   label's photographs are a sample without replacement from all ranks of the unit, ties included, and their mean
-   exceeds t with a chance of at most exp(-m (s t - K(s))) for every s > 0, K being the logarithm of the mean of
-   exp(s rank). So it holds for rare labels and for units that are 0 nearly everywhere, where the usual normal
-   approximation of the Mann-Whitney test finds too much. Its price is power: for labels that half of the photographs
-   carry, twice the evidence is asked.
-3. The *lower bound* of the AUROC is the A' below it that solves A - A' = Z sd(A'), sd(A') being the standard deviation
-   that J. A. Hanley and B. J. McNeil give for an area A' ("The meaning and use of the area under a receiver operating
-   characteristic (ROC) curve", Radiology 143, 1982). Taking it at A' and not at A, as R. G. Newcombe does (Statistics
+1. *Separation* is the area under the ROC curve (AUROC). Among all pairs of a photograph with the label and one
+   without, it is the share in which the unit's activation is higher on the first; ties count half. Photographs
+   without a class or with a non-finite activation are left out.
+2. A label on m photographs is *significant* if m photographs drawn at random would rarely reach its AUROC: with a
+   probability of at most ALPHA divided by the number of labels tested (Bonferroni). The probability is bounded, not
+   approximated: W. Hoeffding, "Probability inequalities for sums of bounded random variables", JASA 58 (1963),
+   sections 4 and 6. The ranks of the label's photographs are a sample without replacement from all ranks of the unit,
+   ties included. Their mean exceeds t with a probability of at most exp(-m (s t - K(s))) for every s > 0. Here K(s)
+   is the logarithm of the mean of exp(s rank). So the bound holds for rare labels and for units that are 0 nearly
+   everywhere, where the usual normal approximation of the Mann-Whitney test finds too many labels. The price is power:
+   a label that half of the photographs carry needs twice the evidence.
+3. The *lower bound* of an AUROC A is the area A' below it that solves A - A' = Z sd(A'). Here sd is the standard
+   deviation by J. A. Hanley and B. J. McNeil ("The meaning and use of the area under a receiver operating
+   characteristic (ROC) curve", Radiology 143, 1982). Taking it at A' instead of A, as R. G. Newcombe does (Statistics
    in Medicine 25, 2006, 559-573), keeps the bound honest for few photographs: five that rank above all others have an
-   AUROC of 1 and a bound of 0.75. Z is that of 97.5 %; simulated, the bound lies below the truth in 95 % of cases also
-   where the unit knows only a part of the label's photographs (`tests/slow/test_labels.py`).
+   AUROC of 1 and a bound of 0.75.
 
-The unit's label is, among the significant ones, the one with the highest lower bound; of those whose bounds are less
-than MARGIN below it, the one that the fewest photographs carry (then the higher bound, then the alphabet). A unit for
-which no label is significant has none.
+The unit's label comes from the significant labels whose lower bound is less than MARGIN below the highest. It is the
+one that the fewest photographs carry, then the one with the higher bound, then the first in alphabetical order. A unit
+without a significant label has no label.
 """
 
 from __future__ import annotations
@@ -42,42 +41,42 @@ from patchmine.labels.wordnet import ancestors, breadth
 from patchmine.ranking import Float32
 
 LEAST = 5
-"""The fewest photographs that must carry a label, and the fewest that must not."""
+"""Minimum number of photographs that carry a label, and minimum number that do not."""
 
 ALPHA = 0.05
-"""The chance that a unit which knows nothing of the classes gets a label all the same."""
+"""Maximum probability that a unit unrelated to the classes gets a label."""
 
 Z = 1.959964
-"""Of the lower bound: one-sided 97.5 %."""
+"""The normal quantile of the lower bound: one-sided 97.5 %."""
 
 MARGIN = 0.02
-"""Lower bounds that differ by less are nearly equal."""
+"""Lower bounds that differ by less count as equal."""
 
 STEPS = 0.01 * 1.15 ** np.arange(88)
-"""The s that are tried for the bound on the chance. Each gives a valid one; between these, little is lost."""
+"""Values of s to try for the bound on the probability. Each gives a valid bound; a finer grid would gain little."""
 
 POINTS = 1024
-"""Distinct ranks in the distribution of a unit's ranks; where there are more they are rounded, away from the middle."""
+"""Maximum number of distinct ranks in a unit's distribution; above it, ranks are rounded away from the middle."""
 
 Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels to try: `keys`, and which of the classes lie below each, bool (labels, classes)."""
+    """The labels to test: `keys`, and `members`, bool (labels, classes): whether a class lies below a label."""
 
     keys: tuple[str, ...]
     members: NDArray[np.bool_]
 
     @classmethod
     def of_classes(cls, classes: Sequence[str]) -> Labels:
-        """The classes themselves and all above them, sorted, without those that hold the same classes as another."""
+        """The classes and all nouns above them, sorted; of those with the same classes, only the most specific."""
         above = [{name} | ancestors(name) for name in classes]
         keys = sorted(set().union(*above))
         members = np.array([[key in of_class for of_class in above] for key in keys], np.bool_)
         members = members.reshape(len(keys), len(classes))
         most_specific: dict[bytes, str] = {}
-        # Of two nouns above the same classes, the deeper one has more above it.
+        # Of two nouns above the same classes, the deeper one has more ancestors.
         for key in sorted(keys, key=lambda key: (key not in classes, breadth(key), -len(ancestors(key)), key)):
             most_specific.setdefault(members[keys.index(key)].tobytes(), key)
         chosen = set(most_specific.values())
@@ -85,7 +84,7 @@ class Labels:
         return cls(tuple(keys[row] for row in kept), members[kept])
 
     def tried(self, counts: NDArray[np.int64]) -> Labels:
-        """Those with photographs enough on both sides, `counts` being the photographs of each class."""
+        """The labels with enough photographs on both sides; `counts` (classes,) has the photographs of each class."""
         inside = self.members @ counts
         kept = np.flatnonzero((inside >= LEAST) & (counts.sum() - inside >= LEAST))
         return Labels(tuple(self.keys[row] for row in kept), self.members[kept])
@@ -96,19 +95,19 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The labels of units: `label` int32 (units,), a row of `keys` or -1; `auroc` float32 (units,), NaN for none."""
+class Labeled:
+    """The labels of units: `label`, int32 (units,), a row of `keys` or -1; `auroc`, float32 (units,), NaN for none."""
 
     keys: tuple[str, ...]
     label: NDArray[np.int32]
     auroc: Float32
 
 
-def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: Labels) -> Labelled:
+def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: Labels) -> Labeled:
     """The labels of all units by the rule.
 
-    `columns` are the activations of the units in blocks (images, units of the block), so that one block is in memory at
-    a time; `codes` (images,) the class of each image, -1 for none.
+    `columns` yields activations in blocks (images, units of the block), so that only one block is in memory at a time.
+    `codes` (images,) is the row of each image's class, -1 for none.
     """
     with_class = np.flatnonzero(codes >= 0)
     codes = codes[with_class]
@@ -121,14 +120,17 @@ def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: 
             row, auroc = _label(Separation.of(column, codes, tried), tried, cumulants)
             chosen.append(row)
             aurocs.append(auroc)
-    return Labelled(tried.keys, np.array(chosen, np.int32), np.array(aurocs, np.float32))
+    return Labeled(tried.keys, np.array(chosen, np.int32), np.array(aurocs, np.float32))
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How well one unit separates each label: `auroc` (labels,), the photographs with it (`inside`) and without, all
-    float64, and the distribution of the unit's midranks: `ranks`, ascending, and the share of photographs at each, of
-    `count` in all."""
+    """How well one unit separates each label.
+
+    `auroc`, `inside` and `outside`, float64 (labels,), are the AUROC and the numbers of photographs with and without
+    the label. `ranks` are the unit's distinct midranks, ascending, and `shares` the share of the `count` photographs
+    at each rank.
+    """
 
     count: int
     auroc: Float64
@@ -139,8 +141,10 @@ class Separation:
 
     @classmethod
     def of(cls, column: Float32, codes: NDArray[np.integer], labels: Labels) -> Separation:
-        """Of activations (images,) and classes (images,). Sums of ranks are exact in float64: the order of addition,
-        and so the machine, changes nothing."""
+        """The separation by activations (images,) of images with classes `codes` (images,).
+
+        Sums of ranks are exact in float64, so the result depends neither on the order of addition nor on the machine.
+        """
         finite = np.isfinite(column)
         if not finite.all():
             column, codes = column[finite], codes[finite]
@@ -165,14 +169,14 @@ class Separation:
         return len(self.ranks) < self.count
 
     def cumulants(self) -> tuple[Float64, Float64]:
-        """K(s) for s in STEPS, of the ranks centred on 0 as shares of their number, and of the same mirrored."""
-        centred = (self.ranks - (self.count + 1) / 2) / self.count
-        return _cumulants(centred, self.shares), _cumulants(-centred[::-1], self.shares[::-1])
+        """K(s) for s in STEPS, of the ranks centered on 0 and divided by `count`, and of their mirror image."""
+        centered = (self.ranks - (self.count + 1) / 2) / self.count
+        return _cumulants(centered, self.shares), _cumulants(-centered[::-1], self.shares[::-1])
 
     def evidence(self, cumulants: tuple[Float64, Float64]) -> Float64:
-        """Minus the logarithm of the bound on the chance of such an AUROC (labels,).
+        """Minus the logarithm of the bound on the probability of such an AUROC, float64 (labels,).
 
-        The photographs with the label rank high just when those without rank low; the sharper of both bounds counts.
+        Photographs with the label rank high exactly when those without it rank low; the sharper of both bounds counts.
         """
         found = np.zeros(len(self.auroc))
         rows = np.flatnonzero(self.auroc > 0.5)
@@ -186,14 +190,14 @@ class Separation:
 def _cumulants(points: Float64, shares: Float64) -> Float64:
     if len(points) > POINTS:
         starts = np.linspace(0, len(points), POINTS, endpoint=False).astype(np.int64)
-        # The highest of each group stands for it, so that the bound still holds.
+        # The highest of each group represents it, so that the bound still holds.
         points, shares = points[np.r_[starts[1:], len(points)] - 1], np.add.reduceat(shares, starts)
     highest = STEPS * points[-1]
     return highest + np.log(np.exp(STEPS[:, None] * points - highest[:, None]) @ shares)
 
 
 def lower_bound(auroc: Float64, inside: Float64, outside: Float64) -> Float64:
-    """The lower bound of the rule for areas, photographs with the label and without, all (labels,)."""
+    """The lower bounds of the rule, from areas and the numbers of photographs with and without the label (labels,)."""
     low, high = np.zeros_like(auroc), auroc.copy()
     for _ in range(40):
         middle = (low + high) / 2
@@ -203,7 +207,7 @@ def lower_bound(auroc: Float64, inside: Float64, outside: Float64) -> Float64:
 
 
 def spread(area: Float64, inside: Float64, outside: Float64) -> Float64:
-    """Hanley and McNeil's standard deviation of an estimated area."""
+    """Hanley and McNeil's standard deviation of an estimated area (Radiology 143, 1982)."""
     first, second = area / (2 - area), 2 * area**2 / (1 + area)
     square = area**2
     variance = area * (1 - area) + (inside - 1) * (first - square) + (outside - 1) * (second - square)
@@ -212,7 +216,7 @@ def spread(area: Float64, inside: Float64, outside: Float64) -> Float64:
 
 
 class _Cumulants:
-    """Those of each unit's ranks; where none are tied they depend on the number of photographs alone."""
+    """Cumulants of a unit's ranks. Those of untied ranks are cached: they depend only on the number of photographs."""
 
     def __init__(self) -> None:
         self._untied: dict[int, tuple[Float64, Float64]] = {}
@@ -226,7 +230,7 @@ class _Cumulants:
 
 
 def _label(separation: Separation, tried: Labels, cumulants: _Cumulants) -> tuple[int, float]:
-    """The row of the unit's label and its AUROC; -1 and NaN where there is none."""
+    """The row of the unit's label and its AUROC; -1 and NaN without a label."""
     if not tried.keys or not separation.count:
         return -1, np.nan
     enough = (separation.inside >= LEAST) & (separation.outside >= LEAST)

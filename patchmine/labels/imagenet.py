@@ -1,4 +1,4 @@
-"""The 1,000 ImageNet classes by index, WordNet id and label: facts that the package carries."""
+"""The 1,000 ImageNet classes by index, WordNet id and label, from a table in the package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def imagenet_labels() -> tuple[str, ...]:
 
 
 def imagenet_wnids() -> tuple[str, ...]:
-    """The WordNet id of each class, in the order of a network's outputs, which is also theirs when sorted."""
+    """The WordNet id of each class, in the order of a network's outputs, which is also their sorted order."""
     return tuple(wnid for wnid, _ in _rows())
 
 

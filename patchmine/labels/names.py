@@ -1,4 +1,4 @@
-"""What units are called, and which unit a word means."""
+"""Names of units: the name of each unit, and the unit that a word means."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from patchmine.system.printable import printable
 from patchmine.units import Unit
 
 UNNAMED = "unit"
-"""The label of a unit that separates nothing: `unit_412`."""
+"""Takes the place of the label in the name of a unit without one: `unit_412`."""
 
 LONGEST = 100
-"""The longest name that a person can give, in characters."""
+"""Maximum length of a given name, in characters."""
 
 _UNFIT = re.compile(r"[^\w.-]+")
 
@@ -21,26 +21,26 @@ _LABEL_CHANNEL = re.compile(r"(?P<label>.+)_(?P<channel>\d+)")
 
 
 def spelled(label: str) -> str:
-    """The label as names have it: `great_white_shark`, `crane_wading_bird` for `crane (wading bird)`."""
+    """The label as spelled in names: `great_white_shark`, or `crane_wading_bird` for `crane (wading bird)`."""
     return _UNFIT.sub("_", label).strip("_") or UNNAMED
 
 
 def misfit(name: str) -> str | None:
-    """Why nothing can be called that, in a clause; None where it can."""
+    """Why a name is invalid, as a clause for an error message; None if it is valid."""
     if not 0 < len(name) <= LONGEST or name != name.strip():
-        return f"a name has 1 to {LONGEST} characters and neither begins nor ends with a blank"
+        return f"it must have 1 to {LONGEST} characters and no blank at either end"
     if printable(name) != name:
-        return "a name has no control characters"
+        return "it contains control characters"
     if ":" in name or "/" in name or name.startswith("-"):
-        return "a name has no ':' and no '/', and does not begin with '-'"
-    return "a number alone is a channel" if name.isdigit() else None
+        return "it must not contain ':' or '/', or start with '-'"
+    return "a bare number means a channel" if name.isdigit() else None
 
 
 class Names:
-    """The names of all units of an index: labels by channel, and those that a person gave.
+    """The names of all units of an index: from their labels, or given by a person.
 
     `channels` maps each layer to its number of channels, in the order of the network. `labels` maps units to
-    labels, in plain words; a unit without one is `unit_CHANNEL`. `given` maps units to a person's names.
+    labels, in plain words; a unit without one is `unit_CHANNEL`. `given` maps units to the names that a person gave.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class Names:
         return self.labels.get(unit)
 
     def name(self, unit: Unit) -> str:
-        """`fish_412`, or what a person called it."""
+        """The name that a person gave, or else the one from the label, such as `fish_412`."""
         return self.given.get(unit) or self.by_label(unit)
 
     def by_label(self, unit: Unit) -> str:
-        """What it is called where nobody has given it a name; understood also where somebody has."""
+        """The name from the label, such as `fish_412`. It stays valid for a unit with a given name."""
         return f"{self._word(unit)}_{unit.channel}"
 
     def _word(self, unit: Unit) -> str:
@@ -69,27 +69,27 @@ class Names:
         return UNNAMED if label is None else spelled(label)
 
     def check(self, unit: Unit, name: str) -> None:
-        """Whether a unit can be called that. Raises UnitError saying what else it would mean."""
+        """Raises UnitError, with the reason, if the unit cannot have that name."""
         why = misfit(name)
         if why is not None:
-            raise UnitError(f"{name!r} is no name: {why}")
+            raise UnitError(f"{name!r} is not a valid name: {why}")
         match = _LABEL_CHANNEL.fullmatch(name)
         if match and (int(match["channel"]) != unit.channel or match["label"] in self.channels.keys() - {unit.layer}):
             word = match["label"]
             raise UnitError(
-                f"{name!r} would be read as channel {match['channel']} of a layer: "
-                + (f"call {unit} {word} or {word}_{unit.channel}" if word not in self.channels else "choose another")
+                f"{name!r} would mean channel {match['channel']} of a layer: "
+                + (f"name {unit} {word} or {word}_{unit.channel}" if word not in self.channels else "choose another")
             )
         for other, taken in self.given.items():
             if taken == name and other.layer == unit.layer and other != unit:
                 raise UnitError(
-                    f"{other} is called {name!r} already: choose another, or: patchmine name {other} --remove"
+                    f"{other} already has the name {name!r}: choose another, or run patchmine name {other} --remove"
                 )
 
     def resolve(self, text: str, layer: str | None = None) -> Unit:
         """The unit that `LAYER:CHANNEL`, `LAYER_CHANNEL`, `LAYER:NAME` or a name means.
 
-        `layer` restricts the search. Raises UnitError for a word that means no unit or several, naming them.
+        `layer` restricts the search. Raises UnitError for a word that means no unit, or several, which it lists.
         """
         if layer is not None and layer not in self.channels:
             raise UnitError(f"the index has no layer {layer!r}{nearest(layer, self.channels)}")
@@ -98,17 +98,15 @@ class Names:
             return self._in_layer(text, before, after, layer)
         found = self._by_layer_prefix(text, layer) or self._by_name(text, [layer] if layer else list(self.channels))
         if not found:
-            raise UnitError(f"there is no unit {text!r}{self._hint(text)}")
+            raise UnitError(f"unknown unit {text!r}{self._hint(text)}")
         if len(found) > 1:
             shown = ", ".join(map(str, found[:6])) + (f" and {len(found) - 6} more" if len(found) > 6 else "")
-            raise UnitError(f"{text!r} could be {shown}: write one of these, or add --layer")
+            raise UnitError(f"{text!r} could mean {shown}: write one of these, or add --layer")
         return found[0]
 
     def _in_layer(self, text: str, layer: str, word: str, restricted: str | None) -> Unit:
         if layer not in self.channels:
-            raise UnitError(
-                f"there is no layer {layer!r} in the index, for unit {text!r}{nearest(layer, self.channels)}"
-            )
+            raise UnitError(f"unknown layer {layer!r} in unit {text!r}{nearest(layer, self.channels)}")
         if restricted not in (None, layer):
             raise UnitError(f"unit {text!r} is not in --layer {restricted}: leave --layer out")
         if not (word.isascii() and word.isdigit()):
@@ -118,11 +116,11 @@ class Names:
             return found[0]
         unit = Unit(layer, int(word))
         if unit.channel >= self.channels[layer]:
-            raise UnitError(f"layer {layer} has channels 0 to {self.channels[layer] - 1}, so there is no {text!r}")
+            raise UnitError(f"unknown unit {text!r}: layer {layer} has channels 0 to {self.channels[layer] - 1}")
         return unit
 
     def _by_layer_prefix(self, text: str, layer: str | None) -> list[Unit]:
-        """`blocks.6_33`; the longest layer name that fits wins, since layer names may end in `_3` themselves."""
+        """Resolve `blocks.6_33`. The longest matching layer name wins, since layer names may themselves end in `_3`."""
         match = _LABEL_CHANNEL.fullmatch(text)
         if not match or match["label"] not in self.channels or layer not in (None, match["label"]):
             return []

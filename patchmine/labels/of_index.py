@@ -1,4 +1,4 @@
-"""The labels of an index: computed from its table when it is published or asked for anew, read for a unit at a time."""
+"""The labels of an index: computed from its table when it is published or relabeled, and read layer by layer."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from patchmine.system.printable import printable
 from patchmine.units import Unit
 
 BLOCK_BYTES = 64 << 20
-"""Activations in memory at once; a block has the columns of at least one chunk."""
+"""Maximum bytes of activations in memory at once, except that a block has at least one chunk of columns."""
 
 _CHUNK_UNITS = 16
 
 SAYS = {
     "classes": "by the classes of the photographs",
-    "predictions": "by what the network itself takes the photographs for: the source names no classes",
-    "none": "none: no photograph has a class, or there is no table (--no-table)",
+    "predictions": "by the network's own predictions, because the source has no classes",
+    "none": "none, because no photograph has a class or the index has no table (--no-table)",
 }
-"""Where labels come from: the manifest's word, and what a person is told."""
+"""Where labels come from: the manifest's word, and the text that is printed."""
 
 
 def said(about: Mapping[str, Any]) -> str:
-    """Where labels come from, for a person: of `UnitLabels.about`."""
+    """The text that says where labels come from, for `UnitLabels.about`."""
     return f"by the classes in {printable(about['file'])}" if about.get("file") else SAYS[about["from"]]
 
 
 @dataclass(frozen=True)
 class Found:
-    """The labels of a whole index: `words` by key; for each layer its keys and areas (units,); what to say of it."""
+    """The labels of a whole index: `words` by key, keys and AUROCs (units,) by layer, and the facts `about` them."""
 
     words: dict[str, str]
     layers: dict[str, tuple[list[str | None], Float32]]
@@ -42,10 +42,10 @@ class Found:
 
 
 def of_store(store: Store, classes: Sequence[str | None] | None = None) -> Found:
-    """Compute the labels of all units by the rule of `labelling`.
+    """Compute the labels of all units by the rule of `labels.evidence`.
 
-    `classes` are those of the photographs, in the order of their ids; without them the store's own count, or else what
-    the network took the photographs for.
+    `classes` are those of the photographs, in the order of their ids. By default they are the store's own classes, or
+    if it has none, the network's predictions.
     """
     from patchmine.labels.evidence import ALPHA, Labels, label_units  # not needed to read labels
     from patchmine.labels.wordnet import word
@@ -85,13 +85,13 @@ def _blocks(store: Store, layer: str) -> Iterator[Float32]:
 
 
 Areas = tuple[NDArray[np.int32], Float32]
-"""Row of the label's word and area under the ROC curve of each unit of a layer; -1 and NaN for none."""
+"""The row of the label's word and the AUROC of each unit of a layer, both (units,); -1 and NaN for none."""
 
 
 class UnitLabels(Mapping[Unit, str]):
-    """The labels of units; those of a layer are read when one of its units is asked for.
+    """A mapping from units to labels. A layer is read when one of its units is first looked up.
 
-    `of_layer` reads a layer, `words` the words of the labels; `about` is where the labels come from.
+    `of_layer` reads a layer, and `words` the words of the labels; `about` says where the labels come from.
     """
 
     def __init__(
@@ -107,14 +107,14 @@ class UnitLabels(Mapping[Unit, str]):
 
     @classmethod
     def stored(cls, store: Store) -> UnitLabels:
-        """Those in activations.h5; an index of an older patchmine has none."""
+        """The labels in activations.h5; an index from an older patchmine has none."""
         return cls(
             store.channels, store.labels, lambda: store.label_names, store.manifest.get("labels", {"from": "none"})
         )
 
     @classmethod
     def computed(cls, store: Store, found: Found) -> UnitLabels:
-        """Those that have been computed anew."""
+        """The labels in `found`, which were computed again."""
         words = sorted(set(found.words.values()))
         row: dict[str | None, int] = {key: words.index(word) for key, word in found.words.items()} | {None: -1}
 
@@ -143,5 +143,6 @@ class UnitLabels(Mapping[Unit, str]):
         return sum(1 for _ in self)
 
     def auroc(self, unit: Unit) -> float | None:
+        """The AUROC of the unit's label; None without a label."""
         area = float(self._layer(unit.layer)[1][unit.channel])
         return None if np.isnan(area) else area

@@ -1,4 +1,4 @@
-"""What stands above ImageNet's classes in WordNet, and a word for each that no other has: facts of the package."""
+"""The WordNet nouns above ImageNet's classes, with a unique word for each, from tables in the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WORDS = {"imagenet_classes.tsv": "label", "imagenet_hypernyms.tsv": "name"}
 
 @cache
 def _nouns() -> dict[str, tuple[str, tuple[str, ...], int]]:
-    """By WordNet id: its word, its parents, and how many of the 1,000 classes lie below it; the classes come first."""
+    """(word, parents, number of the 1,000 classes below) by WordNet id; the classes come first."""
     found = {}
     for file, column in _WORDS.items():
         text = Path(__file__).with_name("data").joinpath(file).read_text("utf-8")
@@ -25,18 +25,18 @@ def _nouns() -> dict[str, tuple[str, tuple[str, ...], int]]:
 
 @cache
 def ancestors(wnid: str) -> frozenset[str]:
-    """All ids above that one; none where WordNet's table does not know it."""
+    """All WordNet ids above this one; empty for an unknown id."""
     parents = _nouns()[wnid][1] if wnid in _nouns() else ()
     return frozenset(parents).union(*(ancestors(parent) for parent in parents))
 
 
 def breadth(key: str) -> int:
-    """How many of ImageNet's classes a label stands for: 1 for a class, also for one that WordNet does not know."""
+    """How many of ImageNet's classes a label covers: 1 for a class, even one that WordNet does not know."""
     return _nouns()[key][2] if key in _nouns() else 1
 
 
 def word(key: str) -> str:
-    """`great white shark`; `crane (wading bird)` where several share the word; a key that is no id is its own word."""
+    """`great white shark`, or `crane (wading bird)` if several share a word. A key that is not an id is unchanged."""
     return _distinct().get(key, key)
 
 
@@ -44,7 +44,7 @@ def word(key: str) -> str:
 def _distinct() -> dict[str, str]:
     words = {wnid: noun for wnid, (noun, _, _) in _nouns().items()}
     shared = Counter(words.values())
-    # The word of the first parent tells most of them apart, the id the rest.
+    # The word of the first parent tells most of them apart; the id tells the rest apart.
     longer = {
         wnid: f"{noun} ({words[_nouns()[wnid][1][0]]})" if shared[noun] > 1 else noun for wnid, noun in words.items()
     }

@@ -15,15 +15,14 @@ import torch
 from patchmine import engines, executors, models
 from patchmine.defaults import FIELDS, VIEWS, Run, Wanted
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, nearest
-from patchmine.executors import Executor, Setting
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.label_file import classified
 from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest
 from patchmine.mining.fields import Fields
-from patchmine.mining.predictions import Predictor, predictor, predicts
+from patchmine.mining.predictions import predicts
 from patchmine.mining.publish import Timing, publish
 from patchmine.mining.reuse import Known
-from patchmine.mining.task import Task
+from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network, Tap, survey
@@ -115,7 +114,7 @@ def build_index(
         taps = survey(network.module, network.blank(), choose(network, wanted.layers))
     there = None if run.fresh else space.job()
     wanted = _as_before(wanted, there)
-    device = wanted.device or executors.kind(wanted.executor or "torch").default_device()
+    device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()
     with stages.timed("calibrate"):
         choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
     job = _job(wanted, choice, device, opened, entries, network, taps)
@@ -126,14 +125,24 @@ def build_index(
             known = _known(space, opened, entries, predicts(network, entries), finished is not None, run, progress)
     if finished is not None and not space.shards.exists():
         return Report(directory, finished, True, 0.0, 0)
-    plan = prepared(job, opened, entries, network, taps, choice.lanes(run.workers), stages, known)
+    task = Task(
+        job=job,
+        source=opened,
+        entries=entries,
+        folder=space.shards,
+        weights=wanted.weights,
+        workers=run.workers,
+        known=known,
+        stages=stages,
+    )
+    plan = prepared(task, network, taps)
     with space.taken(), logged(directory / LOG, progress) as told:
         # It may have been finished by another process since, or by one that died before it had tidied up.
         finished = None if run.fresh else space.finished(job, run.extend)
         if finished is not None:
             space.end()
             return Report(directory, finished, True, 0.0, 0)
-        return complete(plan, space, run, told, stages, began)
+        return complete(plan, space, run, told, began)
 
 
 def _known(
@@ -171,46 +180,27 @@ def _known(
 
 @dataclass(frozen=True)
 class Plan:
-    """A job with everything that it names at hand."""
+    """A task with the receptive fields of its layers."""
 
-    job: Job
-    source: Source
-    entries: Sequence[Entry]
-    taps: tuple[Tap, ...]
+    task: Task
     fields: Fields
-    executor: Executor
-    known: Known | None
-    predictor: Predictor | None = None
 
 
-def prepared(
-    job: Job,
-    source: Source,
-    entries: Sequence[Entry],
-    network: Network,
-    taps: tuple[Tap, ...],
-    lanes: int,
-    stages: Stages,
-    known: Known | None = None,
-) -> Plan:
-    """Fields and executor made, `lanes` batches at once. Raises a PatchmineError where the job cannot be done here."""
-    with stages.timed("fields"):
-        fields = Fields(network, taps, cast(FieldKind, job.field))
+def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
+    """Fields and executor made. Raises a PatchmineError where the job cannot be computed here."""
+    with task.stages.timed("fields"):
+        fields = Fields(network, taps, cast(FieldKind, task.job.field))
         fields.check()
-    with stages.timed("build"):
-        predicting = predictor(network, entries)
-        tapped = taps if predicting is None else (*taps, predicting.tap)
-        setting = Setting(job.device, job.precision, job.batch_size, job.threads)
-        executor = executors.build(job.executor, network, tapped, setting, lanes)
-    return Plan(job, source, entries, taps, fields, executor, known, predicting)
+    with task.stages.timed("build"):
+        return Plan(replace(task, here=tools(task.job, network, taps, task.entries, task.workers)), fields)
 
 
-def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages: Stages, began: float) -> Report:
-    """Compute the shards that are not there yet and publish. The workspace is taken; `began` is on perf_counter."""
-    job = plan.job
+def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float) -> Report:
+    """Compute the missing shards and publish. The workspace must be taken; `began` is on perf_counter."""
+    task, job = plan.task, plan.task.job
     if job.precision != "fp32":
         kept = "96 %" if job.precision == "bf16" else "99 %"
-        progress.note(f"{job.precision} changes answers: it kept {kept} of the top 25 in a measurement (README)")
+        progress.note(f"{job.precision} changes answers: {kept} of the top 25 stayed in a measurement (see the docs)")
     start = perf_counter()
     try:
         space.begin(job, run.fresh)
@@ -218,37 +208,31 @@ def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, stages:
         todo = [shard for shard in job.shards if shard.number not in done]
         progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
         progress.committed(len(done), len(job.shards))
-        finished = list(done.values())
-        task = Task(
-            job,
-            plan.taps,
-            plan.executor,
-            plan.source,
-            plan.entries,
-            space.shards,
-            finished,
-            run.workers,
-            progress,
-            stages,
-            plan.known,
-            plan.predictor,
-        )
-        engines.kinds()[run.engine].mine(task, todo)
-        mining = perf_counter() - start
-        files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
-        _refuse_unreadable(files, run.strict)
-        progress.note("publishing")
-        with stages.timed("effective"):
-            layers = plan.fields.plans(job, files, plan.source, plan.entries, run.workers)
-        allocator.give_back()
+        engine = engines.kinds.get(run.engine, "--engine")
+        numbers = [shard.number for shard in todo]
+        work = replace(task, finished=list(done.values()))
+        for count, _ in enumerate(engine.mine(work, numbers, progress), len(done) + 1):
+            progress.committed(count, len(job.shards))
         mined = sum(shard.stop - shard.start for shard in todo)
-        timing = Timing(began, start, mining, run.workers, mined, stages)
-        manifest = publish(space.directory, job, files, layers, timing)
+        timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages)
+        manifest = _published(plan, space, run, progress, timing)
     except OSError as error:
         raise space.unwritable(error) from error
     space.end()
     progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
     return Report(space.directory, manifest, bool(done), perf_counter() - began, mined)
+
+
+def _published(plan: Plan, space: Workspace, run: Run, progress: Progress, timing: Timing) -> dict[str, Any]:
+    """The manifest of the index made of all shards."""
+    task, job = plan.task, plan.task.job
+    files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
+    _refuse_unreadable(files, run.strict)
+    progress.note("publishing")
+    with task.stages.timed("effective"):
+        layers = plan.fields.plans(job, files, task.source, task.entries, run.workers)
+    allocator.give_back()
+    return publish(space.directory, job, files, layers, timing)
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
@@ -277,8 +261,8 @@ def _choice(
     """Executor, batch size and threads: as wanted, else by trying where the job is long enough, else by rule."""
     choices = candidates(network, wanted, device, run.workers)
     if len(entries) < WORTH_IT:
-        # torch is ready at once; converting a network takes seconds, which a short job does not win back.
-        return next((choice for choice in choices if choice.executor == "torch"), choices[0])
+        # Converting a network takes seconds, which a short job does not win back.
+        return next((choice for choice in choices if executors.kind(choice.executor).READY), choices[0])
     if len(choices) == 1 or there is not None or not run.calibrate:
         return choices[0]
     sample = _sample(network, source, entries)
@@ -299,14 +283,12 @@ def _sample(network: Network, source: Source, entries: Sequence[Entry]) -> torch
 
 
 def _check(wanted: Wanted, run: Run) -> None:
-    known = engines.kinds()
-    if run.engine not in known:
-        raise RequestError(f"there is no engine {run.engine!r}{nearest(run.engine, known)}")
+    engines.kinds.get(run.engine, "--engine")
     if wanted.executor is not None:
         executors.kind(wanted.executor)
     for option, word, words in (("--field", wanted.field, FIELDS), ("--view", wanted.view, VIEWS)):
         if word not in words:
-            raise RequestError(f"there is no {option} {word!r}{nearest(word, words)}")
+            raise RequestError(f"unknown {option} {word!r}{nearest(word, words)}")
     counts = {
         "--keep": wanted.keep,
         "--limit": wanted.limit,
@@ -317,7 +299,7 @@ def _check(wanted: Wanted, run: Run) -> None:
     }
     for option, count in counts.items():
         if count is not None and count < 1:
-            raise RequestError(f"{option} {count} is too few: give 1 or more")
+            raise RequestError(f"{option} must be at least 1, not {count}")
 
 
 def _job(

@@ -48,37 +48,15 @@ class Choice:
 
 
 def candidates(network: Network, wanted: Wanted, device: str, workers: int) -> list[Choice]:
-    """What could win and is not ruled out by what was asked for; the first is taken where nothing is tried.
-
-    Threads of their own for each batch never wait for one another; all threads in one batch use less memory.
-    """
-    names = [wanted.executor] if wanted.executor else _usable(network, wanted, device)
+    """The choices that the user's own settings leave open; the first is taken where nothing is tried."""
+    names = [wanted.executor] if wanted.executor else executors.usable(network, device, wanted.precision)
     found = []
     for name in names:
-        for size, threads in _settings(name, device, workers):
+        for size, threads in executors.kind(name).settings(device, workers):
             choice = Choice(name, wanted.batch_size or size, wanted.threads or threads)
             if choice not in found:
                 found.append(choice)
     return found
-
-
-def _settings(executor: str, device: str, workers: int) -> list[tuple[int, int]]:
-    """(batch size, threads) to try, the one that is expected to win first."""
-    if device != "cpu":
-        return [(128, 1), (256, 1), (64, 1)]
-    if executor == "openvino":
-        return [(8, 1), (16, 1)]
-    alone = [(16, 1), (32, 1)]
-    return [*alone, (32, workers)] if workers > 1 else alone
-
-
-def _usable(network: Network, wanted: Wanted, device: str) -> list[str]:
-    """The executors that are installed and fit, the one that is expected to win first."""
-    openvino = executors.kinds()["openvino"]
-    fits = device == "cpu" and network.preprocessing.view != "whole" and openvino.missing() is None
-    if fits and (wanted.precision == "fp32" or wanted.precision in openvino.precisions()):
-        return ["openvino", "torch"]
-    return ["torch"]
 
 
 def fastest(
@@ -99,7 +77,9 @@ def fastest(
         return remembered
     built: dict[Choice, Executor] = {}
     for choice in choices:
-        setting = Setting(device, wanted.precision, choice.batch_size, choice.threads)
+        setting = Setting(
+            device=device, precision=wanted.precision, batch_size=choice.batch_size, threads=choice.threads
+        )
         try:
             built[choice] = executors.build(choice.executor, network, taps, setting, choice.lanes(workers))
         except RequestError as error:

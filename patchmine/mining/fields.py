@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from patchmine.errors import PhotographError, RequestError
 from patchmine.fields.effective import Hit, effective_field
 from patchmine.fields.exact import FieldKind, receptive_fields
-from patchmine.fields.field import TRIM, FieldsBySize, Preprocessing, ReceptiveField, covering
+from patchmine.fields.field import FieldsBySize, ReceptiveField, covering
 from patchmine.networks.folding import replica
 from patchmine.networks.network import Network, Tap
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
+from patchmine.photographs.placement import TRIM, Preprocessing
 from patchmine.ranking import TopK
 from patchmine.sources import Entry, Source
 from patchmine.store import writing
@@ -27,14 +28,14 @@ from patchmine.system import digests
 from patchmine.units import Position
 
 HITS = 16
-"""Units of a layer whose strongest hit takes part in the measurement of its effective field."""
+"""Units of a layer whose strongest hit contributes to the measurement of its effective field."""
 
 
 class Fields:
     """The receptive fields of all layers, by input size, as far as they have been asked for."""
 
-    def __init__(self, network: Network, taps: Sequence[Tap], kind: FieldKind) -> None:
-        self.network, self.taps, self.kind = network, taps, kind
+    def __init__(self, network: Network, taps: Sequence[Tap], kind: FieldKind, hits: int = HITS) -> None:
+        self.network, self.taps, self.kind, self.hits = network, taps, kind, hits
         self._found: dict[tuple[int, int], dict[str, ReceptiveField]] = {}
 
     def at(self, size: tuple[int, int]) -> dict[str, ReceptiveField]:
@@ -67,7 +68,8 @@ class Fields:
         def plan(number: int) -> writing.LayerPlan:
             tap = self.taps[number]
             exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
-            hits = self._hits(exact, source, entries, _strongest(files, number, tap, job.shard_size), records)
+            strongest = _strongest(files, number, tap, job.shard_size, self.hits)
+            hits = self._hits(exact, source, entries, strongest, records)
             effective = effective_field(replica(self.network.module), tap, hits)
             measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
             return writing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
@@ -102,14 +104,16 @@ class Fields:
             width, height = pixels.placement.input
             field = fields.at((height, width))
             position = Position(*divmod(place, field.grid[1]))
-            picture = normalised(pixels.tensor[None], preprocessing)[0]
-            yield Hit(channel, position, field.centre(channel, position), picture)
+            picture = normalized(pixels.tensor[None], preprocessing)[0]
+            yield Hit(channel, position, field.center(channel, position), picture)
 
 
-def _strongest(files: Sequence[ShardFile], number: int, tap: Tap, shard_size: int) -> Iterator[tuple[int, int, int]]:
-    """(channel, photograph, place) of the strongest hit of up to HITS channels, spread evenly over the layer."""
+def _strongest(
+    files: Sequence[ShardFile], number: int, tap: Tap, shard_size: int, hits: int
+) -> Iterator[tuple[int, int, int]]:
+    """(channel, photograph, place) of the strongest hit of up to `hits` channels, spread evenly over the layer."""
     units = tap.layout.channels
-    channels = np.unique(np.linspace(0, units - 1, min(units, HITS)).round().astype(np.int64))
+    channels = np.unique(np.linspace(0, units - 1, min(units, hits)).round().astype(np.int64))
     top = TopK.empty(len(channels), 1)
     for file in files:
         values: NDArray[np.float32] = file.array(f"{number}/value")[:, channels]

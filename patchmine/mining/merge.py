@@ -11,8 +11,8 @@ from patchmine import models
 from patchmine.defaults import Run
 from patchmine.errors import RequestError, StoreError
 from patchmine.mining.build import Report, complete, prepared
-from patchmine.mining.calibration import Choice
 from patchmine.mining.reuse import Known, Place
+from patchmine.mining.task import Task
 from patchmine.mining.workspace import LOG, Workspace
 from patchmine.networks.network import survey
 from patchmine.sources import Entry, open_source
@@ -90,14 +90,23 @@ def merge_indexes(
         if network.weights != job.weights:
             raise RequestError(f"these are not the weights that the indexes were made with: give those of {job.model}")
         taps = survey(network.module, network.blank(), job.layers)
-    lanes = Choice(job.executor, job.batch_size, job.threads).lanes(run.workers)
-    plan = prepared(job, source, entries, network, taps, lanes, stages, known)
+    task = Task(
+        job=job,
+        source=source,
+        entries=entries,
+        folder=space.shards,
+        weights=None if weights is None else Path(weights),
+        workers=run.workers,
+        known=known,
+        stages=stages,
+    )
+    plan = prepared(task, network, taps)
     with space.taken(), logged(space.directory / LOG, progress) as told:
         finished = None if run.fresh else space.finished(job)
         if finished is not None:
             space.end()
             return Report(space.directory, finished, True, 0.0, 0)
-        return complete(plan, space, run, told, stages, began)
+        return complete(plan, space, run, told, began)
 
 
 def _common_job(stores: Sequence[Store]) -> Job:

@@ -144,6 +144,7 @@ class ShardMiner:
 
     def __init__(
         self,
+        *,
         job: Job,
         taps: Sequence[Tap],
         source: Source,

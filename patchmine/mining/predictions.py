@@ -1,4 +1,4 @@
-"""What the network itself takes photographs for, where nobody else says: its classifier's output as one more tap."""
+"""The network's own predictions, for photographs without classes: its classifier's output as one more tap."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from patchmine.ranking import Int64
 from patchmine.sources import Entry
 
 OUTPUT = ""
-"""The name that torch gives to the whole network among its modules."""
+"""The name of the whole network among its torch modules."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """The classes of a network in the order of its outputs, and the tap that sees these outputs."""
+    """The classes of a network in the order of its outputs, and the tap on these outputs."""
 
     classes: tuple[str, ...]
     tap: Tap
 
     def bound(self) -> Bound:
-        """A bound that nothing beats: no vectors are wanted."""
+        """A bound that no output beats, so that no vectors are kept."""
         units = len(self.classes)
         return np.full(units, np.inf, np.float32), np.zeros(units, np.int64)
 
     def predictions(self, images: Int64, output: Reduced) -> dict[int, str]:
-        """The class with the highest output for each image whose outputs are numbers."""
+        """The class with the highest output, by image id, for each image whose outputs are all finite."""
         sound = np.flatnonzero(np.isfinite(output.value).all(axis=1))
         best = output.value.argmax(axis=1)
         return {int(images[row]): self.classes[best[row]] for row in sound}
 
 
 def predicts(network: Network, entries: Sequence[Entry]) -> bool:
-    """Whether predictions are wanted and to be had: no photograph has a class, and the network's classes have names."""
+    """Whether the network predicts classes: no photograph has one, and the network's classes have names."""
     return network.class_names is not None and all(entry.class_name is None for entry in entries)
 
 
 def predictor(network: Network, entries: Sequence[Entry]) -> Predictor | None:
-    """What predicts; None where nothing needs to, or the output is not one number for each class."""
+    """The predictor; None if no predictions are needed or the output is not one number for each class."""
     if not predicts(network, entries) or network.class_names is None:
         return None
     try:
@@ -56,11 +56,12 @@ def predictor(network: Network, entries: Sequence[Entry]) -> Predictor | None:
 
 
 def _keys(names: Sequence[str]) -> tuple[str, ...]:
-    """WordNet ids where the names are those of ImageNet's 1,000 classes, up to some spellings; else the names."""
+    """WordNet ids if the names are those of ImageNet's 1,000 classes, spelling differences aside; else the names."""
     labels = imagenet_labels()
     same = sum(one.lower() == other.lower() for one, other in zip(names, labels, strict=False))
     return imagenet_wnids() if len(names) == len(labels) and same > len(labels) / 2 else tuple(names)
 
 
 def with_output(bounds: Mapping[str, Bound], predictor: Predictor | None) -> dict[str, Bound]:
+    """The bounds, with one for the network's output if there is a predictor."""
     return dict(bounds) if predictor is None else {**bounds, OUTPUT: predictor.bound()}

@@ -37,14 +37,24 @@ class Known:
     def __init__(self, stores: Sequence[Store]) -> None:
         """Raises StoreError where a store has no table: its rows are not there to be taken over."""
         self.places: dict[str, Place] = {}
-        self._stores = list(stores)
-        self._tables = []
+        self._open(stores)
         for number, store in enumerate(stores):
-            self._tables.append({layer: _Table(store, layer) for layer in store.channels})
             # A photograph may be listed more than once: the first has the vector, if any of them has.
             self.places |= {r.path: Place(number, r.image, r.digest) for r in reversed(store.records())}
             skipped = store.manifest["skipped_files"]
             self.places |= {entry["image"]: Place(number, -1, "", entry["reason"]) for entry in skipped}
+
+    def _open(self, stores: Sequence[Store]) -> None:
+        self._stores = list(stores)
+        self._tables = [{layer: _Table(store, layer) for layer in store.channels} for store in stores]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled, it is the folders of its indexes and the places in them: open files and locks stay behind."""
+        return {"places": self.places, "stores": [store.directory for store in self._stores]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.places = state["places"]
+        self._open([Store(directory) for directory in state["stores"]])
 
     def forget(self, paths: Iterable[str]) -> None:
         """Photographs that are to be computed again, or to leave."""

@@ -1,37 +1,112 @@
-"""What an engine is given: a job with everything resolved, and where its shards belong."""
+"""A job as an engine gets it: something that pickles, and that builds the network where it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from patchmine.executors import Executor
-from patchmine.mining.predictions import Predictor
+from patchmine import executors, models
+from patchmine.errors import StoreError
+from patchmine.executors import Executor, Setting
+from patchmine.mining.miner import ShardMiner
+from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
-from patchmine.networks.network import Tap
+from patchmine.networks.network import Network, Tap, survey
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job
-from patchmine.store.shardfile import ShardFile
+from patchmine.store.shardfile import ShardFile, shard_path, write_shard
 from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
 
 
 @dataclass(frozen=True)
-class Task:
-    """What an engine is given: the job with everything already resolved, and where the shards belong."""
+class Tools:
+    """What computes a job in one process."""
 
-    job: Job
+    network: Network
     taps: tuple[Tap, ...]
     executor: Executor
+    predictor: Predictor | None
+    """Classifies the photographs where the source has no classes; the executor taps its output too."""
+
+
+def tools(job: Job, network: Network, taps: tuple[Tap, ...], entries: Sequence[Entry], workers: int) -> Tools:
+    """The executor of a job, and what predicts. Raises RequestError where the job cannot be computed here."""
+    predicting = predictor(network, entries)
+    tapped = taps if predicting is None else (*taps, predicting.tap)
+    setting = Setting(device=job.device, precision=job.precision, batch_size=job.batch_size, threads=job.threads)
+    lanes = max(workers // job.threads, 1)
+    return Tools(network, taps, executors.build(job.executor, network, tapped, setting, lanes), predicting)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The shards of a job over the photographs `entries` of a source, as files in `folder`.
+
+    `weights` is the user's file of weights, `workers` the number of threads that decode and compute in one process,
+    `known` are rows of finished indexes that need not be computed again. A task pickles: `here` holds what this process
+    has built already and stays behind, with `stages`, which times the work in this process.
+    """
+
+    job: Job
     source: Source
     entries: Sequence[Entry]
-    shards: Path
-    finished: Sequence[ShardFile]
+    folder: Path
+    weights: Path | None
     workers: int
-    progress: Progress
-    stages: Stages
     known: Known | None = None
-    """What need not be computed again."""
-    predictor: Predictor | None = None
-    """What classifies the photographs, where nobody else does; the executor taps its output too."""
+    here: Tools | None = field(default=None, repr=False, compare=False)
+    finished: Sequence[ShardFile] = field(default=(), repr=False, compare=False)
+    """Shards of an earlier run, for the rankings so far: they save work and change nothing."""
+    stages: Stages = field(default_factory=Stages, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "here": None, "finished": (), "stages": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in {**state, "stages": Stages()}.items():
+            object.__setattr__(self, name, value)
+
+    def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
+        """Compute these shards in this process; yields the number of each as soon as its file is on disk.
+
+        Raises ModelError and RequestError where the network cannot be loaded or computed here, StoreError where its
+        weights are not those of the job, SourceError when the photographs have gone.
+        """
+        computing = self.here or self._built()
+        miner = ShardMiner(
+            job=self.job,
+            taps=computing.taps,
+            source=self.source,
+            entries=self.entries,
+            executor=computing.executor,
+            workers=self.workers,
+            progress=progress,
+            stages=self.stages,
+            known=self.known,
+            predictor=computing.predictor,
+        )
+        try:
+            for file in self.finished:
+                images = file.source_ids(self.job.shard_size)
+                for number, tap in enumerate(computing.taps):
+                    miner.remember(tap.layer, file.array(f"{number}/value"), images)
+            for about, arrays in miner.mine([self.job.shards[number] for number in todo]):
+                with self.stages.timed("write"):
+                    write_shard(shard_path(self.folder, about["shard"]), about, arrays)
+                yield about["shard"]
+        finally:
+            miner.close()
+
+    def _built(self) -> Tools:
+        network = models.load(self.job.model, self.weights)
+        if network.weights != self.job.weights:
+            raise StoreError(
+                f"{self.job.model} has the weights {network.weights} here, but the job needs {self.job.weights}: "
+                "give every process the same file with --weights"
+            )
+        network = replace(network, preprocessing=self.job.preprocessing)
+        taps = survey(network.module, network.blank(), self.job.layers)
+        return tools(self.job, network, taps, self.entries, self.workers)

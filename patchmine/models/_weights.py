@@ -1,4 +1,4 @@
-"""Weights from a file into a module, never by unpickling code."""
+"""Load weights from a file into a module, without ever unpickling code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from patchmine.errors import ModelError
 
-# What torch's restricted unpickler raises on a file that is no checkpoint, depending on its first bytes.
+# Raised by torch's restricted unpickler for a file that is not a checkpoint, depending on its first bytes.
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error)
 
 
@@ -24,10 +24,10 @@ _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ON
 
 @contextmanager
 def never_unpickling() -> Iterator[None]:
-    """Whatever loads a checkpoint meanwhile gets tensors or a pickle.UnpicklingError.
+    """Inside the block, loading a checkpoint gives tensors or raises pickle.UnpicklingError.
 
-    torchvision unpickles what it finds in torch's cache, without looking at its checksum, and offers no parameter
-    against it; torch reads these variables of the environment with each load.
+    torchvision unpickles files in torch's cache without verifying their checksum, and has no parameter to prevent it.
+    torch reads these environment variables at each load.
     """
     before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
     os.environ[_FORCE] = "1"
@@ -48,7 +48,7 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
     Raises ModelError when the file is missing, damaged, or holds anything but tensors and plain containers.
     """
     if not file.is_file():
-        raise ModelError(f"there is no weights file {str(file)!r}")
+        raise ModelError(f"weights file {str(file)!r} not found")
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
     try:
@@ -56,8 +56,8 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
             found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
-            f"{str(file)!r} holds more than tensors and is not loaded, since a pickle can run anything; "
-            "save the state dict alone: torch.save(net.state_dict(), FILE)"
+            f"{str(file)!r} contains more than tensors and is not loaded, because a pickle can run any code: "
+            "save the state dict alone with torch.save(net.state_dict(), FILE)"
         ) from None
     except DAMAGE as error:
         raise ModelError(f"{str(file)!r} cannot be read as weights: {first_line(error)}") from None
@@ -65,7 +65,7 @@ def read_weights(file: Path) -> Mapping[str, Tensor]:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"{str(file)!r} is no state dict: save net.state_dict()")
+        raise ModelError(f"{str(file)!r} is not a state dict: save net.state_dict() instead")
     return OrderedDict((key.removeprefix("module."), value) for key, value in found.items())
 
 
@@ -80,16 +80,16 @@ def _read_safetensors(file: Path) -> Mapping[str, Tensor]:
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], model: str, origin: str) -> None:
-    """Load the state dict strictly. Raises ModelError naming the first thing that does not fit."""
+    """Load the state dict strictly. Raises ModelError, which names the first mismatch of each kind."""
     own = module.state_dict()
     missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
     wrong = [k for k in own if k in state and own[k].shape != state[k].shape]
     if missing or extra or wrong:
         faults = [
-            *(f"lacks {key}" for key in missing[:1]),
-            *(f"has {key} too many" for key in extra[:1]),
-            *(f"has {key} as {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in wrong[:1]),
+            *(f"{key} is missing" for key in missing[:1]),
+            *(f"{key} is unexpected" for key in extra[:1]),
+            *(f"{key} has shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in wrong[:1]),
         ]
         count = len(missing) + len(extra) + len(wrong)
-        raise ModelError(f"the weights in {origin!r} do not fit {model}: {'; '.join(faults)} ({count} misfits)")
+        raise ModelError(f"the weights in {origin!r} do not fit {model}: {'; '.join(faults)} ({count} in all)")
     module.load_state_dict(dict(state))

@@ -1,4 +1,4 @@
-"""`efficientnet_lite0`, the default: real ImageNet weights that a package carries, so nothing is downloaded."""
+"""`efficientnet_lite0`, the default: its ImageNet weights come with a package, so nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from patchmine.errors import ModelError
-from patchmine.fields.field import Preprocessing
 from patchmine.models._weights import fill, read_weights
 from patchmine.networks.network import Network, weights_digest
+from patchmine.photographs.placement import Preprocessing
 
 NAMES = ("efficientnet_lite0",)
 HELP = "efficientnet_lite0: the default; 1,000 ImageNet classes, weights from a package, nothing downloaded"
@@ -34,7 +34,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
     elif pretrained:
         module.load_state_dict(_packaged_state(module.state_dict()))
     module.eval().requires_grad_(False)
-    # The head is read before its ReLU6, where most of its units would tie at 6.0.
+    # The head is tapped before its ReLU6, after which most of its units would tie at 6.0.
     stages = (*(f"blocks.{i}" for i in range(7)), "bn2.drop")
     return Network(spec, module, PREPROCESSING, weights_digest(module), imagenet_labels(), stages)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from patchmine.errors import ModelError, nearest
-from patchmine.fields.field import Preprocessing
 from patchmine.models._weights import fill, read_weights
 from patchmine.networks.network import Network, weights_digest
+from patchmine.photographs.placement import Preprocessing
 
 CODE = True
-HELP = "path/to/file.py:function: your own; the function returns a torch module, or (module, Preprocessing)"
+HELP = "path/to/file.py:function: your own network; the function returns a torch module or (module, Preprocessing)"
 
 PREPROCESSING = Preprocessing(
     resize=256,
@@ -22,7 +22,7 @@ PREPROCESSING = Preprocessing(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
-"""What a network gets that says nothing of its own: what most ImageNet networks were trained with."""
+"""Used if the function returns no Preprocessing: the one that most ImageNet networks were trained with."""
 
 
 def claim(spec: str) -> bool:
@@ -35,7 +35,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  
         raise ModelError(f"{spec!r} names a file but no function in it: write {spec}:build")
     file = Path(path)
     if not file.is_file():
-        raise ModelError(f"there is no file {path!r}")
+        raise ModelError(f"model file {path!r} not found")
     loader = importlib.util.spec_from_file_location(f"patchmine_model_{file.stem}", file)
     assert loader is not None and loader.loader is not None
     code = importlib.util.module_from_spec(loader)
@@ -47,7 +47,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  
     built = made()
     module, preprocessing = built if isinstance(built, tuple) and len(built) == 2 else (built, PREPROCESSING)
     if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
-        raise ModelError(f"{spec} must return a torch module, or a module and a Preprocessing")
+        raise ModelError(f"{spec} must return a torch module or a tuple (module, Preprocessing)")
     if weights is not None:
         fill(module, read_weights(weights), spec, str(weights))
     module.eval().requires_grad_(False)

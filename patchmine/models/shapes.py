@@ -1,15 +1,15 @@
-"""`shapes`: a small network set by hand whose units find what `shapes:N` draws. No training, no download.
+"""`shapes`: a small network with hand-set weights whose units detect what `shapes:N` draws. No training, no download.
 
     input 224 px, -1..1
       contrast   5x5 means of the differences of two primaries, and of light and dark          stride 2, 8 units
       colour     one primary above both others, or two above the third, by at least MARGIN     stride 2, 8 units
       clip       the six hues as 0..1, from means of 2x2                                       stride 4, 6 units
       template   the four shapes in each of SIDES_PX sizes, against whatever has a hue         stride 4, 52 units
-      shape      the best size of each shape, less what the rival shapes have more             stride 4, 4 units
+      shape      the best size of each shape, minus the lead of its rivals                     stride 4, 4 units
       thing      a shape and a hue in the same place                                           stride 4, 24 units
 
-Every layer but `clip` is read before its ReLU. No picture of `shapes:N` holds cyan, so `colour:5` is negative on
-all of them, and a top 25 of it is still a top 25.
+Every layer except `clip` is tapped before its ReLU. No picture of `shapes:N` contains cyan, so `colour:5` is negative
+on all of them, and yet its top 25 is well defined.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
-from patchmine.fields.field import Preprocessing
 from patchmine.networks.network import Network, weights_digest
+from patchmine.photographs.placement import Preprocessing
 from patchmine.sources.shapes import SHAPES
 
 NAMES = ("shapes",)
-HELP = "shapes: a small network set by hand whose units find what shapes:N draws"
+HELP = "shapes: a small network with hand-set weights whose units detect what shapes:N draws"
 
 PREPROCESSING = Preprocessing(
     resize=256, crop=(224, 224), interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -35,14 +35,14 @@ PREPROCESSING = Preprocessing(
 
 HUES = ("red", "green", "blue", "yellow", "magenta", "cyan")
 
-# Input pixels from 38 to 95, each size 1.08 times the one before: a shape is at most 4 % off its template.
+# In input pixels, 38 to 95.7, each 1.08 times the size before: a shape is at most 4 % off its template.
 SIDES_PX = tuple(round(38 * 1.08**step, 1) for step in range(13))
 
-# How much a hue has to stand out: above the tint of a background, below the palest shape. 1 is 127.5 levels.
+# How far a hue must stand out, in units of 127.5 gray levels: above a background's tint, below the palest shape.
 MARGIN = 0.4
 
 _PAIRS = ("R-G", "G-R", "R-B", "B-R", "G-B", "B-G")
-# min(R - G, R - B) is (R-G)+ - (B-G)+ wherever it is positive, and so for the other hues.
+# min(R - G, R - B) is (R-G)+ - (B-G)+ wherever it is positive; the same holds for the other hues.
 _HUE_OF_PAIRS = {
     "red": ("R-G", "B-G"),
     "green": ("G-R", "B-R"),
@@ -127,7 +127,7 @@ class ShapesNet(nn.Module):
             self.shape.weight[own, shapes + unit] = -2
         for own in range(shapes):
             self.shape.weight[own, own] = 1
-        # Both have to be there: about 1 where they are, about 0 where one is missing.
+        # Both must be present: about 1 where they are, about 0 where one is missing.
         self.thing.bias = nn.Parameter(torch.full((len(HUES) * shapes,), -1.0), requires_grad=False)
         for unit in range(len(HUES) * shapes):
             hue, own = divmod(unit, shapes)
@@ -146,12 +146,12 @@ class BestSize(nn.Module):
 
 
 def template(shape: str, side: float) -> NDArray[np.float32]:
-    """A filter of _KERNEL x _KERNEL cells: 1 on exactly this shape of this side (in cells), less on all else.
+    """A float32 filter of _KERNEL x _KERNEL cells: 1 on exactly this shape of this side (in cells), less on all else.
 
-    Inside the shape the weights add up to 1. Outside it, in its box and two cells around, each weight is as
-    large with the other sign.
+    Inside the shape, the weights add up to 1. Outside it, in its box and two cells around it, each weight has the
+    same size and the opposite sign.
     """
-    # numpy: so many small operations cost torch's thread pool seconds on a busy machine.
+    # numpy, because torch's thread pool takes seconds for so many small operations on a busy machine.
     count = _KERNEL * _FINE
     away = (np.arange(count) + 0.5) / _FINE - _KERNEL / 2
     y, x = away[:, None], np.abs(away)[None]
@@ -167,7 +167,7 @@ def template(shape: str, side: float) -> NDArray[np.float32]:
         case "cross":
             inside = (box <= half) & (np.minimum(np.abs(y), x) <= side / 6)
         case _:
-            raise ValueError(f"no shape {shape!r}")
+            raise ValueError(f"unknown shape {shape!r}")
     signs = inside.astype(np.float32) - (~inside & (box <= half + 2))
     cells = signs.reshape(_KERNEL, _FINE, _KERNEL, _FINE).sum((1, 3))
     weights: NDArray[np.float32] = (cells / inside.sum()).astype(np.float32)
@@ -180,7 +180,7 @@ def claim(spec: str) -> bool:
 
 def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  # noqa: ARG001
     if weights is not None:
-        raise ModelError(f"the network {spec!r} is set by hand and takes no weights: leave out {str(weights)!r}")
+        raise ModelError(f"the weights of {spec!r} are set by hand: leave out --weights {str(weights)!r}")
     module = ShapesNet().eval()
     things = tuple(MEANINGS["thing"])
     return Network(spec, module, PREPROCESSING, weights_digest(module), things, STAGES)

@@ -1,4 +1,4 @@
-"""`timm:NAME[.TAG]`: any network of timm, by its name there."""
+"""`timm:NAME[.TAG]`: any network of timm, by its timm name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from patchmine.errors import ModelError, nearest
-from patchmine.fields.field import Preprocessing
 from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
 from patchmine.networks.network import Network, weights_digest
+from patchmine.photographs.placement import Preprocessing
 
 PREFIX = "timm:"
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
@@ -28,8 +28,8 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
 
     name, _, variant = spec.removeprefix(PREFIX).partition("@")
     if variant not in ("", "random"):
-        raise ModelError(f"timm weights are part of the name, as in timm:resnet50.a1_in1k, not @{variant}")
-    # timm takes hf-hub:, local-dir: and paths as well, and would fetch or read whatever they lead to.
+        raise ModelError(f"timm weights are part of the name: write {PREFIX}{name}.TAG, not @{variant}")
+    # timm also accepts hf-hub:, local-dir: and paths, and would download or read whatever they point to.
     if not _NAME.fullmatch(name) or not timm.is_model(name):
         raise ModelError(f"timm has no network {name!r}{nearest(name, timm.list_models())}")
     fetch = pretrained and weights is None and variant != "random"
@@ -51,8 +51,8 @@ def _build(timm: Any, name: str, fetch: bool, spec: str) -> torch.nn.Module:
             if not fetch:
                 raise
             raise ModelError(
-                f"the weights of {spec} could not be fetched ({first_line(error)}); give a state dict with "
-                f"--weights FILE, or {PREFIX}{name}@random for an untrained network"
+                f"could not download the weights of {spec} ({first_line(error)}): give a state dict with "
+                f"--weights FILE, or use {PREFIX}{name}@random for an untrained network"
             ) from None
     return module
 
@@ -62,7 +62,7 @@ def _preprocessing(config: dict[str, Any], spec: str) -> Preprocessing:
     share = float(config["crop_pct"])
     mode = config["crop_mode"]
     if mode not in ("center", "squash"):
-        raise ModelError(f"{spec} wants its pictures cropped by {mode!r}, which patchmine does not do")
+        raise ModelError(f"{spec} requires the crop mode {mode!r}, which patchmine does not support")
     if mode == "squash" or height != width:
         resize: int | tuple[int, int] = (int(height / share), int(width / share))
     else:
@@ -78,7 +78,7 @@ def _preprocessing(config: dict[str, Any], spec: str) -> Preprocessing:
 
 
 def _stages(module: torch.nn.Module) -> tuple[str, ...] | None:
-    """The modules that timm's own feature_info names; None where it has none or names something else."""
+    """The modules that timm's feature_info names; None if it is missing or names anything that is not a module."""
     info = getattr(module, "feature_info", None)
     entries = getattr(info, "info", info)
     if not isinstance(entries, list) or not entries:

@@ -10,9 +10,9 @@ from urllib.error import URLError
 import torch
 
 from patchmine.errors import ModelError, nearest
-from patchmine.fields.field import Preprocessing
 from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
 from patchmine.networks.network import Network, weights_digest
+from patchmine.photographs.placement import Preprocessing
 
 PREFIX = "torchvision:"
 HELP = "torchvision:NAME[@WEIGHTS]: as in torchvision:resnet50@IMAGENET1K_V2; @random for an untrained network"
@@ -46,7 +46,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
 
 def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # an untrained network is the same one every time
+        torch.manual_seed(0)  # so that an untrained network is the same every time
         try:
             # Inception and GoogLeNet would otherwise grow training-time heads; no other network takes the argument.
             extra = {"init_weights": True} if entry is None and name in ("googlenet", "inception_v3") else {}
@@ -54,8 +54,8 @@ def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
                 module: torch.nn.Module = models.get_model(name, weights=entry, **extra)
         except (URLError, OSError, UnpicklingError) as error:
             raise ModelError(
-                f"the weights of {spec} could not be fetched ({first_line(error)}); give a state dict with "
-                f"--weights FILE, or {PREFIX}{name}@random for an untrained network"
+                f"could not download the weights of {spec} ({first_line(error)}): give a state dict with "
+                f"--weights FILE, or use {PREFIX}{name}@random for an untrained network"
             ) from None
     return module
 

@@ -1,4 +1,4 @@
-"""A network for mining: batch norm folded into the convolution before it, and replicas that share the weights."""
+"""Prepare a network for mining: fold batch norms into the convolutions before them, and share weights by replicas."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from patchmine.networks.network import Tap, last_call, run_until, tapped
+from patchmine.networks.network import Tap, maps
 
-_TOLERANCE = 1e-4  # of a layer's largest value: rounding stays far below, a wrong pair far above
+_TOLERANCE = 1e-4  # as a share of a layer's largest value: rounding stays far below, a wrong pair is far above
 
 
 def replica(module: nn.Module) -> nn.Module:
-    """A copy with the same tensors: it takes no memory, and hooks on it are its own."""
+    """A copy that shares all tensors: it takes no memory for them and has its own hooks."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, shared)
 
 
 def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
-    """A replica in which each batch norm is folded into the convolution before it, where that changes nothing else.
+    """A replica in which each batch norm is folded into the convolution before it, if that changes nothing else.
 
-    A convolution qualifies when nothing but one batch norm ever reads its output, and no tap does. What the taps see is
-    compared with the original; should it differ by more than rounding, the network comes back as it was.
+    A convolution qualifies if its output is read by one batch norm and nothing else, not even a tap. The outputs at
+    the taps are compared with the original's; if they differ by more than rounding, a plain replica is returned.
     """
     candidate = replica(module)
     modules = dict(candidate.named_modules())
@@ -37,14 +37,16 @@ def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
         _replace(candidate, conv, fused)
         _replace(candidate, norm, _rest(modules[norm]))
     noise = torch.randn(blank.shape, generator=torch.Generator().manual_seed(0)).to(blank.device)
-    for expected, found in zip(_seen(module, taps, noise), _seen(candidate, taps, noise), strict=True):
+    before, after = maps(module, noise, taps), maps(candidate, noise, taps)
+    for layer, expected in before.items():
+        found = after[layer]
         if not torch.allclose(expected, found, rtol=_TOLERANCE, atol=_TOLERANCE * float(expected.abs().max())):
             return replica(module)
     return candidate
 
 
 class _Reads(TorchDispatchMode):
-    """Counts how often each tensor is an operand; keeps the tensors, so that no identity comes twice."""
+    """Counts how often each tensor is an operand; keeps the tensors, so that no identity is reused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,8 +63,8 @@ class _Reads(TorchDispatchMode):
 
 def _pairs(module: nn.Module, blank: Tensor, tapped_layers: set[str]) -> Iterator[tuple[str, str]]:
     """The names of (convolution, batch norm) that can be folded."""
-    made: dict[int, str] = {}  # what each convolution returned
-    taken: dict[str, int] = {}  # what each batch norm got
+    made: dict[int, str] = {}  # the convolution that returned each tensor
+    taken: dict[str, int] = {}  # the tensor that each batch norm got
     calls: Counter[str] = Counter()
     handles = []
     for name, part in module.named_modules():
@@ -96,7 +98,7 @@ def _note_input(calls: Counter[str], taken: dict[str, int], name: str, tensor: T
 
 
 def _rest(norm: nn.Module) -> nn.Module:
-    """What a batch norm does besides: timm's own may drop and activate, in submodules called `drop` and `act`."""
+    """The other operations of a batch norm: timm's may drop and activate, in submodules called `drop` and `act`."""
     rest = nn.Sequential()
     for name, part in norm.named_children():
         rest.add_module(name, part)
@@ -106,14 +108,3 @@ def _rest(norm: nn.Module) -> nn.Module:
 def _replace(module: nn.Module, name: str, part: nn.Module) -> None:
     parent, _, last = name.rpartition(".")
     setattr(module.get_submodule(parent), last, part)
-
-
-def _seen(module: nn.Module, taps: Sequence[Tap], picture: Tensor) -> list[Tensor]:
-    outputs: dict[str, Tensor] = {}
-
-    def keep(tap: Tap) -> Any:
-        return last_call(tap, lambda output: outputs.__setitem__(tap.layer, output.clone()))
-
-    with torch.inference_mode(), tapped(module, {tap.layer: keep(tap) for tap in taps}):
-        run_until(module, picture, taps[-1].layer, taps[-1].calls)
-    return [outputs[tap.layer] for tap in taps]

@@ -1,4 +1,4 @@
-"""Which layers of a network to index: patterns, the stages' outputs, and the activations that make ties."""
+"""Choose the layers of a network to index: by pattern, or by default the outputs of its stages, free of ties."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from patchmine.errors import ModelError, nearest
 from patchmine.networks.network import Network, layout_of
 
 BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign)
-"""Activations with an upper bound that many photographs reach exactly, so that a top 25 is arbitrary."""
+"""Activations with an upper bound that many photographs reach exactly, which makes a top 25 arbitrary."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a submodule in a forward pass, in the order in which the calls end."""
+    """One call of a submodule in a forward pass. `output` and `inputs` identify its tensors."""
 
     layer: str
     module: nn.Module
@@ -31,7 +31,10 @@ class Call:
 
 
 def trace(network: Network) -> tuple[Call, ...]:
-    """Every call of a submodule whose output can be read as a grid. Tensors are named by identity."""
+    """Every call of a submodule whose output can be read as a grid, in the order in which the calls end.
+
+    Raises ModelError if the network cannot take an input of its own size.
+    """
     calls: list[Call] = []
     alive: list[object] = []  # keeps the tensors, so that no identity is used twice
 
@@ -67,9 +70,9 @@ def trace(network: Network) -> tuple[Call, ...]:
 
 
 def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
-    """The layers that the patterns name, in the order of the network; without patterns, the default ones.
+    """The layers that match the patterns, in the order of the network; without patterns, the default layers.
 
-    A pattern is a dotted name or a shell pattern over dotted names. Raises ModelError for one that fits nothing.
+    A pattern is a dotted name or a shell pattern over dotted names. Raises ModelError for one that matches no layer.
     """
     if not patterns:
         return network.stages or stages(network)
@@ -80,8 +83,8 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
         if not fitting:
             exists = pattern in dict(network.module.named_modules())
             if exists:
-                raise ModelError(f"layer {pattern!r} of {network.name} gives no grid to index: choose another layer")
-            raise ModelError(f"no layer of {network.name} fits {pattern!r}{nearest(pattern, called)}")
+                raise ModelError(f"layer {pattern!r} of {network.name} has no output to index: choose another layer")
+            raise ModelError(f"no layer of {network.name} matches {pattern!r}{nearest(pattern, called)}")
         chosen.update(fitting)
     return tuple(layer for layer in called if layer in chosen)
 
@@ -89,8 +92,9 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
 def stages(network: Network) -> tuple[str, ...]:
     """The outermost modules after which the resolution changes, and the last grid before pooling.
 
-    A module inside which the resolution changes more than once is a container and is looked into. An output that
-    comes straight out of a bounded activation is read before it instead.
+    A module inside which the resolution changes more than once is a container, and its children are considered
+    instead. An output that comes directly from a bounded activation is read before that activation. Raises ModelError
+    if no layer has a grid.
     """
     calls = trace(network)
     by_layer = {call.layer: call for call in calls}
@@ -102,7 +106,7 @@ def stages(network: Network) -> tuple[str, ...]:
             for c in dict.fromkeys(call.layer for call in calls)
             if (c.rpartition(".")[0] == prefix if prefix else "." not in c)
         ]
-        # Containers that are never called themselves (a ModuleList) are seen through.
+        # Containers that are never called themselves (a ModuleList) are replaced by their children.
         uncalled = {
             call.layer[: len(prefix) + bool(prefix)] + call.layer[len(prefix) + bool(prefix) :].split(".")[0]
             for call in calls
@@ -127,7 +131,7 @@ def stages(network: Network) -> tuple[str, ...]:
         if atom.grid != (1, 1) and (following is None or following.grid != atom.grid)
     ]
     if not chosen:
-        raise ModelError(f"{network.name} has no layer with a grid: name layers with --layers")
+        raise ModelError(f"{network.name} has no layer with a grid: choose layers with --layers")
     return tuple(dict.fromkeys(_before_bound(atom, calls).layer for atom in chosen))
 
 
@@ -141,7 +145,7 @@ def _is_container(call: Call, grids: Sequence[tuple[int, int]]) -> bool:
 
 
 def _before_bound(call: Call, calls: Sequence[Call]) -> Call:
-    """The call whose output went into the bounded activation that made this output; else the call itself."""
+    """The call whose output went into the bounded activation that made this output, or else the call itself."""
     bound = next((c for c in calls if c.output == call.output and isinstance(c.module, BOUNDED)), None)
     if bound is None or not bound.inputs:
         return call

@@ -1,4 +1,4 @@
-"""A network and the taps on it: hooks that live as long as a `with` block and not longer."""
+"""A network and its taps: hooks that live only as long as a `with` block."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 
 
 @dataclass(frozen=True)
 class Network:
-    """A torch module in eval mode with what belongs to its weights.
+    """A torch module in eval mode, with the facts that belong to its weights.
 
-    `name` is what `--model` was given. `weights` is a digest of every parameter and buffer. `class_names` are in
-    the order of the outputs, where known. `stages` are the default layers where the kind of model knows them;
-    otherwise `patchmine.layers` finds them.
+    `name` is the value of `--model`. `weights` is a digest of every parameter and buffer. `class_names`, if known,
+    are in the order of the outputs. `stages` are the default layers if the kind of model knows them; otherwise
+    `patchmine.networks.layers` finds them.
     """
 
     name: str
@@ -33,18 +33,19 @@ class Network:
     stages: tuple[str, ...] | None = None
 
     def layer(self, name: str) -> nn.Module:
+        """The submodule of that dotted name. Raises ModelError for an unknown one."""
         modules = dict(self.module.named_modules())
         if name not in modules or not name:
             raise ModelError(f"{self.name} has no layer {name!r}{nearest(name, filter(None, modules))}")
         return modules[name]
 
     def blank(self) -> Tensor:
-        """A mid-grey input of one image: float32 (1, 3, height, width)."""
+        """A mid-gray input of one image: float32 (1, 3, height, width)."""
         return torch.zeros(1, 3, *self.preprocessing.crop)
 
 
 def weights_digest(module: nn.Module) -> str:
-    """A digest of names, shapes, types and bytes of the state dict."""
+    """A digest of the names, shapes, dtypes and bytes of the state dict."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -52,25 +53,25 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class _Enough(Exception):  # noqa: N818 - a signal, no error
+class _Enough(Exception):  # noqa: N818 - a signal, not an error
     """The last tap has been reached; nothing after it is needed."""
 
 
 @contextmanager
 def tapped(module: nn.Module, taps: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
-    """Call `taps[name]` with the output of the submodule of that name, at every call of it.
+    """Call `taps[name]` with the output of the submodule of that name, at each of its calls.
 
-    The tap gets the tensor before anything after the layer can overwrite it in place, and must take what it needs
-    there and then. On any exit the module has the hooks that it had before.
+    The tap gets the tensor before anything after the layer can overwrite it in place, and must copy what it needs
+    at once. On any exit, the module has the hooks that it had before.
 
-    Raises ModelError for a name that is no submodule, and for an output that is not one tensor.
+    Raises ModelError for an unknown submodule, and for an output that is not one tensor.
     """
     modules = dict(module.named_modules())
     handles = []
     try:
         for name, tap in taps.items():
             if name not in modules:
-                raise ModelError(f"there is no layer {name!r}{nearest(name, filter(None, modules))}")
+                raise ModelError(f"unknown layer {name!r}{nearest(name, filter(None, modules))}")
             handles.append(modules[name].register_forward_hook(_hook(name, tap)))
         yield
     finally:
@@ -90,7 +91,7 @@ def _hook(name: str, tap: Callable[[Tensor], None]) -> Callable[[nn.Module, obje
 def run_until(module: nn.Module, batch: Tensor, last: str, calls: int = 1) -> None:
     """Run the module on a batch and stop right after the `calls`-th call of the submodule `last`.
 
-    Taps attached before this call have seen that output by then.
+    Taps attached before this call have seen that output by then. Raises ModelError if that call never happens.
     """
     left = calls
 
@@ -105,15 +106,15 @@ def run_until(module: nn.Module, batch: Tensor, last: str, calls: int = 1) -> No
             module(batch)
         except _Enough:
             return
-    raise ModelError(f"layer {last!r} is not called in a forward pass in eval mode, so there is nothing to index")
+    raise ModelError(f"layer {last!r} is never called in a forward pass in eval mode, so there is nothing to index")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layer's output is a grid.
+    """How to read a layer's output as a grid of (height, width) cells.
 
-    `order`: `nchw` and `nhwc` are feature maps, `tokens` (N, prefix + height * width, channels) a sequence with
-    `prefix` tokens (class, registers) that have no place, `vector` (N, channels) a grid of one cell.
+    `order`: `nchw` and `nhwc` are feature maps. `tokens` (N, prefix + height * width, channels) is a sequence that
+    starts with `prefix` tokens (class, registers) without a position. `vector` (N, channels) is a grid of one cell.
     """
 
     order: Literal["nchw", "nhwc", "tokens", "vector"]
@@ -122,7 +123,7 @@ class Layout:
     prefix: int = 0
 
     def grid_of(self, output: Tensor) -> Tensor:
-        """The output as (N, channels, grid height, grid width); a view where the memory allows it."""
+        """The output as (N, channels, grid height, grid width); a view if the memory layout allows it."""
         match self.order:
             case "nchw":
                 return output
@@ -134,7 +135,7 @@ class Layout:
                 return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
 
-# They work on the second dim, whatever the shape.
+# Layers that act on the second dimension, whatever the shape.
 CHANNELS_FIRST = (
     nn.modules.conv._ConvNd,
     nn.modules.batchnorm._NormBase,
@@ -146,20 +147,20 @@ CHANNELS_FIRST = (
     nn.Upsample,
 )
 
-# Class and register tokens: no published network has more of them.
+# Maximum number of class and register tokens: no published network has more.
 MOST_PREFIX_TOKENS = 16
 
 
 def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[int, int] | None = None) -> Layout:
-    """Tell from a layer and one output of it how its outputs are to be read, for an input of (height, width).
+    """Infer the layout of a layer's outputs from the layer and one output, for an input of (height, width).
 
-    Four dims are read with the channels last where the layer works on the last dim, or where nothing says that it
-    works on the second, the two dims before the last are in the proportions of the input, and the last two are
-    far from them. Tokens are read as the grid that
-    the input gives at some whole stride, with the fewest tokens left over in front. Without `input_size` the
-    input is taken to be square. `receptive_fields` refuses what comes out where the outputs look elsewhere.
+    Four dimensions have the channels last if the layer acts on the last one. They also do if three things hold:
+    nothing shows that the layer acts on the second, the two before the last have the proportions of the input, and
+    the last two are far from them. Tokens form the grid that the input gives at some whole stride, with the fewest
+    tokens left over in front. Without `input_size`, the input is assumed to be square. `receptive_fields` refuses a
+    wrong guess, because its outputs look elsewhere.
 
-    Raises ModelError when the output is neither feature maps, nor tokens on a grid, nor a vector.
+    Raises ModelError if the output is neither feature maps, nor tokens on a grid, nor a vector.
     """
     height, width = input_size or (1, 1)
     if output.ndim == 4:
@@ -180,19 +181,19 @@ def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[i
         if grid is not None and tokens - grid[0] * grid[1] <= MOST_PREFIX_TOKENS:
             return Layout("tokens", output.shape[2], grid, tokens - grid[0] * grid[1])
     raise ModelError(
-        f"the output of layer {layer!r} has shape {tuple(output.shape)}: neither maps, nor tokens, nor a vector"
+        f"the output of layer {layer!r} has shape {tuple(output.shape)}, neither feature maps, tokens nor a vector"
     )
 
 
 def _skew(grid_height: int, grid_width: int, height: int, width: int) -> float:
-    """How far a grid is from the input's proportions, in factors of e; 0 where a cell more or less explains it."""
+    """How far a grid is from the input's proportions, as a logarithm; 0 if one cell more or less explains it."""
     least = (grid_height - 1) / (grid_width + 1) * width / height
     most = (grid_height + 1) / max(grid_width - 1, 0.5) * width / height
     return log(least) if least > 1 else -log(most) if most < 1 else 0.0
 
 
 def _token_grid(tokens: int, height: int, width: int) -> tuple[int, int] | None:
-    """The largest grid of whole strides over the input, rounded down or up, that so many tokens can hold."""
+    """The largest grid (rows, columns) of a whole stride over the input, rounded down or up, that the tokens fill."""
     strides = range(1, max(height, width) + 1)
     grids = [(height // s, width // s) for s in strides]
     grids += [(-(-height // s), -(-width // s)) for s in strides]
@@ -202,7 +203,7 @@ def _token_grid(tokens: int, height: int, width: int) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Tap:
-    """What one forward pass tells of a layer: its name, how to read it, and how often it is called."""
+    """A layer as seen in one forward pass: its name, how to read its output, and how often it is called."""
 
     layer: str
     layout: Layout
@@ -210,9 +211,9 @@ class Tap:
 
 
 def last_call(tap: Tap, see: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-    """A function for `tapped`, good for one forward pass, that passes on the layer's last output alone.
+    """A function for `tapped`, good for one forward pass, that passes only the layer's last output to `see`.
 
-    A module that is called several times may give a grid of another shape each time; it is the last that counts.
+    A module that is called several times may return a grid of another shape each time; the last one counts.
     """
     left = tap.calls
 
@@ -223,6 +224,23 @@ def last_call(tap: Tap, see: Callable[[Tensor], None]) -> Callable[[Tensor], Non
             see(output)
 
     return see_last
+
+
+def maps(module: nn.Module, inputs: Tensor, taps: Sequence[Tap]) -> dict[str, Tensor]:
+    """The output of each layer for a batch, by layer: (images, channels, grid height, grid width), without gradients.
+
+    `inputs` are normalized, float (images, 3, height, width). The last call of a layer counts. The pass stops after the
+    last of the taps, which must be in the order in which they are called, as `survey` gives them.
+    """
+    found: dict[str, Tensor] = {}
+
+    def kept(tap: Tap) -> Callable[[Tensor], None]:
+        # A copy, since the next layer may overwrite the output in place.
+        return last_call(tap, lambda output: found.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
+
+    with torch.inference_mode(), tapped(module, {tap.layer: kept(tap) for tap in taps}):
+        run_until(module, inputs, taps[-1].layer, taps[-1].calls)
+    return found
 
 
 def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap, ...]:
@@ -246,5 +264,5 @@ def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap
         module(blank)
     for layer in layers:
         if layer not in layouts:
-            raise ModelError(f"layer {layer!r} is not called in a forward pass in eval mode")
+            raise ModelError(f"layer {layer!r} is never called in a forward pass in eval mode")
     return tuple(Tap(layer, layout, calls[layer]) for layer, layout in layouts.items())

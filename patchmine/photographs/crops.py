@@ -1,14 +1,13 @@
-"""A patch cut out of its photograph: the bare pixels, or a tile for a sheet."""
+"""Cut a patch out of its photograph, as bare pixels or as a tile for a sheet."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from PIL import Image, ImageDraw
 
 from patchmine.errors import PhotographError
-from patchmine.fields.field import Placement
+from patchmine.photographs.placement import Placement, View
 from patchmine.photographs.upright import upright
 from patchmine.units import Box
 
@@ -16,35 +15,22 @@ from patchmine.units import Box
 def cut(data: bytes, box: Box) -> Image.Image:
     """The pixels of a photograph's bytes inside `box` (source pixels), at full resolution, as RGB.
 
-    Raises PhotographError when the bytes are no picture any more, or the picture is smaller than the box.
+    Raises PhotographError if the bytes are no longer a picture, or the picture no longer contains the box.
     """
     picture = upright(data)
     if not Box(0, 0, *picture.size).contains(box):
-        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer holds the patch")
+        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     return picture.crop(box.as_tuple())
 
 
-@dataclass(frozen=True)
-class View:
-    """What one tile of a sheet shows, all in input pixels.
-
-    `window` is the tile's frame; `shown` the part of the picture that is drawn, the rest of the frame being
-    padding or outside the receptive field; `outline` is drawn as a frame, if it is given.
-    """
-
-    window: Box
-    shown: Box
-    outline: Box | None = None
-
-
 def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -> Image.Image:
-    """The view at a common scale as an RGB image of `size` (width, height) pixels, cut from full resolution.
+    """The view as an RGB image of `size` (width, height) pixels, resampled from the photograph's full resolution.
 
-    Raises PhotographError as `cut` does.
+    Raises PhotographError if the bytes are no longer a picture, or one of another size.
     """
     picture = upright(data)
     if picture.size != placement.source:
-        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer holds the patch")
+        raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     canvas = padding(size)
     shown, target = placed(view, placement, size)
     if shown.area:
@@ -73,7 +59,7 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
 
 
 def placed(view: View, placement: Placement, size: tuple[int, int]) -> tuple[Box, Box]:
-    """What of the input a tile of `size` (width, height) shows, in input pixels, and where in the tile's pixels."""
+    """The box that a tile of `size` (width, height) shows, in input pixels, and its place in the tile's pixels."""
     shown = view.shown.intersect(placement.picture).intersect(view.window)
     across, down = size[0] / view.window.width, size[1] / view.window.height
     left, top = round((shown.left - view.window.left) * across), round((shown.top - view.window.top) * down)
@@ -82,7 +68,7 @@ def placed(view: View, placement: Placement, size: tuple[int, int]) -> tuple[Box
 
 
 def padding(size: tuple[int, int]) -> Image.Image:
-    """What a tile shows where there is no picture: a quiet diagonal hatch that no photograph has."""
+    """The background of a tile of `size` (width, height): a quiet diagonal hatch, unlike any photograph."""
     return _hatched(size).copy()
 
 

@@ -1,8 +1,8 @@
-"""Bytes of a photograph to the pixels that the network sees: one decoder per format, always the same.
+"""From the bytes of a photograph to the pixels that the network sees, with one fixed decoder per format.
 
 JPEG goes through libjpeg-turbo in torchvision, everything else (and the rare JPEG that torchvision refuses)
-through Pillow. Resizing is torch's antialiased uint8 interpolation for both, because two resizers that differ by
-a grey level move 40 % of the activations by more than a thousandth.
+through Pillow. Resizing is torch's antialiased uint8 interpolation for both, because a resizer that differs by even
+one gray level changes many activations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate, pad
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from patchmine.errors import PhotographError, RequestError
-from patchmine.fields.field import Placement, Preprocessing
+from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, load, opened, orientation, to_array, turned
 
 
@@ -32,7 +32,7 @@ def decoder_name() -> str:
 
 @dataclass(frozen=True)
 class Pixels:
-    """One photograph as input: uint8 (3, height, width), and how it came to lie there."""
+    """One photograph as network input: uint8 (3, height, width), and its placement in the input."""
 
     tensor: Tensor
     placement: Placement
@@ -47,14 +47,14 @@ def prepare(data: bytes, preprocessing: Preprocessing) -> Pixels:
     except RequestError as error:
         raise PhotographError(str(error)) from None
     if placement.resized[0] * placement.resized[1] > MOST_PIXELS:
-        # A line of pixels whose short side is made hundreds of times as long
+        # A line of pixels, say, whose short side becomes hundreds of times as long.
         shown = "x".join(map(str, placement.resized))
-        raise PhotographError(f"{width}x{height} pixels resized are {shown}: more than {MOST_PIXELS:,}")
+        raise PhotographError(f"{width}x{height} pixels become {shown} resized: more than the limit of {MOST_PIXELS:,}")
     return Pixels(_fit(picture, placement, preprocessing), placement)
 
 
 def full_size(data: bytes) -> Tensor:
-    """Decode and turn upright: uint8 (3, height, width)."""
+    """Decode and turn upright: uint8 (3, height, width). Raises PhotographError."""
     image = None if is_plain_jpeg(data) else opened(data)
     if image is None or image.format in ("JPEG", "MPO"):
         try:
@@ -62,9 +62,9 @@ def full_size(data: bytes) -> Tensor:
         except RuntimeError:
             image = image or opened(
                 data
-            )  # Pillow has the last word: it takes what is merely odd and refuses what is cut short
+            )  # Pillow has the last word: it accepts files that are merely odd and refuses those cut short
         else:
-            # The orientation is Pillow's for every format: torchvision's own overlooks one that only XMP states.
+            # Pillow reads the orientation for every format: torchvision overlooks one that only XMP states.
             number = 1 if image is None else orientation(image)
             if number == 1:
                 return picture
@@ -72,12 +72,12 @@ def full_size(data: bytes) -> Tensor:
     load(image)
     number = orientation(image)
     array = to_array(image)
-    del image  # what the file holds of pixels: before a second copy is made to turn it
+    del image  # frees the decoded pixels before turning makes a second copy
     return _channels_first(array if number == 1 else turned(array, number))
 
 
 def _channels_first(array: NDArray[np.uint8]) -> Tensor:
-    """A view: channels stay last in memory, the layout that the resize is fast on."""
+    """A (3, height, width) view: channels stay last in memory, the layout in which resizing is fast."""
     return torch.from_numpy(array).permute(2, 0, 1)
 
 
@@ -95,14 +95,14 @@ def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) ->
             shown.top,
             placement.input[1] - shown.bottom,
         )
-        grey = [round(255 * level) for level in preprocessing.mean]
-        cut = torch.stack([pad(plane, around, value=level) for plane, level in zip(cut, grey, strict=True)])
+        gray = [round(255 * level) for level in preprocessing.mean]
+        cut = torch.stack([pad(plane, around, value=level) for plane, level in zip(cut, gray, strict=True)])
     if not cut.numel():
-        raise PhotographError("no pixel of it falls into the network's input")
+        raise PhotographError("no pixel of it falls inside the network's input")
     return cut.contiguous()
 
 
-def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalized(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
     """uint8 (images, 3, height, width) as the float32 that the network takes, on the same device."""
     scale, offset = _scale_and_offset(preprocessing.mean, preprocessing.std, pixels.device)
     return pixels.to(torch.float32).mul_(scale).add_(offset)
@@ -110,8 +110,10 @@ def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 @lru_cache
 def _scale_and_offset(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """(x / 255 - mean) / std as one multiplication and one addition, (1, 3, 1, 1) each; sent to a GPU only once, since
-    that waits for all that it has to do."""
-    with torch.inference_mode(False):  # who asks next may want gradients
+    """(x / 255 - mean) / std as a factor and a summand, float32 (1, 3, 1, 1) each.
+
+    Cached per device, because sending them to a GPU waits for all of its pending work.
+    """
+    with torch.inference_mode(False):  # a later caller may need gradients
         means, stds = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (mean, std))
         return (1 / (255 * stds)).to(device), (-means / stds).to(device)

@@ -1,9 +1,7 @@
-"""Which photographs are nearly the same: re-encoded, resized or mirrored copies of one another.
+"""Find photographs that are nearly the same: re-encoded, resized or mirrored copies of one another.
 
-A difference hash: the photograph as 16 x 17 greys, and for each neighbouring pair whether it gets lighter. Of 319,600
-pairs of 800 photographs of ImageNet the two most alike differ in 44 of the 256 bits; a copy encoded at quality 40,
-at 60 % of its size or mirrored differs from its original in 24 at the most in 99 of 100 cases. A copy that is cropped,
-be it by a few percent, is not recognised.
+This is a difference hash: the photograph is shrunk to 16 rows of 17 grays, and each bit says whether one gray is
+lighter than its left neighbor. A copy that is cropped, even by a few percent, is not recognized.
 """
 
 from __future__ import annotations
@@ -18,14 +16,14 @@ from patchmine.photographs.upright import upright
 
 SIDE = 16
 NEARLY = SIDE * SIDE // 8
-"""The most bits in which two photographs that are nearly the same differ."""
+"""Maximum number of bits in which two nearly identical photographs differ."""
 
-_DRAFT = 8 * SIDE  # pixels of the side that a JPEG is decoded to: a fraction of the time
+_DRAFT = 8 * SIDE  # minimum side, in pixels, to which a JPEG is decoded: much faster than full size
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """The bits of a photograph and of its mirror image, both bool (SIDE * SIDE,)."""
+    """The hash of a photograph and of its mirror image, both bool (SIDE * SIDE,)."""
 
     bits: NDArray[np.bool_]
     mirrored: NDArray[np.bool_]
@@ -36,14 +34,14 @@ class Likeness:
 
 
 def likeness(data: bytes) -> Likeness:
-    """Of a photograph's bytes. Raises PhotographError where they are none."""
+    """The hash of a photograph's bytes. Raises PhotographError if they are not a picture."""
     small = upright(data, at_least=_DRAFT).convert("L")
-    grey = np.asarray(small.resize((SIDE + 1, SIDE), Image.Resampling.BOX), np.int16)
-    return Likeness(_rises(grey), _rises(grey[:, ::-1]))
+    gray = np.asarray(small.resize((SIDE + 1, SIDE), Image.Resampling.BOX), np.int16)
+    return Likeness(_rises(gray), _rises(gray[:, ::-1]))
 
 
-def _rises(grey: NDArray[np.int16]) -> NDArray[np.bool_]:
-    return (grey[:, 1:] > grey[:, :-1]).ravel()
+def _rises(gray: NDArray[np.int16]) -> NDArray[np.bool_]:
+    return (gray[:, 1:] > gray[:, :-1]).ravel()
 
 
 def _differing(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> int:

@@ -1,4 +1,4 @@
-"""One photograph's bytes as an upright RGB picture, by Pillow: what crops are cut from."""
+"""Decode one photograph's bytes to an upright RGB picture with Pillow. Crops are cut from it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from PIL.ImageFile import ImageFile
 from patchmine.errors import PhotographError
 
 MOST_PIXELS = 178_956_970
-"""Larger photographs are refused by their header. Pillow draws the line here too, where nobody has moved it."""
+"""Maximum number of pixels; larger photographs are refused by their header. This is also Pillow's own default."""
 
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
-"""What is read, whatever a file is called (an MPO is opened as JPEG). Pillow reads more: EPS, say, by ghostscript."""
+"""Supported formats, whatever a file's name (an MPO opens as JPEG). Pillow reads more, such as EPS by Ghostscript."""
 
 MOST_SCANNED = 16 * MOST_PIXELS
-"""Pixels times scans of a JPEG. Each scan goes over the whole picture: without this, 300 KB can ask for an hour."""
+"""Maximum pixels times scans of a JPEG. Each scan covers the whole picture, so a small file could take very long."""
 
 MOST_SLOW_PIXELS = 1_000_000
-"""Of a PPM that is text or not of 8 bits: Pillow decodes it in Python, 5 s for as many, and holds up all threads."""
+"""Maximum pixels of a PPM that is text or not 8-bit: Pillow decodes it slowly, in Python, and blocks all threads."""
 
-# What Pillow's plugins raise on damaged files. Not Exception: a MemoryError or a bug of ours must show.
+# Raised by Pillow's plugins on damaged files. Not Exception: a MemoryError or a bug of ours must surface.
 DAMAGE = (
     OSError,
     ValueError,
@@ -57,8 +57,8 @@ _STRIP_BYTES = 1 << 22
 def upright(data: bytes, at_least: int | None = None) -> Image.Image:
     """Decode to 8-bit RGB with the EXIF orientation applied, in full resolution.
 
-    With `at_least` a JPEG may come smaller, its short side no shorter than that: a fraction of the time. Only the first
-    frame of an animation counts. Raises PhotographError for anything that is not a whole picture.
+    With `at_least`, a JPEG may be decoded smaller, which is much faster; its short side keeps at least that many
+    pixels. Only the first frame of an animation counts. Raises PhotographError for anything but a whole picture.
     """
     image = opened(data)
     if at_least is not None:
@@ -70,14 +70,17 @@ def upright(data: bytes, at_least: int | None = None) -> Image.Image:
 
 
 def opened(data: bytes) -> Image.Image:
-    """The header alone: kind, mode and size are known, nothing is decoded. Refuses what `upright` would by these."""
+    """Read the header alone: format, mode and size, without decoding.
+
+    Raises PhotographError for anything that `upright` would refuse by its header.
+    """
     if not data:
         raise PhotographError("empty file")
     try:
         with _quiet():
             image = Image.open(io.BytesIO(data), formats=KINDS)
     except UnidentifiedImageError:
-        raise PhotographError(f"not an image of a kind that is read ({' '.join(KINDS)})") from None
+        raise PhotographError(f"not an image in a supported format ({' '.join(KINDS)})") from None
     except Image.DecompressionBombError as error:
         raise PhotographError(_too_large(error)) from None
     except DAMAGE as error:
@@ -87,32 +90,32 @@ def opened(data: bytes) -> Image.Image:
 
 
 def _refuse_endless(image: Image.Image, data: bytes) -> None:
-    """By the header: what would take all the memory, or minutes, while the file may be small."""
+    """Refuse, by the header, pictures that would take all memory or minutes to decode, however small the file."""
     pixels, size = image.width * image.height, f"{image.width}x{image.height} pixels"
     if pixels > MOST_PIXELS:
-        raise PhotographError(f"{size}: more than the {MOST_PIXELS:,} that are decoded")
+        raise PhotographError(f"{size}: more than the limit of {MOST_PIXELS:,}")
     if image.format in ("JPEG", "MPO"):
-        # Three bounds on the number of scans, each dearer than the one before; a scan takes ten bytes at least.
+        # Three bounds on the number of scans, each costlier than the one before; a scan takes at least ten bytes.
         scans = len(data) // 10
         for count in (_start_of_scan_marks, _scans):
             scans = count(data) if pixels * scans > MOST_SCANNED else scans
         if pixels * scans > MOST_SCANNED:
-            raise PhotographError(f"{scans} scans of {size}: more than the {MOST_SCANNED // pixels} that are decoded")
+            raise PhotographError(f"{scans} scans of {size}: more than the limit of {MOST_SCANNED // pixels}")
     codec = image.tile[0][0] if isinstance(image, ImageFile) and image.tile else ""
     if codec in ("ppm", "ppm_plain") and pixels > MOST_SLOW_PIXELS:
         raise PhotographError(
-            f"{size}: more than the {MOST_SLOW_PIXELS:,} that are decoded of a PPM that is text or not of 8 bits"
+            f"{size}: more than the limit of {MOST_SLOW_PIXELS:,} for a PPM that is text or not 8-bit"
         )
 
 
 def _start_of_scan_marks(data: bytes) -> int:
-    """How often the two bytes occur, anywhere; in pairs, which is faster than bytes.count."""
+    """How often the start-of-scan marker occurs anywhere; compares pairs of bytes, which is faster than bytes.count."""
     pairs = (np.frombuffer(data, "<u2", (len(data) - start) // 2, start) for start in (0, 1))
     return sum(int(np.count_nonzero(both == 0xDAFF)) for both in pairs)
 
 
 def _scans(data: bytes) -> int:
-    """The most scans that any JPEG in these bytes has: a file may hold thumbnails, further frames, a film behind it."""
+    """The most scans of any one JPEG in these bytes: a file may also hold thumbnails, more frames, or a film."""
     array = np.frombuffer(data, np.uint8)
     marks = np.flatnonzero(array[:-1] == 0xFF)
     codes = array[marks + 1]
@@ -121,17 +124,17 @@ def _scans(data: bytes) -> int:
 
 
 def is_plain_jpeg(data: bytes) -> bool:
-    """Whether the header can say nothing that `opened` or `orientation` would object to or act on.
+    """Whether the header certainly has nothing that `opened` would refuse or `orientation` would act on.
 
-    Only segments of the usual form and length count as plain, so there is nothing to misread; for anything else the
-    answer is no, and Pillow reads the header, which takes a tenth of the time that the whole photograph does.
+    Only segments of the usual form and length count as plain, so that nothing can be misread. For anything else the
+    answer is False, and Pillow reads the header.
     """
     if data[:2] != b"\xff\xd8":
         return False
     at, pixels = 2, 0
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xDA:  # start of scan; each takes ten bytes at least
+        if marker == 0xDA:  # start of scan; each takes at least ten bytes
             few = pixels * (len(data) // 10) <= MOST_SCANNED or pixels * _start_of_scan_marks(data) <= MOST_SCANNED
             return 0 < pixels <= MOST_PIXELS and few
         if marker in (0xC0, 0xC1, 0xC2) and not pixels and data[at + 4] == 8:
@@ -143,13 +146,13 @@ def is_plain_jpeg(data: bytes) -> bool:
             if length < 16 or data[at + 4 : at + 16] != b"ICC_PROFILE\0":
                 return False
         elif marker not in (0xC4, 0xDB, 0xDD, 0xFE) and (marker, length) not in ((0xE0, 16), (0xEE, 14)):
-            return False  # tables, comment, JFIF and Adobe blocks are plain; EXIF and whatever else is not
+            return False  # tables, comments, JFIF and Adobe blocks are plain; EXIF and all others are not
         at += 2 + length
     return False
 
 
 def load(image: Image.Image) -> None:
-    """Decode what `opened` returned, in the file's own mode."""
+    """Decode an image from `opened`, in the file's own mode. Raises PhotographError."""
     try:
         with _quiet():
             image.load()
@@ -160,17 +163,17 @@ def load(image: Image.Image) -> None:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number, 1 to 8: how the picture has to be turned. For a JPEG the header is enough; others are loaded."""
+    """The EXIF orientation, 1 to 8, by which the picture must be turned. A JPEG needs only its header for this."""
     try:
         with _quiet():
             number = image.getexif().get(ExifTags.Base.Orientation, 1)
         return int(number) if number in _TURNS else 1
-    except DAMAGE:  # nonsense in the EXIF block does not make the picture worse
+    except DAMAGE:  # an invalid EXIF block does not damage the picture
         return 1
 
 
 def turned(stored: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-    """An array (height, width, 3) of a picture as stored, turned upright: what `upright` does to an Image."""
+    """A picture as stored, uint8 (height, width, 3), turned upright as `upright` turns an Image."""
     if number >= 5:
         stored = stored.swapaxes(0, 1)
     if number in (3, 4, 7, 8):
@@ -181,19 +184,19 @@ def turned(stored: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; deeper greys are scaled to 0..255 rather than cut off, alpha is dropped."""
+    """The image in 8-bit RGB. Deeper grays are scaled to 0..255 rather than clipped; alpha is dropped."""
     if image.mode == "RGB":
         return image
     if _is_deep(image):
-        grey = Image.new("L", image.size)
+        gray = Image.new("L", image.size)
         for top, strip in _strips(image):
-            grey.paste(_shallow(strip), (0, top))
-        image = grey
+            gray.paste(_shallow(strip), (0, top))
+        image = gray
     return _converted(image)
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """`to_rgb` as an array (height, width, 3), without the memory for an RGB Image beside it."""
+    """`to_rgb` as an array, uint8 (height, width, 3), without the memory for another RGB Image."""
     array, deep = np.empty((image.height, image.width, 3), np.uint8), _is_deep(image)
     for top, strip in _strips(image):
         array[top : top + strip.height] = np.asarray(_converted(_shallow(strip) if deep else strip))
@@ -217,7 +220,7 @@ def _converted(image: Image.Image) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The picture in strips of full width from the top, each with its first row."""
+    """The picture in full-width strips from the top, as (first row, strip)."""
     rows = max(1, _STRIP_BYTES // (4 * image.width))
     if rows >= image.height:
         yield 0, image
@@ -227,16 +230,16 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _too_large(error: Image.DecompressionBombError) -> str:
-    """Pillow's own words hold the size and the limit, which is another than ours where somebody has set it lower."""
+    """Our refusal, with the size and the limit from Pillow's message: the user may have set a lower limit than ours."""
     numbers = [f"{int(number):,}" for number in re.findall(r"\d+", str(error))]
-    return "{} pixels: more than the {} that are decoded".format(*numbers) if len(numbers) == 2 else _one_line(error)
+    return "{} pixels: more than the limit of {}".format(*numbers) if len(numbers) == 2 else _one_line(error)
 
 
 class _Quiet:
     """Silences Pillow's warnings about odd files while any thread is inside.
 
-    A catch_warnings for each thread would not do: where two overlap, the second puts back the filters of the first,
-    and the process stays silent for good.
+    One catch_warnings per thread would not work: if two overlap, the second restores the filters of the first, and
+    the process stays silent for good.
     """
 
     def __init__(self) -> None:

@@ -7,39 +7,47 @@ average over its cells, is compared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine import defaults
+from patchmine.fields.cropping import Cropping
+from patchmine.fields.field import ReceptiveField, cells_between
 from patchmine.questions.similar import Wish, nearest_patches
 from patchmine.ranking import Float32
-from patchmine.reading.opened import Cropping, Index, IndexedUnit, Patches, shown
+from patchmine.reading.answers import Answer, Patches, counted
+from patchmine.reading.notebook import png_html
+from patchmine.reading.opened import OpenIndex, OpenUnit
+from patchmine.reading.patch import Patch
+from patchmine.reading.tables import Columns
 from patchmine.store.reading import QUANTILES
-from patchmine.synthesis import library
-from patchmine.synthesis.library import SyntheticImage
+from patchmine.synthesis.library import SyntheticImage, images_of
 from patchmine.synthesis.recipe import Recipe
+from patchmine.system.printable import printable
 from patchmine.system.progress import Progress
-from patchmine.units import Box, Patch, Position
+from patchmine.units import Box, Position
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from patchmine.fields.field import ReceptiveField
-    from patchmine.networks.network import Network, Tap
+    from patchmine.networks.network import Tap
 
 AGAINST = 25
 """The unit's best patches that a synthetic image is compared with."""
 
 HIGH = 0.999
+"""The quantile of the photographs' activations that a comparison names."""
+
+FEW = 100
+"""Photographs below which that quantile is the maximum, so that it says nothing."""
+
 
 
 @dataclass(frozen=True)
-class Path:
+class Evidence:
     """How the synthetic images drive the unit, by the cosines of what the layer before does.
 
     `synthetic` are the mean cosines of each image with the real patches, `real` of each patch with the others.
@@ -55,8 +63,8 @@ class Path:
         return bool(self.synthetic.mean() < self.real.min())
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Answer):
     """Synthetic images of a unit and what they have to do with its patches.
 
     `values` are the unit's activations on the images, as the network gives them now: at the image's position, or the
@@ -66,7 +74,10 @@ class Comparison:
     `against` best are among them. `path` is None where there is no layer before, or too few patches.
     """
 
-    unit: IndexedUnit
+    columns: ClassVar[Columns] = Patches.columns
+    header: ClassVar[Sequence[str]] = Patches.header
+
+    unit: OpenUnit
     images: list[SyntheticImage]
     patches: Patches
     cropping: Cropping
@@ -77,7 +88,7 @@ class Comparison:
     similarities: list[float]
     shared: int
     against: int
-    path: Path | None
+    path: Evidence | None
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `compare --json`."""
@@ -107,15 +118,74 @@ class Comparison:
             },
         }
 
+    def facts(self) -> list[str]:
+        """The numbers of a comparison, a sentence each."""
+        values = ", ".join(f"{value:.3g}" for value in self.values)
+        few = self.high is None or len(self.unit.index) < FEW
+        high = "" if few else f", and {self.high:.3g} is the {HIGH:.1%} quantile of all photographs"
+        texts = [
+            f"Activation {values} on the synthetic image{'s' * (len(self.values) > 1)}; {self.best:.3g} on the best "
+            f"photograph{high}.",
+        ]
+        if self.nearest:
+            texts.append(
+                f"Of the unit's {self.against} best patches, {self.shared} are among the {len(self.nearest)} kept "
+                f"patches of the layer that are nearest to the first synthetic image (by the cosine of what all "
+                f"channels do there: {self.similarities[0]:.2f} to {self.similarities[-1]:.2f})."
+            )
+        else:
+            texts.append(
+                "No channel of the layer answers the first synthetic image at its place, so no patch is near to it."
+            )
+        if self.path is not None:
+            path = self.path
+            texts.append(
+                f"The layer before ({path.layer}): mean cosine of the synthetic images with the {self.against} best "
+                f"patches {path.synthetic.mean():.2f}; of those with one another {path.real.mean():.2f}, "
+                f"the least {path.real.min():.2f}."
+            )
+        return texts
+
+    def warnings(self) -> list[str]:
+        """What speaks against taking the synthetic image for what the unit looks for in photographs."""
+        texts = []
+        if self.path is not None and self.path.other:
+            texts.append(
+                "Another path: in the layer before, the synthetic image is less like the best patches than any of them "
+                "is like the others, so it drives the unit in a way that photographs do not."
+            )
+        if self.images[0].recipe.objective != "negative" and max(self.values) < self.best:
+            texts.append("Weak: the best photograph drives the unit harder than any of the synthetic images.")
+        if any(image.stopped is not None for image in self.images):
+            texts.append("Stopped: the activation was no longer finite; shown is the last good image.")
+        return texts
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The unit's real patches, as `top --csv` writes them."""
+        return self.patches.rows()
+
+    def shown(self) -> list[tuple[object, ...]]:
+        return self.patches.shown()
+
+    def __repr__(self) -> str:
+        title = f"{counted(len(self.images), 'synthetic image', 'synthetic images')} of {self.unit.unit}"
+        return "\n".join(map(printable, (title, *self.warnings(), *self.facts())))
+
+    def _repr_html_(self) -> str:
+        """The synthetic images, the warnings and facts, the real patches."""
+        from html import escape
+
+        texts = "".join(f"<p>{escape(printable(text))}</p>" for text in (*self.warnings(), *self.facts()))
+        images = "".join(png_html(image.image()) for image in self.images)
+        return f"<div>{images}</div>{texts}{self.patches._repr_html_()}"
+
 
 def compare(
-    unit: IndexedUnit,
+    unit: OpenUnit,
     recipe: Recipe,
-    load: Callable[[], Network],
     *,
     k: int = 9,
-    crop: str = "auto",
-    share: float = defaults.SHARE,
+    cropping: Cropping | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Make the synthetic images, or take those that are kept, and compare them with the unit's patches.
@@ -123,13 +193,13 @@ def compare(
     Raises what `library.one`, `Index.photograph` and `IndexedUnit.top` raise.
     """
     index = unit.index
-    cropping = Cropping(index.crop(unit.unit, crop), share)
-    patches = unit.top(k, crop=cropping.crop, share=share)
-    network = load()
-    images = library.one(index, unit.unit, recipe, lambda: network, progress=progress)
+    cropping = index.settled(unit.unit, cropping or Cropping("auto"))
+    patches = unit.top(k, crop=cropping.crop, share=cropping.share)
+    index.network()
+    images = images_of(index, unit.unit, recipe, progress=progress)
     top = unit.top(AGAINST)
     before = _before(index, unit.unit.layer)
-    eyes = _Eyes(index, network, unit.unit.layer, before, cropping)
+    eyes = _Eyes(index, unit.unit.layer, before, cropping)
     seen = [eyes.of_image(image) for image in images]
     path = None
     if before is not None and len(top) > 2:
@@ -138,7 +208,7 @@ def compare(
     nearest: Patches = Patches([])
     similarities: list[float] = []
     if np.isfinite(seen[0].vector).all() and seen[0].vector.any():
-        wish = Wish(AGAINST, several=True, crop=cropping.crop, share=share)
+        wish = Wish(AGAINST, several=True, cropping=cropping)
         nearest, similarities = nearest_patches(index, unit.unit.layer, seen[0].vector, wish, lambda _: None)
     places = {(patch.image_id, patch.position) for patch in nearest}
     quantiles = index.stats(unit.unit.layer).get("quantiles")
@@ -158,18 +228,18 @@ def compare(
     )
 
 
-def _before(index: Index, layer: str) -> str | None:
+def _before(index: OpenIndex[Any], layer: str) -> str | None:
     """The layer that the index has before this one."""
     layers = list(index.layers)
     number = layers.index(layer)
     return layers[number - 1] if number else None
 
 
-def _path(layer: str, images: Float32, patches: Float32) -> Path:
+def _path(layer: str, images: Float32, patches: Float32) -> Evidence:
     synthetic, real = _directions(images), _directions(patches)
     own = real @ real.T
     others = (own.sum(1) - own.diagonal()) / (len(real) - 1)
-    return Path(layer, (synthetic @ real.T).mean(1), others)
+    return Evidence(layer, (synthetic @ real.T).mean(1), others)
 
 
 def _directions(vectors: Float32) -> NDArray[np.float64]:
@@ -187,85 +257,63 @@ class _Seen:
 
 
 class _Eyes:
-    """The network, looked at in a layer and in the one before."""
+    """The network of an index, looked at in a layer and in the one before."""
 
-    def __init__(self, index: Index, network: Network, layer: str, before: str | None, cropping: Cropping) -> None:
-        self.index, self.network, self.layer, self.cropping = index, network, layer, cropping
+    def __init__(self, index: OpenIndex[Any], layer: str, before: str | None, cropping: Cropping) -> None:
+        self.index, self.network, self.layer, self.cropping = index, index.network(), layer, cropping
         self.before = before or layer
-        self._taps: dict[tuple[int, ...], tuple[Tap, ...]] = {}
+        self._seen: dict[tuple[int, int], tuple[tuple[Tap, ...], dict[str, ReceptiveField]]] = {}
 
     def of_image(self, image: SyntheticImage) -> _Seen:
         import torch
 
-        from patchmine.photographs.decode import normalised
-        from patchmine.synthesis.movements import centred
+        from patchmine.photographs.decode import normalized
+        from patchmine.synthesis.movements import centered
 
         pixels = torch.from_numpy(image.picture.copy()).permute(2, 0, 1)[None]
-        maps = self._maps(centred(normalised(pixels, self.network.preprocessing), image.canvas))
-        own = maps[self.layer]
+        found = self._maps(centered(normalized(pixels, self.network.preprocessing), image.canvas))
+        own = found[self.layer]
         at = image.canvas.position
         assert at is not None
-        fields, box = self._fields(image.canvas.size), image.canvas.picture
+        fields, box = self._surveyed(image.canvas.size)[1], image.canvas.picture
         if not image.recipe.one_position:
             place = int(np.argmax(own[image.unit.channel]))
             at = Position(*divmod(place, own.shape[2]))
-            box = self._shown(fields[self.layer], image.unit.channel, at)
+            box = self.cropping.box(fields[self.layer], image.unit.channel, at)
         value = float(own[image.unit.channel, at.y, at.x])
-        return _Seen(value, own[:, at.y, at.x], _mean_within(maps[self.before], fields[self.before], box))
+        return _Seen(value, own[:, at.y, at.x], _mean_within(found[self.before], fields[self.before], box))
 
     def of_patch(self, patch: Patch) -> Float32:
-        """What the layer before does in a patch."""
-        from patchmine.photographs.decode import normalised, prepare
+        """The mean response of the layer before within a patch (channels,)."""
+        from patchmine.photographs.decode import normalized, prepare
 
-        pixels = prepare(self.index.photograph(patch.image_id), self.network.preprocessing).tensor
-        maps = self._maps(normalised(pixels[None], self.network.preprocessing))
+        pixels = prepare(patch.photograph(), self.network.preprocessing).tensor
+        found = self._maps(normalized(pixels[None], self.network.preprocessing))
         own, before = (self.index.field(layer, patch.image_id) for layer in (self.layer, self.before))
-        return _mean_within(maps[self.before], before, self._shown(own, patch.unit.channel, patch.position))
-
-    def _shown(self, field: ReceptiveField, channel: int, position: Position) -> Box:
-        return shown(field, channel, position, self.cropping.crop, self.cropping.share)
+        return _mean_within(found[self.before], before, self.cropping.box(own, patch.unit.channel, patch.position))
 
     def _maps(self, inputs: Tensor) -> dict[str, Float32]:
-        import torch
+        from patchmine.networks.network import maps
 
-        from patchmine.networks.network import last_call, run_until, survey, tapped
+        taps, _ = self._surveyed((inputs.shape[2], inputs.shape[3]))
+        return {layer: output[0].float().numpy() for layer, output in maps(self.network.module, inputs, taps).items()}
 
-        layers = list(dict.fromkeys((self.before, self.layer)))
-        size = tuple(inputs.shape)
-        if size not in self._taps:
-            self._taps[size] = survey(self.network.module, torch.zeros_like(inputs), layers)
-        taps = self._taps[size]
-        maps: dict[str, Float32] = {}
+    def _surveyed(self, size: tuple[int, int]) -> tuple[tuple[Tap, ...], dict[str, ReceptiveField]]:
+        """Taps and fields for inputs of (height, width); checked against the index, once a size."""
+        from patchmine.questions.look import surveyed
 
-        def keep(tap: Tap, output: Tensor) -> None:
-            maps[tap.layer] = tap.layout.grid_of(output)[0].float().clone().numpy()
-
-        wanted = {tap.layer: last_call(tap, partial(keep, tap)) for tap in taps}
-        with torch.inference_mode(), tapped(self.network.module, wanted):
-            run_until(self.network.module, inputs, taps[-1].layer, taps[-1].calls)
-        return maps
-
-    def _fields(self, size: tuple[int, int]) -> dict[str, ReceptiveField]:
-        from patchmine.fields.exact import receptive_fields
-
-        layers: Sequence[str] = (self.layer, self.before)
-        if size == self.index.field(self.layer).input:
-            return {layer: self.index.field(layer) for layer in layers}
-        return receptive_fields(self.network.module, size, layers, field=self.index.job.field)  # type: ignore[arg-type]
+        if size not in self._seen:
+            layers = list(dict.fromkeys((self.before, self.layer)))
+            self._seen[size] = surveyed(self.index, self.network, layers, size)
+        return self._seen[size]
 
 
 def _mean_within(maps: Float32, field: ReceptiveField, box: Box) -> Float32:
-    """The mean (channels,) over the cells whose field's centre lies in the box (input pixels), or the one nearest."""
-    ys = np.array([field.centre(0, Position(row, 0))[0] for row in range(field.grid[0])])
-    xs = np.array([field.centre(0, Position(0, col))[1] for col in range(field.grid[1])])
-    rows = np.flatnonzero((box.top <= ys) & (ys < box.bottom))
-    cols = np.flatnonzero((box.left <= xs) & (xs < box.right))
-    if not len(rows):
-        rows = np.array([np.abs(ys - (box.top + box.bottom - 1) / 2).argmin()])
-    if not len(cols):
-        cols = np.array([np.abs(xs - (box.left + box.right - 1) / 2).argmin()])
+    """The mean (channels,) over the cells whose field's center lies in the box (input pixels), or the one nearest."""
+    ys, xs = field.centers()
+    rows, cols = cells_between(ys, box.top, box.bottom), cells_between(xs, box.left, box.right)
     found: Float32 = maps[:, rows][:, :, cols].mean((1, 2))
     return found
 
 
-__all__ = ["AGAINST", "Comparison", "Path", "compare"]
+__all__ = ["AGAINST", "Comparison", "Evidence", "compare"]

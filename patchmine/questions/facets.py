@@ -1,4 +1,4 @@
-"""How many different things a unit responds to, as far as its own top patches tell: directions of their vectors."""
+"""Counts the different things that a unit responds to, from the directions of its top patches' vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from patchmine.ranking import CELLS, Float32
 from patchmine.store.reading import Store
 
 DRAWS = 20
-"""Sets of patches drawn at random from all kept of the layer, as many as a unit has, to compare it with."""
+"""Random sets of patches for comparison, drawn from all kept patches of the layer, each as large as the unit's set."""
 
 _BLOCK = 8192
 
@@ -17,10 +17,12 @@ _BLOCK = 8192
 def facets(store: Store, layer: str) -> NDArray[np.int64]:
     """The number of facets of each unit of the layer (units,); 0 for a unit without patches.
 
-    Take the vectors of the unit's kept top patches, less the mean of all kept vectors of the layer, each of length 1.
-    Patches that are alike share a direction, which shows as an eigenvalue of the matrix of their cosines: one cluster
-    makes one large eigenvalue, two make two. Those that are larger than any eigenvalue of DRAWS sets of as many patches
-    of the layer, drawn at random with a fixed seed, count; one at least. The layer's vectors are held in memory.
+    Takes the vectors of the unit's kept top patches, minus the mean of all kept vectors of the layer, each normalized
+    to length 1. Similar patches share a direction, which shows as a large eigenvalue of the matrix of their cosines:
+    one cluster makes one, two make two.
+
+    The number of facets is the number of eigenvalues larger than every eigenvalue of DRAWS random sets of the same
+    size, drawn with a fixed seed, and at least one. The layer's vectors are held in memory.
     """
     stored, image, position = store.vectors(layer)
     vectors = stored[:]
@@ -40,14 +42,14 @@ def facets(store: Store, layer: str) -> NDArray[np.int64]:
         if len(rows) not in chance:
             draws = (rng.choice(len(vectors), len(rows), replace=False) for _ in range(DRAWS))
             chance[len(rows)] = max(_eigenvalues(vectors[np.sort(draw)] - mean)[-1] for draw in draws)
-        # With a little room, so that a set which is all that there is does not exceed itself by rounding.
+        # A small margin, so that a set of all patches does not exceed itself by rounding.
         larger = _eigenvalues(vectors[rows] - mean) > chance[len(rows)] * 1.0001
         found[unit] = max(1, int(larger.sum()))
     return found
 
 
 def _eigenvalues(vectors: Float32) -> NDArray[np.floating]:
-    """Of the cosines between vectors (patches, channels), ascending."""
+    """The eigenvalues of the matrix of cosines between vectors (patches, channels), ascending."""
     scaled = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     found: NDArray[np.floating] = np.linalg.eigvalsh(scaled @ scaled.T)
     return found

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import defaults
-from patchmine.errors import RequestError, StoreError, UnitError, nearest
+from patchmine.errors import RequestError, StoreError
+from patchmine.fields.cropping import Cropping
 from patchmine.reading.answers import PLACE, SHOWN, UNIT, Answer, Patches, counted, listed
-from patchmine.reading.opened import Index, IndexedUnit
+from patchmine.reading.opened import OpenIndex, U
+from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns, flat, html_table
 from patchmine.system.printable import printable
-from patchmine.units import Patch, Position, Unit
+from patchmine.units import Position, Unit
 
 if TYPE_CHECKING:
-    from patchmine.networks.network import Network
     from patchmine.questions.look import Sight
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
 
 
 @dataclass(frozen=True)
-class Fired:
-    """One unit on this photograph; `patch` says where.
+class Fired(Generic[U]):
+    """One unit's response to the photograph; `patch` is the place.
 
-    `percentile` is the share of the index's photographs on which it is weaker, those on which it is equal counting
-    half; `deviation` is (value - mean) / std over them, 0 for a unit that never varies.
+    `percentile` is the share of the index's photographs on which the unit is weaker; those on which it is equal count
+    half. `deviation` is (value - mean) / std over them, 0 for a unit that never varies.
     """
 
-    unit: IndexedUnit
+    unit: U
     percentile: float
     deviation: float
     patch: Patch
@@ -51,30 +52,33 @@ class Fired:
         }
 
 
-HEADER = ("rank", "name", "unit", "value", "percentile", "deviation", "y,x", "box")
-"""Of `Fires.shown`."""
-
-
 @dataclass(frozen=True)
-class Fires(Answer):
-    """The units that a photograph drives hardest for what they do otherwise, best first."""
+class Fires(Answer, Generic[U]):
+    """The units whose response to a photograph is most unusual, the most unusual first.
+
+    `index` is the index that was asked, `sight` the photograph in the network, `cropping` what the patches' boxes show,
+    `of` the number of units that were compared.
+    """
 
     columns: ClassVar[Columns] = {"rank": int, **UNIT, "value": float, "percentile": float, "deviation": float, **PLACE}
+    header: ClassVar[Sequence[str]] = ("rank", "name", "unit", "value", "percentile", "deviation", "y,x", "box")
 
+    index: OpenIndex[U]
     sight: Sight
-    units: list[Fired]
+    units: list[Fired[U]]
     of: int
-    """How many units were asked."""
+    cropping: Cropping
 
-    def as_dict(self, index: Index) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
+        """The document of `fires --json`."""
         units = [fired.as_dict() for fired in self.units]
-        return {"index": index.name, "image": self.sight.path, "labels": index.labels.about, "units": units}
+        return {"index": self.index.name, "image": self.sight.path, "labels": self.index.labels.about, "units": units}
 
     def rows(self) -> list[dict[str, Any]]:
         return [flat(fired.as_dict()) for fired in self.units]
 
     def shown(self) -> list[tuple[object, ...]]:
-        """The units as tables for a person show them, under HEADER."""
+        """The units as rows of a table for a person, under `header`."""
         return [
             (
                 fired.patch.rank,
@@ -91,72 +95,91 @@ class Fires(Answer):
 
     def __repr__(self) -> str:
         title = f"{counted(len(self.units), 'unit', 'units')} of {self.of} that {self.sight.path} drives hardest"
-        return listed(printable(title), self.shown()[:SHOWN], HEADER, len(self.units))
+        return listed(printable(title), self.shown()[:SHOWN], self.header, len(self.units))
 
     def _repr_html_(self) -> str:
         patches = Patches([fired.patch for fired in self.units])
-        return html_table(self.shown()[:SHOWN], HEADER) + patches._repr_html_()
+        return html_table(self.shown()[:SHOWN], self.header) + patches._repr_html_()
 
 
 def fires(
-    index: Index,
+    index: OpenIndex[U],
     file: str | Path,
-    load: Callable[[], Network],
     *,
     layer: str | None = None,
     k: int = defaults.K,
-    crop: str = "rf",
-    share: float = defaults.SHARE,
-) -> Fires:
-    """The k units, of one layer or of all, that this photograph drives hardest.
+    cropping: Cropping | None = None,
+) -> Fires[U]:
+    """The k units, of one layer or of all, whose response to this photograph is most unusual.
 
-    By percentile, then by deviation, then in the order of the network. A unit that is not finite on it is left out. One
-    of the index's own photographs has the values that it has there up to rounding: it went through in another batch.
+    They are ranked by percentile, then by deviation, then in the order of the network. A unit that is not finite on the
+    photograph is left out. A photograph of the index itself has the values that it has there, up to rounding, since it
+    goes through the network in another batch.
 
-    Raises UnitError for an unknown layer, StoreError without a table, and what `looking.look` raises.
+    Raises UnitError for an unknown layer, StoreError without a table, and what `look.look` raises.
     """
     from patchmine.questions.look import look
 
     if k < 1:
-        raise RequestError(f"-k {k} is too few: give 1 or more")
-    if not 0 < share <= 1:
-        raise RequestError(f"--share {share} is no share: give a number above 0 and up to 1")
-    if layer is not None and layer not in index.layers:
-        raise UnitError(f"the index has no layer {layer!r}{nearest(layer, index.layers)}")
-    if crop not in defaults.CROPS:
-        raise RequestError(f"there is no crop {crop!r}{nearest(crop, defaults.CROPS)}")
+        raise RequestError(f"-k must be at least 1, not {k}")
+    if layer is not None:
+        index.check_layer(layer)
     if not index.store.has_table:
         raise StoreError(
-            f"{index.name} was built with --no-table, so there is nothing to compare a value with; build it with one"
+            f"{index.name} was built with --no-table, so it has no activations to compare with: build it without"
         )
+    cropping = cropping or Cropping()
     layers = list(index.layers) if layer is None else [layer]
-    sight = look(index, file, layers, load)
-    found: list[tuple[float, float, Unit, int]] = []
-    for name in layers:
-        flat = sight.maps[name].reshape(len(sight.maps[name]), -1)
-        place = flat.argmax(axis=1)
-        value = flat[np.arange(len(flat)), place]
-        percentile = percentiles(index, name, value)
-        stats = index.stats(name)
-        spread = np.where(stats["std"] > 0, stats["std"], np.inf).astype(np.float64)
-        deviation = (value - stats["mean"]) / spread
-        found += [
-            (float(percentile[c]), float(deviation[c]), Unit(name, c), int(place[c]))
-            for c in np.flatnonzero(np.isfinite(percentile)).tolist()
-        ]
-    ranked = sorted(found, key=lambda entry: (-entry[0], -entry[1]))[:k]
-    fired = []
-    for rank, (percentile_, deviation_, unit, at) in enumerate(ranked, 1):
-        position = Position(*divmod(at, sight.maps[unit.layer].shape[2]))
-        patch = sight.patch(unit, rank, position, index.crop(unit, crop), share)
-        fired.append(Fired(IndexedUnit(index, unit), percentile_, deviation_, patch))
-    return Fires(sight, fired, len(found))
+    sight = look(index, file, layers)
+    found = [response for name in layers for response in _responses(index, sight, name)]
+    ranked = sorted(found, key=lambda response: (-response.percentile, -response.deviation))[:k]
+    fired = [
+        Fired(
+            index.unit(response.unit),
+            response.percentile,
+            response.deviation,
+            sight.patch(response.unit, rank, response.position, index.settled(response.unit, cropping)),
+        )
+        for rank, response in enumerate(ranked, 1)
+    ]
+    return Fires(index, sight, fired, len(found), cropping)
 
 
-def percentiles(index: Index, layer: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """For each unit of a layer the share of photographs on which it is below its value (units,); equal ones count half.
+@dataclass(frozen=True)
+class _Response:
+    """A unit's maximum on the photograph."""
 
-    NaN where the value is not finite, or the unit is so on no photograph.
+    percentile: float
+    deviation: float
+    unit: Unit
+    position: Position
+
+
+def _responses(index: OpenIndex[Any], sight: Sight, layer: str) -> list[_Response]:
+    """The maximum of each unit of a layer that is finite on the photograph."""
+    maps = sight.maps[layer]
+    flattened = maps.reshape(len(maps), -1)
+    place = flattened.argmax(axis=1)
+    value = flattened[np.arange(len(flattened)), place]
+    percentile = percentiles(index, layer, value)
+    stats = index.stats(layer)
+    spread = np.where(stats["std"] > 0, stats["std"], np.inf).astype(np.float64)
+    deviation = (value - stats["mean"]) / spread
+    return [
+        _Response(
+            float(percentile[channel]),
+            float(deviation[channel]),
+            Unit(layer, channel),
+            Position(*divmod(int(place[channel]), maps.shape[2])),
+        )
+        for channel in np.flatnonzero(np.isfinite(percentile)).tolist()
+    ]
+
+
+def percentiles(index: OpenIndex[Any], layer: str, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The share of photographs on which each unit of a layer is below its value (units,); equal ones count half.
+
+    NaN where the value is not finite, or the unit is finite on no photograph.
     """
     table, _ = index.store.table_on_disk(layer)
     below, equal, finite = (np.zeros(len(values), np.int64) for _ in range(3))

@@ -7,9 +7,9 @@ All are captum's. Each is of one unit at one position in one photograph, and of 
   It begins with 1 at the position instead of the activation, which is a factor and no other picture.
 - `guided`: Springenberg et al. 2014, "Striving for simplicity": the same, but nothing comes back either where
   nothing went forward.
-- `gradxinput`: the gradient times the input. `ig`: integrated gradients (Sundararajan et al. 2017), from a mean-grey
-  picture in STEPS steps. Both in the normalised input, where 0 is the mean grey of the training photographs.
-- `occlusion`: how much the activation falls when a mean-grey square lies there: two strides of the layer wide, moved
+- `gradxinput`: the gradient times the input. `ig`: integrated gradients (Sundararajan et al. 2017), from a mean-gray
+  picture in STEPS steps. Both in the normalized input, where 0 is the mean gray of the training photographs.
+- `occlusion`: how much the activation falls when a mean-gray square lies there: two strides of the layer wide, moved
   by one stride at a time, inside the crop. Where that would be more than MOST_STEPS steps along a side, both are as
   many times larger as it takes.
 """
@@ -17,7 +17,7 @@ All are captum's. Each is of one unit at one position in one photograph, and of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 from types import ModuleType
@@ -30,20 +30,20 @@ from torch import Tensor
 
 from patchmine import defaults
 from patchmine.errors import RequestError, nearest
-from patchmine.networks.network import Network
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.questions.rectifiers import Until
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
+from patchmine.reading.patch import Patch
 from patchmine.system.progress import Progress, Silent
-from patchmine.units import Box, Patch
+from patchmine.units import Box
 
 STEPS = 50
-"""Of integrated gradients."""
+"""Steps of the path integral of integrated gradients."""
 MOST_STEPS = 24
-"""Of occlusion, down and across each."""
+"""Most steps of the occluding square, down and across each."""
 AT_ONCE = 8
-"""Pictures in one pass of those methods that need many: memory grows with it, and hardly the speed."""
+"""Pictures in one pass of the methods that need many: memory grows with it, speed hardly."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,16 @@ class _Way:
 class Projector:
     """Projects units of an index into its photographs; asks one photograph at a time.
 
-    `load` gives the network (`models.load_for_index`); `progress` is told of each projection. Raises RequestError for
-    a method that there is not, and where captum is not installed.
+    `progress` receives each projection. Raises RequestError for an unknown method and where captum is not installed,
+    and what `OpenIndex.network` raises.
     """
 
-    def __init__(
-        self, index: Index, load: Callable[[], Network], method: str, progress: Progress | None = None
-    ) -> None:
+    def __init__(self, index: OpenIndex[Any], method: str, progress: Progress | None = None) -> None:
         if method not in defaults.PROJECTIONS:
-            raise RequestError(f"there is no --project {method}{nearest(method, defaults.PROJECTIONS)}")
+            raise RequestError(f"unknown --project {method}{nearest(method, defaults.PROJECTIONS)}")
         self.index, self.method, self.progress = index, method, progress or Silent()
         self._attr = _captum()
-        self._network = load()
+        self._network = index.network()
         self._ways: dict[tuple[str, tuple[int, int]], _Way] = {}
 
     def __call__(self, patch: Patch, region: Box) -> NDArray[np.float32]:
@@ -79,8 +77,8 @@ class Projector:
         through the network up to this layer, StoreError where the layer is not as the index has it, PhotographError
         where the photograph is not the one that was indexed.
         """
-        pixels = prepare(self.index.photograph(patch.image_id), self.index.preprocessing)
-        picture = normalised(pixels.tensor[None], self.index.preprocessing)
+        pixels = prepare(patch.photograph(), self.index.preprocessing)
+        picture = normalized(pixels.tensor[None], self.index.preprocessing)
         way = self._way(patch.unit.layer, picture)
         picture.requires_grad_(self.method != "occlusion")
         target = (patch.unit.channel, patch.position.y, patch.position.x)
@@ -178,7 +176,7 @@ def _captum() -> ModuleType:
     try:
         import captum.attr
     except ImportError:
-        raise RequestError("--project needs captum: type pip install 'patchmine[attribution]'") from None
+        raise RequestError("--project needs captum: pip install 'patchmine[attribution]'") from None
     attr: ModuleType = captum.attr
     return attr
 

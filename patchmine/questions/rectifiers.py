@@ -1,11 +1,13 @@
-"""The network up to a layer, as captum can work on it: with every rectifier a module of its own.
+"""The network up to a layer in a form that captum handles: every call of a rectifier becomes a module of its own.
 
-captum's GuidedBackprop and Deconvolution hook the modules of class nn.ReLU and nothing else. A ReLU6, and a ReLU that
-is called as a function, keep their plain gradient, and nothing says so. The hooks of one module share one place for the
-gradient, so that a ReLU which two branches call takes the gradient of the other; and what they return replaces the
-whole gradient of the rectifier's input, also the part that comes from a shortcut around it (captum 0.9,
-`_utils/common.py`, `_register_backward_hook`). Here each call of a rectifier goes to a module that is called once, with
-an input that feeds nothing else, and what is neither a rectifier nor in PASSING is refused.
+captum's GuidedBackprop and Deconvolution hook only modules of class nn.ReLU. A ReLU6, or a ReLU called as a function,
+silently keeps its plain gradient. All hooks of a module share one place for the gradient, so a ReLU called by two
+branches takes the gradient of the other branch. The value that a hook returns replaces the whole gradient of the
+rectifier's input, including the part from a shortcut around it (captum 0.9, `_utils/common.py`,
+`_register_backward_hook`).
+
+Here each call of a rectifier goes to a module that is called once, with an input that feeds nothing else. Any step that
+is neither a rectifier nor in PASSING is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from patchmine.errors import ModelError, RequestError
 from patchmine.networks.network import Tap, last_call, run_until, tapped
 
-# Steps of autograd's graph whose way back is the same for a gradient, a deconvnet and guided backpropagation.
+# Autograd steps whose backward pass is the same for a gradient, a deconvnet, and guided backpropagation.
 SUMS = {
     "Add",
     "Addmm",
@@ -43,7 +45,7 @@ MOVES |= {"Transpose", "Squeeze", "UnsafeView", "Unsqueeze", "View"}
 PARTS = {"Cat", "Index", "Select", "Slice", "Split", "SplitWithSizes", "Stack", "Unbind", "UnsafeSplit"}
 COPIES = {"AccumulateGrad", "Clone", "Copy", "CopyBackwards", "CopySlices", "Repeat", "ToCopy"}
 BORDERS = {"ConstantPadNd", "ReflectionPad2D", "ReplicationPad2D"}
-# And those whose way back may be another for another picture: the switches of a maximum, products, norms.
+# Autograd steps whose backward pass may depend on the image: the switches of a maximum, products, norms.
 CHOICES = {"AdaptiveMaxPool2D", "Amax", "Max", "MaxPool2DWithIndices"}
 PRODUCTS = {"Bmm", "Div", "Mm", "Mul", "NativeGroupNorm", "NativeLayerNorm"}
 DEPENDING = CHOICES | PRODUCTS
@@ -51,7 +53,7 @@ PASSING = SUMS | MEANS | SCALES | MOVES | PARTS | COPIES | BORDERS | DEPENDING
 
 
 class Rectifier(nn.ReLU):
-    """A ReLU, or one with a ceiling such as ReLU6: to captum an nn.ReLU either way."""
+    """A ReLU, or one with a ceiling such as ReLU6; captum treats both as an nn.ReLU."""
 
     def __init__(self, ceiling: float | None) -> None:
         super().__init__()
@@ -62,11 +64,11 @@ class Rectifier(nn.ReLU):
 
 
 class Until(nn.Module):
-    """Pictures (images, 3, height, width) to what a layer makes of them.
+    """Maps images (images, 3, height, width) to the output of a layer.
 
-    That is float32 (images, channels, grid height, grid width). The network is no submodule, so that nothing that is
-    hooked into this one or changed in it reaches it. With `rectified` every call of a rectifier in a forward pass goes
-    to one of `rectifiers`, in order; `find` makes them.
+    The output is float32 (images, channels, grid height, grid width). The network is not a submodule, so hooks on this
+    module and changes to it do not reach the network. With `rectified` every call of a rectifier in a forward pass goes
+    to one of `rectifiers`, in order; `find` creates them.
     """
 
     def __init__(self, module: nn.Module, tap: Tap, *, rectified: bool = False) -> None:
@@ -75,7 +77,7 @@ class Until(nn.Module):
         self.rectifiers = nn.ModuleList()
         self.rectified = rectified
         self.fixed = False
-        """Whether only rectifiers make the way back another for another picture; known after `find`."""
+        """Whether only rectifiers make the backward pass depend on the image; known after `find`."""
 
     def forward(self, pictures: Tensor) -> Tensor:
         left = iter(self.rectifiers)
@@ -83,16 +85,16 @@ class Until(nn.Module):
         def next_one(_ceiling: float | None) -> nn.Module:
             module = next(left, None)
             if module is None:
-                raise ModelError("the network calls more rectifiers for one picture than for another")
+                raise ModelError("the network calls more rectifiers for one image than for another")
             return module
 
         return self._run(pictures, next_one)
 
     def find(self, picture: Tensor, method: str) -> None:
-        """Look for the way back to a picture (1, 3, height, width), and make the rectifiers on it.
+        """Find the backward pass to an image (1, 3, height, width), and create the rectifiers on it.
 
-        Raises RequestError, naming `method`, where there is no way back, or with `rectified` where something on it
-        has only its plain gradient, which is not what deconvnets are defined by.
+        Raises RequestError, naming `method`, if no gradient reaches the image. With `rectified` it also raises if a
+        step offers only its plain gradient, for which deconvnets are not defined.
         """
         layer = self._of[1].layer
         picture = picture.clone().requires_grad_()
@@ -108,15 +110,15 @@ class Until(nn.Module):
             way = _way_back(self._run(picture, one_more), picture)
         if not way:
             raise RequestError(
-                f"no gradient comes back from layer {layer}, so --project {method} has nothing to show: "
+                f"no gradient from layer {layer} reaches the image, so --project {method} has nothing to show: "
                 "use --project occlusion"
             )
         names = {_name(step) for step in way if step not in steps}
         strange = sorted(names - PASSING) if self.rectified else []
         if strange:
             raise RequestError(
-                f"--project {method} is defined for ReLU and ReLU6 alone, and the way to layer {layer} leads through "
-                f"{', '.join(strange)}: use --project gradxinput, ig or occlusion"
+                f"--project {method} is defined only for ReLU and ReLU6, but the path to layer {layer} leads through "
+                f"{', '.join(strange)}: use --project gradxinput, ig, or occlusion"
             )
         self.fixed = names.isdisjoint(DEPENDING)
         self.rectifiers = nn.ModuleList(Rectifier(one.ceiling) for one in found)
@@ -137,7 +139,7 @@ class Until(nn.Module):
 
 
 class _Rectifying(TorchFunctionMode):
-    """Sends the calls of rectifiers to the modules that `rectifier(ceiling)` gives, one a call."""
+    """Routes each call of a rectifier to its own module, made by `rectifier(ceiling)`."""
 
     def __init__(self, rectifier: Callable[[float | None], nn.Module]) -> None:
         super().__init__()
@@ -150,9 +152,9 @@ class _Rectifying(TorchFunctionMode):
         call = _rectification(function, args, kwargs)
         if call is None or not call.input.requires_grad:
             return function(*args, **kwargs)
-        # A copy feeds nothing else: what captum's hook returns is the gradient of this call alone.
+        # A copy feeds nothing else: captum's hook then returns the gradient of this call alone.
         output = self.rectifier(call.ceiling)(call.input.clone())
-        # Who rectifies in place may go on with the input instead of what is returned.
+        # Code that rectifies in place may use the input afterwards instead of the return value.
         return call.input.copy_(output) if call.in_place else output
 
 
@@ -168,7 +170,7 @@ RELU_IN_PLACE = (torch.relu_, Tensor.relu_)
 
 
 def _rectification(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Rectification | None:
-    """What is rectified in a call of a torch function; None for a call of anything else."""
+    """The rectification in a call of a torch function, or None if the call does not rectify."""
     if function in RELU or function in RELU_IN_PLACE:
         given = {**dict(zip(("input", "inplace"), args, strict=False)), **kwargs}
         return _Rectification(given["input"], None, function in RELU_IN_PLACE or given.get("inplace", False))
@@ -183,7 +185,7 @@ def _rectification(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 
 def _way_back(output: Tensor, picture: Tensor) -> list[Any]:
-    """The steps of autograd's graph that lie between an output and the picture; empty where none does."""
+    """The autograd steps between an output and the image; empty if they are not connected."""
     users: dict[Any, list[Any]] = {}
     waiting, seen, ends = [output.grad_fn], set(), []
     while waiting:
@@ -206,7 +208,7 @@ def _way_back(output: Tensor, picture: Tensor) -> list[Any]:
 
 
 def _name(step: Any) -> str:
-    """`Convolution` of `ConvolutionBackward0`."""
+    """The name of a step without its suffix: `Convolution` for `ConvolutionBackward0`."""
     return re.sub(r"Backward\d*$", "", str(step.name()).rpartition("::")[2])
 
 

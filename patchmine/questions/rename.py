@@ -1,4 +1,4 @@
-"""Names and labels that an index gets after it was built: what `patchmine name` does."""
+"""Give an index names and labels after it was built: the work of `patchmine name`."""
 
 from __future__ import annotations
 
@@ -8,29 +8,34 @@ from typing import Any
 
 from patchmine.errors import StoreError, UnitError
 from patchmine.labels import of_index
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.units import Unit
 
 
-def give(index: Index, unit: Unit, name: str | None) -> None:
-    """Call a unit that, or take its name away. Raises UnitError for a name that means something else."""
+def give(index: OpenIndex[Any], unit: Unit, name: str | None) -> None:
+    """Give a unit a name, or remove its given name if `name` is None.
+
+    Raises UnitError if the name is invalid or already means something else, or if the unit has no name to remove.
+    """
     given = dict(index.names_file.given)
     if name is not None:
         index.names.check(unit, name)
         given[str(unit)] = name
     elif given.pop(str(unit), None) is None:
-        raise UnitError(f"{unit} has been given no name; patchmine name lists those that have")
+        raise UnitError(f"{unit} has no given name to remove: run patchmine name to list the units that have one")
     replace(index.names_file, given=given).write(index.directory)
 
 
-def label_anew(index: Index, file: Path | None = None) -> dict[str, Any]:
-    """Compute the labels of all units from the table and keep them in names.json; activations.h5 stays as it is.
+def label_anew(index: OpenIndex[Any], file: Path | None = None) -> dict[str, Any]:
+    """Compute the labels of all units from the table and write them to names.json; activations.h5 does not change.
 
-    `file` names the classes of photographs as `index --labels` takes them. Returns what to say of the labels. Raises
-    StoreError without a table, SourceError where the file does not fit the photographs.
+    `file` gives the classes of photographs in any format of `index --labels`. Returns the facts about the labels, as
+    in `UnitLabels.about`. Raises StoreError without a table, and SourceError if the file does not fit the photographs.
     """
     if not index.store.has_table:
-        raise StoreError(f"{index.name} was built with --no-table, and labels are computed from the table")
+        raise StoreError(
+            f"{index.name} was built with --no-table, but labels are computed from the table: index without --no-table"
+        )
     classes = None
     if file is not None:
         from patchmine.labels.label_file import classified

@@ -6,27 +6,28 @@ photograph is there with the places at which it is among the best of some unit, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import defaults
-from patchmine.errors import RequestError, StoreError, UnitError, nearest
+from patchmine.errors import RequestError, StoreError
+from patchmine.fields.cropping import Cropping
 from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.reading.answers import PATCH, SHOWN, UNIT, Answer, Patches, counted, listed
-from patchmine.reading.opened import Index, IndexedUnit
+from patchmine.reading.opened import OpenIndex, OpenUnit, U
+from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns
 from patchmine.store import neighbors
 from patchmine.system import digests
 from patchmine.system.printable import printable
-from patchmine.units import Box, Patch, Position, Unit
+from patchmine.units import Box, Position, Unit
 
 if TYPE_CHECKING:
-    from patchmine.networks.network import Network
     from patchmine.questions.look import Sight
 
 Note = Callable[[str], None]
@@ -35,12 +36,9 @@ _ROWS = 4096  # of the table in memory at once: the rows of a chunk
 _MOST = 8192  # candidates whose vectors are read: more than that are as good as alike
 
 
-HEADER = ("rank", "cosine", "class", "y,x", "box", "image")
-"""Of `Similar.shown`."""
-
 
 @dataclass(frozen=True)
-class Similar(Answer):
+class Similar(Answer, Generic[U]):
     """What is most similar, best first; its rows are the patches.
 
     `query` says what was asked for, as the JSON has it. `patches` are ranked by `similarities`, the cosines; each is
@@ -49,24 +47,26 @@ class Similar(Answer):
     """
 
     columns: ClassVar[Columns] = {**PATCH, **UNIT, "similarity": float}
+    header: ClassVar[Sequence[str]] = ("rank", "cosine", "class", "y,x", "box", "image")
 
+    index: OpenIndex[U]
     query: dict[str, Any]
     layer: str
     patches: Patches
     similarities: list[float]
-    units: list[tuple[IndexedUnit, float]]
+    units: list[tuple[U, float]]
     asked: Patch
     sight: Sight | None = None
 
-    def as_dict(self, index: Index) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The document of `similar --json`."""
         patches = [
-            {**patch_as_dict(index, patch), "similarity": rounded}
+            {**patch_as_dict(self.index, patch), "similarity": rounded}
             for patch, rounded in zip(self.patches, self._rounded(), strict=True)
         ]
         units = [{**unit.as_dict(), "similarity": round(similarity, 6)} for unit, similarity in self.units]
-        about = index.labels.about
-        return {"index": index.name, "query": self.query, "labels": about, "patches": patches, "units": units}
+        about = self.index.labels.about
+        return {"index": self.index.name, "query": self.query, "labels": about, "patches": patches, "units": units}
 
     def rows(self) -> list[dict[str, Any]]:
         return [
@@ -82,7 +82,7 @@ class Similar(Answer):
         return str(self.query["unit"]["name"] if "unit" in self.query else self.query["image"])
 
     def shown(self) -> list[tuple[object, ...]]:
-        """The patches as tables for a person show them, under HEADER."""
+        """The patches as tables for a person show them, under `header`."""
         return [
             (
                 patch.rank,
@@ -97,40 +97,37 @@ class Similar(Answer):
 
     def __repr__(self) -> str:
         title = f"{counted(len(self.patches), 'patch', 'patches')} nearest to {self.asked_for} in {self.layer}"
-        return listed(printable(title), self.shown()[:SHOWN], HEADER, len(self.patches))
+        return listed(printable(title), self.shown()[:SHOWN], self.header, len(self.patches))
 
     def _repr_html_(self) -> str:
         return self.patches._repr_html_()
 
 
-def patch_as_dict(index: Index, patch: Patch) -> dict[str, Any]:
+def patch_as_dict(index: OpenIndex[Any], patch: Patch) -> dict[str, Any]:
     """A patch as `top --json` has it, with the unit that it belongs to."""
-    return {**patch.as_dict(), **index.unit(str(patch.unit)).as_dict()}
+    return {**patch.as_dict(), **index.unit(patch.unit).as_dict()}
 
 
 @dataclass(frozen=True)
 class Wish:
-    """How many patches are wanted and what is shown of them; `several` of one photograph, or its best alone."""
+    """How many patches are asked for and what they show; `several` of one photograph, or only its nearest one."""
 
     k: int = defaults.K
     several: bool = False
-    crop: str = "rf"
-    share: float = defaults.SHARE
+    cropping: Cropping = field(default_factory=Cropping)
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise RequestError(f"-k {self.k} is too few: give 1 or more")
-        if not 0 < self.share <= 1:
-            raise RequestError(f"--share {self.share} is no share: give a number above 0 and up to 1")
+            raise RequestError(f"-k must be at least 1, not {self.k}")
 
 
-def similar_to_unit(unit: IndexedUnit, wish: Wish, note: Note) -> Similar:
+def similar_to_unit(unit: OpenUnit, wish: Wish, note: Note) -> Similar[Any]:
     """Patches nearest to the unit's best one, which comes first itself, and the units that go with this one.
 
     Raises StoreError for a unit that has no patch.
     """
     index, layer = unit.index, unit.unit.layer
-    best = unit.top(1, crop=wish.crop, share=wish.share)
+    best = unit.top(1, crop=wish.cropping.crop, share=wish.cropping.share)
     if not best:
         raise StoreError(f"{unit.unit} has no patch in {index.name}: it is finite on no photograph; take another unit")
     kept, images, places = index.store.vectors(layer)
@@ -140,21 +137,20 @@ def similar_to_unit(unit: IndexedUnit, wish: Wish, note: Note) -> Similar:
         raise StoreError(f"{index.name} holds no vector of the best patch of {unit.unit}; build it again with --fresh")
     patches, similarities = nearest_patches(index, layer, kept[row].astype(np.float32), wish, note)
     query = {"unit": unit.as_dict(), "layer": layer, "patch": best[0].as_dict()}
-    return Similar(query, layer, patches, similarities, correlated(unit, wish.k, note), best[0])
+    return Similar(index, query, layer, patches, similarities, correlated(unit, wish.k, note), best[0])
 
 
 def similar_to_photograph(
-    index: Index,
+    index: OpenIndex[U],
     file: str | Path,
-    load: Callable[[], Network],
     wish: Wish,
     note: Note,
     box: Box | None = None,
     layer: str | None = None,
-) -> Similar:
+) -> Similar[U]:
     """Patches nearest to a photograph, or to a box in it (source pixels), in a layer: the last one, unless given.
 
-    Of a box it is the mean of the vectors at the positions whose field's centre lies in it, or else the position that
+    Of a box it is the mean of the vectors at the positions whose field's center lies in it, or else the position that
     is nearest to its middle. Of a whole photograph it is the position at which the layer responds most: where the sum
     of its positive activations is largest. Of one that is in the index it is the largest whose vector is kept there, so
     that it finds itself.
@@ -164,9 +160,8 @@ def similar_to_photograph(
     from patchmine.questions.look import look
 
     chosen = layer or list(index.layers)[-1]
-    if chosen not in index.layers:
-        raise UnitError(f"the index has no layer {chosen!r}{nearest(chosen, index.layers)}")
-    sight = look(index, file, [chosen], load, box)
+    index.check_layer(chosen)
+    sight = look(index, file, [chosen], box)
     maps = sight.maps[chosen]
     positions = [_strongest(index, sight, chosen, note)] if box is None else sight.positions_in(chosen, box)
     vector = np.stack([maps[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
@@ -179,11 +174,11 @@ def similar_to_photograph(
     }
     middle = positions[len(positions) // 2]
     hardest = Unit(chosen, int(np.nan_to_num(maps[:, middle.y, middle.x]).argmax()))
-    asked = sight.patch(hardest, 0, middle, index.crop(hardest, wish.crop), wish.share)
-    return Similar(query, chosen, patches, similarities, [], asked, sight)
+    asked = sight.patch(hardest, 0, middle, index.settled(hardest, wish.cropping))
+    return Similar(index, query, chosen, patches, similarities, [], asked, sight)
 
 
-def _strongest(index: Index, sight: Sight, layer: str, note: Note) -> Position:
+def _strongest(index: OpenIndex[Any], sight: Sight, layer: str, note: Note) -> Position:
     """Where the layer responds most, among the places that the index keeps of this photograph, if it knows it."""
     maps = np.nan_to_num(sight.maps[layer])
     response = np.maximum(maps, 0).sum(axis=0, dtype=np.float64).ravel()
@@ -197,7 +192,9 @@ def _strongest(index: Index, sight: Sight, layer: str, note: Note) -> Position:
     return Position(*divmod(int(place), maps.shape[2]))
 
 
-def nearest_patches(index: Index, layer: str, vector: Float32, wish: Wish, note: Note) -> tuple[Patches, list[float]]:
+def nearest_patches(
+    index: OpenIndex[Any], layer: str, vector: Float32, wish: Wish, note: Note
+) -> tuple[Patches, list[float]]:
     """The kept patches of a layer whose vectors are nearest to this one (channels,), with their cosines.
 
     Raises RequestError for a vector without a direction.
@@ -205,10 +202,10 @@ def nearest_patches(index: Index, layer: str, vector: Float32, wish: Wish, note:
     if not np.isfinite(vector).all() or not vector.any():
         raise RequestError(f"nothing in layer {layer} responds to that, so nothing is like it; try another --layer")
     stored, images, places = index.store.vectors(layer)
-    neighbours = neighbors.Neighbours(index.store, note)
+    nearby = neighbors.Neighbors(index.store, note)
     wanted = 4 * wish.k
     while True:
-        rows, cosines = neighbours.nearest(layer, vector, wanted)
+        rows, cosines = nearby.nearest(layer, vector, wanted)
         first = _firsts(rows if wish.several else images[rows])[: wish.k]
         enough = len(first) == wish.k
         bar = cosines[first[-1]] - neighbors.ROUNDING if enough else -np.inf
@@ -216,7 +213,7 @@ def nearest_patches(index: Index, layer: str, vector: Float32, wish: Wish, note:
             break
         wanted *= 4
     rows = rows[cosines >= bar]
-    similarities = neighbours.cosines(layer, vector, rows)
+    similarities = nearby.cosines(layer, vector, rows)
     order = np.lexsort((rows, -similarities))
     order = order[_firsts(rows[order] if wish.several else images[rows[order]])][: wish.k]
     rows = rows[order]
@@ -224,7 +221,8 @@ def nearest_patches(index: Index, layer: str, vector: Float32, wish: Wish, note:
     found = [
         _patch(index, layer, top, int(images[row]), int(places[row]), rank, wish) for rank, row in enumerate(rows, 1)
     ]
-    return Patches(found, index), similarities[order].astype(float).tolist()
+    patches = Patches(found, index, cropping=wish.cropping, pick="similar")
+    return patches, similarities[order].astype(float).tolist()
 
 
 def _firsts(groups: Int64) -> Int64:
@@ -232,7 +230,7 @@ def _firsts(groups: Int64) -> Int64:
     return np.sort(np.unique(groups, return_index=True)[1])
 
 
-def _patch(index: Index, layer: str, top: TopK, image: int, place: int, rank: int, wish: Wish) -> Patch:
+def _patch(index: OpenIndex[Any], layer: str, top: TopK, image: int, place: int, rank: int, wish: Wish) -> Patch:
     """The kept place as a patch of the unit among whose best it ranks highest."""
     units, ranks = np.nonzero((top.images == image) & (top.positions == place) & top.filled)
     if not len(units):
@@ -242,10 +240,10 @@ def _patch(index: Index, layer: str, top: TopK, image: int, place: int, rank: in
     first = np.lexsort((units, ranks))[0]
     unit = Unit(layer, int(units[first]))
     value = float(top.values[units[first], ranks[first]])
-    return index.patch(unit, rank, value, image, place, index.crop(unit, wish.crop), wish.share)
+    return index.patch(unit, rank, value, image, place, index.settled(unit, wish.cropping))
 
 
-def correlated(unit: IndexedUnit, k: int, note: Note = lambda _: None) -> list[tuple[IndexedUnit, float]]:
+def correlated(unit: OpenUnit, k: int, note: Note = lambda _: None) -> list[tuple[Any, float]]:
     """The k other units of the index whose activations over all photographs go most with this one's, best first.
 
     Pearson's correlation. A photograph on which either is not finite is left out; units that never vary correlate with
@@ -261,13 +259,13 @@ def correlated(unit: IndexedUnit, k: int, note: Note = lambda _: None) -> list[t
         similar = _correlations(index, layer, column)
         found += [(float(similar[c]), Unit(layer, c)) for c in np.flatnonzero(np.isfinite(similar)).tolist()]
     order = sorted((-similarity, number) for number, (similarity, _) in enumerate(found))
-    ranked = [(IndexedUnit(index, found[number][1]), found[number][0]) for _, number in order]
+    ranked = [(index.unit(found[number][1]), found[number][0]) for _, number in order]
     if not ranked:
         note(f"{own} never varies, so no unit goes with it")
     return [(other, similarity) for other, similarity in ranked if other.unit != own][:k]
 
 
-def _correlations(index: Index, layer: str, column: NDArray[np.float64]) -> NDArray[np.float64]:
+def _correlations(index: OpenIndex[Any], layer: str, column: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of each unit of a layer with a column (images,): float64 (units,), NaN where one of them never varies."""
     value, _ = index.store.table_on_disk(layer)
     # Around numbers near their means sums of squares lose nothing to rounding.

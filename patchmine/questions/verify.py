@@ -1,13 +1,13 @@
-"""What can be proved of an index: that it is unchanged, agrees with itself, with its photographs and with its network.
+"""Verifies that an index is unchanged and agrees with itself, with its photographs, and with its network.
 
-Checksums find what changed since publishing; but whoever edits an index can edit its checksums too. Rankings are
-therefore computed again from the table, patches.faiss from the vectors, and activations from the photographs.
+Checksums detect changes since publishing, but anyone who edits an index can edit its checksums too. Therefore rankings
+are recomputed from the table, patches.faiss from the vectors, and activations from the photographs.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from patchmine.mining.calibration import Choice
 from patchmine.networks.network import Network, survey
 from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.store import neighbors
 from patchmine.store import reading as store
 from patchmine.store.job import Job
@@ -32,21 +32,21 @@ from patchmine.system import digests
 from patchmine.system.progress import Progress
 
 PHOTOGRAPHS = 10_000
-"""Photographs whose bytes are compared with their digests, unless all are asked for."""
+"""Photographs whose bytes are compared with their digests, unless all are requested."""
 
 AGAIN = 32
-"""Photographs whose activations are computed again, unless all are asked for."""
+"""Photographs whose activations are recomputed, unless all are requested."""
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
-"""How much a value may differ from the recorded one, as a share of the spread (standard deviation) of its unit. Batches
-of another size, or another version of a library, round otherwise."""
+"""The largest accepted difference from the recorded value, as a share of the unit's standard deviation. Another batch
+size or library version rounds differently."""
 
 _BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one check: what was compared, what is wrong (empty where nothing is), and what stays open."""
+    """The result of one check: the comparison, the faults (empty if there are none), and what remains unproved."""
 
     check: str
     compared: str
@@ -64,18 +64,18 @@ class Finding:
 
 
 def verify(
-    index: Index,
-    load: Callable[[], Network],
+    index: OpenIndex[Any],
     *,
     everything: bool = False,
     seed: int = 0,
     run: Run,
     progress: Progress,
 ) -> Iterator[Finding]:
-    """Every check in turn, the quick ones first. `load` gives the network of the index (`models.load_for_index`).
+    """Run every check in turn, the quick ones first.
 
-    `everything` compares all photographs and computes all their activations again; otherwise a sample drawn with the
-    seed is. Raises what `load` raises; a check that cannot be made for want of photographs or table says so.
+    With `everything` all photographs are compared and all their activations recomputed; otherwise a sample drawn with
+    the seed. A check that lacks its photographs or table says so in its finding. Raises what `OpenIndex.network`
+    raises.
     """
     yield _manifest(index)
     yield from _checksums(index)
@@ -86,31 +86,31 @@ def verify(
     photographs, intact = _photographs(index, drawn, run, progress)
     yield photographs
     again = drawn if everything else np.sort(rng.permutation(drawn[np.isin(drawn, intact)])[:AGAIN])
-    yield _activations(index, load(), again[np.isin(again, intact)], run, progress)
+    yield _activations(index, again[np.isin(again, intact)], run, progress)
 
 
 def _drawn(count: int, most: int, rng: np.random.Generator) -> Int64:
-    """Up to `most` of `count` ids, ascending."""
+    """Up to `most` of `count` ids, drawn at random, ascending."""
     return np.sort(rng.permutation(count)[:most]).astype(np.int64)
 
 
-def _manifest(index: Index) -> Finding:
+def _manifest(index: OpenIndex[Any]) -> Finding:
     written = store.read_manifest(index.directory)
     digest = written.pop("manifest_digest", None)
     wrong = []
     if digest != digests.of_json(written):
         wrong.append(f"{store.MANIFEST} was edited: its digest does not match")
     if Job.from_dict(written["job"]).digest != written["job_digest"]:
-        wrong.append("the job in it is not the one that its digest is of")
+        wrong.append("its job does not match the job's digest")
     carried = index.store.carried_manifest()
     for name in sorted(carried.keys() | written.keys()):
         if name in carried and carried[name] != written.get(name):
-            wrong.append(f"its {name} is not what {store.ACTIVATIONS} carries")
-    what = f"{store.MANIFEST} with its digest and with what {store.ACTIVATIONS} carries"
+            wrong.append(f"its {name} differs from the copy in {store.ACTIVATIONS}")
+    what = f"{store.MANIFEST} with its digest and with the copy in {store.ACTIVATIONS}"
     return Finding("manifest", what, tuple(wrong))
 
 
-def _checksums(index: Index) -> Iterator[Finding]:
+def _checksums(index: OpenIndex[Any]) -> Iterator[Finding]:
     sums = index.manifest.get("checksums")
     if sums is None:
         yield Finding("files", "nothing", (f"{store.MANIFEST} holds no checksums",))
@@ -129,8 +129,8 @@ def _checksums(index: Index) -> Iterator[Finding]:
     yield Finding("datasets", f"{len(names)} datasets of {store.ACTIVATIONS}", tuple(wrong))
 
 
-def _ranking(index: Index) -> Finding:
-    """The kept top of each unit from the table, and the vectors that belong to it."""
+def _ranking(index: OpenIndex[Any]) -> Finding:
+    """Compare the kept top of each unit with the table, and the vectors with the top."""
     wrong, stored, units = [], index.store, sum(index.layers.values())
     for layer, channels in index.layers.items():
         kept = stored.top_of_all(layer)
@@ -143,7 +143,7 @@ def _ranking(index: Index) -> Finding:
             differ = np.flatnonzero((top.keys != kept.keys).any(1) | (top.positions != kept.positions).any(1))
             wrong += [f"the top of {layer}:{unit} does not follow from the table" for unit in differ[:3]]
             if len(differ) > 3:
-                wrong.append(f"nor do those of {len(differ) - 3} more units of {layer}")
+                wrong.append(f"nor do the tops of {len(differ) - 3} more units of {layer}")
         _, image, place = stored.vectors(layer)
         filled = kept.filled
         pairs = np.unique(kept.images[filled] * CELLS + kept.positions[filled])
@@ -154,19 +154,19 @@ def _ranking(index: Index) -> Finding:
     return Finding("ranking", what, tuple(wrong), open_)
 
 
-def _faiss(index: Index) -> Finding:
-    what = f"{store.PATCHES} with one built anew from the vectors"
+def _faiss(index: OpenIndex[Any]) -> Finding:
+    what = f"{store.PATCHES} with one built again from the vectors"
     path = index.directory / store.PATCHES
     if not path.is_file():
         return Finding("faiss", what, (f"{store.PATCHES} is missing",))
     with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
         neighbors.build(index.store, Path(place))
         same = digests.of_file(Path(place) / store.PATCHES) == digests.of_file(path)
-    return Finding("faiss", what, () if same else (f"{store.PATCHES} is not built from these vectors: delete it",))
+    return Finding("faiss", what, () if same else (f"{store.PATCHES} was not built from these vectors: delete it",))
 
 
-def _photographs(index: Index, drawn: Int64, run: Run, progress: Progress) -> tuple[Finding, Int64]:
-    """The bytes of photographs with their digests; also which of them are what they were."""
+def _photographs(index: OpenIndex[Any], drawn: Int64, run: Run, progress: Progress) -> tuple[Finding, Int64]:
+    """Compare the bytes of photographs with their digests. Also returns the unchanged photographs."""
 
     def reason(image: int) -> str | None:
         try:
@@ -191,18 +191,18 @@ def _photographs(index: Index, drawn: Int64, run: Run, progress: Progress) -> tu
     return finding, drawn[[text is None for text in reasons]]
 
 
-def _activations(index: Index, network: Network, images: Int64, run: Run, progress: Progress) -> Finding:
-    """Values and places of whole photographs, computed again."""
+def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progress) -> Finding:
+    """Compare values and positions with those recomputed from whole photographs."""
     what = f"activations of {len(images)} of {len(index)} photographs"
     if not len(images):
-        return Finding("activations", what, (), "any activation: no photograph is as it was")
-    job = index.job
+        return Finding("activations", what, (), "any activation: no photograph is unchanged")
+    job, network = index.job, index.network()
     taps = survey(network.module, network.blank(), job.layers)
     executor, name = _executor(job, network, taps, run)
     compared, far, moved, largest = 0, 0, 0, 0.0
     wrong: list[str] = []
     tolerance = TOLERANCE[job.precision]
-    # Bounds that nothing beats: no vectors are wanted.
+    # Bounds that nothing exceeds, because no vectors are needed.
     nothing = {
         layer: (np.full(units, np.inf, np.float32), np.zeros(units, np.int64)) for layer, units in index.layers.items()
     }
@@ -220,37 +220,37 @@ def _activations(index: Index, network: Network, images: Int64, run: Run, progre
             for row, unit in bad[: max(0, 3 - len(wrong))]:
                 wrong.append(
                     f"{layer}:{unit} on {index.store.image(int(ids[row])).path!r} is {reduced.value[row, unit]:.6g}, "
-                    f"and {value[row, unit]:.6g} is recorded"
+                    f"but the index has {value[row, unit]:.6g}"
                 )
-            # A place may differ where another is as high but for rounding; the value has been compared already.
+            # A position may differ where another is equally high up to rounding; the value has been compared already.
             moved += int((known & (reduced.position != place)).sum())
         progress.advance(len(ids))
     if far > len(wrong):
-        wrong.append(f"and {far - len(wrong)} more activations are not what is recorded")
+        wrong.append(f"and {far - len(wrong)} more activations differ from the index")
     exact = (
         f"{compared} {what} computed again by {name}: largest difference {largest:.1e} of the unit's spread, "
-        f"{moved} other places"
+        f"{moved} maxima at other positions"
     )
     if moved > max(10, compared // 1000):
-        wrong.append(f"{moved} of {compared} places are others than recorded")
+        wrong.append(f"{moved} of {compared} maxima are at other positions than in the index")
     left = len(index) - len(images)
     unproved = f"the activations of {left} photographs: --all computes them" if left else ""
     return Finding("activations", exact, tuple(wrong), unproved)
 
 
 def _executor(job: Job, network: Network, taps: Sequence[Any], run: Run) -> tuple[Executor, str]:
-    """That of the job, else torch, and its name."""
+    """The job's executor, or torch if it is not available, with its name."""
     choice = Choice(job.executor, job.batch_size, job.threads)
     try:
-        setting = Setting(job.device, job.precision, job.batch_size, job.threads)
+        setting = Setting(device=job.device, precision=job.precision, batch_size=job.batch_size, threads=job.threads)
         return executors.build(job.executor, network, tuple(taps), setting, choice.lanes(run.workers)), job.executor
     except RequestError:
-        setting = Setting("cpu", "fp32", job.batch_size, run.workers)
-        return executors.build("torch", network, tuple(taps), setting, 1), f"torch ({job.executor} is not to be had)"
+        setting = Setting(device="cpu", precision="fp32", batch_size=job.batch_size, threads=run.workers)
+        return executors.build("torch", network, tuple(taps), setting, 1), f"torch (no {job.executor} here)"
 
 
-def _batches(index: Index, images: Int64, size: int) -> Iterator[tuple[Int64, torch.Tensor]]:
-    """Photographs of one input size each, as the executor takes them."""
+def _batches(index: OpenIndex[Any], images: Int64, size: int) -> Iterator[tuple[Int64, torch.Tensor]]:
+    """Batches of photographs with one input size, as the executor takes them."""
     held: dict[tuple[int, ...], list[tuple[int, torch.Tensor]]] = {}
     for image in images.tolist():
         tensor = prepare(index.photograph(image), index.preprocessing).tensor
@@ -266,8 +266,8 @@ def _stacked(batch: Iterable[tuple[int, torch.Tensor]]) -> tuple[Int64, torch.Te
     return np.array(ids, np.int64), torch.stack(tensors)
 
 
-def _recorded(index: Index, layer: str, ids: Int64) -> tuple[Any, Float32, Int64]:
-    """What the index says of these photographs: whether anything (images, units), values and places."""
+def _recorded(index: OpenIndex[Any], layer: str, ids: Int64) -> tuple[Any, Float32, Int64]:
+    """The recorded facts about these photographs: whether a value exists (images, units), values, and positions."""
     if index.store.has_table:
         value, place = (dataset[ids.tolist()] for dataset in index.store.table_on_disk(layer))
         return np.ones(value.shape, bool), value, place.astype(np.int64)

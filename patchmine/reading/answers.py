@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
+from patchmine.fields.cropping import Cropping
+from patchmine.labels.of_index import UnitLabels
+from patchmine.reading.notebook import thumbnail_html
+from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns, flat, html_table, text_table, to_arrow, to_pandas
-from patchmine.system.printable import printable
-from patchmine.units import Patch, thumbnail_html
+from patchmine.units import Unit
 
 if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-    from patchmine.reading.opened import Index, IndexedUnit
 
 SHOWN = 25
 """Rows of an answer that are printed."""
@@ -42,6 +44,16 @@ class Answer:
     """An answer of `rows` with `columns`: those of the command's JSON, nested parts as `box_left`."""
 
     columns: ClassVar[Columns]
+    header: ClassVar[Sequence[str]]
+    """The column names of `shown`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document that the command prints with `--json`."""
+        raise NotImplementedError
+
+    def shown(self) -> list[tuple[object, ...]]:
+        """The rows of a table for a person, under `header`."""
+        raise NotImplementedError
 
     def rows(self) -> list[dict[str, Any]]:
         """A dictionary for each row: what `--csv` writes."""
@@ -56,38 +68,103 @@ class Answer:
         return to_arrow(self.rows(), self.columns)
 
 
+class Described(Protocol):
+    """A unit that describes itself, as `top --json` and `units --json` do."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+    def summary(self) -> dict[str, Any]: ...
+
+
+class Describing(Protocol):
+    """An index, as far as an answer needs it: it knows its units by name."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> UnitLabels: ...
+    def unit(self, unit: Unit) -> Described: ...
+
+
+D = TypeVar("D", bound=Described, covariant=True)
+
+
 class Patches(Answer, Sequence[Patch]):
-    """Patches in rank order, and the index that they are of: it knows what their units are called."""
+    """Patches in rank order, with the pick that chose them, their cropping, and the index that names their units."""
 
     columns: ClassVar[Columns] = {**UNIT, **PATCH}
+    header: ClassVar[Sequence[str]] = ("rank", "value", "class", "y,x", "visible", "box", "image")
 
-    def __init__(self, patches: Iterable[Patch], index: Index | None = None) -> None:
+    def __init__(
+        self,
+        patches: Iterable[Patch],
+        index: Describing | None = None,
+        *,
+        unit: Unit | None = None,
+        cropping: Cropping | None = None,
+        pick: str = "top",
+    ) -> None:
+        """`unit` is the unit whose patches they are, None for patches of several units.
+
+        `cropping`, which must be settled, is what the patches' boxes show: the receptive field unless given.
+        """
         self._patches = list(patches)
         self._index = index
+        self._of = unit
+        self.cropping = cropping or Cropping()
+        self.pick = pick
 
     @overload
     def __getitem__(self, rank: int) -> Patch: ...
     @overload
     def __getitem__(self, rank: slice) -> Patches: ...
     def __getitem__(self, rank: int | slice) -> Patch | Patches:
-        return Patches(self._patches[rank], self._index) if isinstance(rank, slice) else self._patches[rank]
+        if not isinstance(rank, slice):
+            return self._patches[rank]
+        part = self._patches[rank]
+        return Patches(part, self._index, unit=self._of, cropping=self.cropping, pick=self.pick)
 
     def __len__(self) -> int:
         return len(self._patches)
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [{**self._unit(patch), **flat(patch.as_dict())} for patch in self._patches]
+    def as_dict(self) -> dict[str, Any]:
+        """The document of `top --json`; for the patches of one unit of an index."""
+        assert self._index is not None and self._of is not None
+        return {
+            "index": self._index.name,
+            "pick": self.pick,
+            "crop": self.cropping.crop,
+            "unit": self._index.unit(self._of).as_dict(),
+            "patches": [patch.as_dict() for patch in self._patches],
+            "labels": self._index.labels.about,
+        }
 
-    def _unit(self, patch: Patch) -> dict[str, Any]:
+    def rows(self) -> list[dict[str, Any]]:
+        return [{**self._unit(patch.unit), **flat(patch.as_dict())} for patch in self._patches]
+
+    def shown(self) -> list[tuple[object, ...]]:
+        return [
+            (
+                patch.rank,
+                f"{patch.value:.4g}",
+                patch.class_name,
+                f"{patch.position.y},{patch.position.x}",
+                f"{patch.visible:.0%}",
+                ",".join(map(str, patch.box.as_tuple())),
+                patch.image,
+            )
+            for patch in self._patches
+        ]
+
+    def _unit(self, unit: Unit) -> dict[str, Any]:
         if self._index is None:
-            return {"layer": patch.unit.layer, "channel": patch.unit.channel, "name": None, "label": None}
-        return self._index.unit(patch.unit).as_dict()
+            return {"layer": unit.layer, "channel": unit.channel, "name": None, "label": None}
+        return self._index.unit(unit).as_dict()
 
     def __repr__(self) -> str:
         units = {str(patch.unit): None for patch in self._patches}
         of = f" of {next(iter(units))}" if len(units) == 1 else f" of {len(units)} units" if units else ""
-        rows = [patch_row(patch) for patch in self._patches[:SHOWN]]
-        return listed(f"{counted(len(self), 'patch', 'patches')}{of}", rows, PATCH_HEADER, len(self))
+        title = f"{counted(len(self), 'patch', 'patches')}{of}"
+        return listed(title, self.shown()[:SHOWN], self.header, len(self))
 
     def _repr_html_(self) -> str:
         from concurrent.futures import ThreadPoolExecutor  # not for every cold query
@@ -97,7 +174,7 @@ class Patches(Answer, Sequence[Patch]):
         return f"<div>{figures}</div>" + more_html(len(self), PICTURED)
 
 
-class Units(Answer, Sequence["IndexedUnit"]):
+class Units(Answer, Sequence[D]):
     """Units of an index, in the order of the network."""
 
     columns: ClassVar[Columns] = {
@@ -110,14 +187,14 @@ class Units(Answer, Sequence["IndexedUnit"]):
         "marks": str,
     }
 
-    def __init__(self, units: Iterable[IndexedUnit]) -> None:
+    def __init__(self, units: Iterable[D]) -> None:
         self._units = list(units)
 
     @overload
-    def __getitem__(self, number: int) -> IndexedUnit: ...
+    def __getitem__(self, number: int) -> D: ...
     @overload
-    def __getitem__(self, number: slice) -> Units: ...
-    def __getitem__(self, number: int | slice) -> IndexedUnit | Units:
+    def __getitem__(self, number: slice) -> Units[D]: ...
+    def __getitem__(self, number: int | slice) -> D | Units[D]:
         return Units(self._units[number]) if isinstance(number, slice) else self._units[number]
 
     def __len__(self) -> int:
@@ -143,22 +220,6 @@ class Units(Answer, Sequence["IndexedUnit"]):
 def worded(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The summary of a unit as a row of words and numbers: its marks in one cell."""
     return {**summary, "marks": " ".join(summary["marks"])}
-
-
-PATCH_HEADER = ("rank", "value", "class", "y,x", "visible", "box", "image")
-
-
-def patch_row(patch: Patch) -> tuple[object, ...]:
-    """The patch as tables for a person show it, under PATCH_HEADER."""
-    return (
-        patch.rank,
-        f"{patch.value:.4g}",
-        patch.class_name,
-        f"{patch.position.y},{patch.position.x}",
-        f"{patch.visible:.0%}",
-        ",".join(map(str, patch.box.as_tuple())),
-        patch.image,
-    )
 
 
 def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
@@ -187,14 +248,6 @@ def listed(title: str, rows: Sequence[Sequence[object]], header: Sequence[str], 
 
 def more_html(of: int, shown: int) -> str:
     return f"<p>... and {of - shown} more</p>" if of > shown else ""
-
-
-def unit_html(unit: IndexedUnit, k: int = 9) -> str:
-    """A unit in a notebook: what it is called, and its best patches."""
-    from html import escape
-
-    name, canonical = escape(printable(unit.name)), escape(printable(str(unit.unit)))
-    return f"<p><b>{name}</b> ({canonical})</p>{unit.top(k)._repr_html_()}"
 
 
 def counted(number: int, one: str, many: str) -> str:

@@ -1,24 +1,118 @@
-"""Which photographs a question is answered with: by a unit's whole column of activations, one for each photograph."""
+"""Chooses the photographs that answer a question, from a unit's activations on all photographs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import defaults
-from patchmine.errors import RequestError
-from patchmine.ranking import Float32, Int64, rank_column
+from patchmine.errors import PhotographError, RequestError
+from patchmine.ranking import CELLS, Float32, Int64, rank_column
+from patchmine.store.reading import Store
+from patchmine.units import Unit
+
+if TYPE_CHECKING:
+    from patchmine.photographs.likeness import Likeness
 
 Mask = NDArray[np.bool_]
 
 
-def preferred(column: Float32, k: int, pick: str, seed: int, among: Mask | None = None) -> Int64:
-    """All image ids that may be taken, the ones to be taken first: the first k, unless something else rules some out.
+class Alike:
+    """Whether a photograph of an index is of the class of one of some others, or nearly the same as one of them.
 
-    `column` is float32 (images,); values that are not finite never rank. `among` (images,) restricts the choice before
-    anything is counted: a quantile is then one of those photographs. Raises RequestError for a pick that there is not.
+    A photograph that cannot be read is like no other. `photograph` reads the encoded bytes of one by its id.
+    """
+
+    def __init__(self, store: Store, photograph: Callable[[int], bytes]) -> None:
+        self._store, self._photograph = store, photograph
+        self._likenesses: dict[int, Likeness | None] = {}
+
+    def __call__(self, image: int, others: Sequence[int]) -> bool:
+        name = self._store.image(image).class_name
+        if name is not None and any(name == self._store.image(other).class_name for other in others):
+            return True
+        mine = self._likeness(image)
+        return mine is not None and any(theirs and mine.nearly(theirs) for theirs in map(self._likeness, others))
+
+    def _likeness(self, image: int) -> Likeness | None:
+        from patchmine.photographs.likeness import likeness
+
+        if image not in self._likenesses:
+            try:
+                self._likenesses[image] = likeness(self._photograph(image))
+            except PhotographError:
+                self._likenesses[image] = None
+        return self._likenesses[image]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which k patches of a unit are asked for: `IndexedUnit.top` explains each field."""
+
+    k: int
+    pick: str
+    seed: int
+    of_class: str | None = None
+    not_class: str | None = None
+    diverse: bool = False
+
+
+def picked(store: Store, unit: Unit, wish: Wish, alike: Callable[[int, list[int]], bool]
+) -> tuple[Float32, Int64, NDArray[np.integer]]:
+    """Values, images and places (y * grid width + x) of the patches that the wish chooses, each (patches,)."""
+    among = _among(store, wish.of_class, wish.not_class)
+    if wish.pick == "facets":
+        return _facets(store, unit, wish.k, among)
+    if wish.pick == "top" and among is None and not wish.diverse:
+        values, images, places = store.top(unit.layer, unit.channel)
+        if wish.k <= store.keep or len(values) < store.keep:
+            return values[: wish.k], images[: wish.k], places[: wish.k]
+    column, positions = store.column(unit.layer, unit.channel)
+    order = preferred(column, wish.k, wish.pick, wish.seed, among)
+    chosen = in_order(distinct(order, wish.k, alike) if wish.diverse else order[: wish.k], column, wish.pick)
+    return column[chosen], chosen, positions[chosen].astype(np.int64)
+
+
+def _among(store: Store, of_class: str | None, not_class: str | None) -> Mask | None:
+    """Which photographs may answer (images,); None where all may."""
+    if of_class is None and not_class is None:
+        return None
+    from patchmine.labels.matching import classes_meant
+
+    names, codes = store.class_names, store.class_codes()
+    among = np.ones(store.images, np.bool_)
+    if of_class is not None:
+        among &= (codes >= 0) & np.append(classes_meant(of_class, names), False)[codes]
+    if not_class is not None:
+        among &= ~((codes >= 0) & np.append(classes_meant(not_class, names, "--not-class"), False)[codes])
+    return among
+
+
+def _facets(store: Store, unit: Unit, k: int, among: Mask | None) -> tuple[Float32, Int64, NDArray[np.integer]]:
+    """The middle of each of k groups of the kept top patches, grouped by the cosine of their vectors."""
+    values, images, places = store.top(unit.layer, unit.channel)
+    if among is not None:
+        values, images, places = values[among[images]], images[among[images]], places[among[images]]
+    if not len(values):
+        return values, images, places
+    vectors, of_image, of_place = store.vectors(unit.layer)
+    rows = np.searchsorted(of_image * CELLS + of_place, images * CELLS + places)
+    order = np.argsort(rows)
+    found = np.empty((len(rows), vectors.shape[1]), np.float32)
+    found[order] = vectors[rows[order].tolist()]
+    chosen = medoids(found, k)
+    return values[chosen], images[chosen], places[chosen]
+
+
+def preferred(column: Float32, k: int, pick: str, seed: int, among: Mask | None = None) -> Int64:
+    """All eligible image ids, in order of preference: take the first k, except those that are ruled out elsewhere.
+
+    `column` is float32 (images,); non-finite values never rank. `among` (images,) restricts the choice before anything
+    is counted, so a quantile is one of those photographs. Raises RequestError for an unknown pick.
     """
     ranked = rank_column(column, descending=pick != "bottom")
     if among is not None:
@@ -34,13 +128,13 @@ def preferred(column: Float32, k: int, pick: str, seed: int, among: Mask | None 
         quantile = _quantile(pick.removeprefix("quantile:"))
         places = np.arange(len(ranked))
         middle = round((1 - quantile) * (len(ranked) - 1))
-        # Of two equally far from the middle, the higher activation.
+        # Of two equally far from the middle, prefer the higher activation.
         return ranked[np.lexsort((places, np.abs(places - middle)))]
-    raise RequestError(f"there is no pick {pick!r}: choose from {', '.join(defaults.PICKS)}")
+    raise RequestError(f"unknown pick {pick!r}: choose from {', '.join(defaults.PICKS)}")
 
 
 def in_order(chosen: Int64, column: Float32, pick: str) -> Int64:
-    """What was chosen, as it is shown: by rank, but for a random choice."""
+    """The chosen photographs in display order: by rank, except for a random choice."""
     if pick == "random":
         return chosen
     ranked = rank_column(column[chosen], descending=pick != "bottom")
@@ -48,7 +142,7 @@ def in_order(chosen: Int64, column: Float32, pick: str) -> Int64:
 
 
 def distinct(preferred: Int64, k: int, alike: Callable[[int, list[int]], bool]) -> Int64:
-    """The first k of which none is like one before it: `alike` says so of an image and those taken already."""
+    """The first k images of which none resembles an earlier one: `alike` compares an image with those already taken."""
 
     def taken() -> Iterator[int]:
         kept: list[int] = []
@@ -63,12 +157,12 @@ def distinct(preferred: Int64, k: int, alike: Callable[[int, list[int]], bool]) 
 
 
 def medoids(vectors: NDArray[np.floating], k: int) -> Int64:
-    """The rows of up to k vectors, each the middle of a group of those that point the same way.
+    """The rows of up to k vectors, each the medoid of a group of vectors with similar directions.
 
-    k-medoids by cosine: begun with the best row and, again and again, the one farthest from all medoids so far; then
-    each group's member with the smallest sum of distances within it becomes its medoid, until nothing changes (Park &
-    Jun, "A simple and fast algorithm for K-medoids clustering", 2009). `vectors` is (rows, channels), best row first,
-    and so are the groups: the one that holds the best row comes first.
+    k-medoids by cosine distance: starts with the best row and repeatedly adds the row farthest from all medoids so far.
+    Then each group's member with the smallest sum of distances within the group becomes its medoid, until nothing
+    changes (Park & Jun, "A simple and fast algorithm for K-medoids clustering", 2009). `vectors` is (rows, channels),
+    best row first. The groups are ordered alike: the one that holds the best row comes first.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     distance = 1 - unit @ unit.T
@@ -95,5 +189,5 @@ def _quantile(text: str) -> float:
     except ValueError:
         quantile = -1.0
     if not 0 <= quantile <= 1:
-        raise RequestError(f"{text!r} is no quantile: write a number from 0 to 1, as in --pick quantile:0.9")
+        raise RequestError(f"{text!r} is not a valid quantile: write a number from 0 to 1, as in --pick quantile:0.9")
     return quantile

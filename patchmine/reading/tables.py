@@ -1,4 +1,4 @@
-"""Rows as aligned text, as HTML, as a pandas or Arrow table. Standard library only; pandas and Arrow are asked for."""
+"""Formats rows as aligned text, HTML, or pandas and Arrow tables. Standard library only; those two are optional."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import pyarrow
 
 NONE = "-"
-"""What stands where there is nothing."""
+"""Shown in place of a missing value."""
 
 Columns = Mapping[str, type]
-"""The names of columns, in order, and whether they hold int, float or str; words and floats may be missing."""
+"""Column names in order, each with the type int, float, or str. Strings and floats may be missing."""
 
 
 def flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document with its nested parts as columns of their own: `box_left` for `left` of `box`."""
+    """A document with its nested parts flattened into columns: `box_left` for `left` of `box`."""
     row: dict[str, Any] = {}
     for key, value in document.items():
         row |= {f"{key}_{part}": number for part, number in value.items()} if isinstance(value, dict) else {key: value}
@@ -29,7 +29,7 @@ def flat(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def text_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> list[str]:
-    """Lines of aligned columns; numbers to the right."""
+    """Lines of aligned columns, with numbers right-aligned."""
     cells = [list(header)] + [[_cell(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     right = [all(_is_number(row[column]) for row in cells[1:]) and len(cells) > 1 for column in range(len(header))]
@@ -43,7 +43,7 @@ def text_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> list[
 
 
 def html_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str:
-    """A table element; every cell is escaped."""
+    """An HTML table; every cell is escaped."""
     from html import escape
 
     head = "".join(f'<th style="text-align:left">{escape(_cell(name))}</th>' for name in header)
@@ -55,16 +55,16 @@ def html_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str:
 
 
 def to_pandas(rows: Iterable[Mapping[str, Any]], columns: Columns) -> pandas.DataFrame:
-    """A data frame with these columns, also without rows: int64, float64 with NaN for what is missing, and words as
-    this pandas holds them. Raises RequestError without pandas."""
+    """A data frame with these columns, even without rows: int64, float64 with NaN for missing values, and this pandas'
+    string type. Raises RequestError without pandas."""
     pandas = _wanted("pandas", "to_pandas()")
     numbers = {name: f"{kind.__name__}64" for name, kind in columns.items() if kind is not str}
     return pandas.DataFrame(_by_column(rows, columns), columns=list(columns)).astype(numbers)
 
 
 def to_arrow(rows: Iterable[Mapping[str, Any]], columns: Columns) -> pyarrow.Table:
-    """An Arrow table with these columns, also without rows: int64, double and string, null for what is missing. Raises
-    RequestError without pyarrow."""
+    """An Arrow table with these columns, even without rows: int64, double, and string, with null for missing values.
+    Raises RequestError without pyarrow."""
     pyarrow = _wanted("pyarrow", "to_arrow()")
     kinds = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
@@ -77,7 +77,7 @@ def _by_column(rows: Iterable[Mapping[str, Any]], columns: Columns) -> dict[str,
 
 
 def _storable(value: Any) -> Any:
-    """Bytes of a path that are no UTF-8 as \\udcXX escapes, as in the JSON: no data frame holds them as they are."""
+    r"""Path bytes that are not UTF-8 as \udcXX escapes, as in the JSON: data frames cannot hold the raw bytes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 

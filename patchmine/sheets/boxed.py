@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from patchmine.fields.field import Placement
+from patchmine.photographs.placement import Placement
 from patchmine.photographs.upright import upright
 from patchmine.sheets.page import DPI, Picture, font
 from patchmine.units import Box
 
-COLOURS = ("#d6336c", "#1971c2", "#e67700", "#2f9e44", "#7048e8", "#0b7285", "#c92a2a", "#495057")
+COLORS = ("#d6336c", "#1971c2", "#e67700", "#2f9e44", "#7048e8", "#0b7285", "#c92a2a", "#495057")
 """Of the first boxes, in their order; dark enough for white numbers."""
 
 
@@ -38,10 +38,10 @@ def photograph_picture(data: bytes, placement: Placement, boxes: Sequence[Box], 
     line = max(3, size[0] // 150)
     # The first box last, so that it lies on top.
     for number, box in reversed(list(enumerate(boxes, 1))):
-        colour = COLOURS[(number - 1) % len(COLOURS)]
+        color = COLORS[(number - 1) % len(COLORS)]
         left, top, right, bottom = scaled(box)
         draw.rectangle((left, top, right - 1, bottom - 1), outline="white", width=line + 2)
-        draw.rectangle((left + 1, top + 1, right - 2, bottom - 2), outline=colour, width=line)
+        draw.rectangle((left + 1, top + 1, right - 2, bottom - 2), outline=color, width=line)
     for number, box in enumerate(boxes if len(boxes) > 1 else [], 1):
         _number(draw, number, *scaled(box)[:2])
     return Picture(pale, 0, 0, width, height)
@@ -51,5 +51,5 @@ def _number(draw: ImageDraw.ImageDraw, number: int, left: int, top: int) -> None
     side = round(11 * DPI / 72)
     # Boxes at the same corner would hide each other's numbers.
     left += (number - 1) * side
-    draw.rectangle((left, top, left + side, top + side), fill=COLOURS[(number - 1) % len(COLOURS)])
+    draw.rectangle((left, top, left + side, top + side), fill=COLORS[(number - 1) % len(COLORS)])
     draw.text((left + side / 2, top + side / 2), f"{number}", fill="white", font=font(side * 0.75, True), anchor="mm")

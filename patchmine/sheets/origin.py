@@ -1,15 +1,32 @@
-"""Where the names on a sheet come from, in words: evidence of classes, the network's own predictions, or a person."""
+"""Where a sheet's patches come from, and its names: evidence of classes, the network's own predictions, a person."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 from patchmine.labels.of_index import said
-from patchmine.reading.opened import Index, IndexedUnit
+from patchmine.reading.opened import OpenIndex, OpenUnit
 
 
-def name_text(unit: IndexedUnit) -> str | None:
-    """Of the name of one unit; None where it says nothing."""
+@dataclass(frozen=True)
+class Origin:
+    """The network and the photographs behind a page: the model's word, the source's last name, how many there are."""
+
+    model: str
+    source: str
+    photographs: int
+
+    @classmethod
+    def of(cls, index: OpenIndex[Any]) -> Origin:
+        job = index.manifest["job"]
+        return cls(job["model"], PurePath(job["source"]).name, len(index))
+
+
+def name_text(unit: OpenUnit) -> str | None:
+    """Where the name of one unit comes from; None where there is nothing to say."""
     texts = []
     if unit.unit in unit.index.names.given:
         texts.append("Named by a person.")
@@ -19,8 +36,8 @@ def name_text(unit: IndexedUnit) -> str | None:
     return " ".join(texts) or None
 
 
-def names_text(index: Index, units: Iterable[IndexedUnit]) -> str | None:
-    """Of the names of several units; None where none of them says anything."""
+def names_text(index: OpenIndex[Any], units: Iterable[OpenUnit]) -> str | None:
+    """Where the names of several units come from; None where there is nothing to say."""
     units = list(units)
     texts = []
     if any(unit.label is not None for unit in units):

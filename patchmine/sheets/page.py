@@ -39,7 +39,7 @@ class Text:
     y: float
     size: float
     bold: bool = False
-    colour: str = INK
+    color: str = INK
     right: bool = False
 
 

@@ -23,7 +23,7 @@ def write_png(page: Page, target: Path) -> None:
         draw.text(
             (text.x * scale, text.y * scale),
             printable(text.text),
-            fill=text.colour,
+            fill=text.color,
             font=font(text.size * scale, text.bold),
             anchor="rs" if text.right else "ls",
         )

@@ -48,7 +48,7 @@ def figure_of(page: Page) -> Figure:
             1 - text.y / page.height,
             printable(text.text).replace("$", r"\$"),
             size=text.size,
-            color=text.colour,
+            color=text.color,
             ha="right" if text.right else "left",
             va="baseline",
             fontproperties=FontProperties(fname=font_file(text.bold), size=text.size),

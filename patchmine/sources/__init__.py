@@ -1,44 +1,45 @@
-"""Where photographs come from. Each module of this package is one kind of source.
+"""Where photographs come from. A module of this package is a kind of source: it has
 
-A kind has a `HELP` line and a function `claim(spec)` that returns a source for what the user typed, or None
-where it is another kind's business. A spec that is plainly of the kind but badly written is refused there,
-with a SourceError.
+- `HELP`: one line, what to type;
+- `claim(spec) -> Source | None`: a source for what the user typed, or None for another kind's business. A spec that is
+  plainly of the kind but badly written is refused with a SourceError.
+
+patchmine's own kinds are asked first, in the order of their names, then those of other packages. Their claims must not
+overlap: a kind with a prefix such as `shapes:` claims nothing else, a kind of paths nothing with such a prefix.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 from patchmine.errors import SourceError, nearest
+from patchmine.plugins import Kinds
 from patchmine.system.regular_files import is_there
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-"""How the names of photographs end, in any case, where files of other kinds lie between them."""
+"""Name endings of photographs, in upper or lower case, in folders and archives that may hold other files too."""
 
 _ODD = re.compile(r"\0|(?:^|/)(?:\.|/|__MACOSX|\Z)")
-"""What makes a member's name more than a path: most have nothing of it, and a tar has thousands."""
+"""Finds member names that need cleaning or refusing. Most names do not, and a tar has thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One photograph: its place inside the source, '/'-separated, and its class where there is one."""
+    """One photograph: its '/'-separated path inside the source, and its class or None."""
 
     path: str
     class_name: str | None
 
 
 class Source(Protocol):
-    """Photographs in an order that does not change from one call to the next. A source can be pickled."""
+    """A collection of photographs whose order does not change between calls. Sources can be pickled."""
 
     @property
     def spec(self) -> str:
-        """What reopens the source from any working directory."""
+        """The spec that reopens the source from any working directory."""
 
     @property
     def kind(self) -> str:
@@ -49,69 +50,65 @@ class Source(Protocol):
         """The stem of the default index: NAME.patchmine."""
 
     def entries(self) -> list[Entry]:
-        """Every photograph, sorted by path. Raises SourceError where there is none, or the source is damaged."""
+        """Every photograph, sorted by path. Raises SourceError if there are none or the source is damaged."""
 
     def read(self, path: str) -> bytes:
-        """The encoded bytes. Raises PhotographError where there are none or the path leaves the source."""
+        """The encoded bytes of one photograph. Raises PhotographError if it is missing, unreadable or outside."""
 
 
 class Kind(Protocol):
-    """What a module of this package has to offer."""
+    """The interface of a module of one kind."""
 
     HELP: str
 
     def claim(self, spec: str) -> Source | None: ...
 
 
-@cache
-def kinds() -> dict[str, Kind]:
-    """Every kind of source by name, in alphabetical order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
-    return {name: cast(Kind, importlib.import_module(f"{__name__}.{name}")) for name in names}
+kinds: Kinds[Kind] = Kinds("patchmine.sources", needs=("claim",))
 
 
 def open_source(spec: str) -> Source:
-    """The source that a user's word stands for. Nothing is listed yet: that is `entries()`.
+    """The source that the user's `spec` means. Nothing is listed yet; `entries()` does that.
 
-    Raises SourceError, saying what to type, when no kind knows the word.
+    Raises SourceError, which says what to type, if no kind claims the spec.
     """
     try:
-        for kind in kinds().values():
+        for kind in kinds:
             source = kind.claim(spec)
             if source is not None:
                 return source
         raise SourceError(_refusal(spec))
-    except RuntimeError:  # Path.expanduser; a refusal is none
-        raise SourceError(f"{spec!r} begins with the home of a user that there is not: write the whole path") from None
+    except RuntimeError:  # from Path.expanduser; a SourceError is not one
+        raise SourceError(f"{spec!r} starts with the home folder of an unknown user: write the full path") from None
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name is passed over; macOS packs its own notes into `__MACOSX`."""
+    """Whether a file or folder of that name is skipped; macOS packs its metadata into `__MACOSX`."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def first_folder(path: str) -> str | None:
-    """The class of a photograph that nothing else is said of."""
+    """The default class of a photograph: the first folder of its path, or None without a folder."""
     return path.partition("/")[0] if "/" in path else None
 
 
 def packed_path(name: str, archive: str) -> str | None:
-    """Where unpacking would put a member of an archive: the path of the same photograph in a folder.
+    """The path of an archive's member after unpacking: that of the same photograph in a folder source.
 
-    None for what a folder passes over. Raises SourceError for a name that leads out of the archive: nothing is ever
-    unpacked here, but whoever packed it was careless or worse.
+    None for a member that a folder source skips. Raises SourceError for a name that leads out of the archive: nothing
+    is unpacked here, but such an archive is careless or hostile.
     """
     if not _ODD.search(name):
         return name
     parts = name.split("/")
     if (name and not parts[0]) or ".." in parts or "\0" in name:
-        raise SourceError(f"{archive!r} holds {name!r}, which leads out of it: pack it again from inside its folder")
+        raise SourceError(f"{archive!r} contains {name!r}, a path outside it: repack it from inside its folder")
     parts = [part for part in parts if part not in ("", ".")]
     return None if any(map(is_hidden, parts)) else "/".join(parts)
 
 
 def beside(path: Path, suffixes: tuple[str, ...] = ()) -> str:
-    """A clause naming what is nearest to a path that is not there, beside it: folders, or files of such suffixes."""
+    """A clause for an error message that names the folders, or files with `suffixes`, nearest to a missing path."""
     try:
         places = [place for place in path.parent.iterdir() if not place.name.startswith(".")]
         if suffixes:
@@ -122,10 +119,10 @@ def beside(path: Path, suffixes: tuple[str, ...] = ()) -> str:
 
 
 def _refusal(spec: str) -> str:
-    helps = [kind.HELP for kind in kinds().values()]
+    helps = [kinds.help(name) for name in kinds.names]
     path, known = Path(spec).expanduser(), f"{', '.join(helps[:-1])} or {helps[-1]}"
     if not spec:
-        return f"the source is an empty word: give {known}"
+        return f"the source is empty: give {known}"
     if is_there(path):
         return f"{spec!r} is a file, not a source of photographs: give {known}"
-    return f"there is no folder {spec!r}{beside(path) or f'; give {known}'}"
+    return f"folder {spec!r} not found{beside(path) or f'; give {known}'}"

@@ -16,7 +16,7 @@ HELP = "a folder of photographs (recursive; the first folder level is the class)
 
 @dataclass(frozen=True)
 class Folder:
-    """`spec` is the absolute path; a symbolic link that leads to the folder stays as it was typed."""
+    """`spec` is the absolute path; a symbolic link to the folder is kept as typed."""
 
     spec: str
     kind: str = "folder"
@@ -46,17 +46,17 @@ class Folder:
 
 def claim(spec: str) -> Folder | None:
     path = Path(spec).expanduser()
-    # The empty word would be the working directory, which is hardly what an unset shell variable meant.
+    # An empty spec would mean the working directory, which an unset shell variable hardly intends.
     if not spec or not is_folder(path):
         return None
     return Folder(str(path.resolve() if ".." in path.parts else path.absolute()))
 
 
 def _images(root: str) -> Iterator[str]:
-    """Paths of the image files below `root`, in no order.
+    """Paths of the image files below `root`, relative to it and unsorted.
 
-    Each folder is entered once, by its real place before any link to it, so that links cannot loop and do not
-    take a photograph from its class.
+    Each folder is entered once, by its real path before any link to it, so that links cannot loop or move a
+    photograph out of its class.
     """
     entered: set[tuple[int, int]] = set()
     real, linked = [(root, "")], list[tuple[str, str]]()
@@ -80,5 +80,5 @@ def _images(root: str) -> Iterator[str]:
                         yield prefix + place.name
         except OSError as error:
             raise SourceError(
-                f"cannot list the folder {folder!r} ({error.strerror}): make it readable or move it out"
+                f"cannot list the folder {folder!r} ({error.strerror}): make it readable, or move it elsewhere"
             ) from None

@@ -1,7 +1,7 @@
-"""A list of photographs: a .txt with one path per line, or a .csv with the columns path and, where known, class.
+"""A list of photographs: a .txt with one path per line, or a .csv with the columns path and, optionally, class.
 
-A list may name a photograph twice; each counts. It is the only source that reads outside of its own folder, and
-therefore only what it names.
+A list may name a photograph twice; both count. It is the only source that reads outside its own folder, and it reads
+only the paths that it names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HELP = "a .txt of paths (one per line), a .csv of path,class"
 SUFFIXES = (".txt", ".csv")
 
 LOOKED_AT = 100
-"""Photographs of which one has to be there, or the paths are meant from another folder."""
+"""Number of photographs to check: if none of them exists, the paths are probably relative to another folder."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,22 @@ class Listing:
         except OSError as error:
             raise SourceError(f"{self.spec!r} cannot be read: {error.strerror}") from None
         if not found:
-            raise SourceError(f"{self.spec!r} names no photographs: it should have a path per line")
+            raise SourceError(f"{self.spec!r} lists no photographs: write one path per line")
         folder = Path(self.spec).parent
         looked_at = found[:LOOKED_AT]
         if not any(is_there(folder / entry.path) for entry in looked_at):
             raise SourceError(
-                f"none of the first {len(looked_at)} photographs of {self.spec!r} is there, such as "
-                f"{found[0].path!r}: a path starts at '/' or at {str(folder)!r}"
+                f"none of the first {len(looked_at)} photographs in {self.spec!r} exists, for example "
+                f"{found[0].path!r}: write absolute paths, or paths relative to {str(folder)!r}"
             )
         return sorted(found, key=lambda entry: (entry.path, entry.class_name or ""))
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file, if the list names it."""
+        """The bytes of one file. Raises PhotographError if the list does not name it."""
         try:
             status = Path(self.spec).stat()
             if path not in _paths(self.spec, status.st_mtime_ns, status.st_size):
-                raise PhotographError(f"not named in {self.spec!r}")
+                raise PhotographError(f"not listed in {self.spec!r}")
             return read_whole(Path(self.spec).parent / path)
         except FileNotFoundError:
             raise PhotographError("no such file") from None
@@ -72,13 +72,13 @@ def claim(spec: str) -> Listing | None:
     if not spec.lower().endswith(SUFFIXES) or is_folder(path):
         return None
     if not is_there(path):
-        raise SourceError(f"there is no list {spec!r}{beside(path, SUFFIXES)}")
+        raise SourceError(f"list {spec!r} not found{beside(path, SUFFIXES)}")
     return Listing(str(path.resolve() if ".." in path.parts else path.absolute()))
 
 
 @lru_cache(2)
 def _paths(file: str, _changed_ns: int, _size: int) -> frozenset[str]:
-    """The paths in a list; for as long as it stays as it is."""
+    """The paths in a list, cached until the file changes."""
     return frozenset(entry.path for entry in _entries(file))
 
 
@@ -86,7 +86,7 @@ def _entries(file: str) -> list[Entry]:
     text = read_text(file)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise SourceError(f"line {line} of {file!r} is no text in UTF-8: save the list as that")
+        raise SourceError(f"line {line} of {file!r} is not UTF-8 text: save the list as UTF-8")
     return list(_of_csv(file, text) if file.lower().endswith(".csv") else _of_lines(text))
 
 
@@ -115,4 +115,4 @@ def _of_csv(file: str, text: str) -> Iterator[Entry]:
                 raise SourceError(f"line {rows.line_num} of {file!r} has no path")
             yield Entry(row[path], (row[class_name] or None) if class_name is not None else None)
     except csv.Error as error:
-        raise SourceError(f"line {rows.line_num} of {file!r} is no CSV: {error}") from None
+        raise SourceError(f"line {rows.line_num} of {file!r} is not valid CSV: {error}") from None

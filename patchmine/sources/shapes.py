@@ -1,7 +1,7 @@
-"""Drawn photographs whose truth is known: coloured shapes at known places on a muted background.
+"""Drawn photographs with known ground truth: colored shapes at known places on a muted background.
 
 Picture i of a seed is the same whatever the number of pictures. Its first shape gives the class and lies
-inside the part that a centre crop of 224 from a short side of 256 keeps; up to two smaller ones lie anywhere.
+inside the part that a 224-pixel center crop of a short side of 256 keeps; up to two smaller ones lie anywhere.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry
 from patchmine.units import Box
 
-HELP = "shapes:N (N drawn pictures whose truth is known; shapes:N@SEED draws others)"
+HELP = "shapes:N (N drawn pictures with known ground truth; shapes:N@SEED draws others)"
 
-# The numbers of shapes and colours have no common divisor: counting through both at once meets every pair.
+# The numbers of shapes and colors are coprime, so that cycling through both at once yields every pair.
 SHAPES = ("circle", "square", "triangle", "cross")
-COLOURS = {
+COLORS = {
     "red": (215, 40, 45),
     "green": (40, 190, 60),
     "blue": (45, 65, 215),
@@ -34,8 +34,8 @@ COLOURS = {
 MAIN_SHARE = (0.22, 0.36)
 OTHER_SHARE = (0.16, 0.22)
 
-# The part of the short side around the centre that holds the main shape, whole.
-CENTRE_SHARE = 0.84
+# The share of the short side, around the center, that contains the whole main shape.
+CENTER_SHARE = 0.84
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Drawn:
     """One shape as drawn. `box` is in source pixels, and the shape touches each of its edges."""
 
     shape: str
-    colour: str
+    color: str
     box: Box
     rgb: tuple[int, int, int]
 
@@ -71,28 +71,28 @@ class Shapes:
 
         match = re.fullmatch(rf"([0-9]{{{self._digits}}})\.png", path)
         if match is None or int(match[1]) >= self.count:
-            raise PhotographError(f"not one of the pictures of {self.spec}")
+            raise PhotographError(f"not a picture of {self.spec}")
         buffer = io.BytesIO()
         Image.fromarray(self.paint(int(match[1]))).save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
     def truth(self, i: int) -> list[tuple[str, str, Box]]:
-        """What is in picture i: shape, colour, box in source pixels; the main shape first."""
-        return [(drawn.shape, drawn.colour, drawn.box) for drawn in self.plan(i)[1]]
+        """The ground truth of picture i: (shape, color, box in source pixels) of each shape, the main one first."""
+        return [(drawn.shape, drawn.color, drawn.box) for drawn in self.plan(i)[1]]
 
     def plan(self, i: int) -> tuple[tuple[int, int], list[Drawn]]:
-        """The size (width, height) of picture i, and its shapes."""
+        """The size (width, height) of picture i in pixels, and its shapes."""
         rng = np.random.default_rng((self.seed, i, 0))
         short, long = int(rng.integers(240, 400)), int(rng.integers(400, 560))
         width, height = (long, short) if rng.random() < 0.5 else (short, long)
-        others = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(int(rng.integers(0, 3)))]
+        others = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLORS)))) for _ in range(int(rng.integers(0, 3)))]
         drawn: list[Drawn] = []
-        for n, (shape, colour) in enumerate([_main_of(i), *others]):
+        for n, (shape, color) in enumerate([_main_of(i), *others]):
             side = round(short * float(rng.uniform(*(OTHER_SHARE if n else MAIN_SHARE))))
-            rgb = np.clip(np.array(COLOURS[colour]) + rng.integers(-12, 13, 3), 0, 255)
+            rgb = np.clip(np.array(COLORS[color]) + rng.integers(-12, 13, 3), 0, 255)
             box = _free_place(rng, (width, height), side, [other.box for other in drawn])
             if box is not None:
-                drawn.append(Drawn(shape, colour, box, (int(rgb[0]), int(rgb[1]), int(rgb[2]))))
+                drawn.append(Drawn(shape, color, box, (int(rgb[0]), int(rgb[1]), int(rgb[2]))))
         return (width, height), drawn
 
     def paint(self, i: int) -> NDArray[np.uint8]:
@@ -103,7 +103,7 @@ class Shapes:
         for drawn in shapes:
             box = drawn.box
             picture[box.top : box.bottom, box.left : box.right][mask_of(drawn.shape, box.width)] = drawn.rgb
-        # The grain is the same in all three channels, so that it carries no colour.
+        # The grain is the same in all three channels, so that it carries no color.
         picture += 6 * rng.standard_normal((height, width, 1), np.float32)
         return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
 
@@ -117,7 +117,7 @@ def claim(spec: str) -> Shapes | None:
         return None
     match = re.fullmatch(r"shapes:([1-9][0-9]{0,7})(?:@([0-9]{1,9}))?", spec)
     if match is None:
-        raise SourceError(f"{spec!r} does not say how many: write shapes:200, or shapes:200@7 for others")
+        raise SourceError(f"{spec!r} is not shapes:N or shapes:N@SEED: write, for example, shapes:200 or shapes:200@7")
     return Shapes(int(match[1]), int(match[2] or 0))
 
 
@@ -133,21 +133,21 @@ def mask_of(shape: str, side: int) -> NDArray[np.bool_]:
             return x <= np.arange(1, side + 1)[:, None] / 2
         case "cross":
             return (x <= side / 6) | (y <= side / 6)
-    raise ValueError(f"no shape {shape!r}")
+    raise ValueError(f"unknown shape {shape!r}")
 
 
 def _main_of(i: int) -> tuple[str, str]:
-    return SHAPES[i % len(SHAPES)], list(COLOURS)[i % len(COLOURS)]
+    return SHAPES[i % len(SHAPES)], list(COLORS)[i % len(COLORS)]
 
 
 def _free_place(rng: np.random.Generator, size: tuple[int, int], side: int, taken: list[Box]) -> Box | None:
-    """A place of its own for a square box; None where a few throws find none.
+    """A random square box with a gap to all of `taken`; None after 20 tries without one.
 
-    The first box of a picture goes into the centre, where every throw is free.
+    The first box of a picture goes to the center, where every try succeeds.
     """
     margin = (0, 0)
     if not taken:
-        kept = CENTRE_SHARE * min(size)
+        kept = CENTER_SHARE * min(size)
         margin = (int((size[0] - kept) / 2) + 1, int((size[1] - kept) / 2) + 1)
     for _ in range(20):
         left = int(rng.integers(margin[0], size[0] - margin[0] - side + 1))
@@ -160,7 +160,7 @@ def _free_place(rng: np.random.Generator, size: tuple[int, int], side: int, take
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
-    """A gradient between two greys with a hint of colour, and soft waves: float32 (height, width, 3)."""
+    """A gradient between two grays with a hint of color, and soft waves: float32 (height, width, 3)."""
     ends = (rng.uniform(60, 190, (2, 1)) + rng.uniform(-9, 9, (2, 3))).astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.ogrid[:height, :width]

@@ -1,7 +1,7 @@
-"""Photographs in tars: WebDataset's shards, or a folder of photographs packed into one.
+"""Photographs in tars: WebDataset shards, or a folder of photographs packed into one tar.
 
-Whatever lies in a tar is read in place; nothing is unpacked. The path of a photograph is its member's name, as in a
-folder, and in one of several tars the tar's name before it: `val-000012.tar/00000007.jpg`.
+Members are read in place; nothing is unpacked. The path of a photograph is its member's name, as in a folder. With
+several tars, the tar's name comes first: `val-000012.tar/00000007.jpg`.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ HELP = "a .tar (several: NAME-{000000..000063}.tar)"
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
 
 LABELS = ("cls", "cls.txt", "json")
-"""What a sample's class is in, by the part of the name behind its first dot; the first of them that says one counts."""
+"""Extensions (after the first dot of a name) of members that may give a sample's class; the first that does counts."""
 
 KEYS = ("class_name", "class", "label", "cls")
-"""What a class is called in a sample's json; the first of them that is there counts."""
+"""Keys that may give the class in a sample's JSON; the first that is there counts."""
 
 LARGEST_LABEL = 1 << 20
+"""Maximum size in bytes of a member that gives a class."""
 
 MOST_TARS = 100_000
 
 CACHED_TARS = 32
-"""Tables of contents in memory: more than the threads of a run read from at once, and the photographs of a sheet."""
+"""Tables of contents kept in memory: more than the threads of a run, or the photographs of a sheet, use at once."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True)
 class Tar:
-    """`spec` is the absolute path of a tar, or of several with the braces as they were typed."""
+    """`spec` is the absolute path of a tar, or of several with the braces as typed."""
 
     spec: str
     kind: str = "tar"
@@ -60,8 +61,8 @@ class Tar:
         missing = {name: tar for name, tar in tars.items() if not is_there(tar)}
         if missing:
             raise SourceError(
-                f"{len(missing)} of the {len(tars)} tars {self.spec!r} are not there, first {next(iter(missing))!r}; "
-                f"there: {_enumerated([name for name in tars if name not in missing])}"
+                f"{len(missing)} of the {len(tars)} tars {self.spec!r} are missing, first {next(iter(missing))!r}; "
+                f"found: {_enumerated([name for name in tars if name not in missing])}"
             )
         found = [entry for name, tar in tars.items() for entry in _entries(tar, f"{name}/" if name else "")]
         if not found:
@@ -69,11 +70,11 @@ class Tar:
         return sorted(found, key=lambda entry: entry.path)
 
     def read(self, path: str) -> bytes:
-        """The bytes of one member. Of the other tars nothing is looked at."""
+        """The bytes of one member. Opens no other tar."""
         tars = _tars(self.spec)
         name, _, member_path = ("", "", path) if "" in tars else path.partition("/")
         if name not in tars:
-            raise PhotographError(f"in none of the tars {self.spec!r}")
+            raise PhotographError(f"not in any of the tars {self.spec!r}")
         try:
             with opened(tars[name]) as descriptor:
                 status = fstat(descriptor)
@@ -94,12 +95,12 @@ def claim(spec: str) -> Tar | None:
     if not spec.lower().endswith((".tar", *COMPRESSED)) or is_folder(path):
         return None
     if spec.lower().endswith(COMPRESSED):
-        raise SourceError(f"{spec!r} is a compressed tar, and {WHY_NOT_COMPRESSED}")
+        raise SourceError(f"{spec!r} is a compressed tar, which {WHY_NOT_COMPRESSED}")
     source = Tar(str(path.resolve() if ".." in path.parts else path.absolute()))
-    # One will do to read from, so that a sheet can be drawn although a tar is missing whose photographs it lacks.
+    # One existing tar is enough, so that a sheet can be drawn while a tar that it does not need is missing.
     if not any(is_there(tar) for tar in _tars(source.spec).values()):
-        what = "are none of the tars" if _is_pattern(source.spec) else "is no tar"
-        raise SourceError(f"there {what} {spec!r}{beside(path, ('.tar',))}")
+        what = f"none of the tars {spec!r} exists" if _is_pattern(source.spec) else f"tar {spec!r} not found"
+        raise SourceError(f"{what}{beside(path, ('.tar',))}")
     return source
 
 
@@ -112,7 +113,7 @@ def _bytes(descriptor: int, member: Member) -> bytes:
 
 
 def _entries(tar: str, prefix: str) -> Iterator[Entry]:
-    """The photographs of one tar, in its order."""
+    """The photographs of one tar, in tar order. Raises SourceError."""
     photographs: dict[str, Member] = {}
     labels: dict[str, dict[str, Member]] = {}
     try:
@@ -135,13 +136,13 @@ def _entries(tar: str, prefix: str) -> Iterator[Entry]:
 
 @lru_cache(CACHED_TARS)
 def _photographs(tar: str, _changed_ns: int, _size: int) -> dict[str, Member]:
-    """The photographs of a tar by path; for as long as it stays as it is."""
+    """The photographs of a tar by path, cached until the file changes."""
     with opened(tar) as descriptor:
         return {path: member for path, member in _files(descriptor, tar) if path.lower().endswith(SUFFIXES)}
 
 
 def _files(descriptor: int, tar: str) -> Iterator[tuple[str, Member]]:
-    """The members that a folder would show, by path. Of two of one path the later counts, as if it were unpacked."""
+    """(path, member) of each member that a folder would show. The later of two with one path counts, as if unpacked."""
     for member in members(descriptor, tar):
         path = packed_path(member.name, tar)
         if path is not None and member.unlike != FOLDER:
@@ -149,14 +150,14 @@ def _files(descriptor: int, tar: str) -> Iterator[tuple[str, Member]]:
 
 
 def _key(path: str) -> tuple[str, str]:
-    """WebDataset's rule: the members of a sample share their path up to the first dot of its last part."""
+    """The sample's key and the extension, split by WebDataset's rule: at the first dot of the file name."""
     folder, slash, name = path.rpartition("/")
     stem, _, extension = name.partition(".")
     return folder + slash + stem, extension
 
 
 def _class_in(label: Member, data: bytes) -> str | None:
-    """The class that a member of a sample says, as it is written there: a number stays a number."""
+    """The class that a member of a sample gives, exactly as written there, or None."""
     text = data.decode("utf-8", "surrogateescape").strip()
     if not label.name.lower().endswith(".json"):
         return text or None
@@ -175,30 +176,30 @@ def _is_pattern(spec: str) -> bool:
 
 @lru_cache(8)
 def _tars(spec: str) -> dict[str, str]:
-    """The paths of the tars by name, whether they are there or not; a single tar has the name ''."""
+    """The paths of the tars by name, whether they exist or not; a single tar has the name ''."""
     if not _is_pattern(spec):
         return {"": spec}
-    pieces = _BRACES.split(spec)  # what lies inside of braces has odd places
+    pieces = _BRACES.split(spec)  # the odd pieces were inside braces
     choices = [(_words(piece) or [f"{{{piece}}}"]) if place % 2 else [piece] for place, piece in enumerate(pieces)]
     if prod(map(len, choices)) > MOST_TARS:
-        raise SourceError(f"{spec!r} stands for more than {MOST_TARS:,} tars")
+        raise SourceError(f"{spec!r} expands to more than {MOST_TARS:,} tars")
     tars: dict[str, str] = {}
     for words in product(*choices):
         tar = "".join(words)
         name = Path(tar).name
         if tars.setdefault(name, tar) != tar:
-            raise SourceError(f"{spec!r} names two tars {name!r}, and the photographs are told apart by the tar's name")
+            raise SourceError(f"{spec!r} includes two tars named {name!r}: rename one, since names tell tars apart")
     return tars
 
 
 def _words(inside: str) -> Sequence[str]:
-    """What the inside of braces stands for: '000..063' or 'a,b'; nothing where it is no choice, as in a shell."""
+    """The words that the inside of braces expands to, as in a shell: '000..063' or 'a,b'; empty for other text."""
     numbers = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", inside)
     if numbers is None:
         return inside.split(",") if "," in inside else ()
     first, last = int(numbers[1]), int(numbers[2])
     if abs(last - first) >= MOST_TARS:
-        raise SourceError(f"{{{inside}}} stands for more than {MOST_TARS:,} tars")
+        raise SourceError(f"{{{inside}}} expands to more than {MOST_TARS:,} tars")
     padded = any(len(number) > 1 and number.startswith("0") for number in numbers.groups())
     width = max(map(len, numbers.groups())) if padded else 0
     step = 1 if first <= last else -1

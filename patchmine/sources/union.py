@@ -1,4 +1,4 @@
-"""Several sources as one, as an index has that was merged from others."""
+"""Several sources combined into one, as in an index that was merged from others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HELP = 'union:["A","B"] (several sources as one)'
 
 @dataclass(frozen=True)
 class Union:
-    """`specs` reopen the parts; a photograph is read from the first that has its path."""
+    """`specs` reopen the parts; a photograph is read from the first part that has its path."""
 
     specs: tuple[str, ...]
     kind: str = "union"
@@ -34,20 +34,23 @@ class Union:
         return tuple(open_source(spec) for spec in self.specs)
 
     def entries(self) -> list[Entry]:
-        """Raises SourceError where two parts have the same path: only one of the two could be read."""
+        """The photographs of all parts, sorted by path.
+
+        Raises SourceError if two parts have the same path, since only one of the two could be read.
+        """
         first: dict[str, str] = {}
         entries: list[Entry] = []
         for part in self.parts:
             for entry in part.entries():
                 if first.setdefault(entry.path, part.spec) != part.spec:
                     raise SourceError(
-                        f"{entry.path!r} is in {first[entry.path]!r} and in {part.spec!r}: give one folder above both"
+                        f"{entry.path!r} is in both {first[entry.path]!r} and {part.spec!r}: give one folder above both"
                     )
                 entries.append(entry)
         return sorted(entries, key=lambda entry: entry.path)
 
     def read(self, path: str) -> bytes:
-        reason = PhotographError("in none of the parts of the source")
+        reason = PhotographError("not in any part of the source")
         for part in self.parts:
             try:
                 return part.read(path)
@@ -57,7 +60,7 @@ class Union:
 
 
 def united(specs: Sequence[str]) -> str:
-    """The spec of a source of all these, which may be unions themselves; one alone stays what it is."""
+    """The spec of the union of `specs`, which may be unions themselves; a single spec is returned unchanged."""
     flat: dict[str, None] = {}
     for spec in specs:
         flat.update(dict.fromkeys(_parts(spec) if spec.startswith(PREFIX) else (spec,)))
@@ -77,7 +80,7 @@ def _parts(spec: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         parts = None
     if not isinstance(parts, list) or len(parts) < 2 or not all(isinstance(part, str) for part in parts):
-        raise SourceError(f"{spec!r} does not list sources: write {HELP}")
+        raise SourceError(f"{spec!r} is not a list of sources: write {HELP}")
     if any(part.startswith(PREFIX) for part in parts):
-        raise SourceError(f"{spec!r} holds a union in a union: list all parts in one")
+        raise SourceError(f"{spec!r} nests a union in a union: list all sources in a single union")
     return tuple(parts)

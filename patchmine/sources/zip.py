@@ -1,4 +1,4 @@
-"""Photographs in a zip, read in place: the paths and classes are those of the folder that it would unpack to."""
+"""Photographs in a zip, read in place: paths and classes are those of the unpacked folder."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ENCRYPTED, UTF8 = 0x1, 0x800
 """Bits of a member's flags."""
 
 UNIX = 3
-"""The system on which a member was packed."""
+"""A member's `create_system` if it was packed on Unix."""
 
 CACHED_ZIPS = 4
 
 
 class Member(NamedTuple):
-    """Where a member's local header lies, and what the table of contents says of it."""
+    """A member's entry in the table of contents. `header` is the offset of its local header; sizes are in bytes."""
 
     header: int
     packed: int
@@ -86,20 +86,20 @@ def claim(spec: str) -> Zip | None:
     if not spec.lower().endswith(".zip") or is_folder(path):
         return None
     if not is_there(path):
-        raise SourceError(f"there is no zip {spec!r}{beside(path, ('.zip',))}")
+        raise SourceError(f"zip {spec!r} not found{beside(path, ('.zip',))}")
     return Zip(str(path.resolve() if ".." in path.parts else path.absolute()))
 
 
 @lru_cache(CACHED_ZIPS)
 def _photographs(path: str, _changed_ns: int, _size: int) -> dict[str, Member]:
-    """The photographs of a zip by path; for as long as it stays as it is."""
+    """The photographs of a zip by path, cached until the file changes."""
     from zipfile import BadZipFile, ZipFile
 
     try:
         with ZipFile(path) as archive:
             infos = archive.infolist()
     except (BadZipFile, ValueError, OverflowError, NotImplementedError, EOFError, struct.error) as error:
-        raise SourceError(f"{path!r} is no zip, damaged or cut short ({error}): fetch or pack it again") from None
+        raise SourceError(f"{path!r} is not a zip, or is damaged ({error}): download or repack it") from None
     named = ((packed_path(_name(info), path), info) for info in infos if not info.is_dir())
     return {name: _member(info) for name, info in named if name is not None and name.lower().endswith(SUFFIXES)}
 
@@ -117,7 +117,7 @@ def _member(info: ZipInfo) -> Member:
 
 
 def _name(info: ZipInfo) -> str:
-    """The name as it would be unpacked here. Without the mark for UTF-8, zipfile takes each byte for one of DOS."""
+    """The member's name as unpacking would give it. Without the UTF-8 flag, zipfile decodes names as code page 437."""
     if info.flag_bits & UTF8:
         return info.orig_filename
     raw = info.orig_filename.encode("cp437")
@@ -128,26 +128,26 @@ def _name(info: ZipInfo) -> str:
 
 
 def _unpacked(descriptor: int, member: Member) -> bytes:
-    """A member's bytes: never more than it declares, and those only if they bear out its checksum."""
+    """A member's bytes. Raises PhotographError if their number or checksum is not as declared."""
     if member.is_link:
         raise PhotographError("a symbolic link in the zip, not a regular file")
     if member.flags & ENCRYPTED:
-        raise PhotographError("encrypted: pack it again without a password")
+        raise PhotographError("encrypted: repack it without a password")
     if member.method not in (STORED, DEFLATED):
-        raise PhotographError(f"compressed by method {member.method}, and only deflate is read: pack it again")
+        raise PhotographError(f"compressed with unsupported method {member.method}: repack it with deflate")
     if max(member.size, member.packed) > LIMIT:
         raise PhotographError(TOO_LARGE)
     local = read_at(descriptor, 30, member.header)
     if len(local) < 30 or not local.startswith(b"PK\3\4"):
-        raise PhotographError("damaged: it is not where the zip says")
+        raise PhotographError("damaged: not at the offset that the zip gives")
     name, extra = struct.unpack("<HH", local[26:])
     data = read_at(descriptor, member.packed, member.header + 30 + name + extra)
     if member.method == DEFLATED:
         try:
-            # One byte more than declared would be too many; a limit of 0 would be none.
+            # One byte more than declared reveals an overlong member; a limit of 0 would mean no limit.
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.size + 1)
         except zlib.error as error:
             raise PhotographError(f"damaged: {error}") from None
     if len(data) != member.size or zlib.crc32(data) != member.checksum:
-        raise PhotographError("damaged: its length or checksum is not what the zip says")
+        raise PhotographError("damaged: wrong length or checksum")
     return data

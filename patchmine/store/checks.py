@@ -1,4 +1,4 @@
-"""What the documents of an index have to say, checked before anything relies on it: the manifest, receptive fields."""
+"""Validates the documents of an index, the manifest and the receptive fields, before anything relies on them."""
 
 from __future__ import annotations
 
@@ -6,48 +6,50 @@ from pathlib import Path
 from typing import Any
 
 from patchmine.defaults import FIELDS, VIEWS
-from patchmine.fields.field import FILTER_REACH, FieldsBySize, ReceptiveField
+from patchmine.fields.field import FieldsBySize, ReceptiveField
+from patchmine.photographs.placement import FILTER_REACH
 from patchmine.ranking import NO_IMAGE
 from patchmine.store.job import Job
 from patchmine.system.printable import printable
 from patchmine.system.untrusted_json import Misfit, Part, parse, parse_list, read_bounded
 
 MANIFEST_BYTES = 32 << 20
-"""The largest manifest that is read: room for more than 100,000 skipped photographs."""
+"""The largest manifest that is read, in bytes: enough for more than 100,000 skipped photographs."""
 
 SOURCE = 1 << 16
-"""The longest source in characters: one of many parts names them all."""
+"""The longest source, in characters: a source with many parts names all of them."""
 
 FIELDS_BYTES = 32 << 20
-"""The largest document of receptive fields of one layer that is read."""
+"""The largest receptive field document of one layer that is read, in bytes."""
 
 LABELS_FROM = ("classes", "predictions", "none")
-"""What the labels of units rest on: the classes of the source, or the classes that the network itself gives."""
+"""The possible bases of units' labels: the classes of the source, or the classes that the network predicts."""
 
 UNITS, LAYERS, SIDE, GRID, COUNT = 1_000_000, 10_000, 16_384, 65_536, 2**31 - 1
-"""The most units of all layers together, layers, pixels and grid cells along a side of the input, and of the rest."""
+"""Upper limits: units of all layers together, layers, pixels along a side of the input, grid cells along a side, and
+all other counts."""
 
 
 def read_document(file: Path) -> Part:
-    """The document in a manifest's file, before its values are looked at. Raises Misfit, FileNotFoundError."""
+    """The document in a manifest's file, before its values are checked. Raises Misfit or FileNotFoundError."""
     return parse(read_bounded(file, MANIFEST_BYTES))
 
 
 def check_manifest(document: Part) -> None:
-    """Everything in a manifest that is ever read from it. Raises Misfit."""
+    """Check every value of a manifest that is ever read from it. Raises Misfit."""
     _check_job(document.part("job"))
     document.text("job_digest")
     document.part("versions").text("patchmine")
     document.whole("images", 1, NO_IMAGE - 1)
-    if "labels" in document.data:  # an older patchmine had none
+    if "labels" in document.data:  # older versions of patchmine did not write labels
         document.part("labels").word("from", LABELS_FROM)
-    if "seconds" in document.data:  # those that activations.h5 carries have not been timed
+    if "seconds" in document.data:  # the copy in activations.h5 has no timings
         document.number("seconds", 0, COUNT)
     if "checksums" in document.data:
         sums = document.part("checksums")
         for name in sums.part("files").data:
             if name not in ("activations.h5", "patches.faiss"):
-                raise Misfit(f"checksums.files names {name!r:.40}, which is no file of an index")
+                raise Misfit(f"checksums.files names {name!r:.40}, which is not a file of an index")
             sums.part("files").text(name)
         for name in sums.part("datasets").data:
             sums.part("datasets").text(name)
@@ -61,7 +63,7 @@ def check_manifest(document: Part) -> None:
     for layer in layers:
         name = layer.text("layer", most=1024)
         if any(piece in ("", ".", "..") for piece in name.split("/")) or printable(name) != name:
-            raise Misfit(f"{name!r} is no name of a layer")
+            raise Misfit(f"{name!r} is not a layer name")
         units += layer.whole("units", 1, UNITS)
         layer.wholes("grid", 2, 1, GRID)
         layer.whole("saturated", 0, UNITS)
@@ -91,18 +93,21 @@ def _check_job(job: Part) -> None:
     preprocessing.word("view", VIEWS)
     preprocessing.numbers("mean", 3, -1e6, 1e6)
     preprocessing.numbers("std", 3, 1e-6, 1e6)
-    Job.from_dict(job.data)  # a field that this version has and nothing above reads
+    Job.from_dict(job.data)  # covers fields of this version that nothing above reads
 
 
 def read_fields(data: bytes, layer: str, channels: int, grid: tuple[int, int], crop: tuple[int, int]) -> FieldsBySize:
-    """The receptive fields of a layer from their JSON, the nominal ones for inputs of `crop` first. Raises Misfit."""
+    """The receptive fields of a layer from their JSON; the first entry is the nominal one, for inputs of `crop`. Raises
+    Misfit."""
     entries = parse_list(data)
     if not entries:
-        raise Misfit("there is no receptive field")
+        raise Misfit("it holds no receptive field")
     sizes = [_checked_entry(entry, channels) for entry in entries]
     first = entries[0]
     if sizes[0] != crop or first.wholes("grid", 2, 1, GRID) != grid:
-        raise Misfit(f"the first receptive field is not of the grid {grid[0]}x{grid[1]} of {crop[0]}x{crop[1]} pixels")
+        raise Misfit(
+            f"the first receptive field does not have the grid {grid[0]}x{grid[1]} for {crop[0]}x{crop[1]} pixels"
+        )
     for entry in entries:
         entry.word("layer", (layer,))
         entry.whole("channels", channels, channels)
@@ -114,7 +119,7 @@ def read_fields(data: bytes, layer: str, channels: int, grid: tuple[int, int], c
 
 
 def _checked_entry(entry: Part, channels: int) -> tuple[int, int]:
-    """The input size (height, width) of one receptive field that is sound in itself."""
+    """The input size (height, width) of one receptive field, after checking that the field is consistent in itself."""
     height, width = entry.wholes("input", 2, 1, COUNT)
     rows, cols = entry.wholes("grid", 2, 1, GRID)
     entry.word("status", ("exact", "whole_input"))
@@ -137,7 +142,7 @@ def _widest(intervals: list[Any]) -> int:
 
 
 def _partition(entry: Part, channels: int) -> list[tuple[int, ...]]:
-    """The channels of the groups, which have to cover all channels in order."""
+    """The channels of the groups, which must cover all channels in order."""
     ranges = [group.wholes("channels", 2, 0, channels) for group in entry.parts("groups")]
     stops = [0, *(stop for _, stop in ranges)]
     if [start for start, _ in ranges] != stops[:-1] or stops[-1] != channels or any(a >= b for a, b in ranges):

@@ -1,9 +1,9 @@
-"""activations.h5 for reading, from whoever it may come: a dataset is what the layout says, or it is not read.
+"""Reads activations.h5 from untrusted sources: a dataset that does not match the layout is not read.
 
-A file of this format can lead into other files (soft and external links, virtual and external datasets), be a thousand
-times larger unpacked (filters, shapes without data, texts that claim a length), or hold anything else. None of it is
-ever written by patchmine, so all of it is refused: before the first byte of a dataset is read, and without asking for
-more memory than the file has bytes. What is left to libhdf5 is to parse what describes the datasets.
+An HDF5 file can lead into other files (soft and external links, virtual and external datasets). It can be a thousand
+times larger when unpacked (filters, shapes without data, texts with a claimed length), or hold anything else. Patchmine
+never writes such things, so all of them are refused, before the first byte of a dataset is read and without using more
+memory than the file has bytes. Only parsing the descriptions of the datasets is left to libhdf5.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from h5py import h5d, h5l, h5o, h5t
 from patchmine.errors import StoreError
 from patchmine.store.hdf5_claims import TEXT_AT, claimed_length
 
-# What h5py raises on damage, by the place where libhdf5 notices it.
+# Exceptions that h5py raises for damage, depending on where libhdf5 notices it.
 DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, struct.error)
 
 CHUNK_BYTES = 16 << 20
-"""The largest chunk that is read; those that are written have at most 2 MB."""
+"""The largest chunk that is read, in bytes. Written chunks have at most 2 MB."""
 
 
 class Data:
-    """A dataset whose type, shape and place in the file have been checked."""
+    """A dataset whose type, shape, and place in the file have been checked."""
 
     def __init__(self, dataset: h5d.DatasetID, file: Path, place: str, longest: int) -> None:
         self._dataset = h5py.Dataset(dataset, readonly=True)
@@ -44,26 +44,26 @@ class Data:
         return self.shape[0]
 
     def __getitem__(self, where: Any) -> Any:
-        """As of an h5py dataset. Raises StoreError where the file turns out to be damaged."""
+        """Index like an h5py dataset. Raises StoreError if the file turns out to be damaged."""
         try:
             return self._dataset[where]
         except DAMAGE as error:
             raise refusal(self._file, self._place, _reason(error)) from None
 
     def text(self, row: int) -> bytes:
-        """One text of a dataset of texts, no longer than was said when it was opened."""
+        """One text of a dataset of texts, no longer than the limit given when the dataset was opened."""
         self.check_texts(row, 1)
         return bytes(self[row] if self.shape else self[()])
 
     def texts(self) -> list[bytes]:
-        """All of them, together no longer than the file: many rows could share one text."""
+        """All texts, together no longer than the file: many rows could share one text."""
         total = self.check_texts(0, len(self))
         if total > self._file.stat().st_size:
             raise refusal(self._file, self._place, "its texts are longer than the file")
         return [bytes(text) for text in self[:]]
 
     def check_texts(self, start: int, count: int) -> int:
-        """The length of texts together as the file claims it, which libhdf5 would make room for before it looks."""
+        """The total length of the texts as the file claims it; libhdf5 would allocate this much before looking."""
         if not count or self._offset is None:
             return 0
         try:
@@ -78,13 +78,13 @@ class Data:
 
 
 class Datasets:
-    """The datasets of one file, each checked when it is first asked for."""
+    """The datasets of one file, each checked on first use."""
 
     def __init__(self, file: Path) -> None:
-        """Open the file. Raises OSError where there is none to be read, StoreError where it is no regular file."""
+        """Open the file. Raises OSError if it cannot be read, StoreError if it is not a regular file."""
         self.file = file
         if not S_ISREG(file.stat().st_mode):
-            raise StoreError(f"{file} is no regular file, so it is not read; build the index again with --fresh")
+            raise StoreError(f"{file} is not a regular file; build the index again with --fresh")
         self.size = file.stat().st_size
         self._h5 = h5py.File(file, "r")
         try:
@@ -98,7 +98,7 @@ class Datasets:
         self._h5.close()
 
     def label(self, name: str, longest: int) -> str:
-        """The text of an attribute of the file. Raises StoreError where there is none, or it is of another kind."""
+        """The text of an attribute of the file. Raises StoreError if it is missing or not a text."""
         shown = f"attribute {name}"
         try:
             with self.file.open("rb") as file:
@@ -109,11 +109,11 @@ class Datasets:
         except DAMAGE as error:
             raise refusal(self.file, shown, _reason(error)) from None
         if not isinstance(text, str):
-            raise refusal(self.file, shown, "it is no text")
+            raise refusal(self.file, shown, "it is not a text")
         return text
 
     def has(self, *place: str) -> bool:
-        """Whether there is something by that name, whatever it is."""
+        """Whether anything has this name, of whatever kind."""
         group = self._group(place[:-1])
         return group is not None and place[-1].encode("utf-8", "surrogateescape") in group
 
@@ -125,10 +125,10 @@ class Datasets:
         longest: int = 0,
         many: int | None = None,
     ) -> Data:
-        """The dataset at a place, each piece of which is one name.
+        """The dataset at `place`, given as one name per level.
 
-        `dtypes` are numpy's words for what it may hold, or `text` for texts of up to `longest` bytes; `shape` has None
-        for a length that is to be taken as it is found, up to `many`. Raises StoreError for everything else.
+        `dtypes` are the allowed dtypes in numpy's notation, or `text` for texts of up to `longest` bytes. In `shape`,
+        None accepts any length up to `many`. Raises StoreError for anything else.
         """
         shown = "/".join(place)
         if shown not in self._data:
@@ -143,7 +143,7 @@ class Datasets:
         return self._data[shown]
 
     def every(self) -> Iterator[tuple[str, Data]]:
-        """All datasets with their names, as far as what they hold is in the file. Raises StoreError for one that lies
+        """All datasets with their names, each with all of its bytes in the file. Raises StoreError for a dataset stored
         elsewhere; links are not followed."""
         names: list[str] = []
         try:
@@ -164,7 +164,7 @@ class Datasets:
             yield name, data
 
     def _group(self, place: tuple[str, ...]) -> h5py.h5g.GroupID | None:
-        """The group at a place; None where there is none, or something else."""
+        """The group at a place, or None if there is no group."""
         if place not in self._groups:
             parent = self._group(place[:-1])
             try:
@@ -183,9 +183,9 @@ class Datasets:
         return _hard(parent, place[-1])
 
     def _misfit(self, found: Any, dtypes: Sequence[str], shape: tuple[int | None, ...], many: int | None) -> str | None:
-        """Why this is not the dataset that the layout has there, or None."""
+        """Why this is not the dataset that the layout describes, or None."""
         if not isinstance(found, h5d.DatasetID):
-            return "it is no dataset"
+            return "it is not a dataset"
         if not any(_is_type(found.get_type(), dtype) for dtype in dtypes):
             return f"it does not hold {' or '.join(dtypes)}"
         if found.get_space().get_simple_extent_type() == h5py.h5s.NULL:
@@ -199,10 +199,10 @@ class Datasets:
         return self._misplaced(found)
 
     def _misplaced(self, found: h5d.DatasetID) -> str | None:
-        """Why its bytes do not all lie in the file, one by one, or None."""
+        """Why the dataset's bytes do not all lie separately in the file, or None."""
         plist = found.get_create_plist()
         kind = found.get_type()
-        # libhdf5 says of a text how large the pointer to it would be.
+        # For a text, libhdf5 reports the size of a pointer to it.
         item = TEXT_AT.size if _is_type(kind, "text") else kind.get_size()
         if plist.get_nfilters() or plist.get_external_count():
             return "it is compressed or lies in another file"
@@ -213,18 +213,20 @@ class Datasets:
             chunk = plist.get_chunk()
             chunk_bytes = prod(chunk) * item
             if chunk_bytes > CHUNK_BYTES:
-                return f"its chunks have {chunk_bytes} bytes"
+                return f"its chunks have {chunk_bytes} bytes, more than {CHUNK_BYTES}"
             needed = prod(-(-length // part) for length, part in zip(found.shape, chunk, strict=True)) * chunk_bytes
             start = 0
         else:
             return "it is stored in a way that patchmine does not write"
         if needed > self.size or found.get_storage_size() != needed or start + needed > self.size:
-            return f"its shape is {found.shape}, and the file does not hold as much"
+            return f"its shape is {found.shape}, but the file does not hold that much data"
         return None
 
 
 def refusal(file: Path, place: str, reason: str) -> StoreError:
-    return StoreError(f"{file} is damaged or of another version: {place}: {reason}; build the index again with --fresh")
+    return StoreError(
+        f"{file} is damaged or from another version: {place}: {reason}; build the index again with --fresh"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -232,7 +234,7 @@ def _reason(error: Exception) -> str:
 
 
 def _hard(parent: h5py.h5g.GroupID, name: str) -> Any:
-    """What a group holds under one name: a link to another place or file is not followed."""
+    """The object under a name of a group. Links to another place or file are not followed."""
     word = name.encode("utf-8", "surrogateescape")
     if word not in parent:
         raise KeyError("it is missing")

@@ -1,7 +1,7 @@
-"""What libhdf5 would believe: the length that a text in an attribute is said to have, read from the bytes of the file.
+"""Reads the claimed length of a text attribute from the bytes of the file, before libhdf5 believes it.
 
-libhdf5 makes room for the claimed length, up to 4 GB, before it looks whether there is a text of that length, and has
-no call that tells the claim alone.
+libhdf5 allocates the claimed length, up to 4 GB, before it checks that the text has that length. It offers no call that
+returns the claim alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 TEXT_AT = struct.Struct("<IQI")
-"""How a file refers to a text: its length in bytes, and where it lies."""
+"""A file's reference to a text: its length in bytes and its location."""
 
 _ATTRIBUTE, _CONTINUATION, _ATTRIBUTE_INFO = 0x0C, 0x10, 0x15
 _SHARED = 0x02
@@ -20,10 +20,10 @@ _BLOCKS, _BLOCK_BYTES = 16, 1 << 20
 
 
 def claimed_length(file: BinaryIO, address: int, name: bytes) -> int:
-    """The length of the text attribute `name` of the object whose header (of version 2) is at the address.
+    """The length of the text attribute `name` of the object whose version 2 header is at `address`.
 
-    Only attributes where patchmine writes them are found: in the header itself. Raises ValueError, LookupError or
-    struct.error for everything else.
+    Finds attributes only where patchmine writes them: in the header itself. Raises ValueError, LookupError, or
+    struct.error for anything else.
     """
     lengths = []
     for kind, flags, message in _messages(file, address):
@@ -41,10 +41,10 @@ def claimed_length(file: BinaryIO, address: int, name: bytes) -> int:
 
 
 def _messages(file: BinaryIO, address: int) -> Iterator[tuple[int, int, bytes]]:
-    """(kind, flags, content) of every message of an object header."""
+    """Yield (kind, flags, content) for every message of an object header."""
     start = _read(file, address, 64)
     if start[:5] != b"OHDR\x02":
-        raise ValueError("its header is of another version")
+        raise ValueError("its header has another version")
     flags = start[5]
     at = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
     width = 1 << (flags & 3)

@@ -1,4 +1,4 @@
-"""The job: everything that can change a byte of an index. What must not is in `request.Run`."""
+"""The job: everything that can change a byte of an index. Settings that must not change one live in `defaults.Run`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.system import digests
 
 WHICH = ("photographs", "listing")
-"""The fields that say which photographs of the source there are."""
+"""The fields that identify the photographs of the source."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Job:
     """
 
     source: str
-    """What reopens the source: an absolute folder, `shapes:200`, ..."""
+    """The word that reopens the source: an absolute folder, `shapes:200`, ..."""
     photographs: int
     listing: str
     """Digest over the paths and classes of all photographs, in order."""
@@ -36,17 +36,17 @@ class Job:
     decoder: str
     executor: str
     runtime: str
-    """What computed, with its version: another one may round otherwise."""
+    """The library that computes, with its version: another version may round differently."""
     device: str
     precision: str
     batch_size: int
     threads: int
-    """Of one batch: the kernels that torch picks depend on their number."""
+    """Threads for one batch: the kernels that torch picks depend on this number."""
     shard_size: int
     keep: int
     table: bool
     field: str
-    """`local` or `full`: whether receptive fields count what gates saw."""
+    """`local` or `full`: whether receptive fields include what gates see."""
 
     @property
     def digest(self) -> str:
@@ -54,20 +54,20 @@ class Job:
 
     def as_dict(self) -> dict[str, Any]:
         """The job as JSON holds it, without the optional fields that are at their defaults."""
-        # Through JSON, so that a job just planned and one read back are equal.
+        # Through JSON, so that a freshly planned job and one read back are equal.
         data: dict[str, Any] = json.loads(json.dumps(digests.described(self)))
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Job:
-        """Raises KeyError or TypeError when a required field is missing: the caller knows the file it came from."""
+        """Raise KeyError or TypeError if a required field is missing: the caller knows which file it came from."""
         values = {field.name: data[field.name] for field in fields(cls) if _given(field.name, field.default, data)}
         values["layers"] = tuple(values["layers"])
         values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
         return cls(**values)
 
     def first_difference(self, other: Job, but: Collection[str] = ()) -> tuple[str, Any, Any] | None:
-        """The first field in which the jobs differ, with both values; those in `but` may."""
+        """The first field in which the jobs differ, with both values. Fields named in `but` are ignored."""
         mine, theirs = self.as_dict(), other.as_dict()
         for field in fields(self):
             name = field.name
@@ -90,7 +90,7 @@ def _given(name: str, default: Any, data: dict[str, Any]) -> bool:
 
 
 def listing_digest(photographs: Iterable[tuple[str, str | None]]) -> str:
-    """Of the paths and classes of all photographs, in order."""
+    """The digest over the paths and classes of all photographs, in order."""
     digest = hashlib.blake2b(digest_size=digests.DIGEST_BYTES)
     for path, class_name in photographs:
         digest.update(f"{path}\0{class_name}\n".encode("utf-8", "surrogateescape"))
@@ -99,7 +99,7 @@ def listing_digest(photographs: Iterable[tuple[str, str | None]]) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """A contiguous range [start, stop) of the source's photographs: the unit of work, of commit and of resume."""
+    """A contiguous range [start, stop) of the source's photographs: the unit of work, of commit, and of resume."""
 
     number: int
     start: int

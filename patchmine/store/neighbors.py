@@ -1,14 +1,14 @@
-"""Nearest patches: FAISS, built from the store's vectors, asked by the queries. The only file that knows faiss.
+"""Nearest patches with FAISS: built from the store's vectors, searched by the queries. Only this file imports faiss.
 
-Vectors are compared by the cosine of their angle. A layer of up to EXACT of them is searched whole. A larger one gets
-the inverted lists of FAISS's factory: each vector lies in the list of the nearest centre, and a query looks into the
-`probes` lists whose centres are nearest to it, as many as it takes to find RECALL of what a search of the whole finds.
+Vectors are compared by cosine similarity. A layer of up to EXACT vectors is searched exhaustively. A larger one gets
+the inverted lists of FAISS's factory: each vector lies in the list of its nearest center. A query searches the `probes`
+lists whose centers are nearest to it, as many as it takes to reach a recall of RECALL against an exhaustive search.
 
-`patches.faiss` is a line of JSON, and then for each layer, in the order of the network, plain arrays whose sizes follow
-from it: `centres` float32 (lists, channels), `starts` uint64 (lists + 1), `rows` uint32 (vectors) of the store, list by
-list, and in the same order `codes` float16 (vectors, channels), of length 1. A layer that is searched whole has codes
-alone. FAISS is never given bytes of the file to parse: it gets arrays of the right size, and what it finds is compared
-again with the store's own vectors, so that a file from a stranger can hide a neighbour, and cannot invent one.
+`patches.faiss` is one line of JSON, followed by plain arrays for each layer, in the order of the network. The array
+sizes follow from the JSON: `centres` float32 (lists, channels), `starts` uint64 (lists + 1), `rows` uint32 (vectors) of
+the store, list by list, and in the same order `codes` float16 (vectors, channels), of length 1. A layer that is
+searched exhaustively has only codes. FAISS never parses bytes of the file: it gets arrays of the right size. Its
+results are compared again with the store's own vectors, so an untrusted file can hide a neighbor but cannot invent one.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from patchmine.system import digests
 from patchmine.system.untrusted_json import TEXT, Misfit, Part, parse
 
 EXACT = 250_000
-"""Vectors of a layer up to which all are compared: about a second on one busy core, for 320 channels or 1,280."""
+"""The largest number of vectors of a layer for which all vectors are compared."""
 
 AT, RECALL = 10, 0.99
-"""An approximate index finds this share of the AT nearest, measured while it is built: more than the 0.95 that is
-promised, because the queries that it is measured with are a sample, and of vectors that the centres were made from."""
+"""An approximate index finds this share of the AT nearest neighbors, measured while it is built. RECALL exceeds the
+promised 0.95 because the queries behind the measurement are only a sample, taken from the vectors that made the
+centers."""
 
 QUERIES = 256
 SEED = 0
-_ROUNDS, _PER_LIST = 10, 64  # of k-means, and how many vectors it sees for each list
+_ROUNDS, _PER_LIST = 10, 64  # rounds of k-means, and vectors per list that it sees
 _SAMPLE_BYTES = 256 << 20
 _BLOCK = 8192
 _SCAN_BYTES = 64 << 20
 _HEADER_BYTES = 8 << 20
 _LISTS = 1 << 20
 _SPOT = 16
-_NEAR = 2e-3  # float16 of a vector of length 1 is nearer to it than that
+_NEAR = 2e-3  # a vector of length 1 and its float16 copy are closer than this
 ROUNDING = 1e-3
-"""Two cosines that differ by more are in the right order although float16 rounds them: each is off by up to 2**-11."""
+"""Cosines that differ by more than this keep their order when float16 rounds them: each is off by up to 2**-11."""
 
 Codes = NDArray[np.float16]
 Note = Callable[[str], None]
@@ -58,10 +59,10 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """How one layer is searched, as the header has it. `factory` is FAISS's word for it.
+    """How one layer is searched, as stored in the header. `factory` is FAISS's factory string.
 
-    `digest` is that of the store's vectors, as in the manifest's checksums. Without lists all are searched: `recall`
-    is 1.
+    `digest` is the digest of the store's vectors, as in the manifest's checksums. A plan without lists searches all
+    vectors and has a `recall` of 1.
     """
 
     factory: str
@@ -74,7 +75,7 @@ class Plan:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The bytes of each array of the layer, in their order."""
+        """The size in bytes of each array of the layer, in file order."""
         listed = {
             "centres": 4 * self.lists * self.channels,
             "starts": 8 * (self.lists + 1),
@@ -84,7 +85,7 @@ class Plan:
 
 
 def build(store: Store, folder: Path, exact: int = EXACT) -> None:
-    """Write patches.faiss in the folder, whole or not at all; one block of vectors in memory at a time.
+    """Write patches.faiss into the folder, whole or not at all, with one block of vectors in memory at a time.
 
     The same vectors give the same bytes. Raises OSError.
     """
@@ -94,7 +95,7 @@ def build(store: Store, folder: Path, exact: int = EXACT) -> None:
     plans: dict[str, dict[str, Any]] = {}
     made: list[Path] = []
     try:
-        # "x": in a folder from a stranger there may be a link of that name, which must not be followed.
+        # "x": an untrusted folder may hold a link of that name, which must not be followed.
         with body.open("xb+") as file:
             made.append(body)
             for layer in store.channels:
@@ -124,7 +125,7 @@ def _write_whole(file: BinaryIO, store: Store, layer: str) -> Plan:
 
 
 def _write_lists(file: BinaryIO, store: Store, layer: str) -> Plan:
-    """Three times through the vectors: for a sample, for the list of each, and to put each in its place."""
+    """Pass over the vectors three times: to sample them, to assign each to a list, and to write each in its place."""
     import faiss
 
     vectors, channels = len(store.vectors(layer)[0]), store.channels[layer]
@@ -137,23 +138,23 @@ def _write_lists(file: BinaryIO, store: Store, layer: str) -> Plan:
     index.cp.min_points_per_centroid = 1
     with _one_thread():
         index.train(_picked(store, layer, rng.permutation(vectors)[:most]))
-        centres = index.quantizer.reconstruct_n(0, lists)
+        centers = index.quantizer.reconstruct_n(0, lists)
         digest = _Digest(store, layer)
         lists_of = np.concatenate(
             [index.quantizer.search(codes.astype(np.float32), 1)[1][:, 0] for _, codes in _blocks(store, layer, digest)]
         )
     rows = np.argsort(lists_of, kind="stable")
     starts = np.searchsorted(lists_of[rows], np.arange(lists + 1))
-    for array, dtype in ((centres, np.float32), (starts, np.uint64), (rows, np.uint32)):
+    for array, dtype in ((centers, np.float32), (starts, np.uint64), (rows, np.uint32)):
         file.write(np.ascontiguousarray(array, dtype).data)
     file.flush()
     _place_codes(file, store, layer, rows)
-    probes, recall = _probes(store, layer, centres, lists_of, rng)
+    probes, recall = _probes(store, layer, centers, lists_of, rng)
     return Plan(factory, vectors, channels, digest.value, lists, probes, recall)
 
 
 def _place_codes(file: BinaryIO, store: Store, layer: str, rows: Int64) -> None:
-    """Write every vector where its list is, from here on in the file."""
+    """Write every vector at the place of its list, starting at the current position of the file."""
     begin, width = file.tell(), 2 * store.channels[layer]
     place = np.empty_like(rows)
     place[rows] = np.arange(len(rows))
@@ -163,27 +164,27 @@ def _place_codes(file: BinaryIO, store: Store, layer: str, rows: Int64) -> None:
             file.write(code.data)
 
 
-def _probes(store: Store, layer: str, centres: Float32, lists_of: Int64, rng: np.random.Generator) -> tuple[int, float]:
-    """How many lists to look into, and which share of the AT nearest lies in them, for a sample of the vectors.
+def _probes(store: Store, layer: str, centers: Float32, lists_of: Int64, rng: np.random.Generator) -> tuple[int, float]:
+    """The number of lists to search, and the share of the AT nearest neighbors in them, for a sample of the vectors.
 
-    A vector finds itself in any case, so it does not count among its own neighbours.
+    A vector always finds itself, so it does not count among its own neighbors.
     """
     chosen = np.sort(rng.permutation(len(lists_of))[:QUERIES])
     queries = _picked(store, layer, chosen)
     found, _ = scan(((start, codes, None) for start, codes in _blocks(store, layer)), queries, AT + 1)
-    order = np.argsort(-(queries @ centres.T), axis=1, kind="stable")
+    order = np.argsort(-(queries @ centers.T), axis=1, kind="stable")
     rank = np.argsort(order, axis=1)
-    neighbours = [[row for row in near if row != own][:AT] for near, own in zip(found.tolist(), chosen, strict=True)]
-    needed = np.sort([rank[query, lists_of[row]] for query, near in enumerate(neighbours) for row in near])
+    neighbors = [[row for row in near if row != own][:AT] for near, own in zip(found.tolist(), chosen, strict=True)]
+    needed = np.sort([rank[query, lists_of[row]] for query, near in enumerate(neighbors) for row in near])
     if not len(needed):
-        return centres.shape[0], 1.0
+        return centers.shape[0], 1.0
     probes = int(needed[min(len(needed) - 1, int(np.ceil(RECALL * len(needed))) - 1)]) + 1
     return probes, round(float((needed < probes).mean()), 4)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums of floats depend on who adds what."""
+    """Limit FAISS to one thread: sums of floats depend on the order of addition."""
     import faiss
 
     threads = faiss.omp_get_max_threads()
@@ -195,7 +196,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Digest:
-    """That of a layer's vectors, as `store.dataset_digests` gives it, made while they are read."""
+    """The digest of a layer's vectors, computed while they are read; equal to that of `reading.dataset_digests`."""
 
     def __init__(self, store: Store, layer: str) -> None:
         shape = store.vectors(layer)[0].shape
@@ -210,24 +211,24 @@ class _Digest:
 
 
 def _blocks(store: Store, layer: str, digest: _Digest | None = None) -> Iterator[tuple[int, Codes]]:
-    """All vectors of a layer with length 1, block by block, each with its first row."""
+    """All vectors of a layer, normalized to length 1, block by block, each with its first row."""
     vectors, _, _ = store.vectors(layer)
     for row in range(0, len(vectors), _BLOCK):
         block = vectors[row : row + _BLOCK]
         if digest is not None:
             digest.add(block)
-        yield row, normalised(block.astype(np.float32)).astype(np.float16)
+        yield row, normalized(block.astype(np.float32)).astype(np.float16)
 
 
-def normalised(vectors: Float32) -> Float32:
-    """Each row with length 1; what is not finite counts as 0, and a row of nothing else stays 0."""
+def normalized(vectors: Float32) -> Float32:
+    """Each row normalized to length 1. Non-finite values count as 0, and a row without other values stays 0."""
     finite = np.where(np.isfinite(vectors), vectors, np.float32(0))
     length = np.linalg.norm(finite, axis=1, keepdims=True)
     return (finite / np.maximum(length, 1e-12)).astype(np.float32)
 
 
 def _picked(store: Store, layer: str, rows: Int64) -> Float32:
-    """These vectors with length 1, in ascending order of their rows."""
+    """These vectors, normalized to length 1, in ascending order of their rows."""
     wanted = np.sort(rows)
     found = []
     for start, codes in _blocks(store, layer):
@@ -239,9 +240,9 @@ def _picked(store: Store, layer: str, rows: Int64) -> Float32:
 def scan(
     blocks: Iterable[tuple[int, Codes, Int64 | None]], queries: Float32, wanted: int
 ) -> tuple[Int64, NDArray[np.float32]]:
-    """The `wanted` rows nearest to each query, best first, and their cosines: both (queries, found).
+    """The `wanted` rows nearest to each query, best first, and their cosines, both (queries, found).
 
-    Blocks come with their first row, or with the row of each of their codes.
+    Each block comes with its first row, or with the row of each of its codes.
     """
     import faiss
 
@@ -255,7 +256,7 @@ def scan(
         index.reset()
         index.add_sa_codes(codes.view(np.uint8))
         score, label = index.search(queries, min(wanted, len(codes)))
-        places = np.maximum(label, 0)  # nothing found has the label -1
+        places = np.maximum(label, 0)  # an empty result has the label -1
         found = start + places if numbers is None else numbers[places]
         rows = np.concatenate([rows, found], axis=1)
         scores = np.concatenate([scores, np.where(label < 0, -np.inf, score)], axis=1)
@@ -264,11 +265,11 @@ def scan(
     return rows, scores
 
 
-class Neighbours:
-    """patches.faiss of an index, open for questions.
+class Neighbors:
+    """The patches.faiss of an index, open for queries.
 
-    Where it is missing, or not that of the store's vectors, it is built again; where it cannot be written, all vectors
-    are compared. `note` is told of both.
+    A missing file, or one that does not match the store's vectors, is rebuilt; if it cannot be written, all vectors are
+    compared. `note` receives a message in both cases.
     """
 
     def __init__(self, store: Store, note: Note, exact: int = EXACT) -> None:
@@ -280,24 +281,23 @@ class Neighbours:
         try:
             self._open()
         except (Misfit, OSError) as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else f"is not used ({_line(error)})"
-            note(f"{self._file} {reason} and is built again")
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be used ({_line(error)})"
+            note(f"{self._file} {reason}; building it again")
             try:
                 build(store, store.directory, exact)
                 self._open()
             except (Misfit, OSError) as failure:
                 self._plans = None
-                note(f"{self._file} cannot be written ({_line(failure)}), so all vectors are compared")
+                note(f"{self._file} cannot be written ({_line(failure)}); comparing all vectors instead")
 
     def plan(self, layer: str) -> Plan | None:
-        """How the layer is searched; None where the file could not be had."""
+        """How the layer is searched, or None if the file is not available."""
         return None if self._plans is None else self._plans[layer]
 
     def nearest(self, layer: str, vector: Float32, wanted: int) -> tuple[Int64, Float32]:
-        """The `wanted` rows of the store's vectors that are nearest to one (channels,), best first, and roughly their
-        cosines: as many as there are, both (found,). `cosines` has the true ones.
-        """
-        query = normalised(vector[None])
+        """The `wanted` rows of the store's vectors nearest to a vector (channels,), best first, with approximate
+        cosines: both (found,), fewer if the store has fewer. `cosines` gives exact ones."""
+        query = normalized(vector[None])
         if self._plans is None:
             blocks = ((start, codes, None) for start, codes in _blocks(self.store, layer))
             rows, scores = scan(blocks, query, wanted)
@@ -308,17 +308,17 @@ class Neighbours:
         return rows[0], scores[0]
 
     def cosines(self, layer: str, vector: Float32, rows: Int64) -> Float32:
-        """The cosines of a vector (channels,) and these of the store: (rows,)."""
+        """The cosines between a vector (channels,) and these rows of the store: (rows,)."""
         order = np.argsort(rows)
         vectors = np.empty((len(rows), self.store.channels[layer]), np.float32)
         vectors[order] = self.store.vectors(layer)[0][rows[order]]
-        found: Float32 = normalised(vectors) @ normalised(vector[None])[0]
+        found: Float32 = normalized(vectors) @ normalized(vector[None])[0]
         return found
 
     def _probed(self, layer: str, plan: Plan, query: Float32, wanted: int) -> Iterator[tuple[int, Codes, Int64]]:
-        """The lists whose centres are nearest, `probes` of them, and more where they hold too few vectors."""
-        centres, starts, rows = self._lists[layer]
-        order = np.argsort(-(centres @ query), kind="stable")
+        """The `probes` lists whose centers are nearest, and further lists if these hold too few vectors."""
+        centers, starts, rows = self._lists[layer]
+        order = np.argsort(-(centers @ query), kind="stable")
         held = np.cumsum(np.diff(starts)[order])
         for number in order[: max(plan.probes, int(np.searchsorted(held, wanted)) + 1)].tolist():
             first, last = starts[number : number + 2].tolist()
@@ -326,7 +326,7 @@ class Neighbours:
                 yield 0, codes, rows[place : place + len(codes)]
 
     def _codes(self, layer: str, first: int, last: int) -> Iterator[tuple[int, Codes, None]]:
-        """The codes [first, last) of a layer as the file has them, block by block."""
+        """The codes [first, last) of a layer from the file, block by block."""
         channels = self.store.channels[layer]
         size = max(1, _SCAN_BYTES // (2 * channels))
         for start in range(first, last, size):
@@ -339,14 +339,14 @@ class Neighbours:
             file.seek(self._offsets[layer, name] + skip)
             found = np.fromfile(file, dtype, count)
         if len(found) != count:
-            raise Misfit(f"{name} of {layer} are cut short")
+            raise Misfit(f"the {name} of {layer} are cut short")
         return found
 
     def _open(self) -> None:
-        """Read the header and what is small, and check all of it. Raises Misfit, OSError."""
+        """Read and check the header and the small arrays. Raises Misfit or OSError."""
         status = self._file.stat()
         if not S_ISREG(status.st_mode):
-            raise Misfit("it is no regular file")
+            raise Misfit("it is not a regular file")
         with self._file.open("rb") as file:
             header = file.readline(_HEADER_BYTES)
         document = parse(header)
@@ -359,7 +359,7 @@ class Neighbours:
                 self._offsets[layer, name] = offset
                 offset += size
         if offset != status.st_size:
-            raise Misfit(f"it has {status.st_size} bytes, and {offset} are in it by its first line")
+            raise Misfit(f"it has {status.st_size} bytes, but its first line describes {offset}")
         for layer, plan in plans.items():
             if plan.lists:
                 self._lists[layer] = self._checked_lists(layer, plan)
@@ -377,7 +377,7 @@ class Neighbours:
             probes=part.whole("probes", 0, _LISTS),
             recall=float(part.number("recall", 0, 1)),
         )
-        # Nobody has looked at what the manifest has here, and an index that is being made has none yet.
+        # The manifest's value has not been checked, and an index that is being built has none yet.
         with suppress(AttributeError, KeyError, TypeError):
             recorded = self.store.manifest["checksums"]["datasets"][f"layers/{layer}/vectors"]
             if plan.digest != recorded:
@@ -385,29 +385,29 @@ class Neighbours:
         return plan
 
     def _checked_lists(self, layer: str, plan: Plan) -> tuple[Float32, Int64, Int64]:
-        """Centres, starts and rows: every vector of the store in exactly one list."""
-        centres = self._read(layer, "centres", "<f4", plan.lists * plan.channels).reshape(plan.lists, plan.channels)
+        """Centers, starts, and rows, checked so that every vector of the store is in exactly one list."""
+        centers = self._read(layer, "centres", "<f4", plan.lists * plan.channels).reshape(plan.lists, plan.channels)
         starts = self._read(layer, "starts", "<u8", plan.lists + 1).astype(np.int64)
         rows = self._read(layer, "rows", "<u4", plan.vectors).astype(np.int64)
-        if not np.isfinite(centres).all():
-            raise Misfit(f"a centre of {layer} is not finite")
+        if not np.isfinite(centers).all():
+            raise Misfit(f"a center of {layer} is not finite")
         if starts[0] != 0 or starts[-1] != plan.vectors or (np.diff(starts) < 0).any():
             raise Misfit(f"the lists of {layer} do not hold its {plan.vectors} vectors")
         seen = np.zeros(plan.vectors, bool)
         seen[rows[rows < plan.vectors]] = True
         if not seen.all():
             raise Misfit(f"the lists of {layer} do not hold each of its vectors once")
-        return centres, starts, rows
+        return centers, starts, rows
 
     def _check_codes(self, layer: str, plan: Plan) -> None:
-        """A few vectors, compared with those of the store."""
+        """Compare a few vectors with those of the store."""
         vectors, _, _ = self.store.vectors(layer)
         places = np.unique(np.linspace(0, plan.vectors - 1, min(_SPOT, plan.vectors)).astype(np.int64))
         for place in places.tolist():
             row = int(self._lists[layer][2][place]) if plan.lists else place
             (code,) = [codes for _, codes, _ in self._codes(layer, place, place + 1)]
-            if not np.allclose(code, normalised(vectors[row : row + 1].astype(np.float32)), atol=_NEAR):
-                raise Misfit(f"vector {row} of {layer} is another one")
+            if not np.allclose(code, normalized(vectors[row : row + 1].astype(np.float32)), atol=_NEAR):
+                raise Misfit(f"vector {row} of {layer} differs from the one in the index")
 
 
 def _line(error: Exception) -> str:
@@ -415,4 +415,4 @@ def _line(error: Exception) -> str:
     return " ".join(text.split())
 
 
-__all__ = ["AT", "EXACT", "RECALL", "ROUNDING", "Neighbours", "Plan", "build", "normalised", "scan"]
+__all__ = ["AT", "EXACT", "RECALL", "ROUNDING", "Neighbors", "Plan", "build", "normalized", "scan"]

@@ -1,4 +1,4 @@
-"""The index on disk, as it is read: the manifest, activations.h5 through `datasets`. `storing` writes it."""
+"""Reads an index on disk: the manifest, and activations.h5 through `hdf5`. `writing` writes it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
 
 QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 TIED = 25
-"""A unit saturates when more photographs than this hold its very maximum: a top 25 is then arbitrary."""
+"""A unit saturates if more photographs than this share its maximum: its top 25 is then arbitrary."""
 
 _DIGEST = re.compile(rb"[0-9a-f]{32}")
 
@@ -69,7 +69,7 @@ def dataset_digests(file: Path) -> dict[str, str]:
 
 
 def _blocks(dataset: Data) -> Iterator[bytes]:
-    """A dataset's content in order, in parts of whole chunks; texts each behind their length."""
+    """The content of a dataset in order, in blocks of whole chunks. Each text follows its length."""
     if dataset.shape == ():
         yield bytes(dataset[()])
         return
@@ -83,10 +83,10 @@ def _blocks(dataset: Data) -> Iterator[bytes]:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a finished index. Raises StoreError saying how far the index is, and what to type."""
+    """The manifest of a finished index. Raises StoreError that says how far the index is and what to type."""
     shown = str(directory)
     if not directory.is_dir():
-        raise StoreError(f"there is no index {shown!r}; build one with: patchmine index FOLDER -o {shown}")
+        raise StoreError(f"index {shown!r} does not exist; build it with: patchmine index FOLDER -o {shown}")
     try:
         document = checks.read_document(directory / MANIFEST)
         if document.data.get("format") == FORMAT:
@@ -94,18 +94,18 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except FileNotFoundError:
         if (directory / SHARDS).is_dir():
             raise StoreError(
-                f"the index {shown!r} is not finished; run the same `patchmine index` command again to go on"
+                f"the index {shown!r} is not finished; run the same `patchmine index` command again to resume"
             ) from None
         raise StoreError(f"{shown!r} is not a patchmine index: it has no {MANIFEST}") from None
     except Misfit as misfit:
         raise StoreError(
-            f"{shown}/{MANIFEST} is damaged or of another version: {misfit}; build the index again with --fresh"
+            f"{shown}/{MANIFEST} is damaged or from another version: {misfit}; build the index again with --fresh"
         ) from None
     found = document.data.get("format")
     if found != FORMAT or isinstance(found, bool):
         word = found if isinstance(found, int) and abs(found) < 1e9 else "unknown"
         raise StoreError(
-            f"{shown!r} has index format {word}, and this patchmine reads {FORMAT}; build it again with --fresh"
+            f"{shown!r} has index format {word}, but this patchmine reads format {FORMAT}; build it again with --fresh"
         )
     return document.data
 
@@ -113,9 +113,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 class Store:
     """A finished index, open for reading. Closing is optional; nothing is ever written.
 
-    Nothing in it is believed: `checked` has looked at every value of the manifest, `Datasets` looks at each dataset
-    before it is first read, and numbers that lead to another place are compared with what there is. Publishing gives
-    the manifest that it is about to write; everybody else leaves it to be read.
+    Nothing in the index is trusted. `checks` validates every value of the manifest, and `Datasets` checks each dataset
+    before its first read. Numbers that point elsewhere are checked against their range. Only publishing passes
+    `manifest`, because it is about to write it; all other callers let the store read it.
     """
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
@@ -135,14 +135,14 @@ class Store:
         try:
             job = self._datasets.label("job", TEXT)
             if job != self.manifest["job_digest"]:
-                # Another run is publishing, or died while it did: the table is new already, the manifest old still.
+                # Another run is publishing, or died while publishing: the table is new, the manifest still old.
                 self.manifest = self.carried_manifest()
         except StoreError:
             self.close()
             raise
 
     def carried_manifest(self) -> dict[str, Any]:
-        """What activations.h5 itself carries of its manifest. Raises StoreError where that is of another job."""
+        """The copy of the manifest inside activations.h5. Raises StoreError if it belongs to another job."""
         with suppress(Misfit, StoreError):
             job = self._datasets.label("job", TEXT)
             document = parse(self._datasets.label("manifest", checks.MANIFEST_BYTES).encode())
@@ -150,7 +150,8 @@ class Store:
                 checks.check_manifest(document)
                 return document.data
         raise StoreError(
-            f"{self.directory}: {ACTIVATIONS} and {MANIFEST} are of different jobs; build the index again with --fresh"
+            f"{self.directory}: {ACTIVATIONS} and {MANIFEST} come from different jobs; "
+            "build the index again with --fresh"
         )
 
     def close(self) -> None:
@@ -178,14 +179,18 @@ class Store:
         return tuple(map(_text, self._datasets.data(*place, dtypes=["text"], shape=(None,), longest=TEXT).texts()))
 
     def class_codes(self) -> NDArray[np.int32]:
-        """The row of `class_names` of each photograph, int32 (images,); -1 where it has no class."""
+        """The row of `class_names` for each photograph, int32 (images,); -1 for a photograph without a class."""
         codes: NDArray[np.int32] = self._columns["class"][:]
         if len(codes) and not -1 <= codes.min() <= codes.max() < len(self.class_names):
-            raise refusal(self._file, "images/class", f"there is no class {codes.max()} or {codes.min()}")
+            raise refusal(
+                self._file,
+                "images/class",
+                f"it names classes {codes.min()} to {codes.max()} of {len(self.class_names)}",
+            )
         return codes
 
     def image(self, image: int) -> ImageRecord:
-        """The record of one photograph; remembered, since the same ones win for many units."""
+        """The record of one photograph, cached because the same photographs win for many units."""
         if image not in self._records:
             self._records[image] = self._read_image(image)
         return self._records[image]
@@ -196,12 +201,12 @@ class Store:
         return [self._record(columns, columns["path"][image], image) for image in range(self.images)]
 
     def images_of(self, digest: str) -> Int64:
-        """The ids of the photographs with these bytes: none, one, or several copies."""
+        """The ids of the photographs with this digest: none, one, or several copies."""
         return np.flatnonzero(self._columns["digest"][:] == digest.encode()).astype(np.int64)
 
     def _read_image(self, image: int) -> ImageRecord:
         if not 0 <= image < self.images:
-            raise refusal(self._file, "images", f"there is no photograph {image} of {self.images}")
+            raise refusal(self._file, "images", f"photograph {image} is out of range: the index has {self.images}")
         return self._record(self._columns, self._columns["path"].text(image), image)
 
     def _record(self, columns: Mapping[str, Any], path: bytes, image: int) -> ImageRecord:
@@ -210,11 +215,11 @@ class Store:
         predicted = int(columns["prediction"][image]) if "prediction" in columns else -1
         for name, number in (("class", code), ("prediction", predicted)):
             if not -1 <= number < (len(self._class_names(name)) if number >= 0 else 0):
-                raise refusal(self._file, f"images/{name}", f"there is no class {number}")
+                raise refusal(self._file, f"images/{name}", f"class {number} is out of range")
         if not (width and height and max(width, height) <= checks.COUNT):
-            raise refusal(self._file, "images/width", f"no photograph has {width}x{height} pixels")
+            raise refusal(self._file, "images/width", f"photograph {image} cannot have {width}x{height} pixels")
         if not _DIGEST.fullmatch(digest):
-            raise refusal(self._file, "images/digest", f"that of photograph {image} is no digest")
+            raise refusal(self._file, "images/digest", f"the digest of photograph {image} is malformed")
         return ImageRecord(
             image=image,
             path=_text(path),
@@ -226,7 +231,7 @@ class Store:
 
     @cached_property
     def _columns(self) -> dict[str, Data]:
-        """The columns of the records, opened once: opening one takes ten times as long as reading a number from it."""
+        """The columns of the records, opened once: opening a column costs far more than reading a number from it."""
         kinds = {"path": "text", "digest": "S32", "width": "u4", "height": "u4", "class": "i4"}
         if self._datasets.has("images", "prediction"):
             kinds["prediction"] = "i4"
@@ -248,11 +253,11 @@ class Store:
         if not self._datasets.has(*_place(layer, "effective")):
             return fields
         effective = self._data(layer, "effective", dtypes=["f4"], shape=(None,), many=2 * checks.GRID)[:]
-        # Rounding may take a sum of shares a little beyond 1.
+        # Rounding may push a cumulative share slightly above 1.
         if not (len(effective) and np.isfinite(effective).all() and effective[0] >= 0 and effective[-1] <= 1.01):
-            raise refusal(self._file, f"{layer}/effective", "it holds no shares")
+            raise refusal(self._file, f"{layer}/effective", "its values are not shares from 0 to 1")
         if (np.diff(effective) < 0).any():
-            raise refusal(self._file, f"{layer}/effective", "it does not rise")
+            raise refusal(self._file, f"{layer}/effective", "its values decrease")
         return FieldsBySize(tuple(replace(entry, effective=effective) for entry in fields.entries))
 
     @property
@@ -266,7 +271,7 @@ class Store:
 
     @property
     def keep(self) -> int:
-        """How many patches of each unit are kept with their vectors."""
+        """The number of patches whose vectors are kept for each unit."""
         return int(self.manifest["job"]["keep"])
 
     def table(self, layer: str) -> tuple[Float32, NDArray[np.integer]]:
@@ -277,7 +282,10 @@ class Store:
     def table_on_disk(self, layer: str) -> tuple[Data, Data]:
         """Values and positions of the whole layer, both (images, units). Raises StoreError without a table."""
         if not self.has_table:
-            raise StoreError(f"{self.directory} was built with --no-table and keeps the top {self.keep} alone")
+            raise StoreError(
+                f"{self.directory} was built with --no-table and keeps only the top {self.keep}; "
+                "build it again with --fresh and without --no-table"
+            )
         shape = (self.images, self.channels[layer])
         return (
             self._data(layer, "value", dtypes=["f4"], shape=shape),
@@ -285,7 +293,7 @@ class Store:
         )
 
     def top(self, layer: str, channel: int) -> tuple[Float32, Int64, Int64]:
-        """Values, image ids and positions of the kept top-k of one unit, best first, empty places left out."""
+        """Values, image ids, and positions of the kept top-k of one unit, best first, without the empty places."""
         shape = (self.channels[layer], self.keep)
         value, image, position = (
             self._data(layer, "top", name, dtypes=[kind], shape=shape)[channel]
@@ -294,9 +302,13 @@ class Store:
         filled = int(np.isfinite(value).sum())
         value, image, position = value[:filled], image[:filled].astype(np.int64), position[:filled].astype(np.int64)
         if not np.isfinite(value).all() or (value[1:] > value[:-1]).any():
-            raise refusal(self._file, f"{layer}/top/value", f"that of unit {channel} is no ranking")
+            raise refusal(self._file, f"{layer}/top/value", f"the values of unit {channel} are not a ranking")
         if (image >= self.images).any():
-            raise refusal(self._file, f"{layer}/top/image", f"there is no photograph {image.max()} of {self.images}")
+            raise refusal(
+                self._file,
+                f"{layer}/top/image",
+                f"photograph {image.max()} is out of range: the index has {self.images}",
+            )
         return value, image, position
 
     def top_of_all(self, layer: str) -> TopK:
@@ -309,8 +321,8 @@ class Store:
         return TopK(sort_keys(value, image), position.astype(np.int64))
 
     def stats(self, layer: str) -> dict[str, NDArray[Any]]:
-        """Every statistic of the layer: `mean`, `std`, `positive`, `minimum`, `maximum`, `tied`, each (units,), and,
-        with a table, `quantiles` (units, len(QUANTILES))."""
+        """All statistics of the layer: `mean`, `std`, `positive`, `minimum`, `maximum`, `tied`, each (units,). With a
+        table also `quantiles` (units, len(QUANTILES))."""
         units = self.channels[layer]
         found = {
             name: self._data(layer, "stats", name, dtypes=["i8" if name == "tied" else "f4"], shape=(units,))[:]
@@ -321,46 +333,51 @@ class Store:
             found["quantiles"] = self._data(layer, "stats", "quantiles", dtypes=["f4"], shape=shape)[:]
         for name in ("mean", "std", "positive"):
             if not np.isfinite(found[name]).all():
-                raise refusal(self._file, f"{layer}/stats/{name}", "it is not finite")
+                raise refusal(self._file, f"{layer}/stats/{name}", "its values are not finite")
         if ((found["positive"] < 0) | (found["positive"] > 1)).any() or (found["std"] < 0).any():
-            raise refusal(self._file, f"{layer}/stats", "its shares and spreads are none")
+            raise refusal(self._file, f"{layer}/stats", "a share or a standard deviation is out of range")
         if ((found["tied"] < 0) | (found["tied"] > self.images)).any():
             raise refusal(self._file, f"{layer}/stats/tied", f"it counts more than {self.images} photographs")
         if np.isnan(found["minimum"]).any() or np.isnan(found["maximum"]).any():
-            raise refusal(self._file, f"{layer}/stats", "its extremes are no numbers")
+            raise refusal(self._file, f"{layer}/stats", "a minimum or maximum is not a number")
         return found
 
     def vectors(self, layer: str) -> tuple[Data, Int64, Int64]:
-        """The kept vectors, float16 (patches, channels) still on disk, with their image ids and positions."""
+        """The kept vectors, float16 (patches, channels), still on disk, with their image ids and positions."""
         vectors = self._data(layer, "vectors", dtypes=["f2"], shape=(None, self.channels[layer]))
         image, position = (
             self._data(layer, name, dtypes=["u4"], shape=(len(vectors),))[:].astype(np.int64)
             for name in ("vector_image", "vector_position")
         )
         if (image >= self.images).any():
-            raise refusal(self._file, f"{layer}/vector_image", f"there is no photograph {image.max()}")
+            raise refusal(
+                self._file,
+                f"{layer}/vector_image",
+                f"photograph {image.max()} is out of range: the index has {self.images}",
+            )
         return vectors, image, position
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:
-        """The words of the labels that units have; none in an index of an older patchmine, or without a table."""
+        """The words of the units' labels; empty for an index made by an older patchmine or without a table."""
         return self._all_texts("labels", "name") if self._datasets.has("labels", "name") else ()
 
     def labels(self, layer: str) -> tuple[NDArray[np.int32], Float32]:
-        """Row of `label_names` and area under the ROC curve of each unit of the layer; -1 and NaN without a label."""
+        """The row of `label_names` and the area under the ROC curve of each unit of the layer; -1 and NaN without a
+        label."""
         units = self.channels[layer]
         if not self._datasets.has(*_place(layer, "label")):
             return np.full(units, -1, np.int32), np.full(units, np.nan, np.float32)
         label = self._data(layer, "label", dtypes=["i4"], shape=(units,))[:]
         auroc = self._data(layer, "auroc", dtypes=["f4"], shape=(units,))[:]
         if ((label < -1) | (label >= len(self.label_names))).any():
-            raise refusal(self._file, f"{layer}/label", f"it names labels that are none of the {len(self.label_names)}")
+            raise refusal(self._file, f"{layer}/label", f"a label is not one of the {len(self.label_names)}")
         if not (np.isnan(auroc) == (label < 0)).all() or (auroc < 0).any() or (auroc > 1).any():
-            raise refusal(self._file, f"{layer}/auroc", "it holds no areas")
+            raise refusal(self._file, f"{layer}/auroc", "its values are not areas from 0 to 1")
         return label, auroc
 
     def place(self, layer: str, place: int, grid: tuple[int, int]) -> Position:
-        """The cell y * grid width + x of a grid (height, width). Raises StoreError where there is no such cell."""
+        """The cell y * grid width + x of a grid (height, width). Raises StoreError if the cell does not exist."""
         y, x = divmod(place, grid[1])
         if not 0 <= y < grid[0]:
             raise refusal(self._file, f"{layer}: position {place}", f"it is outside the grid {grid[0]}x{grid[1]}")
@@ -375,7 +392,7 @@ class Store:
 
 
 def _place(layer: str, *names: str) -> tuple[str, ...]:
-    """Where something of a layer lies: a slash in a layer's name makes groups in groups."""
+    """The place of a layer's data: a slash in the layer's name makes nested groups."""
     return "layers", *layer.split("/"), *names
 
 

@@ -1,7 +1,8 @@
-"""One finished shard on disk: written under a temporary name, flushed, renamed; verified when read.
+"""One finished shard on disk: written under a temporary name, flushed, renamed, and verified when read.
 
-Layout: 8 bytes of magic, the length of the header (u64), a blake2b digest of the length and of all that follows, the
-header (JSON: what the shard is, and name, dtype, shape and offset of each array), the arrays, back to back.
+Layout: 8 bytes of magic, the length of the header (u64), a blake2b digest of that length and everything after the
+digest, the header (JSON: a description of the shard, and the name, dtype, shape, and offset of each array), and the
+arrays, back to back.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def write_shard(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArr
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard whose checksum has been verified; arrays are read when asked for."""
+    """A shard whose checksum has been verified. Arrays are read on demand."""
 
     path: Path
     about: dict[str, Any]
@@ -53,7 +54,7 @@ class ShardFile:
 
     @classmethod
     def open(cls, path: Path) -> ShardFile:
-        """Verify and open. Raises StoreError when the file is damaged; it is then to be computed again."""
+        """Verify and open. Raises StoreError if the file is damaged; the shard must then be recomputed."""
         with path.open("rb") as file:
             prefix = file.read(_PREFIX)
             if len(prefix) != _PREFIX or prefix[: len(MAGIC)] != MAGIC:
@@ -78,7 +79,7 @@ class ShardFile:
             return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
 
     def source_ids(self, shard_size: int) -> NDArray[np.int64]:
-        """The id in the source of each row of the tables: those of the photographs that could be read."""
+        """The source id of each row of the tables: the ids of the photographs that could be read."""
         readable = [record["reason"] is None for record in self.about["images"]]
         return np.flatnonzero(readable).astype(np.int64) + self.about["shard"] * shard_size
 

@@ -1,4 +1,4 @@
-"""Writes an index: activations.h5 from shards, its labels, and the manifests. `store` reads it."""
+"""Writes an index: activations.h5 from shards, its labels, and the manifests. `reading` reads it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from patchmine.system import digests
 if TYPE_CHECKING:
     from patchmine.store.shardfile import ShardFile
 
-_LIBVER = "v110"  # from here on an attribute may be long
-_CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images lies in 13 chunks of 256 kB
+_LIBVER = "v110"  # the first version that allows long attributes
+_CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images spans 13 chunks of 256 kB
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What publishing has to know of a layer."""
+    """The facts about a layer that publishing needs."""
 
     layer: str
     units: int
@@ -47,10 +47,10 @@ def write_activations(
     keep: int,
     table: bool,
 ) -> dict[str, Any]:
-    """Write activations.h5 from verified shards; one layer and one shard in memory at a time.
+    """Write activations.h5 from verified shards, with one layer and one shard in memory at a time.
 
-    Photographs that could not be read are left out, and image ids count those that could. Returns the counts that
-    go into the manifest. Raises OSError when the disk is full.
+    Unreadable photographs are left out, and image ids count only readable ones. Returns the counts for the manifest.
+    Raises OSError when the disk is full.
     """
     records = [record for shard in shards for record in shard.about["images"]]
     good = [record for record in records if record["reason"] is None]
@@ -80,10 +80,10 @@ def write_activations(
 
 
 class _Lenient(io.FileIO):
-    """A file that takes what HDF5 writes also when the disk is full, and remembers that it was.
+    """A file that accepts HDF5's writes even when the disk is full, and remembers the failure.
 
-    HDF5 cannot close a file whose last bytes cannot be written: it fails in destructors, whose tracebacks nobody can
-    catch.
+    HDF5 cannot close a file whose last bytes cannot be written: it fails in destructors, whose tracebacks cannot be
+    caught.
     """
 
     failure: OSError | None = None
@@ -101,7 +101,7 @@ class _Lenient(io.FileIO):
 
 @contextmanager
 def _written(file: Path, mode: str) -> Iterator[h5py.File]:
-    """The HDF5 file open for writing (`w` or `r+`), on the disk at the end. Raises OSError where that is full."""
+    """The HDF5 file open for writing (`w` or `r+`), flushed at the end. Raises OSError when the disk is full."""
     with _Lenient(file, "w+" if mode == "w" else mode) as raw:
         try:
             with h5py.File(raw, mode, libver=_LIBVER) as h5:
@@ -128,7 +128,7 @@ def _write_images(group: h5py.Group, records: Sequence[Mapping[str, Any]]) -> No
 
 
 def _write_classes(group: h5py.Group, name: str, classes: Sequence[str | None], none: str) -> None:
-    """Texts of which many are equal: each once, and their rows."""
+    """Write texts with many repeats: each distinct text once, and a row number for each photograph."""
     known = sorted({name for name in classes if name is not None})
     code = {name: number for number, name in enumerate(known)}
     group.create_dataset(name, data=np.array([-1 if c is None else code[c] for c in classes], np.int32))
@@ -138,7 +138,7 @@ def _write_classes(group: h5py.Group, name: str, classes: Sequence[str | None], 
 
 
 def _storable(path: str) -> bytes:
-    """A path as bytes: file names may hold bytes that are no UTF-8, which Python carries as lone surrogates."""
+    """A path as bytes: file names may hold bytes that are not UTF-8, which Python represents as lone surrogates."""
     return path.encode("utf-8", "surrogateescape")
 
 
@@ -173,7 +173,7 @@ class _LayerWriter:
             start += len(values)
 
     def write_table(self, keep: int, table: bool) -> TopK:
-        """The table (unless it is not wanted), the statistics; returns the final ranking."""
+        """Write the table (if wanted) and the statistics. Returns the final ranking."""
         small = position_dtype(self.plan.grid[0] * self.plan.grid[1] if self.plan.one_size else CELLS)
         slabs = (
             [
@@ -204,7 +204,7 @@ class _LayerWriter:
         for start in range(0, self.plan.units, _CHUNK_UNITS):
             block = value[:, start : start + _CHUNK_UNITS].astype(np.float32)
             block[~np.isfinite(block)] = np.nan
-            block.sort(axis=0)  # NaN goes to the end
+            block.sort(axis=0)  # NaN sorts last
             counts = np.isfinite(block).sum(axis=0)
             for column, count in enumerate(counts):
                 if count:
@@ -220,7 +220,7 @@ class _LayerWriter:
         group.create_dataset("position", data=top.positions.astype(np.uint32))
 
     def write_vectors(self, top: TopK) -> None:
-        """The vectors of the final top-k, once per distinct (image, position), in that order."""
+        """Write the vectors of the final top-k, once per distinct (image, position), in that order."""
         filled = top.filled
         wanted = np.unique(top.images[filled] * CELLS + top.positions[filled])
         rows = max(len(wanted), 1)
@@ -244,7 +244,7 @@ class _LayerWriter:
 
 
 class _Slabs:
-    """Rows into a chunked dataset in whole chunks, so that no chunk is written twice."""
+    """Writes rows into a chunked dataset in whole chunks, so that no chunk is written twice."""
 
     def __init__(self, group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> None:
         rows = max(1, min(images, _CHUNK_ROWS))
@@ -270,7 +270,7 @@ class _Slabs:
 
 
 class _Moments:
-    """Mean, standard deviation, extremes and counts of each unit's finite activations, added up in float64."""
+    """Mean, standard deviation, extremes, and counts of each unit's finite activations, accumulated in float64."""
 
     def __init__(self, units: int) -> None:
         self.count = np.zeros(units, np.int64)
@@ -305,7 +305,7 @@ class _Moments:
         group.create_dataset("positive", data=(self.positive / count).astype(np.float32))
         group.create_dataset("minimum", data=self.minimum.astype(np.float32))
         group.create_dataset("maximum", data=self.maximum.astype(np.float32))
-        # A unit that never gets above 0 is tied there because it is dead, and is not saturated for that.
+        # A unit that never exceeds 0 is tied at 0 because it is dead, not because it saturates.
         tied = np.where(self.maximum == 0, 0, self.tied)
         group.create_dataset("tied", data=tied)
         group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
@@ -314,8 +314,8 @@ class _Moments:
 def write_labels(
     file: Path, words: Mapping[str, str], layers: Mapping[str, tuple[Sequence[str | None], Float32]]
 ) -> None:
-    """Let activations.h5 carry the labels of units: for each layer their keys and areas (units,), and the word for each
-    key. Raises OSError."""
+    """Write the labels of units into activations.h5: for each layer their keys and areas, both (units,), and the word
+    of each key. Raises OSError."""
     rows = {key: row for row, key in enumerate(sorted(words))}
     text = h5py.string_dtype("utf-8")
     with _written(file, "r+") as h5:
@@ -329,13 +329,13 @@ def write_labels(
 
 
 def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
-    """Let activations.h5 carry what its manifest says: it tells who finds a manifest of another job beside it."""
+    """Write a copy of the manifest into activations.h5, for readers that find the manifest of another job beside it."""
     with _written(file, "r+") as h5:
         h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
-    """The last file of an index, and the proof that it is whole."""
+    """Write the last file of an index, which proves that the index is complete."""
     from patchmine.system.atomic import write_atomically
 
     whole = {"format": FORMAT, **manifest}

@@ -1,4 +1,4 @@
-"""The page of a study: synthetic images on their canvases, their peaks marked, and the curves behind the words."""
+"""The page of a study: synthetic images on their canvases with peaks marked, and the curves behind the verdicts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from patchmine.study.why import Study
 
-_COLOURS = {"zeros": "#1b6ca8", "circular": "#d1495b", "reflect": "#7a9e43"}
+_COLORS = {"zeros": "#1b6ca8", "circular": "#d1495b", "reflect": "#7a9e43"}
 _SAID = {"zeros": "zero padding, as trained", "circular": "circular: a torus", "reflect": "reflected"}
 _ACROSS = 4  # canvases shown side by side
 
@@ -47,7 +47,7 @@ def page(found: Study) -> Figure:
 
 
 def _canvases(figure: Figure, found: Study) -> None:
-    """Two rows, zero padding above and the torus below, all at one scale."""
+    """Two rows of canvases at one scale, zero padding above and the torus below."""
     sides = _shown_sides(found)
     if not sides:
         return
@@ -57,7 +57,7 @@ def _canvases(figure: Figure, found: Study) -> None:
     height = max(sides) * scale * aspect
     for row, padding in enumerate(("zeros", "circular")):
         x, bottom = left, top - (row + 1) * height - row * 0.028
-        figure.text(left, bottom + height + 0.004, _SAID[padding], size=8, color=_COLOURS[padding])
+        figure.text(left, bottom + height + 0.004, _SAID[padding], size=8, color=_COLORS[padding])
         for side in sides:
             result = found.results.get(Trial(side, padding))  # type: ignore[arg-type]
             if result is not None and len(result.pictures):
@@ -69,7 +69,7 @@ def _canvases(figure: Figure, found: Study) -> None:
 
 
 def _shown_sides(found: Study) -> list[int]:
-    """The trained canvas, and those around it, as long as a row is not crowded."""
+    """The trained canvas and the canvases around it, as many as fit in a row."""
     sides = sorted({t.side for t, r in found.results.items() if t.objective == "channel" and len(r.pictures)})
     while len(sides) > _ACROSS:
         sides.pop(-1 if sides[-1] > 2 * found.subject.base else (1 if sides[1] != found.subject.base else 2))
@@ -98,23 +98,23 @@ def _verdict(found: Study, question: str) -> Verdict:
 def _growth(axes: Axes, found: Study) -> None:
     numbers = _verdict(found, "pitch or count").numbers
     axes.set_title("Peaks on larger canvases", loc="left")
-    for padding, colour in _COLOURS.items():
+    for padding, color in _COLORS.items():
         areas, counts = numbers.get(f"{padding}_areas_px2", []), numbers.get(f"{padding}_peaks", [])
         if not areas:
             continue
         sides = np.sqrt(areas)
         fit = numbers.get(f"{padding}_exponent")
         label = f"{padding}: area$^{{{fit['value']:.2f}}}$" if fit else padding
-        axes.plot(sides, np.maximum(counts, 0.5), "o", color=colour, ms=3.5, alpha=0.7, label=label)
+        axes.plot(sides, np.maximum(counts, 0.5), "o", color=color, ms=3.5, alpha=0.7, label=label)
         if fit:
             means = {side: np.mean([c for s, c in zip(sides, counts, strict=True) if s == side]) for side in set(sides)}
             middle = np.exp(np.mean(np.log(sides)))
             level = np.exp(np.mean([np.log(max(m, 0.5)) - fit["value"] * 2 * np.log(s) for s, m in means.items()]))
             line = np.array([sides.min(), middle, sides.max()])
-            axes.plot(line, level * line ** (2 * fit["value"]), color=colour, lw=1)
+            axes.plot(line, level * line ** (2 * fit["value"]), color=color, lw=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    ticks = sorted({round(np.sqrt(a)) for p in _COLOURS for a in numbers.get(f"{p}_areas_px2", [])})
+    ticks = sorted({round(np.sqrt(a)) for p in _COLORS for a in numbers.get(f"{p}_areas_px2", [])})
     axes.set_xticks(ticks[:: max(1, len(ticks) // 4)], [str(tick) for tick in ticks[:: max(1, len(ticks) // 4)]])
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
@@ -135,8 +135,8 @@ def _corners(axes: Axes, found: Study) -> None:
         if result is None or not len(result.maps):
             continue
         counts = [len(one) for one in result.peaks(found.subject, APART)]
-        axes.bar(number, np.mean(counts), 0.6, color=_COLOURS[padding], alpha=0.35)
-        axes.plot([number] * len(counts), counts, "o", color=_COLOURS[padding], ms=4)
+        axes.bar(number, np.mean(counts), 0.6, color=_COLORS[padding], alpha=0.35)
+        axes.plot([number] * len(counts), counts, "o", color=_COLORS[padding], ms=4)
         left = result.kept_when_moved(found.subject)
         if left is not None:
             axes.annotate(
@@ -158,7 +158,7 @@ def _photographs(axes: Axes, found: Study) -> None:
     bins = [count - 0.5 for count in range(most + 2)]
     axes.hist(seen, bins, color="#999999", weights=np.full(len(seen), 1 / len(seen)), label=f"{len(seen)} photographs")
     for count in sorted(set(made)):
-        axes.axvline(count, color=_COLOURS["zeros"], lw=1.2, label="synthetic images" if count == min(made) else None)
+        axes.axvline(count, color=_COLORS["zeros"], lw=1.2, label="synthetic images" if count == min(made) else None)
     axes.set_xlabel("peaks")
     axes.set_ylabel("share of photographs")
     axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # room for the legend
@@ -172,12 +172,12 @@ def _positions(axes: Axes, seen: InPhotographs | None) -> None:
         return
     counts = np.zeros(seen.grid)
     np.add.at(counts, (seen.positions[:, 0], seen.positions[:, 1]), 1)
-    shown = axes.imshow(counts, cmap="Greys", interpolation="nearest", vmin=0)
+    shown = axes.imshow(counts, cmap="Grays", interpolation="nearest", vmin=0)
     axes.figure.colorbar(shown, ax=axes, shrink=0.8, label="photographs")
     axes.set_xticks([])
     axes.set_yticks([])
-    middle = seen.centredness
-    axes.set_xlabel(f"off centre {middle.found:.2f}, by chance {middle.anywhere:.2f}", size=7)
+    middle = seen.centeredness
+    axes.set_xlabel(f"off center {middle.found:.2f}, by chance {middle.anywhere:.2f}", size=7)
 
 
 def _spectra(axes: Axes, found: Study) -> None:
@@ -190,7 +190,7 @@ def _spectra(axes: Axes, found: Study) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("cycles per pixel")
-    axes.set_ylabel("power, of the whole")
+    axes.set_ylabel("share of all power")
     axes.legend(frameon=False, fontsize=6.5)
 
 
@@ -199,9 +199,9 @@ def _words(axes: Axes, found: list[Verdict]) -> None:
     axes.set_title("Verdicts", loc="left")
     y = 0.95
     for verdict in found:
-        colour = "#888888" if verdict.word in (UNMEASURED, "undecided") else "black"
+        color = "#888888" if verdict.word in (UNMEASURED, "undecided") else "black"
         axes.text(0, y, verdict.question, transform=axes.transAxes, size=7.5, color="#555555")
-        axes.text(0, y - 0.075, verdict.word, transform=axes.transAxes, size=9.5, weight="bold", color=colour)
+        axes.text(0, y - 0.075, verdict.word, transform=axes.transAxes, size=9.5, weight="bold", color=color)
         y -= 0.2
 
 

@@ -1,39 +1,40 @@
-"""What the photographs say of a unit: where in them its strongest patches lie, how many peaks each has, and how much of
-a patch is padding."""
+"""What photographs reveal about a unit: the positions of its strongest patches, the number of peaks in each photograph,
+and the share of padding in a patch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from patchmine.errors import PhotographError
 from patchmine.fields.field import ReceptiveField
-from patchmine.networks.network import Network, Tap, last_call, run_until, survey, tapped
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.networks.network import Network, maps, survey
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.ranking import Float32, Int64
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.study.instruments.peaks import peaks
 from patchmine.units import Position, Unit
 
 STRONGEST = 100
-"""Photographs that are looked at."""
+"""The number of photographs to look at."""
 
-_PADDED_ALIKE = 0.05  # in the share of a field that is padding: positions that are padded alike
+_PADDED_ALIKE = 0.05  # difference in the share of padding up to which two positions are padded alike
 
 
 @dataclass(frozen=True)
 class InPhotographs:
-    """Of the photographs that drive a unit hardest, in descending order.
+    """The photographs that drive a unit hardest, in descending order.
 
-    `positions` int64 (photographs, 2) are y, x in `grid`, to which those in photographs of another grid are brought;
-    `visible` float64 (photographs,) is the share of each one's receptive field inside the input, `counts` int64
-    (photographs,) the peaks of the unit's map, -1 where the photograph could not be read. `pictures` uint8 (n, height,
-    width, 3) are the first few as the network sees them, of those that are as large as the first. `vectors` float32
-    (m, channels) are what the layer does at the strongest position of the first few, `centre` float32 (channels,) what
-    it does over all their positions; None where none could be read.
+    `positions` int64 (photographs, 2) are y, x in `grid`; positions in photographs with another grid are mapped to it.
+    `visible` float64 (photographs,) is the share of each receptive field inside the input. `counts` int64
+    (photographs,) are the peaks of the unit's map, -1 for an unreadable photograph.
+
+    `pictures` uint8 (n, height, width, 3) are the first few photographs as the network sees them, limited to those as
+    large as the first. `vectors` float32 (m, channels) are the layer's responses at the strongest position of the first
+    few, `center` float32 (channels,) their mean over all positions. Both are None if no photograph could be read.
     """
 
     grid: tuple[int, int]
@@ -42,17 +43,18 @@ class InPhotographs:
     counts: Int64
     pictures: NDArray[np.uint8]
     vectors: Float32 | None
-    centre: Float32 | None
-    centredness: Centredness
+    center: Float32 | None
+    centeredness: Centeredness
 
 
 @dataclass(frozen=True)
-class Centredness:
-    """How far from the middle the patches lie: 0 is the middle of the grid, 1 its border, along the farther axis.
+class Centeredness:
+    """The mean distance of the patches from the middle: 0 is the middle of the grid, 1 its border, along the farther
+    axis.
 
-    `found` is their mean, `anywhere` what positions drawn evenly from the whole grid would have, `padded_alike` what
-    those drawn from among the positions with as much padding as each patch would; `spread` and `spread_alike` are
-    the standard deviations of such means, so that (found - anywhere) / spread is a z.
+    `found` is the observed mean. `anywhere` is the expected mean for positions drawn evenly from the whole grid, and
+    `padded_alike` for positions with as much padding as each patch. `spread` and `spread_alike` are the standard
+    deviations of such means, so that (found - anywhere) / spread is a z score.
     """
 
     found: float
@@ -71,9 +73,9 @@ class Centredness:
 
 
 def in_photographs(
-    index: Index, unit: Unit, network: Network, apart: float, most: int = STRONGEST, pictures: int = 25
+    index: OpenIndex[Any], unit: Unit, network: Network, apart: float, most: int = STRONGEST, pictures: int = 25
 ) -> InPhotographs:
-    """Look at the photographs whose activation of the unit is highest. `apart` is as for `peaks`, in cells."""
+    """Examine the photographs with the unit's highest activations. `apart` is in cells, as for `peaks`."""
     values, images, places = (array[:most] for array in index.store.top(unit.layer, unit.channel))
     found = values > 0
     images, places = images[found], places[found]
@@ -91,12 +93,13 @@ def in_photographs(
             pixels = prepare(index.photograph(image), index.preprocessing).tensor
         except PhotographError:
             continue
-        maps = _maps(network, tap, pixels)
+        seen = maps(network.module, normalized(pixels[None], network.preprocessing), (tap,))[tap.layer][0]
+        cells = seen.float().numpy()
         if len(shown) < pictures:
             shown.append(pixels.permute(1, 2, 0).numpy())
-            vectors.append(maps[:, at[number][0].y, at[number][0].x].copy())
-            means.append(maps.mean((1, 2)))
-        counts[number] = len(peaks(maps[unit.channel], apart))
+            vectors.append(cells[:, at[number][0].y, at[number][0].x].copy())
+            means.append(cells.mean((1, 2)))
+        counts[number] = len(peaks(cells[unit.channel], apart))
     same_size = [one for one in shown if one.shape == shown[0].shape]
     field = index.field(unit.layer)
     positions = np.array([brought(cell, other.grid, field.grid) for cell, other in at], np.int64).reshape(-1, 2)
@@ -108,37 +111,26 @@ def in_photographs(
         np.stack(same_size) if same_size else np.zeros((0, 1, 1, 3), np.uint8),
         np.stack(vectors) if vectors else None,
         np.mean(means, 0) if means else None,
-        centredness(field, unit.channel, positions),
+        centeredness(field, unit.channel, positions),
     )
 
 
 def brought(cell: Position, grid: tuple[int, int], to: tuple[int, int]) -> list[int]:
-    """The cell (y, x) of another grid that lies where this one does in its own."""
+    """The cell (y, x) at the corresponding place in another grid."""
     return [int((cell.y + 0.5) * to[0] / grid[0]), int((cell.x + 0.5) * to[1] / grid[1])]
 
 
-def _maps(network: Network, tap: Tap, pixels: torch.Tensor) -> Float32:
-    """All of the layer: (channels, grid height, grid width)."""
-    found: list[torch.Tensor] = []
-    with torch.inference_mode():
-        see = last_call(tap, lambda out: found.append(tap.layout.grid_of(out)[0].float().clone()))
-        with tapped(network.module, {tap.layer: see}):
-            run_until(network.module, normalised(pixels[None], network.preprocessing), tap.layer, tap.calls)
-    array: Float32 = found[0].numpy()
-    return array
-
-
-def centredness(field: ReceptiveField, channel: int, positions: Int64) -> Centredness:
-    """Of positions (n, 2) in the grid of a field."""
+def centeredness(field: ReceptiveField, channel: int, positions: Int64) -> Centeredness:
+    """The centeredness of positions (n, 2) in the grid of a field."""
     height, width = field.grid
     ys, xs = np.mgrid[:height, :width]
     off = np.maximum(_off(ys, height), _off(xs, width))
     if not len(positions):
-        return Centredness(0.0, float(off.mean()), 0.0, float(off.mean()), 0.0)
+        return Centeredness(0.0, float(off.mean()), 0.0, float(off.mean()), 0.0)
     visible = np.array([[field.visible(channel, Position(y, x)) for x in range(width)] for y in range(height)])
     mine = visible[positions[:, 0], positions[:, 1]]
     same = [off[np.abs(visible - share) <= _PADDED_ALIKE] for share in mine]
-    return Centredness(
+    return Centeredness(
         found=float(off[positions[:, 0], positions[:, 1]].mean()),
         anywhere=float(off.mean()),
         spread=float(off.std() / np.sqrt(len(positions))),
@@ -152,4 +144,4 @@ def _off(index: NDArray[np.int64], cells: int) -> NDArray[np.float64]:
     return np.abs(index - middle) / middle if middle else np.zeros(index.shape)
 
 
-__all__ = ["STRONGEST", "Centredness", "InPhotographs", "brought", "centredness", "in_photographs"]
+__all__ = ["STRONGEST", "Centeredness", "InPhotographs", "brought", "centeredness", "in_photographs"]

@@ -1,4 +1,4 @@
-"""Why are synthetic images noisy? Their power spectra beside those of photographs and of the gradient."""
+"""Why synthetic images are noisy: their power spectra beside those of photographs and of the gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchmine.networks.network import survey
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
 from patchmine.study.in_photographs import InPhotographs
 from patchmine.study.instruments.gradients import gradient_power, gradients, phases
 from patchmine.study.instruments.spectra import STRIDES, Power, mean_power, radial, slope, stride_energy, stride_share
@@ -21,16 +21,16 @@ from patchmine.study.verdicts import UNMEASURED, Verdict
 from patchmine.units import Position
 
 _QUESTION = "noise"
-_PHOTOGRAPHS = 8  # whose gradients are taken
-_FLATTER = 0.5  # in the exponent: less is the difference between two photographs
-_CHECKERED = 2.0  # times the energy of the frequencies beside them
+_PHOTOGRAPHS = 8  # photographs whose gradients are computed
+_FLATTER = 0.5  # in the exponent: two photographs differ by less
+_CHECKERED = 2.0  # times the energy of neighboring frequencies
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A power spectrum by frequency (cycles per pixel), its power adding up to 1; the exponent of its fall with the
-    standard error; `strides` the energy at the frequencies of each stride against that beside them, and `energy` its
-    share of the whole."""
+    """A power spectrum over frequency (cycles per pixel), with a total power of 1, and the exponent of its fall with
+    its standard error. `strides` is the energy at each stride's frequencies relative to neighboring frequencies,
+    `energy` its share of the total."""
 
     frequencies: NDArray[np.float64]
     power: NDArray[np.float64]
@@ -57,7 +57,8 @@ class Noise:
 
 
 def noise(results: Mapping[Trial, Result], subject: Subject, seen: InPhotographs | None) -> Noise | None:
-    """Compare the plain-pixel image, the robust one, photographs and gradients; None where two of them are missing."""
+    """Compare the plain-pixel image, the robust one, photographs, and gradients. None without the plain-pixel image or
+    without any other curve."""
     strides = [stride for stride in STRIDES if stride <= subject.stride]
     base = subject.base
     curves = {}
@@ -68,7 +69,7 @@ def noise(results: Mapping[Trial, Result], subject: Subject, seen: InPhotographs
             curves[name] = _curve(mean_power(result.pictures, multiple=subject.stride), strides, len(result.pictures))
     if seen is not None and len(seen.pictures) and min(seen.pictures.shape[1:3]) >= subject.stride:
         curves["photographs"] = _curve(mean_power(seen.pictures, multiple=subject.stride), strides, len(seen.pictures))
-        inputs = normalised(torch.from_numpy(seen.pictures[:_PHOTOGRAPHS]).permute(0, 3, 1, 2), subject.preprocessing)
+        inputs = normalized(torch.from_numpy(seen.pictures[:_PHOTOGRAPHS]).permute(0, 3, 1, 2), subject.preprocessing)
         tap = survey(subject.module, inputs[:1], [subject.layer])[0]
         middle = Position(tap.layout.grid[0] // 2, tap.layout.grid[1] // 2)
         asked = (subject.module, tap, subject.channel, middle, inputs)
@@ -82,7 +83,7 @@ def noise(results: Mapping[Trial, Result], subject: Subject, seen: InPhotographs
 
 
 def unmeasured() -> Verdict:
-    return Verdict(_QUESTION, UNMEASURED, "there is no plain-pixel image to compare")
+    return Verdict(_QUESTION, UNMEASURED, "no plain-pixel image to compare")
 
 
 def _curve(spectrum: Power, strides: list[int], pictures: int) -> Curve:
@@ -98,8 +99,8 @@ def _curve(spectrum: Power, strides: list[int], pictures: int) -> Curve:
 
 
 def _uneven(found: NDArray[np.float32], strides: list[int]) -> dict[str, float]:
-    """How much more energy the gradient has at some pixels of a stride's cell than at others: standard deviation over
-    mean, by stride. Strided windows take some pixels more often, and a spectrum does not show it where signs change."""
+    """How unevenly the gradient's energy is distributed over the pixels of a stride's cell: standard deviation over
+    mean, by stride. Strided windows read some pixels more often, which a spectrum hides where signs change."""
     fits = [stride for stride in strides if not (found.shape[1] % stride or found.shape[2] % stride)]
     return {str(stride): float(phases(found, stride).std()) for stride in fits}
 
@@ -108,7 +109,7 @@ def _verdict(curves: dict[str, Curve], strides: list[int]) -> Verdict:
     plain, real = curves["plain pixels"], curves.get("photographs")
     numbers = {name: curve.as_dict() for name, curve in curves.items()}
     if real is None:
-        return Verdict(_QUESTION, UNMEASURED, "there are no photographs to compare with", numbers)
+        return Verdict(_QUESTION, UNMEASURED, "no photographs to compare with", numbers)
     flatter = plain.slope - real.slope
     searched = flatter > max(_FLATTER, 2 * hypot(plain.error, real.error))
     worst = max(strides, key=lambda stride: -1.0 if isnan(plain.strides[stride]) else plain.strides[stride])
@@ -116,12 +117,13 @@ def _verdict(curves: dict[str, Curve], strides: list[int]) -> Verdict:
     word = {(True, True): "search and strides", (True, False): "search", (False, True): "strides"}.get(
         (searched, checkered), "neither"
     )
-    robust = f", of the robust image as f^{curves['robust'].slope:.1f}" if "robust" in curves else ""
+    robust = f", that of the robust image as f^{curves['robust'].slope:.1f}" if "robust" in curves else ""
     through = curves["gradient"].strides[worst] if "gradient" in curves else float("nan")
-    back = "" if isnan(through) else f" and {through:.1f} times in the gradient"
+    back = "" if isnan(through) else f"; the gradient has {through:.1f} times"
     because = (
-        f"the power of plain pixels falls as f^{plain.slope:.1f}, of photographs as f^{real.slope:.1f}{robust}; at the "
-        f"frequencies of stride {worst} plain pixels have {plain.strides[worst]:.1f} times the energy beside them{back}"
+        f"the power of the plain-pixel image falls as f^{plain.slope:.1f}, that of photographs as f^{real.slope:.1f}"
+        f"{robust}; at the frequencies of stride {worst} the plain-pixel image has {plain.strides[worst]:.1f} times "
+        f"the energy of neighboring frequencies{back}"
     )
     return Verdict(_QUESTION, word, because, numbers)
 

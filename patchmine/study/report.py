@@ -1,4 +1,4 @@
-"""A study as files: `report.json`, `report.md` and one page as `report.pdf` and `report.png`."""
+"""Writes a study as files: `report.json`, `report.md`, and one page as `report.pdf` and `report.png`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.study.figure import page
 from patchmine.study.why import Study, as_dict
 from patchmine.system.atomic import write_atomically
@@ -18,8 +18,8 @@ DOCUMENT = "report.json"
 _DPI = 150
 
 
-def write_report(found: Study, index: Index, folder: Path) -> dict[str, Any]:
-    """Write all four, the JSON last, and return it."""
+def write_report(found: Study, index: OpenIndex[Any], folder: Path) -> dict[str, Any]:
+    """Write all four files, the JSON last, and return it."""
     figure = page(found)
     for kind in ("pdf", "png"):
         buffer = io.BytesIO()
@@ -36,7 +36,7 @@ COLUMNS = ("unit", "name", "exponent", "pitch or count", "corners", "periodic", 
 
 
 def summary(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A row for each report, by `COLUMNS`."""
+    """One row for each report, with the columns `COLUMNS`."""
     rows = []
     for one in documents:
         words = {verdict["question"]: verdict["word"] for verdict in one["verdicts"]}
@@ -55,14 +55,14 @@ def write_summary(documents: Sequence[Mapping[str, Any]], folder: Path) -> None:
     write_atomically(folder / "summary.md", ["\n".join([*lines, ""]).encode()])
 
 
-def markdown(found: Study, index: Index) -> str:
+def markdown(found: Study, index: OpenIndex[Any]) -> str:
     subject, settings = found.subject, found.settings
     lines = [
         f"# {printable(found.name)} ({found.unit})",
         "",
         found.conclusion,
         "",
-        "![The figures behind it](report.png)",
+        "![Figures behind the verdicts](report.png)",
         "",
         "## Verdicts",
         "",
@@ -70,14 +70,14 @@ def markdown(found: Study, index: Index) -> str:
         "| --- | --- | --- |",
         *(f"| {v.question} | **{v.word}** | {printable(v.because)} |" for v in found.verdicts),
         "",
-        "Intervals are 95 %. A peak is a local maximum of the unit's map of at least half the map's maximum, no two "
-        f"closer than a quarter of the field. Where the unit is not driven half as hard as on {subject.base} px there "
-        "are none.",
+        "Intervals are 95 %. A peak is a local maximum of the unit's map that reaches half the map's maximum; no two "
+        "lie closer than a quarter of the field. A map that stays below half of what the unit reaches on "
+        f"{subject.base} px counts as having no peaks.",
         "",
-        "## What was made",
+        "## Synthetic images",
         "",
-        f"{settings.seeds} images of each kind, {settings.steps} steps, the field {subject.pattern} px, "
-        f"the layer's stride {subject.stride} px, the network's input {subject.native} px.",
+        f"{settings.seeds} images of each kind, {settings.steps} steps each. Field {subject.pattern} px, layer stride "
+        f"{subject.stride} px, network input {subject.native} px.",
         "",
         "| canvas | padding | objective | method | peaks | maximum | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -93,7 +93,7 @@ def markdown(found: Study, index: Index) -> str:
             f"| {trial.side} px | {trial.padding} | {trial.objective} | {trial.method} | {' | '.join(cells)} |"
         )
     if found.left_out:
-        lines += ["", f"Left out for time: {'; '.join(map(str, found.left_out))}."]
+        lines += ["", f"Left out for lack of time: {'; '.join(map(str, found.left_out))}."]
     lines += ["", f"Index: {printable(index.name)}, {len(index)} photographs. Took {found.seconds:.0f} s.", ""]
     return "\n".join(lines)
 

@@ -1,8 +1,7 @@
-"""The crossed factors: canvas, padding and objective; what they cost, and what becomes of them.
+"""The crossed factors canvas, padding, and objective: which trials to run, their cost, and their results.
 
-A trial is a batch of synthetic images that differ in nothing but the noise that they start from. All trials of a unit
-have the same recipe: Fourier coefficients, and a jitter that wraps, since any other movement would bring borders into a
-canvas that has none.
+A trial is a batch of synthetic images that differ only in their initial noise. All trials of a unit share one recipe:
+Fourier coefficients, and a jitter that wraps, since any other movement would bring borders into a canvas without any.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from patchmine.errors import PatchmineError, UnitError
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.ranking import Float32
 from patchmine.study.instruments.padding import Mode, check_room, padded
 from patchmine.study.instruments.peaks import APART, Peaks, peaks
@@ -39,7 +38,7 @@ from patchmine.system.atomic import write_atomically
 
 @dataclass(frozen=True, order=True)
 class Trial:
-    """A canvas of `side` x `side` input pixels, the padding at every layer, and what is optimized how."""
+    """A canvas of `side` x `side` input pixels, the padding of every layer, and the objective and method."""
 
     side: int
     padding: Mode = "zeros"
@@ -53,12 +52,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Subject:
-    """The unit that is studied, with what its trials need.
+    """The unit under study, with everything that its trials need.
 
-    `native` is the side that the network was trained at, `stride` that of the layer and `pattern` the side of what the
-    unit sees (the effective field where there is one), all in input pixels. `origin` (y, x) is the middle of what its
-    first position sees, whole numbers being the middles of pixels. `fixed` says why the layer has no other canvas than
-    the trained one, and no torus; where it has, it is None.
+    `native` is the side that the network was trained at, `stride` the stride of the layer, and `pattern` the side of
+    the unit's field (the effective one if it is known), all in input pixels. `origin` (y, x) is the center of the field
+    of the first position; whole numbers are pixel centers. `fixed` says why the layer allows only the trained canvas
+    and no torus; otherwise it is None.
     """
 
     module: nn.Module
@@ -73,12 +72,12 @@ class Subject:
     fixed: str | None = None
 
     def places(self, one: Peaks) -> NDArray[np.float64]:
-        """The middles of what the unit sees at its peaks: float64 (peaks, 2), y, x in pixels of the canvas."""
+        """The centers of the unit's fields at its peaks: float64 (peaks, 2), y, x in pixels of the canvas."""
         found = one.cells * self.stride + np.array(self.origin)
         return found % (np.array(one.grid) * self.stride) if one.wraps else found
 
     def sides(self) -> list[int]:
-        """From one field up to four times the network's input, in whole strides: the torus needs that."""
+        """Canvas sides from one field up to four times the network's input, in whole strides, as the torus requires."""
         wanted = [self.pattern, *(round(self.native * share) for share in (0.5, 0.75, 1, 1.5, 2, 3, 4))]
         rounded = {max(2, -(-side // self.stride)) * self.stride for side in wanted if side >= self.pattern}
         return sorted(side for side in rounded | {self.base} if side <= 4 * self.base)
@@ -92,7 +91,7 @@ class Subject:
 
 
 def recipe_of(trial: Trial, settings: Settings) -> Recipe:
-    """What is hashed, and what `synthesis` is given."""
+    """The recipe of a trial: hashed, and passed to `ascent`."""
     return Recipe(
         trial.objective,
         trial.method,
@@ -106,9 +105,9 @@ def recipe_of(trial: Trial, settings: Settings) -> Recipe:
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial came to: pictures uint8 (seeds, side, side, 3) and maps float32 (seeds, grid, grid), or why not.
+    """The result of a trial: pictures uint8 (seeds, side, side, 3) and maps float32 (seeds, grid, grid), or a refusal.
 
-    `moved` are the maps of the same pictures rolled by half the canvas, in whole strides: on a torus they are `maps`
+    `moved` are the maps of the same images rolled by half the canvas, in whole strides; on a torus they equal `maps`,
     rolled.
     """
 
@@ -125,8 +124,9 @@ class Result:
         return found
 
     def kept_when_moved(self, subject: Subject) -> float | None:
-        """What is left of the activation at its peaks when the picture is moved by half the canvas: the median of all
-        peaks of all seeds, 1 where nothing changes; None where there are no peaks, or no whole strides to move by."""
+        """The share of the activation at the peaks that remains when the image moves by half the canvas, as the median
+        over all peaks of all seeds; 1 means no change. None without peaks, or without a whole number of strides to move
+        by."""
         if subject.fixed:
             return None
         half = self.trial.side // subject.stride // 2
@@ -137,15 +137,15 @@ class Result:
         return float(np.median(left)) if left else None
 
     def peaks(self, subject: Subject, apart: float, reference: float | None = None) -> list[Peaks]:
-        """Of each seed; `apart` as a share of the field's side."""
+        """The peaks for each seed; `apart` is a share of the field's side."""
         wraps = self.trial.padding == "circular"
         cells = apart * subject.pattern / subject.stride
         return [peaks(one, cells, wraps=wraps, reference=reference) for one in self.maps]
 
 
 def plan(subject: Subject, sides: Sequence[int] = ()) -> list[Trial]:
-    """All trials, the most telling first: what a small budget cuts off is the end. `sides` restricts the canvases, each
-    made a whole number of strides; the trained one is always among them."""
+    """All trials, the most informative first, so that a small budget cuts off the least informative. `sides` restricts
+    the canvases, each rounded to whole strides; the trained canvas is always included."""
     if subject.fixed:
         return [Trial(subject.base), Trial(subject.base, method="pixels")]
     wanted = {max(2, round(side / subject.stride)) * subject.stride for side in sides}
@@ -164,9 +164,9 @@ def plan(subject: Subject, sides: Sequence[int] = ()) -> list[Trial]:
 
 
 def affordable(subject: Subject, trials: Sequence[Trial], step_s: float, settings: Settings, budget_s: float) -> int:
-    """How many of the trials, from the first on, a budget is good for.
+    """How many trials, from the first on, fit into the budget.
 
-    `step_s` is what one step on the native canvas takes; a step's cost grows with the area.
+    `step_s` is the time of one step on the native canvas; the cost of a step grows with the area.
     """
     spent = 0.0
     for number, trial in enumerate(trials):
@@ -177,22 +177,22 @@ def affordable(subject: Subject, trials: Sequence[Trial], step_s: float, setting
 
 
 def price(subject: Subject, trial: Trial, step_s: float, settings: Settings) -> float:
-    """Seconds that a trial is expected to take."""
+    """The expected duration of a trial in seconds."""
     return step_s * settings.steps * (trial.side / subject.base) ** 2
 
 
 def step_seconds(subject: Subject, settings: Settings) -> float:
-    """What one step of all seeds takes on the native canvas, after the first."""
+    """The duration in seconds of one step of all seeds on the native canvas, without the first."""
     ascent = Ascent(subject.module, subject.layer, whole((subject.base, subject.base)), subject.preprocessing)
     recipe = replace(recipe_of(Trial(subject.base), settings), steps=4)
     ends: list[float] = []
     ascent.run([subject.channel], recipe, advance=lambda _done, _of: ends.append(perf_counter()))
-    return (ends[-1] - ends[0]) / max(len(ends) - 1, 1)  # one where it stopped at once
+    return (ends[-1] - ends[0]) / max(len(ends) - 1, 1)  # a single step if it stopped at once
 
 
 @dataclass
 class Laboratory:
-    """Runs the trials of one subject and keeps each in `folder` as soon as it is done."""
+    """Runs the trials of one subject and caches each in `folder` as soon as it is done."""
 
     subject: Subject
     settings: Settings
@@ -200,7 +200,7 @@ class Laboratory:
     modules: dict[str, nn.Module] = field(default_factory=dict)
 
     def result(self, trial: Trial) -> Result:
-        """Of one trial; what is there already is not made again."""
+        """The result of a trial: from the cache, or computed."""
         return self.kept(trial) or self.made(trial)
 
     def _file(self, trial: Trial) -> Path:
@@ -210,7 +210,7 @@ class Laboratory:
         return self.folder / f"{digests.of_json(about)[:16]}.npz"
 
     def kept(self, trial: Trial) -> Result | None:
-        """What is there of it; None where there is nothing, or nothing that can be read."""
+        """The cached result of a trial, or None if it is missing or unreadable."""
         try:
             with self._file(trial).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
@@ -220,7 +220,7 @@ class Laboratory:
             return None
 
     def made(self, trial: Trial) -> Result:
-        """Make it, whatever is there."""
+        """Compute the result of a trial, whatever is cached."""
         subject, start = self.subject, perf_counter()
         try:
             module, size = self._module(trial.padding), (trial.side, trial.side)
@@ -242,8 +242,7 @@ class Laboratory:
         return result
 
     def everything(self, result: Result) -> Iterator[Float32]:
-        """The maps of all the layer's channels, (channels, grid, grid), for one after the other of a trial's
-        pictures."""
+        """The maps of all channels of the layer, (channels, grid, grid), for each image of a trial in turn."""
         size = (result.trial.side, result.trial.side)
         module, subject = self._module(result.trial.padding), self.subject
         ascent = Ascent(module, subject.layer, whole(size), subject.preprocessing)
@@ -251,7 +250,7 @@ class Laboratory:
             yield ascent.activations(picture[None])[0].float().cpu().numpy()
 
     def _module(self, padding: Mode) -> nn.Module:
-        """The network with that padding; a torus is made sure of."""
+        """The network with this padding; a torus is verified."""
         if padding not in self.modules:
             module, base = padded(self.subject.module, padding), self.subject.base
             if padding == "circular":

@@ -1,7 +1,7 @@
-"""From trials and photographs to verdicts: each a word, the numbers behind it, and how sure they are.
+"""Turns trials and photographs into verdicts: each a word, the numbers behind it, and their uncertainty.
 
-A verdict is `undecided` where the interval of its number holds more than one answer, and `not measured`, with the
-reason, where there is nothing to measure.
+A verdict is `undecided` if the interval of its number allows more than one answer. It is `not measured`, with the
+reason, if the number could not be measured.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from patchmine.study.trials import Result, Subject, Trial
 
 UNMEASURED = "not measured"
 ALIKE = 0.2
-"""By how much more two peaks have to be alike to the layer than any two places of the image, to be called that."""
+"""Peaks count as alike if their mean cosine in the layer exceeds that of any two places of the image by this much."""
 APART_FROM_NOISE = 0.25
-"""By how much the spacing of peaks has to differ from that in noise of the same spectrum, as a share of it."""
+"""The relative difference from the spacing in noise of the same spectrum above which peaks are spaced differently."""
 _SURROGATES = 8
 BORDER = 0.5
-"""Of the field's side, that a cell's centre has to be from the edge of the canvas to count as the middle."""
+"""A cell whose center is at least this share of the field's side from the canvas's edge counts as the middle."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` is the answer, `because` one sentence with the numbers in it, `numbers` all of them for the report."""
+    """`word` is the answer, `because` one sentence with the key numbers, `numbers` all numbers for the report."""
 
     question: str
     word: str
@@ -43,7 +43,8 @@ Results = Mapping[Trial, Result]
 
 
 def reference(results: Results, subject: Subject) -> float | None:
-    """What the unit does at best on the canvas and with the padding that it was trained with; None where nothing."""
+    """The unit's largest activation on the trained canvas with the trained padding, as the median over seeds; None if
+    it is never above 0."""
     native = results.get(Trial(subject.base))
     if native is None or native.refused or not len(native.maps) or float(native.maxima.max()) <= 0:
         return None
@@ -51,7 +52,7 @@ def reference(results: Results, subject: Subject) -> float | None:
 
 
 def counted(result: Result, subject: Subject, level: float) -> list[Peaks]:
-    """The peaks of each seed's map, none where the unit is not driven half as hard as on its own canvas."""
+    """The peaks of each seed's map; none if the unit is driven less than half as hard as on the trained canvas."""
     return result.peaks(subject, APART, level)
 
 
@@ -60,7 +61,7 @@ def pitch_or_count(results: Results, subject: Subject) -> Verdict:
     question = "pitch or count"
     level = reference(results, subject)
     if level is None:
-        return Verdict(question, UNMEASURED, "the unit could not be driven above 0 on its own canvas")
+        return Verdict(question, UNMEASURED, "no synthetic image drives the unit above 0 at the network's input size")
     numbers: dict[str, Any] = {}
     found: dict[str, Estimate] = {}
     for padding in ("zeros", "circular", "reflect"):
@@ -71,7 +72,7 @@ def pitch_or_count(results: Results, subject: Subject) -> Verdict:
             found[padding] = estimate
             numbers[f"{padding}_exponent"] = estimate.as_dict()
     if "zeros" not in found:
-        why = subject.fixed or "there is only one canvas on which the unit could be driven"
+        why = subject.fixed or "the unit could be driven on one canvas only"
         return Verdict(question, UNMEASURED, why, numbers)
     b = found["zeros"]
     if b.low > 0.5:
@@ -80,13 +81,13 @@ def pitch_or_count(results: Results, subject: Subject) -> Verdict:
         word = "count"
     else:
         word = "undecided"
-    torus = f"; on the torus {found['circular']}" if "circular" in found else ""
+    torus = f"; on the torus, to the power of {found['circular']}" if "circular" in found else ""
     meaning = {
         "pitch": "the number of peaks grows with the canvas",
         "count": "the number of peaks hardly grows with the canvas",
-        "undecided": "how the number of peaks grows is not clear",
+        "undecided": "it is unclear how the number of peaks grows",
     }[word]
-    return Verdict(question, word, f"{meaning}: as its area to the power of {b}{torus}", numbers)
+    return Verdict(question, word, f"{meaning}: as the canvas's area to the power of {b}{torus}", numbers)
 
 
 def _series(results: Results, subject: Subject, level: float, padding: str) -> tuple[list[float], list[int]]:
@@ -100,14 +101,14 @@ def _series(results: Results, subject: Subject, level: float, padding: str) -> t
 
 
 def corners(results: Results, subject: Subject) -> Verdict:
-    """Do the peaks hang on the padding at the border? They would vanish on a canvas that has none."""
+    """Do the peaks depend on the padding at the border? They would then vanish on a canvas without one."""
     question = "corners"
     level = reference(results, subject)
     flat, torus = results.get(Trial(subject.base)), results.get(Trial(subject.base, "circular"))
     if level is None or flat is None:
-        return Verdict(question, UNMEASURED, "the unit could not be driven above 0 on its own canvas")
+        return Verdict(question, UNMEASURED, "no synthetic image drives the unit above 0 at the network's input size")
     if torus is None or torus.refused:
-        why = torus.refused if torus else subject.fixed or "there was no time for the torus"
+        why = torus.refused if torus else subject.fixed or "the budget did not reach the torus"
         return Verdict(question, UNMEASURED, str(why))
     pairs = [(Trial(side), Trial(side, "circular")) for side in subject.sides()]
     both = [(results[a], results[b]) for a, b in pairs if a in results and b in results]
@@ -128,7 +129,7 @@ def corners(results: Results, subject: Subject) -> Verdict:
         "kept_when_moved_on_torus": torus.kept_when_moved(subject),
     }
     if kept is None:
-        return Verdict(question, UNMEASURED, "there are no peaks with or without a border", numbers)
+        return Verdict(question, UNMEASURED, "no image has a peak, with or without a border", numbers)
     crowded = density is not None and density.low > 2
     if kept.high < 0.5:
         word = "yes"
@@ -140,17 +141,21 @@ def corners(results: Results, subject: Subject) -> Verdict:
         word = "undecided"
     said = {
         "yes": "most peaks vanish on a torus, which has no border",
-        "no": "the peaks are there without any border, too",
-        "partly": "the peaks are there without a border, too, but crowd along it where there is one",
-        "undecided": "whether the peaks need a border is not clear",
+        "no": "the peaks remain without a border",
+        "partly": "the peaks remain without a border, but crowd along it where there is one",
+        "undecided": "it is unclear whether the peaks need a border",
     }[word]
     crowd = "" if density is None else f"; at the border they are {density} times as dense as in the middle"
-    because = f"{said}: {kept} times as many there{crowd}; the torus drives the unit to {drive:.0%} of what it reaches"
+    because = (
+        f"{said}: a torus has {kept} times as many{crowd}; "
+        f"on the torus the unit reaches {drive:.0%} of its activation with a border"
+    )
     return Verdict(question, word, because, numbers)
 
 
 def _density(results: Results, subject: Subject, level: float) -> Estimate | None:
-    """Peaks per cell at the border against the middle, on the largest canvas that has both; None where none has."""
+    """Peaks per cell at the border relative to the middle, on the largest canvas that has both; None without such a
+    canvas."""
     reach = BORDER * subject.pattern / subject.stride
     for side in reversed(subject.sides()):
         result = results.get(Trial(side))
@@ -168,18 +173,19 @@ def _density(results: Results, subject: Subject, level: float) -> Estimate | Non
 
 
 def endless(results: Results, subject: Subject) -> Result | None:
-    """The largest torus with images on it that is no smaller than the trained canvas: the canvas without an end."""
+    """The largest torus with images that is at least as large as the trained canvas: the canvas without an end."""
     found = [r for t, r in results.items() if t.padding == "circular" and t.objective == "channel" and not r.refused]
     large = [result for result in found if result.trial.side >= subject.base]
     return max(large, key=lambda result: result.trial.side, default=None)
 
 
 def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> Verdict:
-    """Are the repeats on the torus, the canvas without an end, identical? `alike` is what the layer makes of them."""
+    """Are the repeats on the torus, the canvas without an end, identical? `alike` compares the layer's responses to
+    them."""
     question = "periodic"
     level, largest = reference(results, subject), endless(results, subject)
     if level is None or largest is None:
-        return Verdict(question, UNMEASURED, subject.fixed or "there is no image on a torus that is large enough")
+        return Verdict(question, UNMEASURED, subject.fixed or "no image on a large enough torus")
     strengths, lengths, correlations, pictured = [], [], [], []
     spacings, regular, by_chance = [], [], []
     for one, picture, values in zip(counted(largest, subject, level), largest.pictures, largest.maps, strict=True):
@@ -211,7 +217,7 @@ def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> 
         "spacing_variation": regular,
     }
     if not correlations or not strengths:
-        return Verdict(question, UNMEASURED, "there are fewer than two peaks on the torus", numbers)
+        return Verdict(question, UNMEASURED, "the torus has fewer than two peaks", numbers)
     likewise, strength = float(np.mean(correlations)), float(np.mean(strengths))
     excess = None if alike is None else alike.excess
     if likewise > 0.9 and strength > 0.8:
@@ -222,17 +228,17 @@ def periodic(results: Results, subject: Subject, alike: Alike | None = None) -> 
         word = "varied"
     spaced = ""
     if spacings:
-        spaced = f"; they lie {np.mean(spacings):.0f} px apart"
-        spaced += f", in noise of the same spectrum {np.mean(by_chance):.0f} px" if by_chance else ""
+        spaced = f"; the peaks lie {np.mean(spacings):.0f} px apart"
+        spaced += f" ({np.mean(by_chance):.0f} px in noise of the same spectrum)" if by_chance else ""
     because = (
-        f"patches around the peaks correlate at {likewise:.2f} pixel by pixel{_to_the_layer(alike)}; the map does with "
-        f"itself at its period at {strength:.2f} (1 would be identical){spaced}"
+        f"patches around the peaks correlate at {likewise:.2f} pixel by pixel{_to_the_layer(alike)}; the map "
+        f"correlates at {strength:.2f} with itself shifted by its period (1 would be identical){spaced}"
     )
     return Verdict(question, word, because, numbers)
 
 
 def _spacing_by_chance(values: Float32, subject: Subject) -> list[float]:
-    """How far apart in pixels the nearest peaks are on tori of the same spectrum: of each the median, if it has two."""
+    """The spacing of nearest peaks in pixels on tori of the same spectrum: the median of each that has two peaks."""
     generator, cells = np.random.default_rng(0), APART * subject.pattern / subject.stride
     found = [peaks(scrambled(values, generator), cells, wraps=True).nearest() for _ in range(_SURROGATES)]
     return [float(np.median(one)) * subject.stride for one in found if len(one)]
@@ -241,16 +247,16 @@ def _spacing_by_chance(values: Float32, subject: Subject) -> list[float]:
 def _to_the_layer(alike: Alike | None) -> str:
     if alike is None or alike.excess is None:
         return ""
-    return f", to the layer's other units at {alike.repeats:.2f}, where any two places do at {alike.anywhere:.2f}"
+    return f" and at {alike.repeats:.2f} in the layer's other units (any two places: {alike.anywhere:.2f})"
 
 
 def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) -> Verdict:
-    """Do the photographs hold as many, and do they lie where the picture suggests?"""
+    """Do the photographs hold as many peaks, and are they where the image suggests?"""
     question = "positions in the data"
     if seen is None or not (seen.counts >= 0).any():
         return Verdict(question, UNMEASURED, "no photograph drives the unit above 0, or none could be read")
     counts = [int(count) for count in seen.counts if count >= 0]
-    middle = seen.centredness
+    middle = seen.centeredness
     numbers: dict[str, Any] = {
         "photographs": len(counts),
         "peaks_per_photograph": counts,
@@ -264,19 +270,19 @@ def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) 
     level = reference(results, subject)
     places = "where chance would put them"
     if abs(middle.z) > 3:
-        places = "nearer to the middle than by chance" if middle.z < 0 else "farther from the middle than by chance"
-    where = f"their patches lie {places} (z {middle.z:.1f}), {numbers['padding_share']:.0%} of each being padding"
+        places = "nearer the middle than by chance" if middle.z < 0 else "farther from the middle than by chance"
+    where = f"their patches lie {places} (z {middle.z:.1f}), and {numbers['padding_share']:.0%} of a patch is padding"
     if level is None:
-        return Verdict(question, UNMEASURED, f"there is no synthetic image to compare with; {where}", numbers)
+        return Verdict(question, UNMEASURED, f"no synthetic image to compare with; {where}", numbers)
     synthetic = [len(one) for one in counted(results[Trial(subject.base)], subject, level)]
     less = ratio(counts, synthetic)
     numbers |= {"peaks_per_synthetic_image": synthetic, "ratio": None if less is None else less.as_dict()}
     if less is None:
-        return Verdict(question, UNMEASURED, f"neither has a peak; {where}", numbers)
+        return Verdict(question, UNMEASURED, f"neither photographs nor synthetic images have a peak; {where}", numbers)
     word = "as many" if less.low <= 1 <= less.high else "fewer" if less.high < 1 else "more"
     because = (
-        f"a photograph has {np.mean(counts):.1f} peaks, a synthetic image of its size {np.mean(synthetic):.1f}: "
-        f"{less} times as many; {where}"
+        f"a photograph has {np.mean(counts):.1f} peaks and a synthetic image of the same size "
+        f"{np.mean(synthetic):.1f}, a ratio of {less}; {where}"
     )
     return Verdict(question, word, because, numbers)
 
@@ -284,40 +290,40 @@ def in_the_data(results: Results, subject: Subject, seen: InPhotographs | None) 
 def verdicts(
     results: Results, subject: Subject, seen: InPhotographs | None, alike: Alike | None = None
 ) -> list[Verdict]:
-    """All but that on noise, which `noise` has."""
+    """All verdicts except the one on noise, which `noise` computes."""
     grown, border = pitch_or_count(results, subject), corners(results, subject)
     return [grown, border, periodic(results, subject, alike), in_the_data(results, subject, seen)]
 
 
 def conclusion(found: Sequence[Verdict]) -> str:
-    """A paragraph in plain words: which explanation holds, to what share, and what was not decided."""
+    """A paragraph in plain words: which explanation holds, to what extent, and what remains undecided."""
     by = {verdict.question: verdict for verdict in found}
     pitch, corner, repeat, data = (by[q] for q in ("pitch or count", "corners", "periodic", "positions in the data"))
     parts = []
     if pitch.word == UNMEASURED and corner.word == UNMEASURED:
-        parts.append("Whether it is the pattern's pitch or the corners could not be measured.")
+        parts.append("Neither the pattern's pitch nor the corners could be measured.")
     elif corner.word == "yes":
         torus = corner.numbers["torus_over_border"]["value"]
-        parts.append(f"It is the corners: without a border {max(0.0, 1 - torus):.0%} of the peaks are gone.")
+        parts.append(f"The corners are the cause: {max(0.0, 1 - torus):.0%} of the peaks vanish without a border.")
     elif pitch.word == "pitch":
-        parts.append("It is the pattern's pitch: a larger canvas holds more of them, just as densely.")
+        parts.append("The pattern's pitch is the cause: a larger canvas holds more peaks, just as densely.")
     elif pitch.word == "count":
-        parts.append("The number belongs to the unit: it stays while the canvas grows.")
+        parts.append("The number belongs to the unit: it stays the same as the canvas grows.")
     else:
-        parts.append("Pitch or count was not decided.")
+        parts.append("Pitch or count remains undecided.")
     if corner.word in ("no", "partly"):
         gone = 1 - min(1.0, corner.numbers["torus_over_border"]["low"])
         part = f"at most {gone:.0%}" if gone > 0.005 else "none"
-        crowd = ", though they crowd along a border where there is one" if corner.word == "partly" else ""
-        parts.append(f"Padding explains {part} of them: without a border they are still there{crowd}.")
+        crowd = ", although they crowd along it where there is one" if corner.word == "partly" else ""
+        parts.append(f"Padding explains {part} of the peaks: they remain without a border{crowd}.")
     if data.numbers.get("ratio"):
         photographs, synthetic = (
             float(np.mean(data.numbers[name])) for name in ("peaks_per_photograph", "peaks_per_synthetic_image")
         )
         share = min(1.0, photographs / synthetic) if synthetic else 1.0
         parts.append(
-            f"Photographs that drive it hold {photographs:.1f} where the synthetic image holds {synthetic:.1f}, "
-            f"so that it saw several at once explains at most {share:.0%}."
+            f"Photographs that drive the unit hold {photographs:.1f} peaks where the synthetic image holds "
+            f"{synthetic:.1f}, so seeing several at once explains at most {share:.0%}."
         )
     if repeat.word != UNMEASURED:
         said = {
@@ -328,20 +334,23 @@ def conclusion(found: Sequence[Verdict]) -> str:
         parts.append(said[repeat.word] + _against_noise(repeat))
     open_ = [verdict.question for verdict in found if verdict.word in (UNMEASURED, "undecided")]
     if open_:
-        parts.append(f"Not decided: {', '.join(open_)}.")
+        parts.append(f"Undecided or not measured: {', '.join(open_)}.")
     return " ".join(parts)
 
 
 def _against_noise(repeat: Verdict) -> str:
-    """Whether the distance of the peaks is that of any texture of their spectrum. A lattice would show in the period's
-    strength: noise of its spectrum is as regular."""
+    """Whether the peaks are spaced like any texture of their spectrum.
+
+    This cannot detect a lattice, because noise with a lattice's spectrum is equally regular. The strength of the period
+    shows a lattice instead.
+    """
     mine, by_chance = (repeat.numbers[name] for name in ("spacing_over_field", "by_chance_over_field"))
     if not mine or not by_chance:
         return ""
     times = float(np.mean(mine) / np.mean(by_chance))
     if abs(times - 1) <= APART_FROM_NOISE:
-        return " They lie as far apart as in noise of the same spectrum."
-    return f" Peaks lie {times:.1f} times as far from the nearest as in noise of the same spectrum."
+        return " They are spaced as in noise of the same spectrum."
+    return f" Their spacing is {times:.1f} times that in noise of the same spectrum."
 
 
 __all__ = [

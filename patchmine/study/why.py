@@ -1,4 +1,4 @@
-"""`patchmine why`: the whole study of one unit, within a budget of time, and resumable."""
+"""`patchmine why`: the whole study of one unit, within a time budget, and resumable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from patchmine import defaults
 from patchmine.errors import PatchmineError, RequestError, UnitError
 from patchmine.networks.network import Network
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.study.in_photographs import InPhotographs, in_photographs
 from patchmine.study.instruments.alike import Alike, responses
 from patchmine.study.instruments.padding import padded
@@ -29,15 +29,15 @@ from patchmine.system.progress import Progress, Silent
 from patchmine.units import Position, Unit
 
 CELLS = "trials"
-"""The folder of what is kept of each trial."""
+"""The folder of the cached trials."""
 
-_REST_S = 25.0  # for photographs, spectra and the report
-_FEWEST = 2  # trials that are made whatever the budget: with a border and without
+_REST_S = 25.0  # reserved for photographs, spectra, and the report
+_FEWEST = 2  # trials that run whatever the budget: with a border and without
 
 
 @dataclass(frozen=True)
 class Study:
-    """What was found of one unit. `left_out` are the trials that the budget did not reach."""
+    """The results for one unit. `left_out` are the trials that the budget did not reach."""
 
     unit: Unit
     name: str
@@ -55,8 +55,8 @@ class Study:
         return conclusion(self.verdicts)
 
 
-def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
-    """The unit as the trials see it."""
+def subject_of(index: OpenIndex[Any], unit: Unit, network: Network) -> Subject:
+    """The unit in the form that the trials need."""
     field = index.field(unit.layer)
     native = min(field.input)
     seen = field.group(unit.channel).seen(Position(field.grid[0] // 2, field.grid[1] // 2))
@@ -73,13 +73,14 @@ def subject_of(index: Index, unit: Unit, network: Network) -> Subject:
         step,
         max(side, 1),
         network.weights,
-        field.centre(unit.channel, Position(0, 0)),
+        field.center(unit.channel, Position(0, 0)),
         fixed,
     )
 
 
 def _stride(network: Network, layer: str, of_field: int) -> tuple[int, str | None]:
-    """The layer's in pixels, and None; or that of its fields, and why it has no other canvas than the trained one."""
+    """The layer's stride in pixels, and None. If it cannot be determined, the stride of the fields, and why the layer
+    allows only the trained canvas."""
     try:
         down, across = stride(padded(network.module, "circular"), layer)
     except RequestError as error:
@@ -91,7 +92,7 @@ def _stride(network: Network, layer: str, of_field: int) -> tuple[int, str | Non
 
 
 def study(
-    index: Index,
+    index: OpenIndex[Any],
     unit: Unit,
     network: Network,
     folder: Path,
@@ -100,16 +101,16 @@ def study(
     progress: Progress | None = None,
     sides: Sequence[int] = (),
 ) -> Study:
-    """Run the trials that the budget is good for, look at the photographs, and judge. `sides` is as for `plan`.
+    """Run the trials that fit into the budget, examine the photographs, and judge. `sides` is as for `plan`.
 
-    What is done is kept in `folder`; the same call goes on from there and then keeps to the plan that it began with.
-    Raises UnitError for a unit that never fires.
+    Results are cached in `folder`. The same call resumes from there and keeps to its original plan. Raises UnitError
+    for a unit that never fires.
     """
     settings, shown = settings or Settings(), progress or Silent()
     began = perf_counter()
     found = index.unit(unit)
     if found.statistics.maximum <= 0:
-        raise UnitError(f"{unit} is dead: it is never above 0 on any photograph of {index.name}; take another unit")
+        raise UnitError(f"{unit} is dead: it is never above 0 on any photograph of {index.name}; choose another unit")
     subject = subject_of(index, unit, network)
     laboratory = Laboratory(subject, settings, folder / CELLS)
     planned = _planned(laboratory, folder, budget_s - _REST_S, shown, sides)
@@ -125,22 +126,22 @@ def study(
 
 
 def alike(laboratory: Laboratory, results: Mapping[Trial, Result], seen: InPhotographs | None) -> Alike | None:
-    """What the layer makes of the peaks on the largest torus; None where there is none, or no photograph to go by."""
+    """How alike the layer's responses to the peaks on the largest torus are; None without a torus or photographs to
+    compare."""
     subject = laboratory.subject
     level, largest = reference(results, subject), endless(results, subject)
-    if level is None or largest is None or seen is None or seen.vectors is None or seen.centre is None:
+    if level is None or largest is None or seen is None or seen.vectors is None or seen.center is None:
         return None
     peaks, places = [], []
     for maps, found in zip(laboratory.everything(largest), counted(largest, subject, level), strict=True):
-        peaks.append(responses(maps[:, *found.cells.T].T, seen.centre, subject.channel))
-        places.append(responses(maps.reshape(len(maps), -1).T, seen.centre, subject.channel))
-    return Alike.of(peaks, places, responses(seen.vectors, seen.centre, subject.channel))
+        peaks.append(responses(maps[:, *found.cells.T].T, seen.center, subject.channel))
+        places.append(responses(maps.reshape(len(maps), -1).T, seen.center, subject.channel))
+    return Alike.of(peaks, places, responses(seen.vectors, seen.center, subject.channel))
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be made, in this order, and what the budget does not reach. `step_s` is what one step takes on the
-    trained canvas."""
+    """The trials to run, in order, and those beyond the budget. `step_s` is the time per step on the trained canvas."""
 
     trials: list[Trial]
     left_out: list[Trial]
@@ -148,7 +149,7 @@ class _Plan:
 
 
 def _made(laboratory: Laboratory, planned: _Plan, until: float, progress: Progress) -> dict[Trial, Result]:
-    """The planned results; where the machine has become slower than it was, those for which there is time."""
+    """The planned results. If the machine has slowed down, only those that still fit into the time."""
     results: dict[Trial, Result] = {}
     spent = expected = 0.0
     for trial in planned.trials:
@@ -157,7 +158,7 @@ def _made(laboratory: Laboratory, planned: _Plan, until: float, progress: Progre
         if result is None:
             slower = max(spent / expected, 1.0) if expected else 1.0
             if len(results) >= _FEWEST and perf_counter() + slower * cost > until:
-                progress.note(f"no time for {trial}: the same command goes on with it")
+                progress.note(f"no time for {trial}: run the same command again to resume")
                 continue
             result = laboratory.made(trial)
             spent, expected = spent + result.seconds, expected + cost
@@ -169,7 +170,7 @@ def _made(laboratory: Laboratory, planned: _Plan, until: float, progress: Progre
 
 
 def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
-    """A part that cannot be answered leaves the others as they are."""
+    """The result of `work`, or None after a note: a part that fails leaves the others as they are."""
     try:
         return work()
     except PatchmineError as error:
@@ -178,7 +179,7 @@ def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
 
 
 def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress, sides: Sequence[int]) -> _Plan:
-    """Said before the first trial begins."""
+    """The plan, from the folder or made now, reported before the first trial begins."""
     subject, settings = laboratory.subject, laboratory.settings
     every = plan(subject, sides)
     file, about = (
@@ -190,7 +191,7 @@ def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Pr
         if kept["about"] == about:
             trials = [Trial(**row) for row in kept["trials"]]
             done = sum(laboratory.kept(trial) is not None for trial in trials)
-            progress.note(f"going on: {done} of {len(trials)} kinds of synthetic images are there")
+            progress.note(f"resuming: {done} of {len(trials)} kinds of synthetic images are done")
             return _Plan(trials, [trial for trial in every if trial not in trials], float(kept["step_s"]))
     step_s = step_seconds(subject, settings)
     count = max(affordable(subject, every, step_s, settings, budget_s), _FEWEST)
@@ -208,7 +209,7 @@ def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Pr
     return _Plan(trials, left_out, step_s)
 
 
-def as_dict(found: Study, index: Index) -> dict[str, Any]:
+def as_dict(found: Study, index: OpenIndex[Any]) -> dict[str, Any]:
     """Every number of a study, for `report.json`."""
     subject = found.subject
     return {
@@ -229,7 +230,7 @@ def as_dict(found: Study, index: Index) -> dict[str, Any]:
 def _row(result: Result, found: Study) -> dict[str, Any]:
     spacing = [one.nearest() * found.subject.stride for one in result.peaks(found.subject, APART)]
     if found.subject.fixed:
-        spacing = [one[:0] for one in spacing]  # what a cell is in pixels may differ down and across
+        spacing = [one[:0] for one in spacing]  # cell spacings in pixels may differ down and across
     return {
         **asdict(result.trial),
         "refused": result.refused,

@@ -1,6 +1,6 @@
-"""The mean amplitude spectrum of an index's own photographs: what pictures of the method `maco` are held to.
+"""The mean amplitude spectrum of an index's own photographs, the constraint of the method `maco`.
 
-Measured when it is first needed and kept in the index; a file that is not as it should be is measured again.
+Measured on first use and cached in the index. A damaged file is measured again.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from patchmine.errors import PhotographError, SourceError
 from patchmine.photographs.decode import prepare
-from patchmine.reading.opened import Index
+from patchmine.reading.opened import OpenIndex
 from patchmine.store import reading as store
 from patchmine.synthesis.parametrization import spectrum_of
 from patchmine.system import digests
@@ -31,11 +32,11 @@ FILE = "spectrum.f32"
 _DIGEST = 2 * digests.DIGEST_BYTES
 
 
-def of_index(index: Index, note: Callable[[str], None] = lambda _: None) -> Tensor:
-    """float32 (3, height, width // 2 + 1), as `spectrum_of` gives it, for inputs of the index's size.
+def of_index(index: OpenIndex[Any], note: Callable[[str], None] = lambda _: None) -> Tensor:
+    """The spectrum, float32 (3, height, width // 2 + 1), in the form of `spectrum_of`, for inputs of the index's size.
 
-    From `synthetic/spectrum.f32`, or measured and put there: 32 characters that name the index's photographs, then the
-    numbers, little-endian. Raises SourceError where no photograph can be read.
+    Read from `synthetic/spectrum.f32`, or measured and cached there: 32 characters that identify the index's
+    photographs, then the numbers, little-endian. Raises SourceError if no photograph can be read.
     """
     size = _size(index)
     shape = (3, size[0], size[1] // 2 + 1)
@@ -50,7 +51,7 @@ def of_index(index: Index, note: Callable[[str], None] = lambda _: None) -> Tens
     return torch.from_numpy(found)
 
 
-def measured(index: Index, size: tuple[int, int]) -> NDArray[np.float32]:
+def measured(index: OpenIndex[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     """The mean amplitude of each coefficient over up to PHOTOGRAPHS photographs of the index."""
     preprocessing = replace(index.preprocessing, view="crop")
     chosen = np.unique(np.linspace(0, len(index) - 1, min(PHOTOGRAPHS, len(index))).round().astype(int)).tolist()
@@ -75,8 +76,8 @@ def measured(index: Index, size: tuple[int, int]) -> NDArray[np.float32]:
     return mean
 
 
-def _size(index: Index) -> tuple[int, int]:
-    """Of the input, with an even width: of an odd one the highest frequency would be missing."""
+def _size(index: OpenIndex[Any]) -> tuple[int, int]:
+    """The input size with an even width: an odd width would lack the highest frequency."""
     height, width = index.preprocessing.crop
     return height, width // 2 * 2
 

@@ -1,7 +1,7 @@
-"""Activation maximization: the picture that a unit of a network would like best, found by gradient ascent.
+"""Activation maximization: the image that maximizes a unit of a network, found by gradient ascent.
 
-Works on a bare module, with any canvas; `synthetic` is the way from an index. The network runs only up to the layer, as
-a copy of its own: the module that is given keeps its hooks, its training flags and its gradients, whatever happens.
+Works on a bare module, with any canvas; `library` connects it to an index. The network runs only up to the layer, as
+a private copy: the given module keeps its hooks, training flags, and gradients, whatever happens.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from patchmine.errors import RequestError
-from patchmine.fields.field import Preprocessing
 from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import Tap, last_call, run_until, survey, tapped
-from patchmine.photographs.decode import normalised
+from patchmine.photographs.decode import normalized
+from patchmine.photographs.placement import Preprocessing
 from patchmine.synthesis.canvas import Canvas
-from patchmine.synthesis.movements import Movements, centred
+from patchmine.synthesis.movements import Movements, centered
 from patchmine.synthesis.objectives import Objective, objective
 from patchmine.synthesis.parametrization import Draw, Fourier, Maco, Parametrization, Plain
 from patchmine.synthesis.recipe import Advance, Recipe
@@ -36,12 +36,12 @@ from patchmine.units import Position
 class Synthetic:
     """One synthetic image.
 
-    `picture` uint8 (height, width, 3) is the canvas's window, sRGB as photographs are. `activations` float32 (grid
-    height, grid width) are what the unit does on the canvas with this very picture, eight bits and unmoved; `value` is
-    that at the canvas's position, and `mean` their mean. `scores` float32 (steps,) is the objective on the moved
-    pictures, step by step. `stopped` is the step at which something was no longer finite: the picture is then the last
-    good one, at step 0 the noise that it began with. `alive` is False where no gradient ever came back, so that it is
-    noise too.
+    `picture` uint8 (height, width, 3) is the canvas's window, in sRGB. `activations` float32 (grid height, grid width)
+    is the unit's map on the canvas for this 8-bit, unmoved image. `value` is its value at the canvas's position, `mean`
+    its mean. `scores` float32 (steps,) is the objective on the moved images, step by step.
+
+    `stopped` is the step at which a value became non-finite: the image is then the last valid one, and at step 0 the
+    initial noise. `alive` is False if no gradient ever reached the image; the image is then noise too.
     """
 
     channel: int
@@ -80,16 +80,16 @@ def synthesize(
 ) -> list[Synthetic]:
     """Synthetic images of several units of one layer, as one batch; `recipe.images` of each in turn.
 
-    Of `preprocessing` only mean and std are used. `start` float32 (units, 3, height, width) in 0..1, as large as the
-    canvas's picture, is where the images of each unit start instead of in noise. `amplitudes` is what the method `maco`
-    needs, as `spectrum.of_index` gives it. `advance` is told after each step.
+    Only the mean and std of `preprocessing` are used. `start` float32 (units, 3, height, width) in 0..1, as large as
+    the canvas's image, replaces the initial noise of each unit's images. The method `maco` needs `amplitudes`, in the
+    form of `amplitudes.of_index`. `advance` is called after each step.
 
-    The random numbers of an image depend on the seed and on its number among those of its unit, not on the units beside
-    it. Same arguments, same machine, same number of threads: same bytes. An image alone and the same beside others may
-    differ, because torch computes gradients of one image in another order than those of several.
+    The random numbers of an image depend on the seed and on its number within its unit, not on the other units. The
+    same arguments, machine, and number of threads give the same bytes. An image alone may differ from the same image in
+    a batch: torch computes gradients of one image in another order than those of several.
 
-    Raises ModelError for a layer that there is not, RequestError for a canvas that is too small for the network, a
-    channel or a position that there is not.
+    Raises ModelError for an unknown layer. Raises RequestError for a canvas too small for the network, or a channel or
+    position out of range.
     """
     recipe = (recipe or Recipe()).settled()
     ascent = Ascent(module, layer, canvas, preprocessing)
@@ -97,7 +97,7 @@ def synthesize(
 
 
 class Ascent:
-    """A network prepared for one layer and one canvas, good for any number of runs."""
+    """A network prepared for one layer and one canvas, reusable for any number of runs."""
 
     def __init__(self, module: nn.Module, layer: str, canvas: Canvas, preprocessing: Preprocessing) -> None:
         some = next(iter(module.parameters()), torch.zeros(()))
@@ -122,10 +122,12 @@ class Ascent:
         amplitudes: Tensor | None = None,
         advance: Advance = lambda _done, _of: None,
     ) -> list[Synthetic]:
-        """`synthesize` for a recipe that is settled."""
+        """Run `synthesize` for a settled recipe."""
         for channel in channels:
             if not 0 <= channel < self.tap.layout.channels:
-                raise RequestError(f"{self.layer} has {self.tap.layout.channels} channels, so there is no {channel}")
+                raise RequestError(
+                    f"{self.layer} has {self.tap.layout.channels} channels, so channel {channel} does not exist"
+                )
         each = [channel for channel in channels for _ in range(recipe.images)]
         kind = self._parametrization(recipe, amplitudes)
         climb = _Climb(self, kind, each, recipe, _starts(kind, recipe, len(channels), start).to(self.device))
@@ -138,9 +140,9 @@ class Ascent:
         return self._finished(climb, each)
 
     def sees(self) -> int:
-        """The side in pixels of what the layer sees at the canvas's position: of the gradient's extent, on noise.
+        """The side in pixels of the layer's field at the canvas's position: the extent of the gradient, on noise.
 
-        That of the shorter side of the picture where this is less, or where no gradient comes back.
+        The shorter side of the image is an upper bound, and the result if no gradient reaches the image.
         """
         at, box = self.canvas.position, self.canvas.picture
         assert at is not None
@@ -152,7 +154,7 @@ class Ascent:
         return min(box.width, box.height, *sides)
 
     def maps(self, inputs: Tensor, module: nn.Module | None = None) -> Tensor:
-        """The layer's maps (images, channels, grid height, grid width) for normalised inputs."""
+        """The layer's maps (images, channels, grid height, grid width) for normalized inputs."""
         found: list[Tensor] = []
         module = module or self.module
         with tapped(module, {self.layer: last_call(self.tap, lambda out: found.append(self.tap.layout.grid_of(out)))}):
@@ -166,7 +168,7 @@ class Ascent:
         if recipe.method == "fourier":
             return Fourier(size, self.device)
         if amplitudes is None:
-            raise RequestError("--method maco needs the amplitudes of photographs: take it from an index, or fourier")
+            raise RequestError("--method maco needs the amplitudes of photographs from an index: use --method fourier")
         return Maco(size, self.device, amplitudes)
 
     def _finished(self, climb: _Climb, each: Sequence[int]) -> list[Synthetic]:
@@ -188,14 +190,14 @@ class Ascent:
         ]
 
     def activations(self, pictures: Tensor) -> Tensor:
-        """The maps of the network as it was given, for pictures uint8 (images, 3, height, width) in the canvas."""
+        """The maps of the original network for images uint8 (images, 3, height, width) on the canvas."""
         with torch.inference_mode():
-            inputs = normalised(pictures.to(self.device), self.preprocessing)
-            return torch.cat([self.maps(centred(one[None], self.canvas), self.original).clone() for one in inputs])
+            inputs = normalized(pictures.to(self.device), self.preprocessing)
+            return torch.cat([self.maps(centered(one[None], self.canvas), self.original).clone() for one in inputs])
 
 
 class _Climb:
-    """The ascent of one batch: Adam (Kingma & Ba 2015), with the step falling to 0 over the second half."""
+    """The ascent of one batch: Adam (Kingma & Ba 2015), with a step size that falls to 0 over the second half."""
 
     def __init__(
         self, ascent: Ascent, kind: Parametrization, channels: Sequence[int], recipe: Recipe, parameters: Tensor
@@ -237,7 +239,7 @@ class _Climb:
         parameters = self.parameters.detach().requires_grad_()
         inputs = self.movements.placed(self.kind.pictures(parameters))
         scores = self.objective(self.ascent.maps(inputs.contiguous(memory_format=torch.channels_last))).float()
-        if not scores.requires_grad:  # nothing of the input takes part
+        if not scores.requires_grad:  # the score does not depend on the input
             return scores.detach(), torch.zeros_like(parameters)
         (gradient,) = torch.autograd.grad(scores.sum(), parameters, allow_unused=True)
         return scores.detach(), torch.zeros_like(parameters) if gradient is None else gradient
@@ -246,7 +248,7 @@ class _Climb:
         assert self.recipe.rate is not None
         adam(
             [self.parameters],
-            [gradient.contiguous()],  # fused, it does not look at strides
+            [gradient.contiguous()],  # the fused form ignores strides
             [self.mean],
             [self.square],
             [],
@@ -263,7 +265,7 @@ class _Climb:
         self.kind.confine(self.parameters)
 
     def _stop(self, number: int, bad: Tensor, gradient: Tensor) -> None:
-        """Go back to the step before in the images that are no longer finite, and leave them there."""
+        """Reset images that became non-finite to their previous step, and freeze them."""
         for image in bad.nonzero().flatten().tolist():
             gradient[image] = 0
             self.mean[image], self.square[image] = 0, 0
@@ -273,7 +275,7 @@ class _Climb:
 
 
 def drawing(*what: object) -> Draw:
-    """A source of random numbers of its own for each `what`, the same on every device."""
+    """An independent source of random numbers for each `what`, identical on every device."""
     digest = hashlib.blake2b(repr(what).encode(), digest_size=7).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
@@ -290,13 +292,13 @@ def _starts(kind: Parametrization, recipe: Recipe, units: int, start: Tensor | N
             noise = kind.start(drawing(recipe.seed, "start", number))
             if start is None:
                 found.append(noise)
-            else:  # several from one and the same place would be one image
+            else:  # several images from one start would be the same image
                 found.append(kind.inverse(start[unit]) + (noise if number else 0))
     return torch.stack(found)
 
 
 def _out_of_place(module: nn.Module) -> nn.Module:
-    """With activations that leave their input as it was: under autograd this is faster, and `Straight` needs it."""
+    """Make activations preserve their input: autograd runs faster this way, and `Straight` requires it."""
     for part in module.modules():
         if getattr(part, "inplace", False):
             part.inplace = False  # type: ignore[assignment]
@@ -309,8 +311,8 @@ def _surveyed(module: nn.Module, layer: str, canvas: Canvas) -> Tap:
         return survey(module, _blank(canvas).to(next(iter(module.parameters()), torch.zeros(())).device), [layer])[0]
     except RuntimeError as error:
         raise RequestError(
-            f"a canvas of {width}x{height} pixels does not suit this network, which cannot take it "
-            f"({str(error).splitlines()[0]}); give a larger --size, or none"
+            f"the network cannot take a canvas of {width}x{height} pixels ({str(error).splitlines()[0]}); "
+            "give a larger --size, or leave it out"
         ) from None
 
 
@@ -318,11 +320,12 @@ def _with_position(canvas: Canvas, tap: Tap) -> Canvas:
     rows, columns = tap.layout.grid
     if rows < 1 or columns < 1:
         raise RequestError(
-            f"a canvas of {canvas.size[1]}x{canvas.size[0]} pixels is too small: {tap.layer} has no cell"
+            f"a canvas of {canvas.size[1]}x{canvas.size[0]} pixels is too small: {tap.layer} has no cell; "
+            "give a larger --size, or leave it out"
         )
     place = canvas.position or Position(rows // 2, columns // 2)
     if not (0 <= place.y < rows and 0 <= place.x < columns):
-        raise RequestError(f"{tap.layer} has a grid of {columns}x{rows} cells there, so there is no {place}")
+        raise RequestError(f"{place} is outside the grid of {tap.layer}, which has {columns}x{rows} cells there")
     return Canvas(canvas.size, canvas.window, place)
 
 
@@ -331,7 +334,7 @@ def _blank(canvas: Canvas) -> Tensor:
 
 
 def _affine(preprocessing: Preprocessing) -> tuple[list[float], list[float]]:
-    """Gain and offset that normalise colours in 0..1."""
+    """Gain and offset that normalize colors in 0..1."""
     pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
     return [1 / std for _, std in pairs], [-mean / std for mean, std in pairs]
 

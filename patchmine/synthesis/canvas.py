@@ -1,4 +1,4 @@
-"""Where a synthetic picture lies in the input, so that it has the scale of the patches beside it."""
+"""Places a synthetic image in the network's input, at the scale of the patches beside it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from patchmine.units import Box, Position
 
 @dataclass(frozen=True)
 class Canvas:
-    """The input that the network is given: `size` (height, width) in pixels.
+    """The network's input: `size` (height, width) in pixels.
 
-    `window` is the part of it that is the picture, in input pixels; the rest is the grey that normalisation maps to
-    0. None is all of it. `position` is where the unit is read under an objective of one position; None is the middle
-    of the grid.
+    `window` is the part of the input that holds the image, in input pixels; None is all of it. The rest is the gray
+    that normalization maps to 0. `position` is where an objective of one position reads the unit; None is the middle of
+    the grid.
     """
 
     size: tuple[int, int]
@@ -38,7 +38,7 @@ class Canvas:
 
 
 def whole(size: tuple[int, int], side: int | None = None) -> Canvas:
-    """A canvas that is all picture: of the network's input size, or a square of `side` pixels."""
+    """A canvas filled by the image: the network's input size, or a square of `side` pixels."""
     return Canvas(size if side is None else (side, side))
 
 
@@ -49,16 +49,17 @@ def of_field(
     share: float | None = None,
     at: Callable[[tuple[int, int]], ReceptiveField] | None = None,
 ) -> Canvas:
-    """The canvas of a unit at one position: the one whose field's centre is nearest to the middle of the input.
+    """The canvas of a unit at one position: the position whose field center is nearest to the middle of the input.
 
-    The picture is the receptive field; with `share` the effective one, which holds this share of the gradient's
-    energy; with `side` a square of this many pixels around the field's centre. All are clipped to the input.
+    The image covers the receptive field. With `share` it covers the effective field that holds this share of the
+    gradient's energy, and with `side` a square of this many pixels around the field's center. All are clipped to the
+    input.
 
-    Where the field lies wholly inside the input, nothing outside of it matters, and the canvas is the smallest in
-    which the unit sees as much and the layers pad as they do in the whole input. `at` gives the fields for another
-    input size, to make sure of it; without it, and elsewhere, the canvas is the network's input.
+    If the field lies entirely inside the input, nothing outside it matters. The canvas is then the smallest in which
+    the unit sees as much and the layers pad as in the whole input. `at` gives the fields for another input size, to
+    verify this. Without `at`, and in all other cases, the canvas is the network's input.
 
-    Raises RequestError where nothing of the field lies in the input.
+    Raises RequestError if no part of the field lies in the input.
     """
     position = middle(field, channel)
     canvas = Canvas(field.input, _window(field, channel, position, side, share), position)
@@ -70,12 +71,12 @@ def of_field(
 
 
 def middle(field: ReceptiveField, channel: int) -> Position:
-    """The position whose field's centre is nearest to the middle of the input; the first of equals."""
+    """The position whose field center is nearest to the middle of the input; the first of equals."""
     height, width = field.input
     rows, cols = range(field.grid[0]), range(field.grid[1])
 
     def off(position: Position) -> tuple[float, float]:
-        y, x = field.centre(channel, position)
+        y, x = field.center(channel, position)
         return abs(2 * y + 1 - height), abs(2 * x + 1 - width)
 
     y = min(rows, key=lambda row: off(Position(row, 0))[0])
@@ -86,7 +87,7 @@ def _window(field: ReceptiveField, channel: int, position: Position, side: int |
     seen = field.group(channel).seen(position)
     frame = Box(0, 0, field.input[1], field.input[0])
     if side is not None:
-        y, x = field.centre(channel, position)
+        y, x = field.center(channel, position)
         top, left = round(y + 0.5 - side / 2), round(x + 0.5 - side / 2)
         return Box(left, top, left + side, top + side).intersect(frame)
     box = None if share is None else field.effective_box(channel, position, share)
@@ -104,7 +105,7 @@ def _smaller(
     if not inside or canvas.picture != group.seen(canvas.position) or 0 in group.stride:
         return canvas
     cells = [-(group.offset[axis] // group.stride[axis]) for axis in (0, 1)]
-    # Sizes that are the same modulo the stride are padded alike by networks whose padding depends on the size.
+    # Networks whose padding depends on the size pad equally for sizes that are equal modulo the stride.
     sides = []
     for axis in (0, 1):
         least = group.offset[axis] + cells[axis] * group.stride[axis] + group.size[axis]

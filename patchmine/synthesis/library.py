@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from patchmine import defaults
-from patchmine.errors import RequestError, StoreError, UnitError, nearest
-from patchmine.reading.opened import Index
+from patchmine.errors import RequestError, StoreError, UnitError
+from patchmine.fields.cropping import Cropping
+from patchmine.reading.opened import OpenIndex
+from patchmine.reading.patch import Patch
 from patchmine.store import reading as store
 from patchmine.synthesis import canvas as canvases
 from patchmine.synthesis.canvas import Canvas
@@ -33,7 +34,7 @@ from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.untrusted_json import Misfit, parse, read_bounded
-from patchmine.units import Box, Patch, Position, Unit
+from patchmine.units import Box, Position, Unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,10 +105,9 @@ Made = list[SyntheticImage] | Dead
 
 
 def synthesized(
-    index: Index,
+    index: OpenIndex[Any],
     units: Sequence[Unit],
     recipe: Recipe,
-    load: Callable[[], Network],
     *,
     start: int | None = None,
     progress: Progress | None = None,
@@ -115,7 +115,7 @@ def synthesized(
     """The images of these units, those that are there before those that are made, each as soon as it is on disk.
 
     With `start`, a rank, each image starts in the unit's patch of that rank instead of in noise. The network is loaded
-    only if something has to be made; `load` is as `Index` has it. Raises RequestError, ModelError, StoreError and, for
+    only if something has to be made. Raises RequestError, ModelError, StoreError and, for
     a spectrum or a start that cannot be read, SourceError.
     """
     shown = progress or Silent()
@@ -133,7 +133,7 @@ def synthesized(
         return
     work = recipe.steps * recipe.images
     shown.begin(work * len(wanted), work * (len(wanted) - len(missing)), "steps")
-    yield from _make(index, missing, recipe, load(), shown)
+    yield from _make(index, missing, recipe, index.network(), shown)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Wanted:
     settings: dict[str, Any]
 
     @classmethod
-    def of(cls, index: Index, unit: Unit, recipe: Recipe, start: int | None) -> _Wanted:
+    def of(cls, index: OpenIndex[Any], unit: Unit, recipe: Recipe, start: int | None) -> _Wanted:
         canvas = canvas_of(index, unit, recipe)
         patch = None if start is None else _ranked(index, unit, start)
         job = index.job
@@ -172,7 +172,7 @@ class _Wanted:
 
 
 def canvas_of(
-    index: Index, unit: Unit, recipe: Recipe, at: Callable[[tuple[int, int]], ReceptiveField] | None = None
+    index: OpenIndex[Any], unit: Unit, recipe: Recipe, at: Callable[[tuple[int, int]], ReceptiveField] | None = None
 ) -> Canvas:
     """Where the unit's picture lies. `at` is as for `canvas.of_field`; without it the canvas is the whole input.
 
@@ -182,24 +182,24 @@ def canvas_of(
     field = index.field(unit.layer)
     if not recipe.one_position:
         return canvases.whole(field.input, recipe.size)
-    share = defaults.SHARE if index.crop(unit, "auto") == "erf" else None
-    return canvases.of_field(field, unit.channel, recipe.size, share, at)
+    settled = index.settled(unit, Cropping("auto"))
+    return canvases.of_field(field, unit.channel, recipe.size, settled.share if settled.crop == "erf" else None, at)
 
 
-def _ranked(index: Index, unit: Unit, rank: int) -> Patch:
+def _ranked(index: OpenIndex[Any], unit: Unit, rank: int) -> Patch:
     patches = index.unit(unit).top(rank) if rank >= 1 else []
     if len(patches) < rank or rank < 1:
         raise RequestError(f"--from {rank}: {unit} has patches of rank 1 to {len(index.unit(unit).top(max(rank, 1)))}")
     return patches[rank - 1]
 
 
-def _start_as_dict(index: Index, patch: Patch) -> dict[str, Any]:
+def _start_as_dict(index: OpenIndex[Any], patch: Patch) -> dict[str, Any]:
     place = {"y": patch.position.y, "x": patch.position.x}
     return {"photograph": index.store.image(patch.image_id).digest, "position": place}
 
 
 def _make(
-    index: Index, wanted: Sequence[_Wanted], recipe: Recipe, network: Network, progress: Progress
+    index: OpenIndex[Any], wanted: Sequence[_Wanted], recipe: Recipe, network: Network, progress: Progress
 ) -> Iterator[tuple[Unit, Made]]:
     from patchmine.fields.exact import receptive_fields
     from patchmine.synthesis.amplitudes import of_index
@@ -239,8 +239,8 @@ def _advance(progress: Progress, images: int, _done: int, _of: int) -> None:
     progress.advance(images)
 
 
-def _starts(index: Index, batch: Sequence[_Wanted]) -> Tensor | None:
-    """The starts float32 (units, 3, height, width) in 0..1; None for noise. Where a photograph ends it is grey."""
+def _starts(index: OpenIndex[Any], batch: Sequence[_Wanted]) -> Tensor | None:
+    """The starts float32 (units, 3, height, width) in 0..1; None for noise. Where a photograph ends it is gray."""
     if batch[0].start is None:
         return None
     import torch
@@ -252,12 +252,12 @@ def _starts(index: Index, batch: Sequence[_Wanted]) -> Tensor | None:
     for one in batch:
         patch = one.start
         assert patch is not None
-        pixels = prepare(index.photograph(patch.image_id), index.preprocessing).tensor.to(torch.float32) / 255
+        pixels = prepare(patch.photograph(), index.preprocessing).tensor.to(torch.float32) / 255
         box = _moved(one.canvas.picture, index.field(one.unit.layer), patch, one.canvas.position)
         height, width = pixels.shape[1:]
-        grey = torch.tensor(index.preprocessing.mean).view(3, 1, 1)
+        gray = torch.tensor(index.preprocessing.mean).view(3, 1, 1)
         around = (-box.left, box.right - width, -box.top, box.bottom - height)
-        found.append(pad(pixels - grey, around) + grey)
+        found.append(pad(pixels - gray, around) + gray)
     return torch.stack(found)
 
 
@@ -266,7 +266,7 @@ def _moved(window: Box, field: ReceptiveField, patch: Patch, position: Position 
     if position is None:
         return window
     channel = patch.unit.channel
-    (y, x), (to_y, to_x) = field.centre(channel, position), field.centre(channel, patch.position)
+    (y, x), (to_y, to_x) = field.center(channel, position), field.center(channel, patch.position)
     down, across = round(to_y - y), round(to_x - x)
     return Box(window.left + across, window.top + down, window.right + across, window.bottom + down)
 
@@ -365,34 +365,32 @@ def _number(value: np.float32) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _folder(index: Index) -> Path:
+def _folder(index: OpenIndex[Any]) -> Path:
     folder = index.directory / store.SYNTHETIC
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise StoreError(f"{str(folder)!r} is no folder of the index: remove it, and synthetic images are made again")
     return folder
 
 
-def units_of(index: Index, layer: str) -> list[Unit]:
-    """All units of a layer. Raises UnitError for one that the index has not."""
-    if layer not in index.layers:
-        raise UnitError(f"the index has no layer {layer!r}{nearest(layer, index.layers)}")
+def units_of(index: OpenIndex[Any], layer: str) -> list[Unit]:
+    """All units of a layer. Raises UnitError for a layer that the index does not have."""
+    index.check_layer(layer)
     return [Unit(layer, channel) for channel in range(index.layers[layer])]
 
 
-def one(
-    index: Index,
+def images_of(
+    index: OpenIndex[Any],
     unit: Unit,
     recipe: Recipe,
-    load: Callable[[], Network],
     *,
     start: int | None = None,
     progress: Progress | None = None,
 ) -> list[SyntheticImage]:
-    """The images of one unit. Raises UnitError for one that is dead, besides what `synthesized` raises."""
-    ((_, made),) = synthesized(index, [unit], recipe, load, start=start, progress=progress)
+    """The images of one unit. Raises UnitError for a dead unit, besides what `synthesized` raises."""
+    ((_, made),) = synthesized(index, [unit], recipe, start=start, progress=progress)
     if isinstance(made, Dead):
         raise UnitError(f"{unit} {made.reason}; take another unit, or another --seed")
     return made
 
 
-__all__ = ["Dead", "Made", "SyntheticImage", "canvas_of", "one", "synthesized", "units_of"]
+__all__ = ["Dead", "Made", "SyntheticImage", "canvas_of", "images_of", "synthesized", "units_of"]

@@ -1,4 +1,4 @@
-"""Small random movements of a picture, so that what drives the unit does not hang on single pixels."""
+"""Small random movements of an image, so that the unit's activation does not depend on single pixels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from patchmine.synthesis.recipe import Recipe
 from patchmine.units import Box
 
 _TOGETHER = 16
-_LITTLE = (0.1, 10.0)  # scale and degrees up to which the gradient of `_Moved` is good
+_LITTLE = (0.1, 10.0)  # the largest scale and rotation in degrees for which the gradient of `_Moved` is accurate
 
 
 class Movements:
-    """Puts pictures into the canvas, each time moved, scaled and rotated a little; all pictures of a batch alike.
+    """Places images on the canvas, each time moved, scaled, and rotated a little; all images of a batch move alike.
 
-    `gain` and `offset`, float32 (1, 3, 1, 1), normalise colours in 0..1. `seen` is the side in pixels that jitter is a
-    share of: what a unit sees at one position. None is the picture's.
+    `gain` and `offset`, float32 (1, 3, 1, 1), normalize colors in 0..1. `seen` is the side in pixels that jitter is a
+    share of: the unit's field at one position. None is the side of the image.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class Movements:
         self.drawn: list[tuple[Tensor, ...]] = []
 
     def placed(self, pictures: Tensor) -> Tensor:
-        """The canvas (images, 3, height, width) that holds the pictures, normalised and moved; 0 is around them."""
+        """The canvas (images, 3, height, width) with the images on it, normalized and moved; it is 0 around them."""
         pictures = torch.addcmul(self.offset, pictures, self.gain)
         if self.still:
-            return centred(pictures, self.canvas)
+            return centered(pictures, self.canvas)
         if self.wrap:
             down, across = ((2 * self.draw((2,), "uniform") - 1) * self.jitter).round().int().tolist()
-            return centred(pictures.roll((down, across), (2, 3)), self.canvas)
+            return centered(pictures.roll((down, across), (2, 3)), self.canvas)
         if not self.drawn:
             self.drawn = self._to_come()
         *ways, weight = self.drawn.pop()
@@ -57,9 +57,9 @@ class Movements:
     def _to_come(self) -> list[tuple[Tensor, ...]]:
         """The next movements, drawn together because one costs as much as all.
 
-        Of each: where in the picture (x, y in -1..1) a reached pixel looks, which is the sum of something of its row
-        (rows, 2) and of its column (columns, 2); likewise where in the canvas a pixel of the picture goes; and the area
-        that it has there.
+        For each movement: where a pixel of the reached box looks in the image (x, y in -1..1), as the sum of a part of
+        its row (rows, 2) and a part of its column (columns, 2); where a pixel of the image goes on the canvas, in the
+        same form; and the area that it covers there.
         """
         down, across, zoom, turn = (2 * self.draw((4, _TOGETHER, 1), "uniform") - 1).to(self.gain.device)
         zoom, turn = 1 + zoom * self.scale, turn * radians(self.rotation)
@@ -72,7 +72,7 @@ class Movements:
         return list(zip(*looks, rows, columns + torch.stack(there[::-1], -1), zoom**2, strict=True))
 
     def _reach(self) -> Box:
-        """The part of the canvas that the picture may come to lie on."""
+        """The part of the canvas that the moved image may cover."""
         box, (height, width) = self.canvas.picture, self.canvas.size
         farther = (1 + self.scale) * (1 + sin(radians(min(self.rotation, 90)))) - 1
         margin = ceil(self.jitter + max(box.width, box.height) * farther / 2) + 1
@@ -81,12 +81,11 @@ class Movements:
 
 
 class _Moved(torch.autograd.Function):
-    """Bilinear samples of the pictures where the pixels in `reached` look, in a canvas of zeros.
+    """Bilinear samples of the images where the pixels in `reached` look, on a canvas of zeros.
 
     The gradient of a pixel is a bilinear sample of the canvas's gradient where that pixel goes. The exact transpose
-    weighs the same neighbours by a pyramid that is turned and zoomed with the picture; for little movements that is the
-    same (cosine 0.998 and more for white noise under the default ones), and sampling takes a quarter of the time that
-    scattering does (16 pictures of 70 pixels on two cores).
+    weights the same neighbors by a pyramid that is rotated and scaled with the image. For small movements the two are
+    nearly equal, and sampling is several times faster than scattering.
     """
 
     @staticmethod
@@ -109,8 +108,8 @@ def _moved(
     return found
 
 
-def centred(pictures: Tensor, canvas: Canvas) -> Tensor:
-    """The canvas (images, 3, height, width) that holds the normalised pictures where its window is; 0 is around."""
+def centered(pictures: Tensor, canvas: Canvas) -> Tensor:
+    """The canvas (images, 3, height, width) with the normalized images in its window; it is 0 around them."""
     return _around(pictures, canvas.picture, canvas.size)
 
 
@@ -127,10 +126,10 @@ def _lattice(
     turn: Tensor,
     units: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The centres of a box's pixels, from `middle` and less `moved`, turned and then multiplied by `units`.
+    """The pixel centers of a box, relative to `middle`, minus `moved`, rotated and then multiplied by `units`.
 
-    Pairs are of y and x. `moved`, `turn` and `units` have a row for each movement, (movements, 1). Turned places are
-    sums: returns the part of each row (movements, rows, 2) and that of each column (movements, columns, 2), as x, y.
+    Pairs are (y, x). `moved`, `turn`, and `units` have one row per movement, (movements, 1). Rotated places are sums:
+    returns the part of each row (movements, rows, 2) and of each column (movements, columns, 2), as (x, y).
     """
     ys = torch.arange(box.top, box.bottom, device=turn.device) + 0.5 - middle[0] - moved[0]
     xs = torch.arange(box.left, box.right, device=turn.device) + 0.5 - middle[1] - moved[1]
@@ -142,7 +141,7 @@ def _lattice(
 
 def _sampled(pictures: Tensor, grid: Tensor) -> Tensor:
     if len(pictures) == 1 and grid.shape[1] % 2 == 0:
-        # torch spreads a batch over threads, and not one image: its two halves are two.
+        # torch parallelizes over the batch but not within one image, so one image is processed as two halves.
         halves = grid[0].unflatten(0, (2, -1))
         found = grid_sample(pictures.expand(2, -1, -1, -1), halves, align_corners=False)
         return found.transpose(0, 1).flatten(1, 2)[None]

@@ -1,4 +1,4 @@
-"""What a picture is optimized for, as one number for each picture, from the maps of the layer."""
+"""Objectives of the optimization: one number for each image, from the maps of the layer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from patchmine.synthesis.recipe import Recipe
 from patchmine.units import Position
 
 Objective = Callable[[Tensor], Tensor]
-"""From maps (images, channels, grid height, grid width) to scores (images,), of which more is better."""
+"""From maps (images, channels, grid height, grid width) to scores (images,); higher is better."""
 
 
 def objective(recipe: Recipe, channels: Tensor, position: Position) -> Objective:
-    """The recipe's, for pictures that are meant for these channels, int64 (images,)."""
+    """The recipe's objective, for images that target these channels, int64 (images,)."""
     images = torch.arange(len(channels), device=channels.device)
 
     def neuron(maps: Tensor) -> Tensor:
@@ -38,10 +38,11 @@ def objective(recipe: Recipe, channels: Tensor, position: Position) -> Objective
 
 
 def likeness(vectors: Tensor, group: int) -> Tensor:
-    """How alike each vector (images, channels) is to the others of its group of so many that follow one another.
+    """The mean cosine between each vector (images, channels) and the others of its group: (images,).
 
-    The mean cosine, (images,). Of what all other channels do at the unit's own place, and not, as Olah et al. 2017
-    have it, of which channels go together anywhere: pictures then differ in what drives the unit, not around it.
+    A group is `group` consecutive vectors. Each vector holds the other channels at the unit's own position. Olah et al.
+    2017 instead compare which channels occur together anywhere. With this choice, images differ in what drives the unit
+    and not in its surroundings.
     """
     unit = normalize(vectors, dim=1).unflatten(0, (-1, group))
     cosines = torch.bmm(unit, unit.transpose(1, 2))

@@ -1,4 +1,4 @@
-"""How a synthetic image is made: everything that can change a byte of it, with the defaults. Standard library only."""
+"""How a synthetic image is made: everything that can change a byte of it, with defaults. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ _MOST_SIDE, _MOST_STEPS, _MOST_IMAGES = 4096, 100_000, 64
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is asked of the image and how it is found.
+    """The objective of a synthetic image and the settings of its optimization.
 
     `objective`: `neuron` is the unit at one position, `channel` its mean over all positions, `negative` the unit at one
-    position driven down, `diverse` the neuron objective for `images` pictures that are kept apart. `method`: `fourier`
-    optimizes 1/f-scaled Fourier coefficients of decorrelated colours, `maco` their phases alone under the amplitudes of
-    photographs, `pixels` the pixels themselves, with none of the aids.
+    position driven down, `diverse` the neuron objective for `images` images that are kept apart.
 
-    `size` is the side of the picture in input pixels; None: what the unit sees (`channel`: the network's input).
-    `jitter` (a share of what the unit sees of the picture; `channel`: of the picture), `scale` and `rotation` (degrees)
-    are the largest changes that the picture is shown under; with `wrap` the jitter alone, what leaves on one side
-    coming back on the other. `rate` is the step of Adam, None the method's own. `diversity` is how much likeness among
-    the images of a unit costs, in units of its activation.
+    `method`: `fourier` optimizes 1/f-scaled Fourier coefficients of decorrelated colors, `maco` only their phases, with
+    the amplitudes of photographs, `pixels` the pixels themselves without regularization.
+
+    `size` is the side of the image in input pixels; None is the size of the unit's field (`channel`: the network's
+    input). `jitter`, `scale`, and `rotation` (degrees) are the largest random transformations of the image. `jitter` is
+    a share of the unit's field in the image (`channel`: of the image). With `wrap` only jitter is applied, and content
+    that leaves on one side reenters on the other.
+
+    `rate` is the step size of Adam; None is the method's default. `diversity` is the penalty for similarity among the
+    images of a unit, in units of its activation.
     """
 
     objective: str = "neuron"
@@ -49,9 +52,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise RequestError(f"there is no objective {self.objective!r}{nearest(self.objective, OBJECTIVES)}")
+            raise RequestError(f"unknown objective {self.objective!r}{nearest(self.objective, OBJECTIVES)}")
         if self.method not in METHODS:
-            raise RequestError(f"there is no method {self.method!r}{nearest(self.method, METHODS)}")
+            raise RequestError(f"unknown method {self.method!r}{nearest(self.method, METHODS)}")
         _check("--steps", self.steps, 1, _MOST_STEPS)
         _check("--seed", self.seed, 0, 2**63 - 1)
         _check("images", self.images, 1, _MOST_IMAGES)
@@ -65,7 +68,7 @@ class Recipe:
             _check("rate", self.rate, 1e-9, 1e9)
 
     def settled(self) -> Recipe:
-        """The same with every default that depends on another value filled in: what is hashed."""
+        """The same recipe with every dependent default filled in: the form that is hashed."""
         plain = self.method == "pixels"
         return replace(
             self,
@@ -86,16 +89,16 @@ class Recipe:
 
 
 def beside(objective: str) -> int:
-    """How many images stand beside the patches, unless asked otherwise: a whole input is as large as several."""
+    """How many images stand beside the patches by default: one whole input takes the room of several."""
     return 1 if objective == "channel" else 3
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not isfinite(value) or not low <= value <= high:
-        raise RequestError(f"{name} {value} cannot be: give a number from {low:g} to {high:g}")
+        raise RequestError(f"{name} must be from {low:g} to {high:g}, not {value}")
 
 
 Advance = Callable[[int, int], None]
-"""Told the number of steps done and that of all steps."""
+"""Receives the number of finished steps and the total number of steps."""
 
 __all__ = ["DIVERSE", "METHODS", "OBJECTIVES", "Advance", "Recipe", "beside"]

@@ -1,8 +1,8 @@
-"""A way for the gradient through units that are off, for as long as it takes to switch them on.
+"""Lets the gradient pass through inactive units until they become active.
 
-Behind a ReLU that is closed for the noise that an image starts from, or a ReLU6 that is full, no gradient comes back.
-For the images that this befalls, such activations let the gradient pass as if they did nothing; what they compute stays
-the same (the idea of lucid's redirected ReLU).
+No gradient passes a ReLU that is closed for the noise that an image starts from, or a ReLU6 that is saturated. For the
+affected images, such activations pass the gradient on unchanged. Their outputs stay the same (the idea of lucid's
+redirected ReLU).
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 CLOSING = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Threshold)
-"""Modules whose gradient is exactly 0 where they are shut."""
+"""Modules whose gradient is exactly 0 where they are closed or saturated."""
 
 STEPS = 16
-"""For which an image keeps its way once it needed one."""
+"""Steps for which an image keeps the redirected gradient after it last needed it."""
 
 PATIENCE = 4
-"""Steps without any gradient, the way open, after which an image is given up as dead."""
+"""Steps without any gradient, although redirected, after which an image counts as dead."""
 
 
 class Straight:
-    """Opens the way for single images of a batch.
+    """Redirects the gradient for single images of a batch.
 
-    `module` belongs to the caller alone, and its activations are out of place; on exit its hooks are gone.
+    `module` must be the caller's own copy, with activations that do not work in place. Its hooks are removed on exit.
     """
 
     def __init__(self, module: nn.Module, images: int, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class Straight:
             handle.remove()
 
     def saw(self, stuck: Tensor) -> Tensor:
-        """Told after each step which images, bool (images,), had no gradient; returns those that are dead."""
+        """Record which images, bool (images,), had no gradient in a step. Returns the images that count as dead."""
         if not self.handles:
             if not bool(stuck.any()):
                 return torch.zeros_like(stuck)

@@ -1,11 +1,11 @@
-"""glibc's allocator, told what a long batch job needs. Does nothing on other systems."""
+"""Tune glibc's memory allocator for long batch jobs. Every function does nothing on other systems."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-# malloc.h
+# from malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
@@ -15,16 +15,16 @@ _NEVER = 2**31 - 1
 
 
 def keep_flat() -> None:
-    """Let all threads share two arenas: one for each decoding thread fragments by 15 % over 800 photographs."""
+    """Let all threads share two arenas: with one arena per decoding thread, memory fragments."""
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def keep_blocks() -> None:
-    """Keep large blocks when they are freed, instead of handing each back to the system and faulting it in anew.
+    """Keep large blocks when they are freed, instead of returning each to the system and faulting it in again.
 
-    A forward pass of torch on the CPU allocates and frees every feature map: with this it is a third faster.
+    A forward pass of torch on the CPU allocates and frees every feature map, so this makes it faster.
     """
     libc = _glibc()
     if libc is not None:
@@ -33,7 +33,7 @@ def keep_blocks() -> None:
 
 
 def give_back() -> None:
-    """Return to the system what is free, between two phases that need large blocks."""
+    """Return free memory to the system, between two phases that need large blocks."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Digests: what proves that bytes are those that were there before."""
+"""Digests of bytes, files and JSON documents, which detect any change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _BLOCK = 1 << 20
 
 
 def of_bytes(data: bytes) -> str:
-    """blake2b over 16 bytes, in hexadecimal."""
+    """The 16-byte blake2b digest of the data, as 32 hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def of_file(path: Path) -> str:
+    """`of_bytes` of a file's content, read block by block. Raises OSError."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -27,7 +28,7 @@ def of_file(path: Path) -> str:
 
 
 def of_json(document: Any) -> str:
-    """The same for documents that are equal, however they are written."""
+    """`of_bytes` of a document's canonical JSON, so that equal documents have equal digests."""
     return of_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 

@@ -1,4 +1,4 @@
-"""Progress in words: a line every half minute, for a log or where stderr is no terminal."""
+"""Progress as plain lines, one every half minute, for a log file or when stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from time import monotonic
 from patchmine.system.progress import Progress, Skipped
 
 LINE_EVERY_S = 30
+"""Minimum seconds between two progress lines."""
 
 
 class Lines:
-    """Plain lines, each given to `write`: number done, number a second, time left, skipped, shards."""
+    """Writes progress as plain lines: number done, rate per second, time left, photographs skipped, shards.
+
+    `write` receives each line. `each_skipped` adds a line for every skipped photograph, with the reason.
+    """
 
     def __init__(self, write: Callable[[str], None], each_skipped: bool = False) -> None:
         self.note = write
@@ -27,7 +31,7 @@ class Lines:
     def begin(self, total: int, done: int, what: str = "photographs") -> None:
         self.total, self.done, self.before, self.what = total, done, done, what
         self.start = self.said = monotonic()
-        self.note(f"{total} {what}" + (f", {done} of them done before" if done else ""))
+        self.note(f"{total} {what}" + (f", {done} already done" if done else ""))
 
     def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:
         self.done += count
@@ -44,12 +48,12 @@ class Lines:
 
     def committed(self, shards: int, of: int) -> None:
         if not self.shards:
-            self.note(f"{of} shards" + (f", {shards} of them done before" if shards else ""))
+            self.note(f"{of} shards" + (f", {shards} already done" if shards else ""))
         self.shards = f", shard {shards} of {of}"
 
 
 class Both:
-    """Tells two."""
+    """Forwards progress to two receivers."""
 
     def __init__(self, one: Progress, other: Progress) -> None:
         self.one, self.other = one, other
@@ -73,9 +77,9 @@ class Both:
 
 @contextmanager
 def logged(file: Path, progress: Progress) -> Iterator[Progress]:
-    """What `progress` is told also goes to the end of `file`, with the time, and so does how the block ended.
+    """Append everything that `progress` receives to `file` as well, with timestamps, and any error that ends the block.
 
-    A log that cannot be written is no reason to stop.
+    If the log cannot be written, the run continues without it.
     """
 
     def write(text: str) -> None:
@@ -83,7 +87,7 @@ def logged(file: Path, progress: Progress) -> Iterator[Progress]:
         with suppress(OSError), file.open("a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(f"{now}  {text}\n")
 
-    write(f"begun by process {os.getpid()} on {platform.node()}")
+    write(f"started by process {os.getpid()} on {platform.node()}")
     try:
         yield Both(progress, Lines(write, each_skipped=True))
     except BaseException as error:

@@ -1,4 +1,4 @@
-"""Bytes of regular files. A FIFO would wait for a writer for ever and a device may never end: both are refused."""
+"""Read regular files only: a FIFO could wait forever for a writer, and a device may never end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LIMIT = 1 << 30
-"""Bytes of the largest file or archive member that can be meant as one photograph or one list."""
+"""Maximum size in bytes of a file or archive member that is read whole, as a photograph or a list."""
 
 TOO_LARGE = f"larger than {LIMIT >> 30} GiB"
 
 
 def is_there(path: str | Path) -> bool:
-    """Whether there is anything at that path. Unlike Path.exists, False too for a name that no file could have."""
+    """Whether anything exists at that path. Unlike Path.exists, returns False even for a name that no file can have."""
     try:
         Path(path).stat()
     except (OSError, ValueError):
@@ -25,13 +25,16 @@ def is_there(path: str | Path) -> bool:
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether there is a folder; False too for a name that no folder could have."""
+    """Whether a folder exists at that path; False even for a name that no folder can have."""
     return is_there(path) and Path(path).is_dir()
 
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[int]:
-    """A descriptor of a regular file, for `os.fstat` and `read_at`. Raises OSError, also for any other file."""
+    """Open a regular file and yield its descriptor, for `os.fstat` and `read_at`.
+
+    Raises OSError if the file cannot be opened or is not a regular file.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError:  # a NUL in the path
@@ -48,8 +51,8 @@ def opened(path: str | Path) -> Iterator[int]:
 
 
 def read_at(descriptor: int, size: int, offset: int) -> bytes:
-    """`size` bytes from `offset` on, fewer where the file ends. The descriptor's own position stays where it is."""
-    if not 0 <= offset < 1 << 62:  # what a forged table of contents may say
+    """Up to `size` bytes from `offset`, fewer at the end of the file. Does not move the descriptor's own position."""
+    if not 0 <= offset < 1 << 62:  # a forged table of contents may give any offset
         return b""
     parts: list[bytes] = []
     while size and (data := os.pread(descriptor, size, offset)):
@@ -60,7 +63,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def read_whole(path: str | Path) -> bytes:
-    """The bytes of a regular file of at most LIMIT. Raises OSError."""
+    """The bytes of a regular file. Raises OSError if it cannot be read or is larger than LIMIT."""
     with opened(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size > LIMIT:
@@ -69,5 +72,8 @@ def read_whole(path: str | Path) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file; bytes that are none are kept as lone surrogates, as in the names of files."""
+    """The text of a UTF-8 file, without its byte order mark. Raises OSError as `read_whole` does.
+
+    Invalid bytes become lone surrogates, as in file names.
+    """
     return read_whole(path).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: seconds by stage, over all threads."""
+"""Timing of a run: seconds by stage, summed over all threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from time import perf_counter
 
 
 class Stages:
-    """Seconds by stage. Every thread may add; the time between two tasks of a thread is its stage `wait`."""
+    """Seconds by stage, summed over threads. Time between two tasks of a thread counts as the stage `wait`.
+
+    All methods are thread-safe.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -19,6 +22,7 @@ class Stages:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Add the duration of the block, in seconds, to `stage`."""
         start = perf_counter()
         try:
             yield
@@ -26,13 +30,13 @@ class Stages:
             self._add(stage, perf_counter() - start)
 
     def waited(self) -> None:
-        """A thread begins a task: the time since its last one was waiting."""
+        """Mark the start of a task: the time since this thread's last task counts as `wait`."""
         last = getattr(self._thread, "done", None)
         if last is not None:
             self._add("wait", perf_counter() - last)
 
     def done(self) -> None:
-        """A thread has ended a task."""
+        """Mark the end of a task of this thread."""
         self._thread.done = perf_counter()
 
     def _add(self, stage: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""JSON that a stranger may have written: bounded, and every value of the kind and in the range that is expected."""
+"""Reads JSON from untrusted sources: bounded in size, with every value checked for its type and range."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from stat import S_ISREG
 from typing import Any, NoReturn
 
 TEXT = 4096
-"""The longest text in characters, and the longest path in bytes: no system opens a longer one."""
+"""The longest text in characters, and the longest path in bytes: no operating system opens a longer one."""
 
 
 class Misfit(ValueError):  # noqa: N818 - no error of patchmine's tree
-    """What is wrong with a document, in a clause; whoever knows the file makes a StoreError of it."""
+    """A clause that says what is wrong with a document. Callers that know the file turn it into a StoreError."""
 
 
 def read_bounded(file: Path, most: int) -> bytes:
-    """The bytes of a regular file of no more than `most`. Raises Misfit for anything else, before it is read.
+    """The bytes of a regular file of at most `most` bytes. Raises Misfit for anything else, before reading it.
 
-    A missing file is a FileNotFoundError, as ever.
+    Raises FileNotFoundError if the file is missing.
     """
     status = file.stat()
     if not S_ISREG(status.st_mode):
-        raise Misfit("it is no regular file")
+        raise Misfit("it is not a regular file")
     if status.st_size > most:
         raise Misfit(f"it has {status.st_size} bytes, more than {most}")
     with file.open("rb") as opened:
@@ -32,17 +32,17 @@ def read_bounded(file: Path, most: int) -> bytes:
 
 
 def parse(data: bytes) -> Part:
-    """The document, which has to be an object. Raises Misfit."""
+    """The document, which must be an object. Raises Misfit."""
     try:
         return Part(json.loads(data, parse_constant=_refuse_constant, parse_float=_finite))
     except RecursionError:
         raise Misfit("it is nested too deeply") from None
-    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
+    except ValueError as error:  # not JSON, not UTF-8, or a number with thousands of digits
         raise Misfit(" ".join(str(error).split())[:200]) from None
 
 
 def parse_list(data: bytes) -> list[Part]:
-    """The objects of a document that is a list. Raises Misfit."""
+    """The objects in a document that is a list. Raises Misfit."""
     return parse(b'{"document":' + data + b"}").parts("document")
 
 
@@ -52,11 +52,11 @@ def _finite(word: str) -> float:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise Misfit(f"{word} is no number that JSON can hold")
+    raise Misfit(f"{word} is not a number that JSON can hold")
 
 
 class Part:
-    """An object in a document. Its methods return the value under a key, or raise a Misfit that says where it is."""
+    """An object in a document. Each method returns the value under a key, or raises a Misfit that says where it is."""
 
     def __init__(self, data: Any, place: str = "") -> None:
         if not isinstance(data, dict):
@@ -77,7 +77,7 @@ class Part:
         return value
 
     def text(self, key: str, most: int = TEXT) -> str:
-        """A text that is not empty and holds no NUL, which no name and no path does."""
+        """A text that is not empty and holds no NUL: no name and no path contains one."""
         return _text(self._value(key), self._at(key), most)
 
     def word(self, key: str, known: Sequence[str]) -> str:
@@ -104,11 +104,11 @@ class Part:
         return [Part(value, f"{self._at(key)}[{i}]") for i, value in enumerate(self._list(key))]
 
     def given(self, key: str) -> bool:
-        """Whether there is a value that is not null."""
+        """Whether the key has a value other than null."""
         return self._value(key) is not None
 
     def pairs(self, key: str, count: int, low: int, high: int) -> None:
-        """A list of so many half-open intervals within [low, high]."""
+        """Check a list of `count` half-open intervals within [low, high]."""
         for i, pair in enumerate(self._list(key, count)):
             place = f"{self._at(key)}[{i}]"
             if not isinstance(pair, list) or len(pair) != 2:
@@ -124,7 +124,7 @@ class Part:
     def _list(self, key: str, count: int | None = None) -> list[Any]:
         value = self._value(key)
         if not isinstance(value, list) or (count is not None and len(value) != count):
-            raise Misfit(f"{self._at(key)} is {_shown(value)}, not a list" + (f" of {count}" if count else ""))
+            raise Misfit(f"{self._at(key)} is {_shown(value)}, not a list" + (f" of length {count}" if count else ""))
         return value
 
     def _at(self, key: str) -> str:
@@ -150,10 +150,10 @@ def _text(value: Any, place: str, most: int) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: the number or the word itself, or else what kind of thing it is."""
+    """A value for a message: the number or word itself, or else the kind of value."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
-        return f"a list of {len(value)}"
+        return f"a list of length {len(value)}"
     text = "null" if value is None else repr(value) if not isinstance(value, int) or abs(value) < 1e20 else "huge"
     return text if len(text) <= 40 else text[:37] + "..."

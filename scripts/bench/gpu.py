@@ -32,7 +32,7 @@ from patchmine.executors._gpu import GpuExecutor, queuing
 from patchmine.mining.calibration import candidates, rate
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network, survey
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.sources import Entry, Source, open_source
 from patchmine.store.reading import read_manifest
 from patchmine.system import digests
@@ -44,7 +44,7 @@ DEVICE = "cuda"
 def bare(executor: GpuExecutor, pixels: torch.Tensor) -> float:
     """Photographs a second of forward passes alone, uint8 (N, 3, height, width) on the device."""
     with torch.inference_mode():
-        batch = normalised(pixels, executor.preprocessing).contiguous(memory_format=torch.channels_last)
+        batch = normalized(pixels, executor.preprocessing).contiguous(memory_format=torch.channels_last)
         for _ in range(3):
             executor.forward(batch, {})
         torch.cuda.synchronize()
@@ -89,7 +89,7 @@ class Bench:
         forward, ran = {}, {}
         for choice in candidates(network, wanted, DEVICE, workers):
             size = choice.batch_size
-            setting = Setting(DEVICE, precision, size, choice.threads)
+            setting = Setting(device=DEVICE, precision=precision, batch_size=size, threads=choice.threads)
             executor = executors.build("torch", network, taps, setting, choice.lanes(workers))
             assert isinstance(executor, GpuExecutor)
             pixels = sample.repeat(-(-size // len(sample)), 1, 1, 1)[:size]

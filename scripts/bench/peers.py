@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from patchmine import models
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.sources import open_source
 from scripts.bench.measuring import command_line, seconds_of
 
@@ -50,7 +50,7 @@ class Photographs(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         pixels = prepare(self.source.read(self.paths[number]), self.preprocessing)
-        return normalised(pixels.tensor[None], self.preprocessing)[0], 0
+        return normalized(pixels.tensor[None], self.preprocessing)[0], 0
 
 
 Collect = Callable[[nn.Module, Photographs, tuple[str, ...], Path], None]

@@ -14,8 +14,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does,
 from patchmine import defaults, models, open_index
 from patchmine.networks.network import Network
 from patchmine.questions.project import Projector
-from patchmine.reading.opened import Cropping
-from patchmine.sheets import tiles
 from scripts.bench.measuring import Figures, command_line, seconds_of
 
 
@@ -29,12 +27,12 @@ def main() -> None:
     network = models.load_for_index(index.job)
     found = Figures()
     for method in defaults.PROJECTIONS:
-        project = Projector(index, lambda: network, method)
+        project = Projector(index, method)
         for layer in wanted.layers:
             for channel in range(wanted.units + 1):
                 unit = index.unit(f"{layer}:{channel}")
-                patch = unit.top(1)[0]
-                view = tiles.view(unit, patch, Cropping(index.crop(unit.unit, "auto")))
+                patches = unit.top(1, crop="auto")
+                patch, view = patches[0], patches[0].view(patches.cropping)
                 region = view.shown.intersect(index.placement(patch.image_id).picture)
                 bare, own = _bare(network), seconds_of(partial(project, patch, region))
                 if channel:  # the first of a layer looks for the way through it

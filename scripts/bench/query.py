@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.reading.opened import Index, open_index
+from patchmine.index import Index, open_index
 from patchmine.store import reading, writing
 from patchmine.store.shardfile import ShardFile
 from scripts.bench.measuring import Figures, command_line, seconds_of

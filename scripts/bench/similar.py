@@ -3,7 +3,7 @@
     python -m scripts.bench.similar [--vectors 50000 1000000] [--channels 320] [--clusters 2000] [--queries 200]
 
 Writes, for each number of vectors, an index of one layer into a temporary folder (a million vectors of 320 channels
-take 0.7 GB in activations.h5 and as much again in patches.faiss). Its vectors are drawn: centres from a normal
+take 0.7 GB in activations.h5 and as much again in patches.faiss). Its vectors are drawn: centers from a normal
 distribution, and around each the vectors, in one of 64 subspaces of 32 dimensions and a little in all, with ReLU on
 top, as activations have it. Queries are drawn in the same way and are not among them. Prints the time to build
 patches.faiss, its size, the recall that it states, and against the exact ten nearest of each query (float32): the
@@ -36,13 +36,13 @@ class Drawn:
 
     def __init__(self, channels: int, clusters: int, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.centres = rng.standard_normal((clusters, channels), np.float32)
+        self.centers = rng.standard_normal((clusters, channels), np.float32)
         self.around = rng.standard_normal((64, 32, channels), np.float32) / 32**0.5
 
     def draw(self, count: int) -> NDArray[np.float32]:
-        cluster = self.rng.integers(0, len(self.centres), count)
+        cluster = self.rng.integers(0, len(self.centers), count)
         near = self.rng.standard_normal((count, 32), np.float32)
-        found = self.centres[cluster]
+        found = self.centers[cluster]
         for subspace in range(64):
             here = cluster % 64 == subspace
             found[here] += 0.75 * near[here] @ self.around[subspace]
@@ -77,12 +77,12 @@ def write(directory: Path, drawn: Drawn, count: int, channels: int) -> None:
 
 def truth(store: DrawnStore, queries: NDArray[np.float32]) -> NDArray[np.int64]:
     """The ten nearest of each query, in float32, by no means of FAISS."""
-    normal = neighbors.normalised(queries)
+    normal = neighbors.normalized(queries)
     best = np.full((len(queries), neighbors.AT), -2, np.float32)
     rows = np.zeros((len(queries), neighbors.AT), np.int64)
     stored = store.vectors(LAYER)[0]
     for start in range(0, store.count, BLOCK):
-        block = neighbors.normalised(stored[start : start + BLOCK].astype(np.float32))
+        block = neighbors.normalized(stored[start : start + BLOCK].astype(np.float32))
         both = np.concatenate([best, normal @ block.T], axis=1)
         number = np.concatenate([rows, np.broadcast_to(start + np.arange(len(block)), (len(queries), len(block)))], 1)
         chosen = np.argsort(-both, axis=1, kind="stable")[:, : neighbors.AT]
@@ -94,14 +94,14 @@ def measure(store: DrawnStore, queries: NDArray[np.float32], exact: int, right: 
     kind = "exact" if exact >= store.count else "approximate"
     built = seconds_of(lambda: neighbors.build(store, store.directory, exact))
     began = perf_counter()
-    neighbours = neighbors.Neighbours(store, lambda text: print("note:", text), exact)
+    nearby = neighbors.Neighbors(store, lambda text: print("note:", text), exact)
     opened = perf_counter() - began
-    plan = neighbours.plan(LAYER)
+    plan = nearby.plan(LAYER)
     assert plan is not None
     found, times = [], []
     for query in queries:
         began = perf_counter()
-        found.append(neighbours.nearest(LAYER, query, neighbors.AT)[0])
+        found.append(nearby.nearest(LAYER, query, neighbors.AT)[0])
         times.append(perf_counter() - began)
     recall = np.mean([len(np.intersect1d(one, other)) / neighbors.AT for one, other in zip(found, right, strict=True)])
     size = (store.directory / PATCHES).stat().st_size

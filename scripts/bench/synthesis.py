@@ -31,9 +31,9 @@ import torch
 import patchmine
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
+from patchmine.index import Index
 from patchmine.models import load_for_index
 from patchmine.networks.network import Network
-from patchmine.reading.opened import Index
 from patchmine.synthesis.ascent import Ascent
 from patchmine.synthesis.canvas import whole
 from patchmine.synthesis.library import canvas_of

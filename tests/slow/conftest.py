@@ -10,7 +10,7 @@ import pytest
 import patchmine
 from patchmine.cli.samples import collect_photographs
 from patchmine.errors import RequestError
-from patchmine.reading.opened import Index
+from patchmine.index import Index
 from patchmine.sources import open_source
 
 

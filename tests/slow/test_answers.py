@@ -21,8 +21,8 @@ from torchvision.transforms import InterpolationMode, v2
 import patchmine
 from patchmine import models
 from patchmine.errors import RequestError
+from patchmine.index import Index
 from patchmine.labels.imagenet import class_label, imagenet_labels
-from patchmine.reading.opened import Index
 
 pytestmark = pytest.mark.slow
 

@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 
 from patchmine import build_index, models, open_index
+from patchmine.index import Index
 from patchmine.networks.network import Network
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.fires import Fires
-from patchmine.reading.opened import Index
 from patchmine.sources import open_source
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def plain(network: Network, index: Index, data: bytes) -> Maps:
         network.module.get_submodule(layer).register_forward_hook(partial(keep, layer=layer)) for layer in index.layers
     ]
     with torch.no_grad():
-        network.module(normalised(prepare(data, index.preprocessing).tensor[None], index.preprocessing))
+        network.module(normalized(prepare(data, index.preprocessing).tensor[None], index.preprocessing))
     for hook in hooks:
         hook.remove()
     return maps

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from patchmine.index import Index
 from patchmine.labels import evidence, of_index
 from patchmine.labels.evidence import ALPHA, LEAST, MARGIN, Labels, label_units, lower_bound
-from patchmine.reading.opened import Index
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +67,7 @@ def by_the_rule(column: Any, carried: dict[str, frozenset[int]], known: set[int]
     ranks = rankdata(values)
     count = len(usable)
     rank = dict(zip(usable, ranks, strict=True))
-    centred = (ranks - (count + 1) / 2) / count
+    centered = (ranks - (count + 1) / 2) / count
     needed = math.log(len(sets) / ALPHA)
     bounds, close = {}, False
     for images in sets:
@@ -80,7 +80,7 @@ def by_the_rule(column: Any, carried: dict[str, frozenset[int]], known: set[int]
             continue
         high = n * (area - 0.5) / count
         low = m * (area - 0.5) / count
-        evidence = max(m * best(high, centred), n * best(low, -centred))
+        evidence = max(m * best(high, centered), n * best(low, -centered))
         close |= abs(evidence - needed) < CLOSE * needed
         if evidence >= needed:
             bounds[images] = bound(area, m, n)
@@ -127,7 +127,7 @@ def _installed() -> None:
 
 
 @pytest.fixture(scope="module")
-def labelled(index: Index) -> Index:
+def labeled(index: Index) -> Index:
     """The index, where it has labels to check. Skips where it has none."""
     if not any(unit.label for unit in index.units()):
         pytest.skip("no unit has a label: give --photographs DIR with several photographs of each class in its folder")
@@ -135,32 +135,32 @@ def labelled(index: Index) -> Index:
 
 
 @pytest.fixture(scope="module")
-def again(labelled: Index) -> Any:
+def again(labeled: Index) -> Any:
     """The labels, computed again."""
     start = perf_counter()
-    found = of_index.of_store(labelled.store)
-    count = sum(labelled.layers.values())
-    print(f"\n{count} units over {len(labelled)} photographs labeled in {perf_counter() - start:.1f} s: {found.about}")
+    found = of_index.of_store(labeled.store)
+    count = sum(labeled.layers.values())
+    print(f"\n{count} units over {len(labeled)} photographs labeled in {perf_counter() - start:.1f} s: {found.about}")
     return found
 
 
 @pytest.fixture(scope="module")
-def classes(labelled: Index) -> list[str | None]:
+def classes(labeled: Index) -> list[str | None]:
     """The class of each photograph."""
-    return [record.class_name for record in labelled.store.records()]
+    return [record.class_name for record in labeled.store.records()]
 
 
 def units_of(index: Index) -> list[tuple[str, int]]:
     return [(layer, channel) for layer, count in index.layers.items() for channel in range(count)]
 
 
-def test_the_areas_in_the_index_are_those_computed_again(labelled: Index, again: Any) -> None:
-    stored = [labelled.labels.auroc(labelled.unit(f"{layer}:{c}").unit) for layer, c in units_of(labelled)]
+def test_the_areas_in_the_index_are_those_computed_again(labeled: Index, again: Any) -> None:
+    stored = [labeled.labels.auroc(labeled.unit(f"{layer}:{c}").unit) for layer, c in units_of(labeled)]
     found = [float(area) for _, areas in again.layers.values() for area in areas]
     assert all((s is None and math.isnan(a)) or s == a for s, a in zip(stored, found, strict=True))
 
 
-def test_areas_are_those_of_scikit_learn(labelled: Index, classes: list[str | None], seed: int) -> None:
+def test_areas_are_those_of_scikit_learn(labeled: Index, classes: list[str | None], seed: int) -> None:
     from sklearn.metrics import roc_auc_score
 
     rng = random.Random(seed)
@@ -172,9 +172,9 @@ def test_areas_are_those_of_scikit_learn(labelled: Index, classes: list[str | No
     with_class = np.flatnonzero(codes >= 0)
     largest = 0.0
     for _ in range(PAIRS):
-        unit = rng.choice(units_of(labelled))
+        unit = rng.choice(units_of(labeled))
         row = rng.randrange(len(tried.keys))
-        column = labelled.store.column(*unit)[0][with_class]
+        column = labeled.store.column(*unit)[0][with_class]
         found = evidence.Separation.of(column, codes[with_class], tried).auroc[row]
         truth = np.array([image in carried[tried.keys[row]] for image in with_class])
         finite = np.isfinite(column)
@@ -184,17 +184,17 @@ def test_areas_are_those_of_scikit_learn(labelled: Index, classes: list[str | No
 
 
 def test_labels_are_those_of_the_rule_written_anew(
-    labelled: Index, again: Any, classes: list[str | None], request: pytest.FixtureRequest, seed: int
+    labeled: Index, again: Any, classes: list[str | None], request: pytest.FixtureRequest, seed: int
 ) -> None:
     carried = photographs_by_label(classes)
     known = {image for image, name in enumerate(classes) if name is not None}
-    everything = units_of(labelled)
+    everything = units_of(labeled)
     sample = random.Random(seed).sample(everything, min(request.config.getoption("--units") or UNITS, len(everything)))
     wrong: list[str] = []
     doubtful: list[str] = []
     for layer, channel in sample:
         key = again.layers[layer][0][channel]
-        truth, close = by_the_rule(labelled.store.column(layer, channel)[0].tolist(), carried, known)
+        truth, close = by_the_rule(labeled.store.column(layer, channel)[0].tolist(), carried, known)
         if (None if key is None else carried[key]) != truth:
             (doubtful if close else wrong).append(f"{layer}:{channel} is {key}")
     print(f"\n{len(wrong)} of {len(sample)} labels are not the rule's, {len(doubtful)} more at a threshold: {doubtful}")
@@ -203,15 +203,15 @@ def test_labels_are_those_of_the_rule_written_anew(
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["all units", "units that are 0 in 97 % of photographs"])
 def test_classes_dealt_out_at_random_give_hardly_a_label(
-    sparse: bool, labelled: Index, classes: list[str | None], seed: int
+    sparse: bool, labeled: Index, classes: list[str | None], seed: int
 ) -> None:
     names = sorted({name for name in classes if name is not None})
     codes = np.array([-1 if name is None else names.index(name) for name in classes])
-    table = np.concatenate([labelled.store.table(layer)[0] for layer in labelled.layers], axis=1)
+    table = np.concatenate([labeled.store.table(layer)[0] for layer in labeled.layers], axis=1)
     values = np.where(table > np.quantile(table, 0.97, axis=0), table, 0) if sparse else table
     rng, every = np.random.default_rng(seed), Labels.of_classes(names)
     found = (label_units([values], rng.permutation(codes), every).label >= 0 for _ in range(SHUFFLES))
-    shares = [float(labelled_units.mean()) for labelled_units in found]
+    shares = [float(labeled_units.mean()) for labeled_units in found]
     shown = ", ".join(f"{share:.2%}" for share in shares)
     print(f"\nshares of units with a label: {shown}; at most {ALPHA:.0%} allowed")
     assert max(shares) <= ALPHA

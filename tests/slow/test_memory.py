@@ -46,7 +46,7 @@ def peak_mib(command: list[str]) -> float:
     return usage.ru_maxrss / 1024
 
 
-@pytest.fixture(scope="module", params=sorted(executors.kinds()))
+@pytest.fixture(scope="module", params=executors.kinds.names)
 def runs(
     request: pytest.FixtureRequest, photographs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[Measured]:

@@ -23,11 +23,12 @@ from torch import Tensor
 import patchmine
 from patchmine import models
 from patchmine.defaults import VIEWS
+from patchmine.index import Index
 from patchmine.networks.network import Network, Tap, last_call, run_until, survey, tapped
-from patchmine.photographs.decode import normalised, prepare
+from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.upright import upright
-from patchmine.reading.opened import Index
-from patchmine.units import Box, Patch
+from patchmine.reading.patch import Patch
+from patchmine.units import Box
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ def activation(network: Network, tap: Tap, picture: np.ndarray, patch: Patch) ->
         torch.inference_mode(),
         tapped(network.module, {tap.layer: last_call(tap, lambda o: found.append(tap.layout.grid_of(o).clone()))}),
     ):
-        run_until(network.module, normalised(pixels[None], network.preprocessing), tap.layer, tap.calls)
+        run_until(network.module, normalized(pixels[None], network.preprocessing), tap.layer, tap.calls)
     return float(found[0][0, patch.unit.channel, patch.position.y, patch.position.x])
 
 

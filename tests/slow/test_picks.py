@@ -22,9 +22,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from patchmine import build_index, open_index
+from patchmine.index import Index
 from patchmine.labels.wordnet import ancestors
 from patchmine.photographs.upright import upright
-from patchmine.reading.opened import Index
 from patchmine.sources import open_source
 
 pytestmark = pytest.mark.slow

@@ -17,8 +17,8 @@ import pytest
 
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
+from patchmine.index import Index
 from patchmine.models import load_for_index
-from patchmine.reading.opened import Index
 from patchmine.synthesis.amplitudes import of_index
 from patchmine.synthesis.ascent import Ascent
 from patchmine.synthesis.library import BATCH, canvas_of

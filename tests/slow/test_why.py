@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchmine.fields.field import Preprocessing
+from patchmine.photographs.placement import Preprocessing
 from patchmine.study.instruments.peaks import peaks
 from patchmine.study.settings import Settings
 from patchmine.study.trials import Laboratory, Result, Subject, Trial, plan

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from patchmine.reading.opened import Index
+from patchmine.index import Index
 
 LAYERS = ("blocks.1", "blocks.2", "blocks.4", "blocks.6")
 """Layers of the default network, from edges to objects."""

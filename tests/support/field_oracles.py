@@ -101,7 +101,7 @@ class Held(TorchFunctionMode):
 
 
 def _is_pooled(source: Tensor, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether two neighbouring dims of more than one element, of one shape, have been reduced to one element."""
+    """Whether two neighboring dims of more than one element, of one shape, have been reduced to one element."""
     dims = kwargs.get("dim", next((a for a in args[1:] if isinstance(a, list | tuple) and len(a) == 2), None))
     if result.ndim == 4 and result.shape[:2] == source.shape[:2] and result.shape[2:].numel() == 1:
         return source.shape[2:].numel() > 1

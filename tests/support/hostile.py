@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchmine.errors import PatchmineError
+from patchmine.index import Index, IndexedUnit, open_index
 from patchmine.questions.fires import percentiles
-from patchmine.reading.opened import Cropping, Index, IndexedUnit, open_index
-from patchmine.sheets import draw_sheet
+from patchmine.sheets import write
+from patchmine.sheets.layouts.grid import grid_page
 from patchmine.store.reading import dataset_digests
 from patchmine.units import Unit
 from tests.support.tampering import Mutation, mutations
@@ -77,13 +78,13 @@ def _ask(index: Index, sheet: Path) -> None:
                 attempt(partial(top, unit, k, pick, crop))
     last = index.unit(str(Unit(layer, 0)))
     attempt(partial(_similar, index, last))
-    attempt(lambda: draw_sheet(last, last.top(1), sheet, pick="top", cropping=Cropping(index.crop(last.unit, "auto"))))
+    attempt(lambda: write(grid_page(last, last.top(1, crop="auto")), sheet))
     if refused:
         raise refused[0]
 
 
 def _similar(index: Index, unit: IndexedUnit) -> None:
-    json.dumps(index.similar(str(unit.unit), k=3).as_dict(index), allow_nan=False)
+    json.dumps(index.similar(str(unit.unit), k=3).as_dict(), allow_nan=False)
     zeros = np.zeros(index.layers[unit.unit.layer], np.float32)
     percentiles(index, unit.unit.layer, zeros)
 

@@ -53,13 +53,13 @@ def bases(seed: int = 0) -> list[Malformed]:
 def _bases(rng: np.random.Generator) -> Iterator[tuple[str, str, bytes]]:
     coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     rgb = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-    grey, palette = rgb.convert("L"), rgb.quantize(32)
+    gray, palette = rgb.convert("L"), rgb.quantize(32)
     other = rgb.transpose(Image.Transpose.ROTATE_180)
     alpha = rgb.copy()
-    alpha.putalpha(grey)
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    wide = Image.fromarray(np.asarray(grey).astype(np.int32) * 300 - 5000)
-    real = Image.fromarray(np.asarray(grey).astype(np.float32) * 1.2 - 20)
+    alpha.putalpha(gray)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    wide = Image.fromarray(np.asarray(gray).astype(np.int32) * 300 - 5000)
+    real = Image.fromarray(np.asarray(gray).astype(np.float32) * 1.2 - 20)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     lab = ImageCms.profileToProfile(
         rgb, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
@@ -81,7 +81,7 @@ def _bases(rng: np.random.Generator) -> Iterator[tuple[str, str, bytes]]:
 
     jpegs: list[tuple[str, Image.Image, dict[str, Any]]] = [
         ("rgb", rgb, {}),
-        ("grey", grey, {}),
+        ("gray", gray, {}),
         ("cmyk", rgb.convert("CMYK"), {}),
         ("progressive", rgb, {"progressive": True}),
         ("progressive-cmyk", rgb.convert("CMYK"), {"progressive": True}),
@@ -97,7 +97,7 @@ def _bases(rng: np.random.Generator) -> Iterator[tuple[str, str, bytes]]:
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", "a title", zip=True)
     text.add_itxt("Comment", "a comment", zip=True)
-    modes = {"1": rgb.convert("1"), "L": grey, "LA": alpha.convert("LA"), "P": palette, "RGB": rgb, "RGBA": alpha}
+    modes = {"1": rgb.convert("1"), "L": gray, "LA": alpha.convert("LA"), "P": palette, "RGB": rgb, "RGBA": alpha}
     modes |= {
         "I;16": deep,
         "I": wide,
@@ -125,11 +125,11 @@ def _bases(rng: np.random.Generator) -> Iterator[tuple[str, str, bytes]]:
             yield from saved(name, picture, "TIFF", "tif", **({"compression": squeeze} if squeeze else {}))
     for squeeze in ("group3", "group4", "tiff_ccitt"):
         yield from saved(f"tiff-{squeeze}", rgb.convert("1"), "TIFF", "tif", compression=squeeze)
-    yield from saved("tiff-pages", rgb, "TIFF", "tif", save_all=True, append_images=[grey, palette])
+    yield from saved("tiff-pages", rgb, "TIFF", "tif", save_all=True, append_images=[gray, palette])
     yield from saved("tiff-big", rgb, "TIFF", "tif", big_tiff=True, exif=exif, icc_profile=profile)
 
     yield from saved("gif", palette, "GIF", "gif", interlace=1)
-    yield from saved("gif-grey", grey, "GIF", "gif", interlace=0, transparency=7)
+    yield from saved("gif-gray", gray, "GIF", "gif", interlace=0, transparency=7)
     yield from saved("gif-animated", palette, "GIF", "gif", save_all=True, append_images=[other.quantize(16)])
     for mode in ("1", "L", "P", "RGB", "RGBA"):
         yield from saved(f"bmp-{mode}", modes[mode], "BMP", "bmp")
@@ -218,7 +218,7 @@ DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
 
 def bombs(seeds: list[Malformed]) -> Iterator[Malformed]:
     by_name = {base.name: base.data for base in seeds}
-    for name in ("jpeg-rgb", "jpeg-grey", "jpeg-cmyk", "jpeg-progressive"):
+    for name in ("jpeg-rgb", "jpeg-gray", "jpeg-cmyk", "jpeg-progressive"):
         for side in (HUGE, LARGE):
             yield Malformed(f"bomb-{name}-{side}", "jpg", jpeg_declaring(by_name[name], side, side))
     yield Malformed("bomb-jpeg-scans", "jpg", many_scans(3000, 1000))
@@ -285,7 +285,7 @@ def jpeg_declaring(data: bytes, width: int, height: int) -> bytes:
 
 
 def many_scans(side: int, scans: int) -> bytes:
-    """A grey progressive JPEG whose last scan comes again and again."""
+    """A gray progressive JPEG whose last scan comes again and again."""
     data = _saved(Image.new("L", (side, side), 128), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * scans + data[-2:]

@@ -1,6 +1,6 @@
-"""Networks whose truth is known by construction: what the study says of them can be right or wrong.
+"""Networks whose truth is known by construction, so that the study's verdicts can be checked.
 
-Each has one unit, `unit:0`, and looks for a bright blob on dark ground, 9 px across in a field of 17 px.
+Each has one unit, `unit:0`, which looks for a bright blob on dark ground, 9 px across in a field of 17 px.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ FIELD, STRIDE, NATIVE = 17, 4, 64
 
 
 class Pitch(nn.Module):
-    """One template without any padding, everywhere alike: a larger canvas holds more of them."""
+    """One template without any padding, the same everywhere: a larger canvas holds more of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,15 +25,15 @@ class Pitch(nn.Module):
 
 
 class Corners(nn.Module):
-    """The template counts only where two edges of the map meet, which zero padding gives away: four, and on a torus
-    none."""
+    """The template counts only where two edges of the map meet, which zero padding reveals: four times, and never on a
+    torus."""
 
     def __init__(self) -> None:
         super().__init__()
         self.template = _template()
         self.ones = nn.Conv2d(1, 1, 1)
         self.around = nn.Conv2d(1, 1, 3, padding=1)
-        self.unit = nn.LeakyReLU(0.01)  # a little gradient where it is shut, or nothing would ever open it
+        self.unit = nn.LeakyReLU(0.01)  # a small gradient where it is closed, or nothing would open it
         with torch.no_grad():
             for conv, weight, bias in ((self.ones, 0.0, 1.0), (self.around, -1.0, 9.0)):
                 conv.weight.fill_(weight)
@@ -64,7 +64,7 @@ class Place(nn.Module):
 
 
 def _template() -> nn.Conv2d:
-    """A blob that is bright inside and dark around, its mean 0: two of them cannot lie on one another."""
+    """A blob, bright inside and dark around, with mean 0: two of them cannot overlap."""
     across = torch.arange(FIELD) - FIELD // 2
     squares = across[:, None] ** 2 + across[None, :] ** 2
     inner, outer = torch.exp(-squares / (2 * 2.5**2)), torch.exp(-squares / (2 * 5.0**2))
@@ -77,6 +77,6 @@ def _template() -> nn.Conv2d:
 
 
 TRUTHS = {"pitch": (Pitch, "pitch", "no"), "corners": (Corners, "count", "yes"), "place": (Place, "count", None)}
-"""Of each: the network, the verdict on pitch or count, and that on corners; None where there is no torus to tell."""
+"""For each network: its class, the verdict on pitch or count, and the verdict on corners (None without a torus)."""
 
 __all__ = ["FIELD", "NATIVE", "STRIDE", "TRUTHS", "Corners", "Pitch", "Place"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchmine import defaults
 from patchmine.cli import options
 from patchmine.synthesis.recipe import METHODS, OBJECTIVES, Recipe, beside
+
+if TYPE_CHECKING:
+    from patchmine.index import IndexedUnit
+    from patchmine.questions.compare import Comparison
+    from patchmine.sheets.page import Page
 
 
 def compare(
@@ -39,50 +44,40 @@ def compare(
 
     Example: `patchmine compare --unit blocks.4:50 -o compare.pdf`
     """
-    from patchmine.cli.errors import say
-    from patchmine.cli.output import print_json, print_line
+    from patchmine.cli.deliver import Form
+    from patchmine.cli.running import opened
     from patchmine.errors import RequestError
-    from patchmine.reading.opened import open_index
-    from patchmine.sheets import check_target
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
     if out is None and not json:
-        raise RequestError("where to? give -o FILE (.png, .pdf or .svg), or --json for the numbers alone")
-    if out is not None:
-        check_target(out)
-    opened = open_index(index, source)
-    asked = opened.unit(unit, layer)
+        raise RequestError("no output given: give -o FILE (.png, .pdf or .svg), or --json for the numbers alone")
+    form = Form(json, out=out)
+    asked = opened(index, source, model, weights).unit(unit, layer)
     recipe = Recipe(objective, method, steps, seed, images=beside(objective) if images is None else images)
-
-    def load() -> Any:
-        from patchmine.cli.stopping import starting
-
-        with starting():
-            import patchmine.synthesis.ascent  # noqa: F401
-        return opened.loader(model, weights)()
-
-    found = _found(asked, recipe, load, k, crop or "auto", share)
-    if out is not None:
-        from patchmine.sheets import draw_compare
-
-        missing = draw_compare(found, out)
-        if missing:
-            say(f"{len(missing)} photographs could not be shown; {missing[0]}")
-    if json:
-        print_json(found.as_dict())
-        return
-    from patchmine.sheets.layouts.compare import facts, warnings
-
-    for text in (*warnings(found), *facts(found)):
-        print_line(text)
-    print_line(str(out))
+    found = _found(asked, recipe, k, crop or "auto", share)
+    form.draw(lambda: _page(found))
+    form.print(found.as_dict, found.rows, list(found.columns), lambda: _print(found))
 
 
-def _found(asked: Any, recipe: Recipe, load: Any, k: int, crop: str, share: float) -> Any:
+def _found(asked: IndexedUnit, recipe: Recipe, k: int, crop: str, share: float) -> Comparison:
     from patchmine.cli import progress
     from patchmine.cli.stopping import stoppable
+    from patchmine.index import Cropping
     from patchmine.questions.compare import compare as against
 
     with stoppable(), progress.shown() as display:
-        return against(asked, recipe, load, k=k, crop=crop, share=share, progress=display)
+        return against(asked, recipe, k=k, cropping=Cropping(crop, share), progress=display)
+
+
+def _page(found: Comparison) -> Page:
+    from patchmine.sheets.layouts.compare import compare_page
+
+    return compare_page(found)
+
+
+def _print(found: Comparison) -> None:
+    from patchmine.cli.output import print_line
+
+    for text in (*found.warnings(), *found.facts()):
+        print_line(text)

@@ -23,13 +23,14 @@ def demo(
 
     Example: `patchmine demo -o out/demo`
     """
-    from patchmine import defaults
     from patchmine.cli import progress
     from patchmine.cli import samples as photographs
+    from patchmine.index import open_index
     from patchmine.mining.build import build_index
     from patchmine.questions.highlights import telling_units
-    from patchmine.reading.opened import Cropping, open_index
-    from patchmine.sheets import draw_sheet, draw_strips
+    from patchmine.sheets import write
+    from patchmine.sheets.layouts.grid import grid_page
+    from patchmine.sheets.layouts.strips import strips_page
 
     out.mkdir(parents=True, exist_ok=True)
     folder, index_dir = (out / name for name in (("imagenette",) * 2 if imagenette else ("photographs",) * 2))
@@ -47,9 +48,8 @@ def demo(
         named = ", ".join(patch.class_name or Path(patch.image).name for patch in best)
         print(f"{unit.unit!s:14} {best[0].value:6.2f}  {named}")
     strips, single = out / "sheet.png", out / f"{str(units[-1].unit).replace(':', '_')}.png"
-    draw_strips(units, strips, k=K, crop="auto")
-    cropping = Cropping(index.crop(units[-1].unit, "auto"), defaults.SHARE)
-    draw_sheet(units[-1], units[-1].top(9), single, pick="top", cropping=cropping)
+    write(strips_page([(unit, unit.top(K, crop="auto")) for unit in units], K), strips)
+    write(grid_page(units[-1], units[-1].top(9, crop="auto")), single)
     print(f"the top {K} of each: {strips}")
     print(f"one unit alone:    {single}")
     print(f"go on: patchmine top -i {index_dir} --unit {units[-1].unit} -o sheet.pdf")

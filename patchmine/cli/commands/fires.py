@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchmine import defaults
 from patchmine.cli import options
+
+if TYPE_CHECKING:
+    from patchmine.index import IndexedUnit
+    from patchmine.questions.fires import Fires
+    from patchmine.sheets.page import Page
 
 
 def fires(
@@ -33,34 +38,22 @@ def fires(
 
     Example: `patchmine fires my.jpg -i imagenet-val.patchmine -k 8 -o fires.pdf`
     """
-    from patchmine.cli.errors import say
-    from patchmine.cli.output import print_csv, print_json, print_line, print_table, tell_labels
-    from patchmine.errors import RequestError
-    from patchmine.questions.fires import HEADER
-    from patchmine.reading.opened import open_index
+    from patchmine.cli.deliver import Form, print_labels
+    from patchmine.cli.running import opened
 
-    if json and csv:
-        raise RequestError("--json and --csv exclude each other: give one of them")
-    if out is not None:
-        from patchmine.sheets import check_target
+    form = Form(json, csv, out)
+    at = opened(index, source, model, weights)
+    found = at.fires(photo, layer=layer, k=k, crop=crop or form.crop, share=share)
+    form.draw(lambda: _page(found))
+    form.answer(
+        found,
+        f"{photo} among {len(at)} photographs of {at.name}",
+        lambda: print_labels(at.labels, [fired.unit for fired in found.units]),
+    )
 
-        check_target(out)
-    opened = open_index(index, source)
-    wanted = crop or ("auto" if out is not None else "rf")
-    found = opened.fires(photo, layer=layer, k=k, crop=wanted, share=share, model=model, weights=weights)
-    if out is not None:
-        from patchmine.sheets import draw_fires
 
-        missing = draw_fires(opened, found, out, crop=wanted, share=share)
-        if missing:
-            say(f"{len(missing)} photographs could not be shown; {missing[0]}")
-    if json:
-        print_json(found.as_dict(opened))
-    elif csv:
-        print_csv(found.rows(), list(found.columns))
-    else:
-        print_line(f"{photo} among {len(opened)} photographs of {opened.name}")
-        print_table(found.shown(), HEADER)
-        tell_labels(opened, [fired.unit for fired in found.units])
-        if out is not None:
-            print(out)
+def _page(found: Fires[IndexedUnit]) -> Page:
+    from patchmine.sheets.layouts.fires import BEST, fires_page
+
+    crop, share = found.cropping.crop, found.cropping.share
+    return fires_page(found, [fired.unit.top(BEST, crop=crop, share=share) for fired in found.units])

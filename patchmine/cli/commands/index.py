@@ -23,8 +23,7 @@ def index(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder of photographs, a .tar or .zip, several as 'NAME-{000..063}.tar', a list of paths "
-            "(.txt, or .csv with path,class), or shapes:N for drawn ones.",
+            help=f"The photographs: {options.SOURCES}.",
         ),
     ],
     out: Annotated[
@@ -78,14 +77,16 @@ def index(
         typer.Option(
             "--executor",
             metavar="E",
-            help="What computes a batch: torch or openvino. Default: torch for a short job, else the faster one.",
+            help=f"What computes a batch: {options.EXECUTORS}. Default: torch for a short job, else the fastest.",
             show_default=False,
         ),
     ] = WANTED.executor,
     no_calibrate: Annotated[
         bool, typer.Option("--no-calibrate", help="Do not try settings before a long job; take the usual ones.")
     ] = not RUN.calibrate,
-    engine: Annotated[str, typer.Option("--engine", help="Where shards are computed: local.")] = RUN.engine,
+    engine: Annotated[
+        str, typer.Option("--engine", help=f"Where shards are computed: {options.ENGINES}.")
+    ] = RUN.engine,
     no_table: Annotated[
         bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
     ] = not WANTED.table,
@@ -114,23 +115,25 @@ def index(
 
     directory = out or Path(f"{open_source(source).name}.patchmine")
     wanted = Wanted(
-        model,
-        weights,
-        tuple(layer_patterns or ()),
-        labels,
-        keep,
-        limit,
-        shard_size,
-        batch_size,
-        device,
-        precision,
-        executor,
-        threads,
-        not no_table,
-        field,
-        view,
+        model=model,
+        weights=weights,
+        layers=tuple(layer_patterns or ()),
+        labels=labels,
+        keep=keep,
+        limit=limit,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        executor=executor,
+        threads=threads,
+        table=not no_table,
+        field=field,
+        view=view,
     )
-    run = Run(engine, workers, not no_calibrate, fresh, extend, strict)
+    run = Run(
+        engine=engine, workers=workers, calibrate=not no_calibrate, fresh=fresh, extend=extend, strict=strict
+    )
 
     def work(display: Progress) -> Report:
         from patchmine.mining.build import build_index

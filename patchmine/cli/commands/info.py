@@ -12,8 +12,8 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     """
     from patchmine.cli.output import print_json, print_line
     from patchmine.cli.summary import print_layers
+    from patchmine.index import open_index
     from patchmine.labels.of_index import said
-    from patchmine.reading.opened import open_index
 
     opened = open_index(index)
     if json:

@@ -128,7 +128,7 @@ def _stored(directory: Path, patterns: Sequence[str]) -> tuple[str, list[Recepti
     from fnmatch import fnmatchcase
 
     from patchmine.errors import RequestError, nearest
-    from patchmine.reading.opened import open_index
+    from patchmine.index import open_index
 
     index = open_index(directory)
     for pattern in patterns:

@@ -10,7 +10,7 @@ import typer
 from patchmine.cli import completion, options
 
 if TYPE_CHECKING:
-    from patchmine.reading.opened import Index
+    from patchmine.index import Index
 
 
 def name(
@@ -34,8 +34,8 @@ def name(
     """
     from patchmine.cli.output import print_json, print_line
     from patchmine.errors import RequestError
+    from patchmine.index import open_index
     from patchmine.questions import rename
-    from patchmine.reading.opened import open_index
 
     wanted = [unit is not None and called is not None, remove, auto]
     if sum(wanted) > 1 or (remove and unit is None) or (auto and unit is not None):

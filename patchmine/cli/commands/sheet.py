@@ -11,7 +11,8 @@ from patchmine import defaults
 from patchmine.cli import options
 
 if TYPE_CHECKING:
-    from patchmine.reading.opened import Index, IndexedUnit
+    from patchmine.index import Index, IndexedUnit
+    from patchmine.sheets.page import Page
 
 MOST = 64
 """Units on one page."""
@@ -46,30 +47,37 @@ def sheet(
 
     Example: `patchmine sheet --unit blocks.2:5 --unit blocks.3:70 --layout zeiler -o figure.pdf`
     """
-    from patchmine.cli.errors import say
+    from patchmine.cli.deliver import Form
+    from patchmine.cli.running import opened
     from patchmine.errors import RequestError, nearest
-    from patchmine.reading.opened import open_index
-    from patchmine.sheets import check_target, draw_strips, draw_zeiler
 
-    check_target(out)
+    form = Form(out=out)
     if layout not in defaults.LAYOUTS:
-        raise RequestError(f"there is no layout {layout!r}{nearest(layout, defaults.LAYOUTS)}")
+        raise RequestError(f"unknown --layout {layout!r}{nearest(layout, defaults.LAYOUTS)}")
     if project is not None and layout != "zeiler":
-        raise RequestError(f"--layout {layout} has no place for --project {project}: use --layout zeiler")
-    opened = open_index(index, source)
-    units = _meant(opened, unit or [], layer, match)
+        raise RequestError(f"--layout {layout} cannot show --project {project}: use --layout zeiler")
+    at = opened(index, source, model, weights)
+    units = _meant(at, unit or [], layer, match)
     if layout == "zeiler":
-        method = project or defaults.PROJECTION
-        from patchmine.cli import progress
-
-        with progress.shown() as display:
-            projector = opened.projector(method, model=model, weights=weights, progress=display)
-            missing = draw_zeiler(units, out, projector, crop=crop or "auto", share=share)
+        form.draw(lambda: _zeiler(at, units, project or defaults.PROJECTION, crop or form.crop, share))
     else:
-        missing = draw_strips(units, out, k=k, crop=crop or "auto", share=share)
-    if missing:
-        say(f"{len(missing)} photographs could not be shown; {missing[0]}")
+        form.draw(lambda: _strips(units, k, crop or form.crop, share))
     print(out)
+
+
+def _strips(units: list[IndexedUnit], k: int, crop: str, share: float) -> Page:
+    from patchmine.sheets.layouts.strips import strips_page
+
+    return strips_page([(unit, unit.top(k, crop=crop, share=share)) for unit in units], k)
+
+
+def _zeiler(index: Index, units: list[IndexedUnit], method: str, crop: str, share: float) -> Page:
+    from patchmine.cli import progress
+    from patchmine.sheets.layouts.zeiler import SIDE, zeiler_page
+
+    with progress.shown() as display:
+        projector = index.projector(method, progress=display)
+        return zeiler_page([(unit, unit.top(SIDE * SIDE, crop=crop, share=share)) for unit in units], projector)
 
 
 def _meant(index: Index, names: list[str], layer: str | None, match: str | None) -> list[IndexedUnit]:
@@ -77,14 +85,14 @@ def _meant(index: Index, names: list[str], layer: str | None, match: str | None)
 
     if names:
         if match is not None:
-            raise RequestError(f"--unit and --match {match} exclude each other: give one of them")
+            raise RequestError(f"--unit and --match {match} exclude each other: give only one of them")
         units = [index.unit(name, layer) for name in names]
     elif layer is None and match is None:
-        raise RequestError("which units? give --unit U (as often as you like), --match PATTERN or --layer L")
+        raise RequestError("no units given: give --unit U (as often as you like), --match PATTERN or --layer L")
     else:
         units = list(index.units(layer, match))
         if not units:
-            raise UnitError(f"no unit fits --match {match}: see what there is with patchmine units")
+            raise UnitError(f"no unit matches --match {match}: patchmine units lists them all")
     if len(units) > MOST:
         raise RequestError(f"{len(units)} units do not fit on a page: choose up to {MOST} with --unit or --match")
     return units

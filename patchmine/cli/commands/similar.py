@@ -10,8 +10,9 @@ from patchmine import defaults
 from patchmine.cli import options
 
 if TYPE_CHECKING:
+    from patchmine.index import IndexedUnit
     from patchmine.questions.similar import Similar
-    from patchmine.reading.opened import Index
+    from patchmine.sheets.page import Page
     from patchmine.units import Box
 
 
@@ -62,45 +63,25 @@ def similar(
 
     Example: `patchmine similar --unit blocks.6:33`, `patchmine similar --image my.jpg --box 40,30,200,180 -o like.png`
     """
+    from patchmine.cli.deliver import Form
     from patchmine.cli.errors import say
-    from patchmine.cli.output import print_csv, print_json
-    from patchmine.errors import RequestError
-    from patchmine.reading.opened import Cropping, open_index
+    from patchmine.cli.running import opened
 
-    if json and csv:
-        raise RequestError("--json and --csv exclude each other: give one of them")
-    if out is not None:
-        from patchmine.sheets import check_target
-
-        check_target(out)
-    opened = open_index(index, source)
-    found = opened.similar(
+    form = Form(json, csv, out)
+    at = opened(index, source, model, weights)
+    found = at.similar(
         unit,
         image=image,
         box=None if box is None else _box(box),
         layer=layer,
         k=k,
         several=several,
-        crop=crop or ("auto" if out is not None else "rf"),
+        crop=crop or form.crop,
         share=share,
-        model=model,
-        weights=weights,
         note=say,
     )
-    if out is not None:
-        from patchmine.sheets import draw_similar
-
-        missing = draw_similar(opened, found, out, Cropping(opened.crop(found.asked.unit, crop or "auto"), share))
-        if missing:
-            say(f"{len(missing)} of {len(found.patches)} photographs could not be shown; {missing[0]}")
-    if json:
-        print_json(found.as_dict(opened))
-    elif csv:
-        print_csv(found.rows(), list(found.columns))
-    else:
-        _print(opened, found)
-        if out is not None:
-            print(out)
+    form.draw(lambda: _page(found), len(found.patches))
+    form.answer(found, f"patches of {at.name} nearest to {found.asked_for} in {found.layer}", lambda: _print(found))
 
 
 def _box(text: str) -> Box:
@@ -109,18 +90,22 @@ def _box(text: str) -> Box:
 
     words = text.split(",")
     if len(words) != 4 or not all(word.strip().isascii() and word.strip().isdigit() for word in words):
-        raise RequestError(f"--box {text} is no box: write left,top,right,bottom in pixels, as in --box 40,30,200,180")
+        raise RequestError(f"--box {text} is not a box: write left,top,right,bottom in pixels, such as 40,30,200,180")
     return Box(*(int(word) for word in words))
 
 
-def _print(index: Index, found: Similar) -> None:
-    from patchmine.cli.output import print_line, print_table, tell_labels
-    from patchmine.questions.similar import HEADER
+def _page(found: Similar[IndexedUnit]) -> Page:
+    from patchmine.sheets.layouts.similar import similar_page
 
-    print_line(f"patches of {index.name} nearest to {found.asked_for} in {found.layer}")
-    print_table(found.shown(), HEADER)
+    return similar_page(found)
+
+
+def _print(found: Similar[IndexedUnit]) -> None:
+    from patchmine.cli.deliver import print_labels
+    from patchmine.cli.output import print_line, print_table
+
     units = [unit for unit, _ in found.units]
     if found.units:
-        print_line(f"units that go with {found.asked_for}")
+        print_line(f"units that correlate with {found.asked_for}")
         print_table([(f"{s:.4f}", str(u.unit), u.name) for u, s in found.units], ["correlation", "unit", "name"])
-    tell_labels(index, [index.unit(found.asked.unit), *units] if found.sight is None else units)
+    print_labels(found.index.labels, [found.index.unit(found.asked.unit), *units] if found.sight is None else units)

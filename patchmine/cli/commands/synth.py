@@ -11,7 +11,7 @@ from patchmine.cli import completion, options
 from patchmine.synthesis.recipe import METHODS, OBJECTIVES, Recipe
 
 if TYPE_CHECKING:
-    from patchmine.reading.opened import Index
+    from patchmine.index import Index
     from patchmine.synthesis.library import Made
     from patchmine.units import Unit
 
@@ -65,8 +65,8 @@ def synth(
 
     Example: `patchmine synth --unit blocks.4:50 -o liked.png`
     """
+    from patchmine.cli.running import opened
     from patchmine.errors import RequestError
-    from patchmine.reading.opened import open_index
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
@@ -75,15 +75,15 @@ def synth(
         raise RequestError("of which unit? give either --unit U or --all-in LAYER")
     if out is not None:
         _check_target(out, all_in)
-    opened = open_index(index, source)
+    at = opened(index, source, model, weights)
     if all_in is not None:
         from patchmine.synthesis.library import units_of
 
-        units = units_of(opened, all_in)
+        units = units_of(at, all_in)
     else:
-        units = [opened.unit(str(unit), layer).unit]
-    made = _made(opened, units, recipe, model, weights, start)
-    _print(opened, made, json)
+        units = [at.unit(str(unit), layer).unit]
+    made = _made(at, units, recipe, start)
+    _print(at, made, json)
     if out is not None:
         _write(made[0][1], out)
         if not json:
@@ -103,23 +103,16 @@ def _check_target(out: Path, all_in: str | None) -> None:
         raise RequestError(f"there is no folder {str(out.parent)!r} to put {out.name} in")
 
 
-def _made(
-    opened: Index, units: list[Unit], recipe: Recipe, model: str | None, weights: Path | None, start: int | None
-) -> list[tuple[Unit, Made]]:
+def _made(opened: Index, units: list[Unit], recipe: Recipe, start: int | None) -> list[tuple[Unit, Made]]:
     """The images of all units; stopped, it says what is kept."""
     from patchmine.cli import progress
-    from patchmine.cli.stopping import starting, stoppable
+    from patchmine.cli.stopping import stoppable
     from patchmine.synthesis.library import Dead, synthesized
-
-    def load() -> Any:
-        with starting():
-            import patchmine.synthesis.ascent  # noqa: F401
-        return opened.loader(model, weights)()
 
     done: list[tuple[Unit, Made]] = []
     try:
         with stoppable(), progress.shown() as display:
-            for pair in synthesized(opened, units, recipe, load, start=start, progress=display):
+            for pair in synthesized(opened, units, recipe, start=start, progress=display):
                 done.append(pair)
     except KeyboardInterrupt as interrupt:
         kept = f"{len(done)} of {len(units)} units have their images in {opened.name}; the same command goes on"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from patchmine import defaults
 from patchmine.cli import options
+
+if TYPE_CHECKING:
+    from patchmine.index import Index, IndexedUnit, Patches
+    from patchmine.sheets.page import Page
 
 
 def top(
@@ -24,16 +27,13 @@ def top(
         typer.Option("--not-class", metavar="NAME", help="No photographs of this class or noun.", show_default=False),
     ] = None,
     diverse: Annotated[
-        bool, typer.Option("--diverse", help="One photograph of each class, and none that is nearly another.")
+        bool, typer.Option("--diverse", help="One photograph of each class, and no near duplicates.")
     ] = False,
     layer: options.Layer = None,
     crop: options.Crop = None,
     share: options.Share = defaults.SHARE,
-    seed: Annotated[int, typer.Option("--seed", help="For --pick random.")] = 0,
-    out: Annotated[
-        Path | None,
-        typer.Option("-o", "--out", metavar="SHEET", help="A contact sheet: .png, .pdf or .svg.", show_default=False),
-    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The seed of --pick random.")] = 0,
+    out: options.Sheet = None,
     project: options.Project = None,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,
@@ -46,56 +46,37 @@ def top(
 
     Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
     """
+    from patchmine.cli.deliver import Form, print_labels
+    from patchmine.cli.running import opened
     from patchmine.errors import RequestError
-    from patchmine.reading.answers import PATCH_HEADER, patch_row
-    from patchmine.reading.opened import Cropping, open_index
 
-    if json and csv:
-        raise RequestError("--json and --csv exclude each other: give one of them")
+    form = Form(json, csv, out)
     if project is not None and out is None:
-        raise RequestError(f"--project {project} is drawn, not printed: say where with -o SHEET.png")
-    if out is not None:
-        from patchmine.sheets import check_target
+        raise RequestError(f"--project {project} draws, so it needs a sheet: add -o SHEET.png")
+    at = opened(index, source, model, weights)
+    found = at.unit(unit, layer)
+    patches = found.top(
+        k, pick, crop or form.crop, seed, share, of_class=of_class, not_class=not_class, diverse=diverse
+    )
+    form.draw(
+        lambda: _page(found, patches) if project is None else _projected(at, found, patches, project), len(patches)
+    )
+    form.answer(patches, f"{found.name} ({found.unit}) in {at.name}: {pick}", lambda: print_labels(at.labels, [found]))
 
-        check_target(out)
-    opened = open_index(index, source)
-    found = opened.unit(unit, layer)
-    meant = opened.crop(found.unit, crop or ("auto" if out is not None else "rf"))
-    patches = found.top(k, pick, meant, seed, share, of_class=of_class, not_class=not_class, diverse=diverse)
-    if out is not None:
-        from patchmine.cli.errors import say
-        from patchmine.sheets import draw_sheet
 
-        cropping = Cropping(meant, share)
-        if project is None:
-            missing = draw_sheet(found, patches, out, pick=pick, cropping=cropping)
-        else:
-            from patchmine.cli import progress
+def _page(unit: IndexedUnit, patches: Patches) -> Page:
+    if patches.pick == "spectrum":
+        from patchmine.sheets.layouts.bands import spectrum_page
 
-            with progress.shown() as display:
-                projector = opened.projector(project, model=model, weights=weights, progress=display)
-                missing = draw_sheet(found, patches, out, pick=pick, cropping=cropping, projector=projector)
-        if missing:
-            say(f"{len(missing)} of {len(patches)} photographs could not be shown; {missing[0]}")
+        return spectrum_page(unit, patches, unit.index.store.column(unit.unit.layer, unit.unit.channel)[0])
+    from patchmine.sheets.layouts.grid import grid_page
 
-    from patchmine.cli.output import print_csv, print_json, print_line, print_table, tell_labels
+    return grid_page(unit, patches)
 
-    if json:
-        print_json(
-            {
-                "index": opened.name,
-                "pick": pick,
-                "crop": meant,
-                "unit": found.as_dict(),
-                "patches": [patch.as_dict() for patch in patches],
-                "labels": opened.labels.about,
-            }
-        )
-    elif csv:
-        print_csv(patches.rows(), list(patches.columns))
-    else:
-        print_line(f"{found.name} ({found.unit}) in {opened.name}: {pick}")
-        print_table([patch_row(patch) for patch in patches], PATCH_HEADER)
-        tell_labels(opened, [found])
-        if out is not None:
-            print(out)
+
+def _projected(index: Index, unit: IndexedUnit, patches: Patches, method: str) -> Page:
+    from patchmine.cli import progress
+    from patchmine.sheets.layouts.pairs import pairs_page
+
+    with progress.shown() as display:
+        return pairs_page(unit, patches, index.projector(method, progress=display))

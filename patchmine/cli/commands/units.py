@@ -10,7 +10,7 @@ import typer
 from patchmine.cli import options
 
 if TYPE_CHECKING:
-    from patchmine.reading.opened import Index
+    from patchmine.index import Index
 
 KEYS = ("max", "mean", "positive", "tied", "auroc", "facets", "name", "label")
 
@@ -55,14 +55,14 @@ def units(
         # reads this when numpy is loaded.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from patchmine.cli.output import print_csv, print_json, print_line, print_table
+    from patchmine.cli.deliver import Form
+    from patchmine.cli.output import print_line, print_table
     from patchmine.errors import RequestError, nearest
+    from patchmine.index import open_index
     from patchmine.labels.of_index import said
     from patchmine.reading.answers import unit_row, worded
-    from patchmine.reading.opened import open_index
 
-    if json and csv:
-        raise RequestError("--json and --csv exclude each other: give one of them")
+    form = Form(json, csv)
     if sort is not None and sort not in KEYS:
         raise RequestError(f"cannot sort by {sort!r}{nearest(sort, KEYS)}")
     opened = open_index(index)
@@ -76,14 +76,15 @@ def units(
         _add_facets(opened, found)
     if sort is not None:
         _sort(found, sort)
-    if json:
-        print_json({"index": opened.name, "labels": opened.labels.about, "units": found})
-    elif csv:
-        print_csv([worded(unit) for unit in found], list(found[0]))
-    else:
+    about = opened.labels.about
+
+    def text() -> None:
         rows = [unit_row(unit) for unit in found]
         print_table([list(row.values()) for row in rows], list(rows[0]))
-        print_line(f"labels: {said(opened.labels.about)}")
+        print_line(f"labels: {said(about)}")
+
+    document = {"index": opened.name, "labels": about, "units": found}
+    form.print(lambda: document, lambda: map(worded, found), list(found[0]), text)
 
 
 def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:

@@ -12,10 +12,9 @@ from patchmine.cli import options
 from patchmine.defaults import Run
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
+    from patchmine.index import Index
     from patchmine.questions.verify import Finding
-    from patchmine.reading.opened import Index
 
 UNITS, K = 16, 5
 RUN = Run()
@@ -42,36 +41,32 @@ def verify(
     """Check an index: its files, its rankings, its photographs, and a sample of its activations, computed again.
 
     Says what is proved and what is not, and ends with 1 where something is wrong. With `--crops` instead: which share
-    of its activation does a patch keep when the network sees the crop alone, on a grey background, at its place and
+    of its activation does a patch keep when the network sees the crop alone, on a gray background, at its place and
     scale? That is the honest measure of a crop.
 
     Example: `patchmine verify -i imagenet-val.patchmine --all`
     """
+    from patchmine.cli.running import opened
     from patchmine.errors import RequestError
-    from patchmine.reading.opened import open_index
 
     if units < 1 or k < 1:
         raise RequestError("--units and -k count from 1: nothing would be verified")
-    opened = open_index(index, source)
+    at = opened(index, source, model, weights)
     if crops:
-        _crops(opened, model, weights, units, k, share, seed, json)
+        _crops(at, units, k, share, seed, json)
     else:
-        _whole(opened, model, weights, everything, seed, Run(workers=workers), json)
+        _whole(at, everything, seed, Run(workers=workers), json)
 
 
-def _whole(
-    index: Index, model: str | None, weights: Path | None, everything: bool, seed: int, run: Run, json: bool
-) -> None:
+def _whole(index: Index, everything: bool, seed: int, run: Run, json: bool) -> None:
     from patchmine.cli.output import print_json
     from patchmine.cli.progress import shown
     from patchmine.errors import StoreError
-    from patchmine.models import load_for_index
     from patchmine.questions.verify import verify as checks
 
     findings: list[Finding] = []
     with shown() as display:
-        load = lambda: load_for_index(index.job, model, weights)  # noqa: E731
-        for finding in checks(index, load, everything=everything, seed=seed, run=run, progress=display):
+        for finding in checks(index, everything=everything, seed=seed, run=run, progress=display):
             findings.append(finding)
             if not json:
                 _print(finding)
@@ -109,21 +104,17 @@ def _conclude(findings: Sequence[Finding]) -> None:
     print_line("not proved: that nobody edited index and checksums alike where nothing was computed again")
 
 
-def _crops(
-    index: Index, model: str | None, weights: Path | None, units: int, k: int, share: float, seed: int, json: bool
-) -> None:
+def _crops(index: Index, units: int, k: int, share: float, seed: int, json: bool) -> None:
     from patchmine.cli.output import print_json, print_table
     from patchmine.cli.progress import shown
-    from patchmine.models import load_for_index
 
-    network = load_for_index(index.job, model, weights)
-
+    index.network()
     from patchmine.questions.retained import CROPS, retained, summary
 
     drawn = sum(min(units, channels) for channels in index.layers.values())
     with shown() as display:
         display.begin(drawn * min(k, len(index)) * len(CROPS), 0, "crops")
-        found = retained(index, network, units=units, k=k, share=share, seed=seed, advance=display.advance)
+        found = retained(index, units=units, k=k, share=share, seed=seed, advance=display.advance)
     if json:
         shares = [
             {"layer": e.unit.layer, "channel": e.unit.channel, "crop": e.crop, "retained": e.shares.tolist()}

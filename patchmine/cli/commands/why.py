@@ -11,7 +11,7 @@ from patchmine.cli import options
 from patchmine.study.settings import BUDGET_S, Settings
 
 if TYPE_CHECKING:
-    from patchmine.reading.opened import Index
+    from patchmine.index import Index
     from patchmine.units import Unit
 
 
@@ -50,8 +50,8 @@ def why(
 
     Example: `patchmine why --unit blocks.4:50 -o why-50`
     """
+    from patchmine.cli.running import opened
     from patchmine.errors import RequestError
-    from patchmine.reading.opened import open_index
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
@@ -63,10 +63,10 @@ def why(
             raise RequestError(f"{name} {value:g} is too few: give 1 or more")
     if out.exists() and not out.is_dir():
         raise RequestError(f"{str(out)!r} is a file: -o names the folder of the report")
-    opened = open_index(index, source)
-    units = [opened.unit(one, layer).unit for one in unit]
-    documents = _studied(opened, units, out, budget, Settings(steps, seeds, seed), canvas or [], model, weights)
-    _print(opened, documents, out, json)
+    at = opened(index, source, model, weights)
+    units = [at.unit(one, layer).unit for one in unit]
+    documents = _studied(at, units, out, budget, Settings(steps, seeds, seed), canvas or [])
+    _print(at, documents, out, json)
 
 
 def _studied(
@@ -76,8 +76,6 @@ def _studied(
     budget: float,
     settings: Settings,
     sides: list[int],
-    model: str | None,
-    weights: Path | None,
 ) -> list[dict[str, Any]]:
     """The report of each unit; stopped, it says what is kept."""
     from patchmine.cli import progress
@@ -92,7 +90,7 @@ def _studied(
         import patchmine.study.report as report
         from patchmine.study import why as studying
     torch.set_num_threads(Run().workers)
-    network = opened.loader(model, weights)()
+    network = opened.network()
     documents: list[dict[str, Any]] = []
     try:
         with stoppable():

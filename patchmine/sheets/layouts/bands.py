@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from patchmine.ranking import Float32
-from patchmine.reading.opened import Cropping, IndexedUnit, Patches
+from patchmine.reading.answers import Patches
+from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, NARROWEST, SMALL, WIDTH, caption, head
+from patchmine.sheets.layouts.grid import NARROWEST, caption, head
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, WIDTH
 
 ASIDE, AIR = 96.0, 12.0
 """The width of what is said of a strip, and the room between that and its tiles."""
@@ -30,7 +32,7 @@ PALE, MARKED = "#cfcfcf", "#d6336c"
 SAYS = (
     "A strip is a band of the unit's range, strongest first, its photographs at equal distances in rank. Beside it the "
     "values, the quantiles (the share of all other photographs that drive the unit less), and how often each value "
-    "occurs (heights are square roots), those of the strip in colour."
+    "occurs (heights are square roots), those of the strip in color."
 )
 
 
@@ -71,17 +73,19 @@ def quantiles(column: Float32, values: Float32) -> NDArray[np.float64]:
     return found
 
 
-def spectrum_page(unit: IndexedUnit, patches: Patches, *, cropping: Cropping) -> Page:
-    """A page with the patches that `--pick spectrum` chose, in strips. Reads the photographs, in parallel."""
-    column, _ = unit.index.store.column(unit.unit.layer, unit.unit.channel)
+def spectrum_page(unit: OpenUnit, patches: Patches, column: Float32) -> Page:
+    """A page with the patches that `--pick spectrum` chose, in strips. Reads the photographs, in parallel.
+
+    `column` are the unit's activations on all photographs, float32 (images,).
+    """
     strips = bands(patches, column)
     across = max((len(strip.patches) for strip in strips), default=1)
     width = min(LARGEST_TILE, (WIDTH - 2 * MARGIN - ASIDE - AIR - (across - 1) * GAP) / across)
-    height = width * tiles.ratio(unit, patches, cropping)
+    height = width * tiles.ratio(patches, patches.cropping)
     page = Page(max(NARROWEST, 2 * MARGIN + ASIDE + AIR + across * (width + GAP) - GAP), 0)
-    y = head(page, unit, patches, pick="spectrum", cropping=cropping, also=[SAYS])
+    y = head(page, unit, patches, also=[SAYS])
     size = (round(width * DPI / 72), round(height * DPI / 72))
-    shown = iter(tiles.images(unit, patches, cropping, size, page.missing))
+    shown = iter(tiles.images(patches, patches.cropping, size, page.missing))
     for strip in strips:
         _aside(page, strip, column, y)
         for number, patch in enumerate(strip.patches):
@@ -100,7 +104,7 @@ def _aside(page: Page, strip: Band, column: Float32, y: float) -> None:
     page.texts.append(Text(fitted(values, ASIDE, NUMBER, bold=True), MARGIN, y + NUMBER, NUMBER, bold=True))
     first, last = f"{strip.quantiles[0]:.3f}", f"{strip.quantiles[-1]:.3f}"
     spoken = f"quantile {first}" if first == last else f"quantile {first} to {last}"
-    page.texts.append(Text(spoken, MARGIN, y + NUMBER + LEADING, SMALL, colour=QUIET))
+    page.texts.append(Text(spoken, MARGIN, y + NUMBER + LEADING, SMALL, color=QUIET))
     bars = histogram(column, strip.values, (round(ASIDE * DPI / 72), round(HEIGHT * DPI / 72)))
     page.pictures.append(Picture(bars, MARGIN, y + NUMBER + LEADING + 5, ASIDE, HEIGHT))
 
@@ -108,7 +112,7 @@ def _aside(page: Page, strip: Band, column: Float32, y: float) -> None:
 def histogram(column: Float32, marked: tuple[float, float], size: tuple[int, int]) -> Image.Image:
     """How often each value of a column occurs, from its minimum to its maximum, as an image of (width, height) pixels.
 
-    Bars that hold a value from `marked` (lowest, highest) are coloured; the height is the square root of the count, so
+    Bars that hold a value from `marked` (lowest, highest) are colored; the height is the square root of the count, so
     that the rare ones at the ends are seen.
     """
     canvas = Image.new("RGB", size, "white")
@@ -122,7 +126,7 @@ def histogram(column: Float32, marked: tuple[float, float], size: tuple[int, int
     step = size[0] / BARS
     for number, bar in enumerate(heights):
         if counts[number]:
-            colour = MARKED if first <= number <= last else PALE
+            color = MARKED if first <= number <= last else PALE
             top = size[1] - 1 - max(2, round(bar))
-            draw.rectangle((round(number * step), top, round((number + 1) * step) - 2, size[1] - 1), fill=colour)
+            draw.rectangle((round(number * step), top, round((number + 1) * step) - 2, size[1] - 1), fill=color)
     return canvas

@@ -7,18 +7,19 @@ from pathlib import PurePath
 
 from PIL import Image
 
-from patchmine.questions.compare import HIGH, Comparison
+from patchmine.questions.compare import Comparison
+from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH, caption
+from patchmine.sheets.layouts.grid import caption
+from patchmine.sheets.origin import Origin
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 from patchmine.synthesis.library import SyntheticImage
-from patchmine.units import Patch
 
 ASIDE = 14.0
 HEADING = 8.5
 LARGEST = 7.0  # points for a pixel of the input: a field of seven pixels must not fill the page
 WARNING = "#b3261e"
-FEW = 100  # photographs, among which the quantile HIGH is the largest
 METHODS = {
     "fourier": "Fourier coefficients",
     "maco": "phases under the photographs' amplitudes (MACO)",
@@ -61,7 +62,7 @@ def _window(found: Comparison) -> tuple[float, float]:
     """Width and height in input pixels of what a patch's tile shows."""
     if not found.patches:
         return found.images[0].picture.shape[1], found.images[0].picture.shape[0]
-    window = tiles.view(found.unit, found.patches[0], found.cropping).window
+    window = found.patches[0].view(found.cropping).window
     return window.width, window.height
 
 
@@ -74,18 +75,18 @@ def _scale(found: Comparison) -> tuple[float, int]:
 
 def _head(page: Page, found: Comparison) -> float:
     unit, recipe = found.unit, found.images[0].recipe
-    job = unit.index.manifest["job"]
+    origin = Origin.of(unit.index)
     page.texts.append(
         Text(fitted(unit.name, WIDTH - 2 * MARGIN, TITLE, True), MARGIN, MARGIN + TITLE * 0.8, TITLE, True)
     )
     facts = (
-        f"unit {unit.unit} of {job['model']} · {tiles.field_text(unit, found.cropping)} · "
-        f"{len(unit.index)} photographs in {PurePath(job['source']).name} · synthetic: {OBJECTIVES[recipe.objective]}, "
+        f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, found.cropping)} · "
+        f"{origin.photographs} photographs in {origin.source} · synthetic: {OBJECTIVES[recipe.objective]}, "
         f"{METHODS[recipe.method]}, {recipe.steps} steps · both at one scale"
     )
     y = MARGIN + TITLE + LEADING
     for line in wrapped(facts, WIDTH - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, colour=QUIET))
+        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
         y += LEADING
     return y + HEADING
 
@@ -96,7 +97,7 @@ def _synthetic(page: Page, image: SyntheticImage, value: float, best: float, x: 
     page.pictures.append(Picture(image.image().resize(size, Image.Resampling.BICUBIC), x, y, width, height))
     below = y + height + 8.5
     page.texts.append(Text(f"{image.number + 1}", x, below, SMALL, bold=True))
-    page.texts.append(Text(f"{value:#.3g}".rstrip("."), x + width, below, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(f"{value:#.3g}".rstrip("."), x + width, below, SMALL, color=QUIET, right=True))
     against = f"{value / best:.1f} × the best real" if best > 0 and value > 0 else "synthetic"
     page.texts.append(Text(fitted(against, width, SMALL), x, below + LEADING, SMALL))
     return y + height + 2 * LEADING + GAP + 2
@@ -128,7 +129,7 @@ def _patches(
     width, height = across * scale, down * scale
     size = (max(1, round(width * DPI / 72)), max(1, round(height * DPI / 72)))
     step = height + 2 * LEADING + GAP + 2
-    shown = tiles.images(found.unit, patches, found.cropping, size, page.missing)
+    shown = tiles.images(patches, found.cropping, size, page.missing)
     for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
         left, top = x + number % columns * (width + GAP), y + number // columns * step
         page.pictures.append(Picture(image, left, top, width, height))
@@ -138,7 +139,7 @@ def _patches(
         below = top + height + 8.5
         own = (patch.image_id, patch.position) in {(p.image_id, p.position) for p in found.patches}
         page.texts.append(Text(f"{patch.rank}{' (above)' if own else ''}", left, below, SMALL, bold=True))
-        page.texts.append(Text(f"{similarity:.2f}", left + width, below, SMALL, colour=QUIET, right=True))
+        page.texts.append(Text(f"{similarity:.2f}", left + width, below, SMALL, color=QUIET, right=True))
         named = patch.class_name or PurePath(patch.image).name
         page.texts.append(Text(fitted(named, width, SMALL), left, below + LEADING, SMALL))
     return y + ceil(len(patches) / columns) * step
@@ -146,53 +147,9 @@ def _patches(
 
 def _told(page: Page, found: Comparison, y: float) -> float:
     """What the figure says in numbers, warnings first; returns where it ends."""
-    for text, colour in [*((text, WARNING) for text in warnings(found)), *((text, QUIET) for text in facts(found))]:
+    for text, color in [*((text, WARNING) for text in found.warnings()), *((text, QUIET) for text in found.facts())]:
         for line in wrapped(text, WIDTH - 2 * MARGIN, SMALL):
-            page.texts.append(Text(line, MARGIN, y + SMALL, SMALL, colour=colour))
+            page.texts.append(Text(line, MARGIN, y + SMALL, SMALL, color=color))
             y += LEADING
         y += 2
     return y + SMALL
-
-
-def facts(found: Comparison) -> list[str]:
-    """The numbers of a comparison, a sentence each."""
-    values = ", ".join(f"{value:.3g}" for value in found.values)
-    few = found.high is None or len(found.unit.index) < FEW
-    high = "" if few else f", and {found.high:.3g} is the {HIGH:.1%} quantile of all photographs"
-    texts = [
-        f"Activation {values} on the synthetic image{'s' * (len(found.values) > 1)}; {found.best:.3g} on the best "
-        f"photograph{high}.",
-    ]
-    if found.nearest:
-        texts.append(
-            f"Of the unit's {found.against} best patches, {found.shared} are among the {len(found.nearest)} kept "
-            f"patches of the layer that are nearest to the first synthetic image (by the cosine of what all channels "
-            f"do there: {found.similarities[0]:.2f} to {found.similarities[-1]:.2f})."
-        )
-    else:
-        texts.append(
-            "No channel of the layer answers the first synthetic image at its place, so no patch is near to it."
-        )
-    if found.path is not None:
-        path = found.path
-        texts.append(
-            f"The layer before ({path.layer}): mean cosine of the synthetic images with the {found.against} best "
-            f"patches {path.synthetic.mean():.2f}; of those with one another {path.real.mean():.2f}, "
-            f"the least {path.real.min():.2f}."
-        )
-    return texts
-
-
-def warnings(found: Comparison) -> list[str]:
-    """What speaks against taking the synthetic image for what the unit looks for in photographs."""
-    texts = []
-    if found.path is not None and found.path.other:
-        texts.append(
-            "Another path: in the layer before, the synthetic image is less like the best patches than any of them is "
-            "like the others, so it drives the unit in a way that photographs do not."
-        )
-    if found.images[0].recipe.objective != "negative" and max(found.values) < found.best:
-        texts.append("Weak: the best photograph drives the unit harder than any of the synthetic images.")
-    if any(image.stopped is not None for image in found.images):
-        texts.append("Stopped: the activation was no longer finite; shown is the last good image.")
-    return texts

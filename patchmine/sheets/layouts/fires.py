@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import Any
 
-from patchmine.photographs.crops import tile
+from patchmine.fields.cropping import Cropping
 from patchmine.questions.fires import Fired, Fires
-from patchmine.reading.opened import Cropping, Index
+from patchmine.reading.answers import Patches
 from patchmine.sheets import tiles
-from patchmine.sheets.boxed import COLOURS, photograph_picture
-from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
-from patchmine.sheets.origin import names_text
+from patchmine.sheets.boxed import COLORS, photograph_picture
+from patchmine.sheets.origin import Origin, names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
-
-if TYPE_CHECKING:
-    from patchmine.questions.look import Sight
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 
 BEST = 6
 PHOTOGRAPH, TALLEST = 210.0, 260.0
 NAME, ASIDE = 8.5, 10.0
 
 
-def fires_page(index: Index, found: Fires, *, crop: str, share: float) -> Page:
-    """A page with a row for each unit: its place in the photograph, then its BEST patches of the index.
+def fires_page(found: Fires[Any], best: Sequence[Patches]) -> Page:
+    """A page with a row for each unit: its place in the photograph, then its best patches, up to BEST.
 
-    The places of the first units are drawn into the photograph, as many as there are COLOURS.
+    The places of the first units are drawn into the photograph, as many as there are COLORS.
     """
     page = Page(WIDTH, 0)
-    boxes = [fired.patch.box for fired in found.units[: len(COLOURS)]]
+    boxes = [fired.patch.box for fired in found.units[: len(COLORS)]]
     picture = photograph_picture(found.sight.data, found.sight.placement, boxes, (PHOTOGRAPH, TALLEST))
     page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
     left = MARGIN + picture.width + 2 * GAP
@@ -36,59 +34,58 @@ def fires_page(index: Index, found: Fires, *, crop: str, share: float) -> Page:
     name = fitted(PurePath(found.sight.path).name, WIDTH - MARGIN - left, TITLE, bold=True)
     page.texts.append(Text(name, left, y, TITLE, bold=True))
     y += LEADING + 4
-    for text in _facts(index, found):
+    for text in _facts(found):
         for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
-            page.texts.append(Text(line, left, y, SMALL, colour=QUIET))
+            page.texts.append(Text(line, left, y, SMALL, color=QUIET))
             y += LEADING
         y += 3
     y = max(y, MARGIN + picture.height) + 6
-    for fired in found.units:
-        y = _row(page, found.sight, fired, Cropping(index.crop(fired.unit.unit, crop), share), y)
+    for fired, patches in zip(found.units, best, strict=True):
+        y = _row(page, fired, patches[:BEST], y)
     page.height = y + MARGIN - 8
     return page
 
 
-def _facts(index: Index, found: Fires) -> list[str]:
-    job = index.manifest["job"]
-    origin = names_text(index, [fired.unit for fired in found.units])
+def _facts(found: Fires[Any]) -> list[str]:
+    origin = Origin.of(found.index)
+    names = names_text(found.index, [fired.unit for fired in found.units])
     return [
-        f"The {len(found.units)} of {found.of} units of {job['model']} that this photograph drives hardest, measured "
-        f"against {len(index)} photographs in {PurePath(job['source']).name}.",
+        f"The {len(found.units)} of {found.of} units of {origin.model} that this photograph drives hardest, measured "
+        f"against {origin.photographs} photographs in {origin.source}.",
         "Left of each row its place in this photograph, then the patches of those photographs that drive the unit "
         "hardest, at the same scale.",
         "Percentile: the share of those photographs that drive the unit less. σ: its distance from their mean in "
         "standard deviations.",
-        f"Boxes: the first {min(len(COLOURS), len(found.units))} units. Pale: what the network did not see.",
-        *([origin] if origin else ()),
+        f"Boxes: the first {min(len(COLORS), len(found.units))} units. Pale: what the network did not see.",
+        *([names] if names else ()),
     ]
 
 
-def _row(page: Page, sight: Sight, fired: Fired, cropping: Cropping, y: float) -> float:
+def _row(page: Page, fired: Fired[Any], patches: Patches, y: float) -> float:
     """Name and numbers, then the tiles; returns where the row ends."""
-    patches = fired.unit.top(BEST, crop=cropping.crop, share=cropping.share)
+    cropping: Cropping = patches.cropping
     width = (WIDTH - 2 * MARGIN - ASIDE - BEST * GAP) / (BEST + 1)
-    height = width * tiles.ratio(fired.unit, patches, cropping)
+    height = width * tiles.ratio(patches, cropping)
     size = (round(width * DPI / 72), round(height * DPI / 72))
     rank = fired.patch.rank
-    colour = COLOURS[rank - 1] if rank <= len(COLOURS) else QUIET
+    color = COLORS[rank - 1] if rank <= len(COLORS) else QUIET
     y += NAME + 6
-    page.texts.append(Text(f"{rank}", MARGIN, y, NAME, bold=True, colour=colour))
+    page.texts.append(Text(f"{rank}", MARGIN, y, NAME, bold=True, color=color))
     numbers = (
         f"{fired.unit.unit} · {tiles.value_text(fired.patch)} · percentile {fired.percentile:.2%} · "
         f"{fired.deviation:+.1f} σ"
     )
-    page.texts.append(Text(numbers, WIDTH - MARGIN, y, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(numbers, WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
     page.texts.append(Text(fitted(fired.unit.name, 200, NAME, bold=True), MARGIN + 16, y, NAME, bold=True))
     y += 4
-    view = tiles.framed(sight.fields[fired.unit.unit.layer], fired.patch, cropping)
-    own = tile(sight.data, sight.placement, view, size)
+    own = fired.patch.tile(fired.patch.view(cropping), size)
     page.pictures.append(Picture(own, MARGIN, y, width, height))
-    shown = tiles.images(fired.unit, patches, cropping, size, page.missing)
+    shown = tiles.images(patches, cropping, size, page.missing)
     for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
         x = MARGIN + width + GAP + ASIDE + number * (width + GAP)
         page.pictures.append(Picture(image, x, y, width, height))
-        page.texts.append(Text(tiles.value_text(patch), x + width, y + height + 8, SMALL, colour=QUIET, right=True))
+        page.texts.append(Text(tiles.value_text(patch), x + width, y + height + 8, SMALL, color=QUIET, right=True))
         named = fitted(patch.class_name or PurePath(patch.image).name, width - 22, SMALL)
         page.texts.append(Text(named, x, y + height + 8, SMALL))
-    page.texts.append(Text("this photograph", MARGIN, y + height + 8, SMALL, colour=colour))
+    page.texts.append(Text("this photograph", MARGIN, y + height + 8, SMALL, color=color))
     return y + height + LEADING

@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import PurePath
 
-from patchmine.reading.opened import Cropping, IndexedUnit, Patches
+from patchmine.reading.answers import Patches
+from patchmine.reading.opened import OpenUnit
+from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
-from patchmine.sheets.origin import name_text
+from patchmine.sheets.origin import Origin, name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
-from patchmine.units import Patch
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 
-MARGIN, GAP, WIDTH = 22.0, 7.0, 560.0
-TITLE, SMALL, LEADING = 15.0, 7.0, 9.5
 LARGEST_TILE, NARROWEST = 200.0, 330.0
 
 
-def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropping) -> Page:
+def grid_page(unit: OpenUnit, patches: Patches) -> Page:
     """A page with the patches of one unit. Reads the photographs, in parallel."""
     columns = max(1, min(10, ceil(sqrt(len(patches)))))
     width = min(LARGEST_TILE, (WIDTH - 2 * MARGIN - (columns - 1) * GAP) / columns)
     inner = max(NARROWEST - 2 * MARGIN, columns * (width + GAP) - GAP)
-    height = width * tiles.ratio(unit, patches, cropping)
+    height = width * tiles.ratio(patches, patches.cropping)
     page = Page(inner + 2 * MARGIN, 0)
-    top = head(page, unit, patches, pick=pick, cropping=cropping)
+    top = head(page, unit, patches)
     step = height + 2 * LEADING + GAP + 2
     size = (round(width * DPI / 72), round(height * DPI / 72))
     for number, (patch, image) in enumerate(
-        zip(patches, tiles.images(unit, patches, cropping, size, page.missing), strict=True)
+        zip(patches, tiles.images(patches, patches.cropping, size, page.missing), strict=True)
     ):
         x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
         page.pictures.append(Picture(image, x, y, width, height))
@@ -37,25 +37,23 @@ def grid_page(unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropp
     return page
 
 
-def head(
-    page: Page, unit: IndexedUnit, patches: Patches, *, pick: str, cropping: Cropping, also: Sequence[str] = ()
-) -> float:
+def head(page: Page, unit: OpenUnit, patches: Patches, *, also: Sequence[str] = ()) -> float:
     """Title, facts, where the name comes from, what `also` says, and warnings; returns where the tiles begin."""
     inner = page.width - 2 * MARGIN
     origin = name_text(unit)
-    texts = [_facts(unit, patches, pick, cropping), *([origin] if origin else ()), *also]
-    lines = [line for text in (*texts, *_warnings(unit, patches, cropping)) for line in wrapped(text, inner, SMALL)]
+    texts = [_facts(unit, patches), *([origin] if origin else ()), *also]
+    lines = [line for text in (*texts, *_warnings(unit, patches)) for line in wrapped(text, inner, SMALL)]
     page.texts.append(Text(unit.name, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
     first = MARGIN + TITLE + LEADING
     for number, line in enumerate(lines):
-        page.texts.append(Text(line, MARGIN, first + number * LEADING, SMALL, colour=QUIET))
+        page.texts.append(Text(line, MARGIN, first + number * LEADING, SMALL, color=QUIET))
     return first + len(lines) * LEADING + 4
 
 
 def caption(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
     """Rank and value in one line, the class (or the file's name) in the next, below a tile that ends at `y`."""
     page.texts.append(Text(f"{patch.rank}", x, y + 8.5, SMALL, bold=True))
-    page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, colour=QUIET, right=True))
+    page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, color=QUIET, right=True))
     page.texts.append(Text(fitted(named(patch), width, SMALL), x, y + 8.5 + LEADING, SMALL))
 
 
@@ -64,15 +62,15 @@ def named(patch: Patch) -> str:
     return patch.class_name or PurePath(patch.image).name
 
 
-def _facts(unit: IndexedUnit, patches: Patches, pick: str, cropping: Cropping) -> str:
-    job = unit.index.manifest["job"]
+def _facts(unit: OpenUnit, patches: Patches) -> str:
+    origin = Origin.of(unit.index)
     return (
-        f"unit {unit.unit} of {job['model']} · {tiles.field_text(unit, cropping)} · "
-        f"{pick} {len(patches)} of {len(unit.index)} photographs in {PurePath(job['source']).name}"
+        f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, patches.cropping)} · "
+        f"{patches.pick} {len(patches)} of {origin.photographs} photographs in {origin.source}"
     )
 
 
-def _warnings(unit: IndexedUnit, patches: Patches, cropping: Cropping) -> list[str]:
+def _warnings(unit: OpenUnit, patches: Patches) -> list[str]:
     texts = []
     numbers = unit.statistics
     if numbers.saturated:
@@ -80,6 +78,6 @@ def _warnings(unit: IndexedUnit, patches: Patches, cropping: Cropping) -> list[s
             f"Saturated: {numbers.tied} photographs hold the maximum {numbers.maximum:.3g}, so which of them are shown "
             "is arbitrary."
         )
-    if cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
+    if patches.cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
         texts.append("Hatched: outside the receptive field or outside the picture that the network saw.")
     return texts

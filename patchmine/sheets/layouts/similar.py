@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from math import ceil
 from pathlib import PurePath
+from typing import Any
 
 from patchmine.questions.similar import Similar
-from patchmine.reading.opened import Cropping, Index
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import photograph_picture
-from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
-from patchmine.sheets.origin import name_text
+from patchmine.sheets.origin import Origin, name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 from patchmine.units import Box
 
 COLUMNS = 6
@@ -19,29 +19,30 @@ PHOTOGRAPH, TALLEST = 210.0, 200.0
 UNITS = 8
 
 
-def similar_page(index: Index, found: Similar, cropping: Cropping) -> Page:
+def similar_page(found: Similar[Any]) -> Page:
+    """A page with the patches in order, after what was asked for. Reads the photographs, in parallel."""
     page = Page(WIDTH, 0)
     columns = max(1, min(COLUMNS, len(found.patches)))
     width = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
-    unit = index.unit(str(found.asked.unit))
-    height = width * tiles.ratio(unit, found.patches, cropping)
+    cropping = found.index.settled(found.asked.unit, found.patches.cropping)
+    height = width * tiles.ratio(found.patches, cropping)
     size = (round(width * DPI / 72), round(height * DPI / 72))
-    top = _head(page, index, found)
-    shown = tiles.images(unit, found.patches, cropping, size, page.missing)
+    top = _head(page, found)
+    shown = tiles.images(found.patches, cropping, size, page.missing)
     step = height + 2 * LEADING + GAP + 2
     for number, (patch, similarity, image) in enumerate(zip(found.patches, found.similarities, shown, strict=True)):
         x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
         page.pictures.append(Picture(image, x, y, width, height))
         below = y + height + 8.5
         page.texts.append(Text(f"{patch.rank}", x, below, SMALL, bold=True))
-        page.texts.append(Text(f"{similarity:.3f}", x + width, below, SMALL, colour=QUIET, right=True))
+        page.texts.append(Text(f"{similarity:.3f}", x + width, below, SMALL, color=QUIET, right=True))
         named = patch.class_name or PurePath(patch.image).name
         page.texts.append(Text(fitted(named, width, SMALL), x, below + LEADING, SMALL))
     page.height = top + ceil(len(found.patches) / columns) * step - GAP + MARGIN - 8
     return page
 
 
-def _head(page: Page, index: Index, found: Similar) -> float:
+def _head(page: Page, found: Similar[Any]) -> float:
     """What was asked for, in words and, unless it is the first patch itself, as a picture; returns where it ends."""
     left, bottom = MARGIN, MARGIN
     if found.sight is not None:
@@ -54,16 +55,15 @@ def _head(page: Page, index: Index, found: Similar) -> float:
     title = fitted(f"like {asked}", WIDTH - MARGIN - left, TITLE, bold=True)
     page.texts.append(Text(title, left, MARGIN + TITLE * 0.8, TITLE, bold=True))
     y = MARGIN + TITLE + LEADING
-    for text in _facts(index, found):
+    for text in _facts(found):
         for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
-            page.texts.append(Text(line, left, y, SMALL, colour=QUIET))
+            page.texts.append(Text(line, left, y, SMALL, color=QUIET))
             y += LEADING
     return max(y, bottom) + 4
 
 
-def _facts(index: Index, found: Similar) -> list[str]:
-    job = index.manifest["job"]
-    source = PurePath(job["source"]).name
+def _facts(found: Similar[Any]) -> list[str]:
+    index, origin = found.index, Origin.of(found.index)
     if found.sight is None:
         asked = f"the best patch of unit {found.asked.unit}, which comes first"
     elif found.query["box"]:
@@ -71,12 +71,12 @@ def _facts(index: Index, found: Similar) -> list[str]:
     else:
         asked = "the place of the photograph where the layer responds most"
     texts = [
-        f"The kept patches of {len(index)} photographs in {source} that are nearest to {asked}, by the cosine of what "
-        f"all {index.layers[found.layer]} channels of {found.layer} of {job['model']} do there.",
+        f"The kept patches of {origin.photographs} photographs in {origin.source} that are nearest to {asked}, by the "
+        f"cosine of what all {index.layers[found.layer]} channels of {found.layer} of {origin.model} do there.",
     ]
-    origin = name_text(index.unit(found.asked.unit)) if found.sight is None else None
-    if origin:
-        texts.append(origin)
+    name = name_text(index.unit(found.asked.unit)) if found.sight is None else None
+    if name:
+        texts.append(name)
     if found.units:
         units = ", ".join(f"{unit.unit} ({similarity:.2f})" for unit, similarity in found.units[:UNITS])
         texts.append(f"Units that go with it, by the correlation of activations over all photographs: {units}.")

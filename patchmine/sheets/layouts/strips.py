@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePath
 
-from patchmine.reading.opened import Cropping, IndexedUnit
+from patchmine.reading.answers import Patches
+from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH, caption
-from patchmine.sheets.origin import names_text
+from patchmine.sheets.layouts.grid import caption
+from patchmine.sheets.origin import Origin, names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, wrapped
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 
 HEADING = 9.5
 
 
-def strips_page(units: Sequence[IndexedUnit], k: int, *, crop: str, share: float) -> Page:
-    """A page with the top k patches of each unit, a row a unit, in the order given; `crop` as in `IndexedUnit.top`.
+def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
+    """A page with a row of patches for each unit, in the order given; k is the most patches of a row.
 
-    Raises ValueError without units.
+    Raises ValueError without rows.
     """
-    if not units:
+    if not rows:
         raise ValueError("a sheet of strips needs at least one unit")
-    index = units[0].index
+    units = [unit for unit, _ in rows]
+    origin = Origin.of(units[0].index)
     width = (WIDTH - 2 * MARGIN - (k - 1) * GAP) / k
     page = Page(WIDTH, 0)
-    job = index.manifest["job"]
-    title = f"{len(units)} units of {job['model']}"
+    title = f"{len(units)} units of {origin.model}"
     page.texts.append(Text(title, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
     y = MARGIN + TITLE + LEADING
     facts = (
-        f"The patches of {len(index)} photographs in {PurePath(job['source']).name} that drive each unit hardest. "
+        f"The patches of {origin.photographs} photographs in {origin.source} that drive each unit hardest. "
         "Hatched: outside the receptive field or outside the picture that the network saw."
     )
-    origin = names_text(index, units)
-    for line in wrapped(f"{facts} {origin}" if origin else facts, WIDTH - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, colour=QUIET))
+    names = names_text(units[0].index, units)
+    for line in wrapped(f"{facts} {names}" if names else facts, WIDTH - 2 * MARGIN, SMALL):
+        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
         y += LEADING
-    for unit in units:
+    for unit, patches in rows:
         y += HEADING + 4
         page.texts.append(Text(unit.name, MARGIN, y, HEADING, bold=True))
-        cropping = Cropping(index.crop(unit.unit, crop), share)
-        detail = f"{unit.unit} · {tiles.field_text(unit, cropping)}"
-        page.texts.append(Text(detail, WIDTH - MARGIN, y, SMALL, colour=QUIET, right=True))
+        detail = f"{unit.unit} · {tiles.field_text(unit, patches.cropping)}"
+        page.texts.append(Text(detail, WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
         y += 5
-        patches = unit.top(k)
-        height = width * tiles.ratio(unit, patches, cropping)
+        height = width * tiles.ratio(patches, patches.cropping)
         size = (round(width * DPI / 72), round(height * DPI / 72))
         for number, (patch, image) in enumerate(
-            zip(patches, tiles.images(unit, patches, cropping, size, page.missing), strict=True)
+            zip(patches, tiles.images(patches, patches.cropping, size, page.missing), strict=True)
         ):
             x = MARGIN + number * (width + GAP)
             page.pictures.append(Picture(image, x, y, width, height))

@@ -1,6 +1,6 @@
-"""How alike repeats are: in their pixels, and in what the other units of the layer make of them. NumPy only.
+"""How alike repeats are, in their pixels and in the responses of the layer's other units. NumPy only.
 
-Vectors here have length 1, so that their products are cosines.
+All vectors here have length 1, so their products are cosines.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Vectors = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Alike:
-    """Mean cosines of `responses`; None where there are no two to compare.
+    """Mean cosines of `responses`; None where fewer than two vectors can be compared.
 
-    `repeats`: of the peaks of a synthetic image with one another; `anywhere`: of all places of that image, of which the
-    peaks are a part. `photographs`: of the strongest places of different photographs.
+    `repeats` compares the peaks of a synthetic image with one another. `anywhere` compares all places of that image,
+    peaks included. `photographs` compares the strongest places of different photographs.
     """
 
     repeats: float | None
@@ -35,14 +35,14 @@ class Alike:
 
     @classmethod
     def of(cls, peaks: Sequence[Vectors], places: Sequence[Vectors], photographs: Vectors) -> Alike:
-        """Of the `responses` at the peaks and at all places of each image, and at one place of each photograph."""
+        """From the `responses` at the peaks of each image, at all its places, and at one place of each photograph."""
         return cls(_mean([among(one) for one in peaks]), _mean([among(one) for one in places]), among(photographs))
 
 
 def patches(picture: NDArray[np.uint8], places: NDArray[np.floating], side: int) -> Vectors:
-    """Those of side x side pixels around `places` (peaks, 2), y, x in pixels, of a torus (height, width, 3).
+    """Patches of side x side pixels around `places` (peaks, 2), y, x in pixels, on a torus (height, width, 3).
 
-    Less their means, so that cosines are Pearson's correlations: (peaks, side * side * 3).
+    Each has its mean subtracted, so that cosines are Pearson correlations: (peaks, side * side * 3).
     """
     height, width = picture.shape[:2]
     reach = np.arange(side) - side // 2
@@ -53,14 +53,15 @@ def patches(picture: NDArray[np.uint8], places: NDArray[np.floating], side: int)
     return _directions(np.array([one - one.mean() for one in found]).reshape(-1, side * side * 3))
 
 
-def responses(vectors: Float32, centre: Float32, channel: int) -> Vectors:
-    """What the layer makes of places: of vectors (places, channels) what departs from `centre` (channels,), which is
-    the mean over photographs, without the unit itself, which is high at all its peaks: (places, channels - 1)."""
-    return _directions(np.delete(vectors - centre, channel, 1).astype(np.float64))
+def responses(vectors: Float32, center: Float32, channel: int) -> Vectors:
+    """The responses of the layer's other units at places: (places, channels - 1). These are the vectors (places,
+    channels) minus `center` (channels,), the mean over photographs, without the unit itself, which is high at all its
+    peaks."""
+    return _directions(np.delete(vectors - center, channel, 1).astype(np.float64))
 
 
 def among(vectors: Vectors) -> float | None:
-    """The mean cosine over all pairs; None for fewer than two, and for vectors of no numbers."""
+    """The mean cosine over all pairs; None for fewer than two vectors, or vectors without components."""
     count = len(vectors)
     if count < 2 or not vectors.size:
         return None

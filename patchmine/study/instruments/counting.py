@@ -1,8 +1,7 @@
-"""What counts say: how they grow with the canvas, and how two groups of them compare, with intervals. NumPy only.
+"""Statistics of peak counts: how they grow with the canvas, and ratios of two groups, with intervals. NumPy only.
 
-Counts of peaks scatter about as counts do, so they are fitted as such (Poisson regression with a log link, its
-variance scaled by Pearson's dispersion: McCullagh & Nelder, Generalized Linear Models, 1989, chapters 2 and 6); a count
-of 0 needs no special treatment then.
+Counts are fitted by Poisson regression with a log link, and the variance is scaled by Pearson's dispersion (McCullagh &
+Nelder, Generalized Linear Models, 1989, chapters 2 and 6). Counts of 0 then need no special treatment.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _Z = 1.959964  # 95 %
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, and of how many observations it is."""
+    """A number with its 95 % interval, and the number of observations behind it."""
 
     value: float
     low: float
@@ -34,9 +33,9 @@ class Estimate:
 
 
 def exponent(areas: Sequence[float], counts: Sequence[int]) -> Estimate | None:
-    """The b of counts ~ areas ** b: 1 where there is a fixed pitch, 0 where there is a fixed count.
+    """The b of counts ~ areas ** b: 1 for a fixed pitch, 0 for a fixed count.
 
-    None where there are fewer than two areas, fewer than three counts, or no count above 0.
+    None for fewer than two areas, fewer than three counts, or no count above 0.
     """
     seen = np.asarray(counts, float)
     size = np.log(np.asarray(areas, float))
@@ -58,15 +57,15 @@ def exponent(areas: Sequence[float], counts: Sequence[int]) -> Estimate | None:
 
 
 def ratio(counts: Sequence[int], base: Sequence[int], share: float = 1.0) -> Estimate | None:
-    """Mean of `counts` over mean of `base`, whose exposure is `share` times as large; None where all are 0.
+    """The mean of `counts` over the mean of `base`, whose exposure is `share` times as large; None if all are 0.
 
-    Half a count is added to both sums, so that none is a quotient with 0.
+    Half a count is added to both sums, so that neither is 0.
     """
     return ratio_over([(counts, base)], share)
 
 
 def ratio_over(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], share: float = 1.0) -> Estimate | None:
-    """`ratio` of all pairs together; how much counts scatter is told from each group by itself."""
+    """The `ratio` of all pairs together, with the scatter of the counts estimated within each group."""
     groups = [np.asarray(group, float) for pair in pairs for group in pair]
     some, other = (sum(float(np.sum(pair[side])) for pair in pairs) for side in (0, 1))
     many = [sum(len(pair[side]) for pair in pairs) for side in (0, 1)]
@@ -81,14 +80,14 @@ def ratio_over(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], share: floa
 
 
 def _dispersion(seen: NDArray[np.float64], expected: NDArray[np.float64], freedom: int) -> float:
-    """Pearson's. Counts that do not scatter at all still are counts of a few: a tenth of Poisson's at least."""
+    """Pearson's dispersion, at least a tenth of Poisson's: counts that show no scatter are still only a few counts."""
     if freedom < 1:
         return 1.0
     return max(float((((seen - expected) ** 2) / np.maximum(expected, 1e-9)).sum() / freedom), 0.1)
 
 
 def student(freedom: int) -> float:
-    """Student's t for 95 %, by the expansion of Cornish and Fisher; within 1 % from 3 degrees of freedom on."""
+    """Student's t for 95 %, by the Cornish-Fisher expansion; within 1 % from 3 degrees of freedom on."""
     if freedom < 1:
         return 12.7
     z, v = _Z, float(freedom)

@@ -1,4 +1,4 @@
-"""What strides and pools do to the gradient: its power spectrum, seen from the input."""
+"""The effect of strides and pools on the gradient: its power spectrum at the input."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from patchmine.units import Position
 
 
 def gradients(module: nn.Module, tap: Tap, channel: int, position: Position, inputs: Tensor) -> NDArray[np.float32]:
-    """Of the unit's activation at a position with respect to each input: float32 (inputs, height, width, 3).
+    """The gradients of the unit's activation at a position with respect to each input: float32 (inputs, height, width,
+    3).
 
-    `inputs` are float32 (inputs, 3, height, width), normalised, on the module's device. 0 where the unit is shut. The
-    module's parameters get no gradients.
+    `inputs` are float32 (inputs, 3, height, width), normalized, on the module's device. The gradient is 0 where the
+    unit is inactive. The module's parameters get no gradients.
     """
     pictures = inputs.detach().clone().requires_grad_()
     values: list[Tensor] = []
@@ -43,10 +44,10 @@ def gradient_power(
     window: Window = "hann",
     multiple: int = 32,
 ) -> Power:
-    """The mean power spectrum of `gradients`, each of the same energy: float64 (height, width), as `power` gives it.
+    """The mean power spectrum of `gradients`, each scaled to the same energy: float64 (height, width), as in `power`.
 
-    `slope` and `stride_share` read it. Cut to whole multiples of `multiple` pixels. Take a position in the middle:
-    the window fades what is near the edges. Raises RequestError where no input has a gradient.
+    Input for `slope` and `stride_share`. Cropped to whole multiples of `multiple` pixels. Choose a position in the
+    middle: the window fades content near the edges. Raises RequestError if no input has a gradient.
     """
     found = gradients(module, tap, channel, position, inputs)
     size = np.sqrt((found.astype(np.float64) ** 2).mean((1, 2, 3)))
@@ -59,12 +60,14 @@ def gradient_power(
 
 
 def phases(found: NDArray[np.float32], stride: int) -> NDArray[np.float64]:
-    """The gradients' energy by the pixel's place in a cell of stride x stride: float64 (stride, stride), mean 1.
+    """The gradients' energy by pixel position in a cell of stride x stride: float64 (stride, stride), mean 1.
 
-    Entry (y, x) is that of all pixels at y, x modulo the stride. A convolution whose kernel is no multiple of its
-    stride takes some pixels more often than others, and so their gradients are larger. Where signs differ from place to
-    place, a power spectrum does not show that, and this does. `found` is as `gradients` gives it; each input counts
-    alike. Raises ValueError for sides that are no whole multiples of the stride, and where there is no gradient.
+    Entry (y, x) is the energy of all pixels at y, x modulo the stride; each input counts equally. A convolution whose
+    kernel is not a multiple of its stride reads some pixels more often than others, and their gradients are larger. A
+    power spectrum hides this where signs differ from place to place; this measure does not. `found` is the result of
+    `gradients`.
+
+    Raises ValueError if a side is not a multiple of the stride, or if no input has a gradient.
     """
     height, width = found.shape[1:3]
     if height % stride or width % stride:

@@ -1,8 +1,8 @@
-"""A copy of a network in which every layer pads in another way.
+"""Copies of a network in which every layer uses another padding.
 
-A layer that looks through a window (convolution, pooling) no longer pads by itself: a hook before it hands over a map
-that is extended already. Names, weights and types of the layers stay, so that taps, folding and copies work as before.
-What a network pads in its own code cannot be reached; `torus` finds that out.
+A layer that looks through a window (convolution, pooling) no longer pads by itself: a hook before it passes it a map
+that is already extended. Names, weights, and types of the layers stay, so taps, folding, and copies work as before.
+Padding in the network's own code is out of reach; `torus` detects it.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _PADS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularP
 
 
 def padded(module: nn.Module, mode: Mode) -> nn.Module:
-    """A copy of the network, with the same weights, whose layers pad in this mode; the original stays untouched.
+    """A copy of the network, with the same weights, whose layers pad in this mode. The original stays untouched.
 
-    `zeros` is the network as it was trained, whatever its padding.
+    `zeros` is the network as trained, whatever its padding.
 
-    `reflect` mirrors each map at its outermost cells, by as many cells as the layer pads; what does not pad still does
-    not. Where a pool with `ceil_mode` reaches over the edge, it meets the mirrored map there.
+    `reflect` mirrors each map at its outermost cells, by as many cells as the layer pads; a layer without padding stays
+    without. A pool with `ceil_mode` that extends past the edge meets the mirrored map there.
 
-    `circular` is the torus: every convolution and pool wraps around, those that do not pad too, so that a map of n
-    cells becomes one of n / stride, rounded up. A padding layer of its own (`nn.ZeroPad2d`) then only moves the origin,
-    and is a roll. Position y sees the same input pixels as before, modulo the canvas.
+    `circular` is the torus: every convolution and pool wraps around, even without padding, so a map of n cells becomes
+    one of n / stride, rounded up. A separate padding layer (`nn.ZeroPad2d`) then only moves the origin, which is a
+    roll. Position y sees the same input pixels as before, modulo the canvas.
 
-    It holds for nn.Conv2d and all that derive from it, nn.MaxPool2d, nn.AvgPool2d, padding layers, and timm's
-    TensorFlow-like `Same` layers, CondConv2d and BlurPool2d. A map smaller than its padding is mirrored or wrapped
-    several times, as numpy's `pad` does it; `check_room` refuses that where it counts.
+    Covers nn.Conv2d and its subclasses, nn.MaxPool2d, nn.AvgPool2d, padding layers, and timm's TensorFlow-like `Same`
+    layers, CondConv2d, and BlurPool2d. A map smaller than its padding is mirrored or wrapped several times, as in
+    numpy's `pad`; `check_room` refuses this where it matters.
 
-    Raises RequestError for another mode.
+    Raises RequestError for an unknown mode.
     """
     if mode not in get_args(Mode):
-        raise RequestError(f"there is no padding {mode!r}{nearest(mode, get_args(Mode))}")
+        raise RequestError(f"unknown padding {mode!r}{nearest(mode, get_args(Mode))}")
     copy = replica(module)
     if mode == "zeros":
         return copy
@@ -63,10 +63,10 @@ def padded(module: nn.Module, mode: Mode) -> nn.Module:
 
 
 def check_room(module: nn.Module, layer: str, size: Pair) -> None:
-    """Raise RequestError where a copy from `padded` would need a cell of a map several times, up to this layer.
+    """Raise RequestError if, up to this layer, a copy from `padded` would need a cell of a map several times.
 
-    `size` is the canvas's (height, width). The line names the first layer whose map is too small. ModelError for a
-    layer that there is not.
+    `size` is the canvas's (height, width). The message names the first layer whose map is too small. Raises ModelError
+    for an unknown layer.
     """
     blank = _blank(module, size)
     calls = survey(module, blank, [layer])[0].calls
@@ -80,14 +80,14 @@ def _refuse(name: str, border: Border, grid: Pair, size: Pair) -> None:
         if max(amounts) > cells + most:
             way = "wrapped around" if border.mode == "circular" else "mirrored"
             raise RequestError(
-                f"a canvas of {size[1]}x{size[0]} pixels is too small: {name} pads {max(amounts)} cells, and its map "
-                f"of {grid[1]}x{grid[0]} cannot be {way} by so many; give a larger canvas"
+                f"a canvas of {size[1]}x{size[0]} pixels is too small: {name} pads {max(amounts)} cells, but its map "
+                f"of {grid[1]}x{grid[0]} cannot be {way} that far; give a larger canvas"
             )
 
 
 @contextmanager
 def _watched(module: nn.Module, see: Callable[[str, Border, Pair], None]) -> Iterator[None]:
-    """Tell of each border and the map that it is about to extend."""
+    """Report each border and the map that it is about to extend."""
     handles = []
 
     def watch(name: str, border: Border) -> Callable[[nn.Module, Any], None]:
@@ -105,11 +105,11 @@ def _watched(module: nn.Module, see: Callable[[str, Border, Pair], None]) -> Ite
 
 @dataclass(frozen=True)
 class Border:
-    """How a layer's map is extended before the layer sees it; a hook, so that it is copied with the layer.
+    """Extends a layer's map before the layer sees it. It is a hook, so it is copied with the layer.
 
-    `reach` is the window's extent in cells, dilation included, `stride` its step, each (vertical, horizontal).
-    `before` and `after` are what the layer padded as trained; None where that depends on the map's size, as with
-    TensorFlow's SAME. `ceil` is the pools' `ceil_mode`.
+    `reach` is the window's extent in cells, dilation included, `stride` its step, each (vertical, horizontal). `before`
+    and `after` are the layer's trained padding; None if it depends on the map's size, as with TensorFlow's SAME. `ceil`
+    is the pool's `ceil_mode`.
     """
 
     mode: Mode
@@ -121,12 +121,12 @@ class Border:
 
     @property
     def ever(self) -> bool:
-        """Whether there is a size of map that is extended."""
+        """Whether maps of at least one size are extended."""
         pads = self.before is None or any(self.before) or any(self.after or ()) or self.ceil
         return pads or (self.mode == "circular" and self.reach != (1, 1))
 
     def amounts(self, grid: Pair) -> tuple[Pair, Pair]:
-        """Cells to add to a map of this (height, width): (top, bottom), (left, right); negative ones are cut off."""
+        """Cells to add to a map of this (height, width): (top, bottom), (left, right); negative amounts crop."""
         return self._along(0, grid[0]), self._along(1, grid[1])
 
     def _along(self, axis: int, cells: int) -> Pair:
@@ -142,7 +142,7 @@ class Border:
         if not self.ceil or span < 0:
             return before, after
         steps = -(-span // stride)
-        if steps * stride >= cells + before:  # torch: the last window must begin in the map or before it
+        if steps * stride >= cells + before:  # torch: the last window must start inside the map or before it
             steps -= 1
         return before, steps * stride + reach - cells - before
 
@@ -153,7 +153,7 @@ class Border:
 
 @dataclass(frozen=True)
 class Roll:
-    """What a padding layer does on a torus: it moves the origin by (down, right) cells."""
+    """Replaces a padding layer on a torus: moves the origin by (down, right) cells."""
 
     by: Pair
 
@@ -162,9 +162,9 @@ class Roll:
 
 
 def extended(maps: Tensor, amounts: tuple[Pair, Pair], mode: Mode) -> Tensor:
-    """Maps (..., height, width) with so many cells more at (top, bottom), (left, right), mirrored or wrapped.
+    """Maps (..., height, width) extended by (top, bottom), (left, right) cells, mirrored or wrapped.
 
-    Negative amounts cut cells off.
+    Negative amounts crop.
     """
     (top, bottom), (left, right) = amounts
     pads = (left, right, top, bottom)
@@ -196,7 +196,7 @@ def _replace_pad(part: Any, mode: Mode) -> None:
 
 
 def _timm() -> Any:
-    """timm's layers, if any network of timm's can be there: importing timm takes seconds."""
+    """timm's layers, if timm is already loaded: importing timm takes seconds."""
     return sys.modules.get("timm.layers")
 
 
@@ -206,11 +206,11 @@ def _windowed() -> tuple[type[nn.Module], ...]:
 
 
 _SAME = ("timm.layers.conv2d_same", "timm.layers.pool2d_same")
-"""Modules of timm whose layers pad in their code; each derives from what it is without that."""
+"""Modules of timm whose layers pad in their code; each layer derives from its counterpart without padding."""
 
 
 def _border(part: Any, mode: Mode) -> Border:
-    """Read from the layer's own attributes."""
+    """The border of a layer, read from its attributes."""
     kernel = _pair(part.filt_size if hasattr(part, "filt_size") else part.kernel_size)
     dilation = _pair(getattr(part, "dilation", 1))
     reach = (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1)
@@ -233,7 +233,7 @@ def _trained(part: Any, reach: Pair) -> tuple[Pair | None, Pair | None]:
 
 
 def _strip(part: Any) -> None:
-    """Take a layer's own padding away."""
+    """Remove a layer's own padding."""
     if type(part).__module__ in _SAME:
         part.__class__ = type(part).__bases__[0]
     if hasattr(part, "filt_size"):

@@ -1,4 +1,4 @@
-"""Peaks of a unit's activation map: where it fires, how many times, how far apart, and how regularly. NumPy only."""
+"""Peaks of a unit's activation map: positions, number, spacing, and regularity. NumPy only."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from patchmine.ranking import Float32
 
 SHARE = 0.5
-"""Of the map's maximum, that a peak has to reach."""
+"""The share of the map's maximum that a peak must reach."""
 
 APART = 0.25
-"""Of the side of the field, that two peaks have to lie apart."""
+"""The least distance of two peaks, as a share of the field's side."""
 
 
 @dataclass(frozen=True)
 class Peaks:
     """Local maxima, the highest first: cells int64 (peaks, 2) as y, x, and values float32 (peaks,).
 
-    Cells are whole: a map says nothing of what lies between them. `wraps` is whether the map is a torus.
+    Cells are whole numbers: a map has no values between them. `wraps` says whether the map is a torus.
     """
 
     cells: NDArray[np.int64]
@@ -32,7 +32,7 @@ class Peaks:
         return len(self.cells)
 
     def nearest(self) -> NDArray[np.float64]:
-        """From each peak to the one nearest to it, in cells (peaks,); empty where there are fewer than two."""
+        """The distance from each peak to its nearest neighbor, in cells (peaks,); empty for fewer than two peaks."""
         if len(self) < 2:
             return np.zeros(0)
         apart = np.stack([_distances(cell, self.cells, self.grid, self.wraps) for cell in self.cells])
@@ -45,9 +45,9 @@ def peaks(
 ) -> Peaks:
     """Local maxima of a map (grid height, grid width) that reach `share` of its maximum.
 
-    A peak is no lower than its eight neighbours, and of two that lie closer than `apart` cells the lower is left out
-    (of equals the one later in rows). Where the maximum does not even reach `share` of `reference`, the unit is not
-    driven at all, and there is none; nor where it is not above 0.
+    A peak is no lower than its eight neighbors. Of two peaks closer than `apart` cells the lower is left out; of
+    equals, the later one in row order. Returns no peaks if the maximum is not above 0 or stays below `share` of
+    `reference`, because the unit is then not driven at all.
     """
     grid = (activations.shape[0], activations.shape[1])
     top = float(activations.max())
@@ -81,8 +81,8 @@ def _distances(
 
 @dataclass(frozen=True)
 class Period:
-    """The shift under which a map or a picture is most like itself: y, x in cells or pixels, and how alike (1: the
-    same)."""
+    """The shift at which a map or image is most similar to itself: y, x in cells or pixels, and the similarity (1:
+    identical)."""
 
     shift: tuple[int, int]
     strength: float
@@ -93,14 +93,14 @@ class Period:
 
 
 def period(values: NDArray[np.floating], least: float) -> Period | None:
-    """The strongest peak of the autocorrelation of (height, width) at shifts of `least` or more; None where there is
-    none above 0.
+    """The strongest peak of the autocorrelation of (height, width) at shifts of at least `least`; None if none is above
+    0.
 
-    By the FFT, so the array is taken to be a torus: of a synthetic image on another canvas the seam counts too. The
+    Uses the FFT, which treats the array as a torus: for a synthetic image on another canvas the seam counts too. The
     correlation is Pearson's.
     """
-    centred = values - values.mean()
-    power = np.abs(np.fft.fft2(centred)) ** 2
+    centered = values - values.mean()
+    power = np.abs(np.fft.fft2(centered)) ** 2
     if not power.sum() > 0:
         return None
     correlation = np.fft.ifft2(power).real
@@ -118,9 +118,9 @@ def period(values: NDArray[np.floating], least: float) -> Period | None:
 
 
 def scrambled(values: NDArray[np.floating], generator: np.random.Generator) -> Float32:
-    """A map (height, width) of the same power spectrum and mean with phases of noise: what the spectrum alone makes.
+    """A map (height, width) with the same power spectrum and mean but random phases: the effect of the spectrum alone.
 
-    A surrogate as in Theiler et al. 1992, "Testing for nonlinearity in time series", of two dimensions.
+    A two-dimensional surrogate as in Theiler et al. 1992, "Testing for nonlinearity in time series".
     """
     spectrum = np.fft.rfft2(values)
     noise = np.fft.rfft2(generator.standard_normal(values.shape))

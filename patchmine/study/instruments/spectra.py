@@ -1,4 +1,4 @@
-"""How noisy a picture is: its power spectrum, how that falls with the frequency, and what strides leave in it.
+"""How noisy an image is: its power spectrum, its fall with frequency, and the traces of strides.
 
 Photographs have power spectra near 1 / f**2 (Field 1987, "Relations between the statistics of natural images and the
 response properties of cortical cells"); white noise has a flat one. Strides of convolutions and pools leave energy at
@@ -19,32 +19,32 @@ Window = Literal["hann", "none"]
 Power = NDArray[np.float64]
 
 STRIDES = (2, 4, 8, 16, 32)
-"""Those of the usual networks' layers, in input pixels."""
+"""Strides of the layers of common networks, in input pixels."""
 
 LOWEST_CYCLES = 4
-"""Per side, below which a slope is not fitted: a window of the picture's size mixes neighbouring frequencies."""
+"""Cycles per side below which no slope is fitted: a window of the image's size mixes neighboring frequencies."""
 
 HIGHEST = 0.4
-"""Cycles per pixel above which a slope is not fitted: resizing and JPEG have cut there."""
+"""Cycles per pixel above which no slope is fitted: resizing and JPEG remove energy there."""
 
 TARGET, APART = 1, 3
-"""Bins around a stride's frequency that belong to it, and to which distance its neighbours are counted."""
+"""Bins up to TARGET away from a stride's frequency belong to it; bins up to APART count as its neighbors."""
 
-_SPREAD = 35 / 18  # of the variance of sums of bins: a Hann window makes neighbours go along with one another
+_SPREAD = 35 / 18  # of the variance of sums of bins: a Hann window correlates neighboring bins
 
 
 def power(picture: NDArray[Any], window: Window = "hann", multiple: int = 1) -> Power:
-    """The power spectrum of a picture, float64 (height, width), frequencies in numpy's order (`fftfreq`).
+    """The power spectrum of an image, float64 (height, width), frequencies in numpy's order (`fftfreq`).
 
-    The picture is uint8, taken as 0..1, or of floats, (height, width) or (height, width, channels). The mean over the
-    channels of |F|**2 / sum(w**2) is given, so that white noise has its variance at every frequency. The picture is cut
-    to its middle where its sides are no whole multiples of `multiple` pixels.
+    The image is uint8, taken as 0..1, or float, (height, width) or (height, width, channels). The result is the mean
+    over the channels of |F|**2 / sum(w**2), so that white noise has its variance at every frequency. If the sides are
+    not multiples of `multiple` pixels, the image is cropped to its middle.
 
-    `hann` takes each channel's mean, weighted by the window, away and multiplies by a periodic Hann window along both
-    axes, so that the step between opposite edges does not leak into all frequencies; a pure frequency then spreads over
-    3x3 bins. `none` is right for pictures that have no edges, those made on a torus.
+    `hann` subtracts each channel's window-weighted mean and multiplies by a periodic Hann window along both axes. The
+    step between opposite edges then does not leak into all frequencies, and a pure frequency spreads over 3x3 bins.
+    `none` suits images without edges, such as those made on a torus.
 
-    Raises ValueError for a picture smaller than `multiple`, or not finite.
+    Raises ValueError for an image that is smaller than `multiple` or not finite.
     """
     values = _middle(picture, multiple)
     height, width = values.shape[:2]
@@ -57,19 +57,19 @@ def power(picture: NDArray[Any], window: Window = "hann", multiple: int = 1) -> 
 
 
 def mean_power(pictures: Iterable[NDArray[Any]], window: Window = "hann", multiple: int = 1) -> Power:
-    """The mean of `power` over pictures of one size. Raises ValueError where there is none, or sizes differ."""
+    """The mean of `power` over images of one size. Raises ValueError without images or for different sizes."""
     found = [power(picture, window, multiple) for picture in pictures]
     if len({one.shape for one in found}) != 1:
-        raise ValueError(f"pictures of one size are needed, not {sorted({one.shape for one in found})}")
+        raise ValueError(f"all images must have one size, not {sorted({one.shape for one in found})}")
     return np.mean(found, axis=0)
 
 
 @dataclass(frozen=True)
 class Radial:
-    """A power spectrum by frequency alone.
+    """A power spectrum as a function of frequency alone.
 
-    `frequency` (rings,) in cycles per pixel, rising, up to 0.5; `power` (rings,); `bins` (rings,), of how many bins.
-    Each ring is as wide as one cycle per shorter side; its frequency is the mean of its bins', its power too.
+    `frequency` (rings,) in cycles per pixel, ascending, up to 0.5; `power` (rings,); `bins` (rings,) is the number of
+    bins. Each ring is as wide as one cycle per shorter side; its frequency and power are the means over its bins.
     """
 
     frequency: NDArray[np.float64]
@@ -78,7 +78,7 @@ class Radial:
 
 
 def radial(spectrum: Power) -> Radial:
-    """Averaged over directions; without the mean, and without the corners above 0.5 cycles per pixel."""
+    """The spectrum averaged over directions, without the mean and the corners above 0.5 cycles per pixel."""
     distance = _distance(spectrum.shape)
     side = min(spectrum.shape)
     ring = np.rint(distance * side).astype(np.int64)
@@ -105,15 +105,16 @@ class Slope:
 def slope(
     spectrum: Power, low: float | None = None, high: float = HIGHEST, window: Window = "hann", pictures: int = 1
 ) -> Slope:
-    """Of the line through log power against log frequency, by least squares.
+    """The slope of log power against log frequency, by least squares.
 
-    Rings are weighted by 1 / frequency, so that each octave counts alike. `low` and `high` are in cycles per pixel; as
-    `low` serves `LOWEST_CYCLES` per shorter side.
+    Rings are weighted by 1 / frequency, so that each octave counts equally. `low` and `high` are in cycles per pixel;
+    the default of `low` is `LOWEST_CYCLES` per shorter side.
 
-    The standard error is the larger of two. One comes from the residuals, ring by ring (HC3, MacKinnon & White 1985):
-    it tells of spectra that are no power law. The other is what noise with exactly this spectrum would have, the mean
-    of `pictures` spectra: a bin's power is spread like an exponential variable, each stands beside its mirror image,
-    and under a Hann window (`window` is that of the spectrum) sums of neighbours vary by 35/18 more along each axis.
+    The standard error is the larger of two. One comes from the residuals, ring by ring (HC3, MacKinnon & White 1985),
+    and detects spectra that are not a power law. The other is the error that noise with exactly this spectrum would
+    have, as the mean of `pictures` spectra. There a bin's power varies like an exponential variable, and each bin has a
+    mirror image. Under a Hann window (`window` is that of the spectrum) sums of neighbors vary by 35/18 more along each
+    axis.
 
     Raises ValueError for fewer than four rings with energy.
     """
@@ -126,7 +127,7 @@ def slope(
     x, y = np.log(rings.frequency[kept]), np.log(rings.power[kept])
     design = np.stack([np.ones_like(x), x], 1)
     weighted = design / rings.frequency[kept][:, None]
-    pull = np.linalg.solve(weighted.T @ design, weighted.T)  # (2, rings): what each ring does to offset and slope
+    pull = np.linalg.solve(weighted.T @ design, weighted.T)  # (2, rings): the effect of each ring on offset and slope
     fitted = pull @ y
     leverage = np.einsum("ij,ji->i", design, pull)
     spread = _SPREAD if window == "hann" else 1.0
@@ -137,17 +138,19 @@ def slope(
 
 
 def stride_share(spectrum: Power, stride: int) -> float:
-    """The energy at the frequencies of a stride, against that of the frequencies around them: 1 is nothing special.
+    """The energy at the frequencies of a stride, relative to the frequencies around them; 1 means no trace of the
+    stride.
 
-    The frequencies of a stride are (j, k) / stride cycles per pixel along (y, x), both whole, without those that a
-    smaller stride has too: of stride 4 the multiples of 1/4 without those of 1/2 and the mean. A pattern that repeats
-    every `stride` pixels, and no more often, has its energy there. Each takes the 3x3 bins around it, as a Hann window
-    spreads it; its neighbours are those at a distance of two and three bins. The spectrum is first divided by its own
-    power law, so that the fall of a photograph's does not count. For one picture of noise of 224 pixels the share
-    scatters around 1 by 0.51, 0.20, 0.11, 0.06 and 0.03 for strides 2, 4, 8, 16 and 32; take several pictures.
+    The frequencies of a stride are (j, k) / stride cycles per pixel along (y, x), with whole j and k, without those of
+    a smaller stride: stride 4 has the multiples of 1/4 except those of 1/2 and the mean. A pattern that repeats every
+    `stride` pixels, and no more often, has its energy there.
 
-    Not a number where the sides are too short to tell the frequencies apart: five cycles per side and stride are needed
-    (160 pixels for stride 32). Raises ValueError for sides that are no whole multiples of the stride (`power` cuts).
+    Each frequency takes the 3x3 bins around it, as a Hann window spreads it; its neighbors are the bins at a distance
+    of two and three. The spectrum is first divided by its own power law, so that the fall of a photograph's spectrum
+    does not count. The share scatters around 1, most for small strides, so average over several images.
+
+    NaN if the sides are too short to separate the frequencies: five cycles per side and stride are needed (160 pixels
+    for stride 32). Raises ValueError if a side is not a multiple of the stride (`power` crops).
     """
     rows, columns = _bins_of(stride, spectrum.shape)
     if min(spectrum.shape) < 5 * stride:
@@ -158,10 +161,10 @@ def stride_share(spectrum: Power, stride: int) -> float:
 
 
 def stride_energy(spectrum: Power, stride: int) -> float:
-    """The share, 0 to 1, of all energy but the mean's that lies at the frequencies of a stride (see `stride_share`).
+    """The share, 0 to 1, of all energy except the mean's that lies at the frequencies of a stride (see `stride_share`).
 
-    Where a spectrum is all but empty beside a peak, as those of gradients are, the peak's size says more than its
-    height above what is around it. Not a number and ValueError as there.
+    Where a spectrum is almost empty beside a peak, as those of gradients are, the peak's size says more than its height
+    above its neighbors. NaN and ValueError as in `stride_share`.
     """
     rows, columns = _bins_of(stride, spectrum.shape)
     if min(spectrum.shape) < 5 * stride:
@@ -173,26 +176,26 @@ def stride_energy(spectrum: Power, stride: int) -> float:
 def _middle(picture: NDArray[Any], multiple: int) -> NDArray[np.float64]:
     height, width = (side // multiple * multiple for side in picture.shape[:2])
     if not height or not width:
-        raise ValueError(f"a picture of shape {picture.shape} is smaller than {multiple} pixels")
+        raise ValueError(f"an image of shape {picture.shape} is smaller than {multiple} pixels")
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
     values = np.atleast_3d(picture[top : top + height, left : left + width]).astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("a picture with values that are not finite has no spectrum")
+        raise ValueError("an image with values that are not finite has no spectrum")
     return values / 255 if picture.dtype == np.uint8 else values
 
 
 def _hann(side: int) -> NDArray[np.float64]:
-    """Periodic: of an odd number of points with the last one left out."""
+    """A periodic Hann window: an odd number of points without the last one."""
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / side)
 
 
 def _distance(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Of each bin from the mean, in cycles per pixel."""
+    """The distance of each bin from the mean, in cycles per pixel."""
     return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.fftfreq(shape[1])[None, :])
 
 
 def _flattened(spectrum: Power) -> Power:
-    """Divided by its own power law; the mean becomes 0."""
+    """The spectrum divided by its own power law; the mean becomes 0."""
     distance = _distance(spectrum.shape)
     distance[0, 0] = 1.0
     flat = spectrum / distance ** slope(spectrum).value
@@ -201,7 +204,7 @@ def _flattened(spectrum: Power) -> Power:
 
 
 def _offsets() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Bins (y, x) around a frequency that belong to it, and those that it is compared with."""
+    """Offsets (y, x) of the bins that belong to a frequency, and of the bins that it is compared with."""
     around = np.mgrid[-APART : APART + 1, -APART : APART + 1].reshape(2, -1).T
     near = np.abs(around).max(1) <= TARGET
     return around[near], around[~near]

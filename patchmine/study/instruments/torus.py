@@ -1,4 +1,4 @@
-"""Whether a network is on a torus: rolling the input by whole strides must roll a layer's map, and do nothing else."""
+"""Verifies that a network is on a torus: rolling the input by whole strides must only roll a layer's map."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import RequestError
-from patchmine.networks.network import Tap, last_call, run_until, survey, tapped
+from patchmine.networks.network import Tap, maps, survey
 
 TOLERANCE = 1e-5
-"""Of the map's largest value: sums in another order stay below, a padded edge is far above."""
+"""The largest accepted change, as a share of the map's largest value: reordered sums stay below, a padded edge is far
+above."""
 
 MOST_PX = 512
-"""The largest stride that is looked for."""
+"""The largest stride that is searched for, in pixels."""
 
 
 def torus(module: nn.Module, layer: str, size: tuple[int, int]) -> float:
-    """The largest change of a layer's map when the input is rolled, against the map rolled.
+    """The largest difference between a layer's map for a rolled input and its rolled map.
 
-    The network is one of `padded(..., "circular")`, the canvas `size` (height, width) in pixels. The input is normal
-    noise, rolled by one stride down, by one to the right, and by half the canvas and a stride in both. The change is
-    relative to the map's largest absolute value; not finite where the map is not; 0 where the map is 0 everywhere.
+    The network comes from `padded(..., "circular")`; `size` is the canvas's (height, width) in pixels. The input is
+    normal noise, rolled by one stride down, by one stride right, and by half the canvas and a stride in both. The
+    change is relative to the map's largest absolute value. It is not finite if the map is not, and 0 if the map is 0
+    everywhere.
 
-    Raises RequestError for a canvas that is no whole number of strides, and for a layer of one cell; ModelError for a
-    layer that there is not.
+    Raises RequestError for a canvas that is not a whole number of strides, and for a layer of one cell. Raises
+    ModelError for an unknown layer.
     """
     tap = survey(module, _noise(module, size), [layer])[0]
     step = _step(module, tap, size)
@@ -34,20 +36,20 @@ def torus(module: nn.Module, layer: str, size: tuple[int, int]) -> float:
 
 
 def change_when_rolled(module: nn.Module, tap: Tap, size: tuple[int, int], step: tuple[int, int]) -> float:
-    """`torus` for any network, a layer surveyed at this size, and a stride that is known."""
+    """Like `torus`, for any network, a layer surveyed at this size, and a known stride."""
     picture = _noise(module, size)
-    maps = _maps(module, tap, picture)
-    largest = float(maps.abs().max())
+    still = maps(module, picture, (tap,))[tap.layer]
+    largest = float(still.abs().max())
     changes = []
-    for down, across in ((1, 0), (0, 1), (maps.shape[2] // 2 + 1, maps.shape[3] // 2 + 1)):
-        moved = _maps(module, tap, picture.roll((down * step[0], across * step[1]), (2, 3)))
-        changes.append(float((moved - maps.roll((down, across), (2, 3))).abs().max()))
-    change = float(torch.tensor(changes).max())  # not a number stays that
+    for down, across in ((1, 0), (0, 1), (still.shape[2] // 2 + 1, still.shape[3] // 2 + 1)):
+        moved = maps(module, picture.roll((down * step[0], across * step[1]), (2, 3)), (tap,))[tap.layer]
+        changes.append(float((moved - still.roll((down, across), (2, 3))).abs().max()))
+    change = float(torch.tensor(changes).max())  # NaN stays NaN
     return change / largest if largest else change
 
 
 def check_torus(module: nn.Module, layer: str, size: tuple[int, int]) -> float:
-    """`torus`, refused where it is more than rounding: padding could not be changed everywhere.
+    """The result of `torus`, refused if it exceeds rounding: padding could not be changed everywhere.
 
     The RequestError names the first layer of the network at which the map does not roll with the input.
     """
@@ -58,20 +60,20 @@ def check_torus(module: nn.Module, layer: str, size: tuple[int, int]) -> float:
     place, broken = _first_break(module, size, step) or (layer, change)
     raise RequestError(
         f"{layer} cannot be put on a torus: at {place} the map changes by {broken:.1g} of its largest value when the "
-        "input is rolled, so it pads in its own code or looks at where it is; choose a layer before it"
+        "input is rolled, so it pads in its own code or depends on the position; choose an earlier layer"
     )
 
 
 def stride(module: nn.Module, layer: str) -> tuple[int, int]:
-    """Input pixels from one cell of the layer to the next, (down, to the right), of a network on the torus.
+    """Input pixels between neighboring cells of the layer, (down, to the right), for a network on the torus.
 
-    There a canvas of n pixels gives n / stride cells, rounded up, so the stride is the largest side with one cell.
-    Raises RequestError where the grid does not grow with the canvas, or the network takes no other canvas.
+    On the torus a canvas of n pixels gives n / stride cells, rounded up, so the stride is the largest side with one
+    cell. Raises RequestError if the grid does not grow with the canvas, or if the network accepts no other canvas.
     """
     grid = _grids(module, layer)
     if grid(1) != (1, 1):
         rows, columns = grid(1)
-        raise RequestError(f"{layer} has {columns}x{rows} cells however small the canvas is: choose a layer before it")
+        raise RequestError(f"{layer} has {columns}x{rows} cells however small the canvas is: choose an earlier layer")
     side = 2
     while min(grid(side)) < 2:
         side *= 2
@@ -103,12 +105,12 @@ def _grids(module: nn.Module, layer: str) -> Callable[[int], tuple[int, int]]:
 
 
 def _step(module: nn.Module, tap: Tap, size: tuple[int, int]) -> tuple[int, int]:
-    """Pixels by which the input is rolled when the map is rolled by one cell."""
+    """Pixels by which the input must roll for the map to roll by one cell."""
     grid = tap.layout.grid
     if grid == (1, 1):
         raise RequestError(f"{tap.layer} has one cell on a canvas of {size[1]}x{size[0]} pixels: nothing can be rolled")
     grows = _grids(module, tap.layer)(1) == (1, 1)
-    least = stride(module, tap.layer) if grows else grid  # an adaptive pool has so many cells on any canvas
+    least = stride(module, tap.layer) if grows else grid  # an adaptive pool has this many cells on any canvas
     for side, each in zip(size, least, strict=True):
         if side % each:
             below, above = side // each * each, (side // each + 1) * each
@@ -120,16 +122,16 @@ def _step(module: nn.Module, tap: Tap, size: tuple[int, int]) -> tuple[int, int]
 
 
 def _first_break(module: nn.Module, size: tuple[int, int], step: tuple[int, int]) -> tuple[str, float] | None:
-    """The first layer, in the order in which they end, whose map does not roll with the input, and by how much."""
+    """The first layer, in order of completion, whose map does not roll with the input, and by how much."""
     picture = _noise(module, size)
     before = _all_maps(module, picture)
     after = _all_maps(module, picture.roll(step, (2, 3)))
-    for (name, maps), (_, moved) in zip(before, after, strict=True):
-        cells = [n * each for n, each in zip(maps.shape[2:], step, strict=True)]
-        if any(cell % side and n > 1 for cell, side, n in zip(cells, size, maps.shape[2:], strict=True)):
-            continue  # of a larger stride than the layer in question
-        rolled = maps.roll([cell // side for cell, side in zip(cells, size, strict=True)], (2, 3))
-        change = float((moved - rolled).abs().max()) / max(float(maps.abs().max()), 1e-30)
+    for (name, still), (_, moved) in zip(before, after, strict=True):
+        cells = [n * each for n, each in zip(still.shape[2:], step, strict=True)]
+        if any(cell % side and n > 1 for cell, side, n in zip(cells, size, still.shape[2:], strict=True)):
+            continue  # its stride is larger than that of the layer in question
+        rolled = still.roll([cell // side for cell, side in zip(cells, size, strict=True)], (2, 3))
+        change = float((moved - rolled).abs().max()) / max(float(still.abs().max()), 1e-30)
         if not change <= TOLERANCE:
             return name, change
     return None
@@ -153,14 +155,6 @@ def _all_maps(module: nn.Module, picture: Tensor) -> list[tuple[str, Tensor]]:
         for handle in handles:
             handle.remove()
     return found
-
-
-def _maps(module: nn.Module, tap: Tap, picture: Tensor) -> Tensor:
-    found: list[Tensor] = []
-    keep = last_call(tap, lambda output: found.append(tap.layout.grid_of(output).clone()))
-    with torch.inference_mode(), tapped(module, {tap.layer: keep}):
-        run_until(module, picture, tap.layer, tap.calls)
-    return found[0]
 
 
 def _noise(module: nn.Module, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,89 @@
+"""One way from an answer to what a command leaves behind: text, JSON or CSV on stdout, and a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchmine.cli.errors import say
+from patchmine.cli.output import print_csv, print_json, print_line, print_table
+from patchmine.errors import RequestError
+
+if TYPE_CHECKING:
+    from patchmine.labels.of_index import UnitLabels
+    from patchmine.reading.answers import Answer
+    from patchmine.reading.opened import OpenUnit
+    from patchmine.sheets.page import Page
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the user wants of an answer: JSON or CSV instead of text, and a sheet in the file `out`.
+
+    Raises RequestError, before any work, for both formats at once and for a sheet that could not be written.
+    """
+
+    json: bool = False
+    csv: bool = False
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.json and self.csv:
+            raise RequestError("--json and --csv exclude each other: give only one of them")
+        if self.out is not None:
+            from patchmine.sheets import check_target
+
+            check_target(self.out)
+
+    @property
+    def crop(self) -> str:
+        """The crop where the user names none: sheets choose it by the size of the field."""
+        return "rf" if self.out is None else "auto"
+
+    def draw(self, page: Callable[[], Page], of: int | None = None) -> None:
+        """Write the sheet, if one is wanted, and report the photographs, among `of`, that it could not show."""
+        if self.out is None:
+            return
+        from patchmine.sheets import write
+
+        missing = write(page(), self.out)
+        if missing:
+            count = f"{len(missing)} of {of}" if of else f"{len(missing)}"
+            say(f"{count} photographs could not be shown; {missing[0]}")
+
+    def answer(self, answer: Answer, title: str, also: Callable[[], None] = lambda: None) -> None:
+        """Print an answer; as text under a title, followed by what `also` prints."""
+
+        def text() -> None:
+            print_line(title)
+            print_table(answer.shown(), answer.header)
+            also()
+
+        self.print(answer.as_dict, answer.rows, list(answer.columns), text)
+
+    def print(
+        self,
+        document: Callable[[], Mapping[str, Any]],
+        rows: Callable[[], Iterable[Mapping[str, Any]]],
+        columns: Sequence[str],
+        text: Callable[[], None],
+    ) -> None:
+        """Print one of the three: the JSON document, the rows as CSV, or the text and the name of the sheet."""
+        if self.json:
+            print_json(document())
+        elif self.csv:
+            print_csv(rows(), columns)
+        else:
+            text()
+            if self.out is not None:
+                print(self.out)
+
+
+def print_labels(labels: UnitLabels, units: Iterable[OpenUnit]) -> None:
+    """A line where the labels of these units rest only on what the network itself sees."""
+    if labels.about["from"] == "predictions" and any(unit.label is not None for unit in units):
+        from patchmine.labels.of_index import said
+
+        print_line(f"labels: {said(labels.about)}")

@@ -1,0 +1,86 @@
+"""Which part of the input a patch shows: the receptive field, the effective one, or the whole input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from patchmine.defaults import CROPS, SHARE
+from patchmine.errors import RequestError, nearest
+from patchmine.fields.field import ReceptiveField
+from patchmine.photographs.placement import View
+from patchmine.units import Box, Position
+
+SLIVER = 16
+"""The largest ratio of a tile's sides."""
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """A way to crop patches.
+
+    `crop` is `rf` for the receptive field, `erf` for the effective one, which holds `share` (above 0, at most 1) of the
+    gradient's energy, `image` for the whole input, or `auto`: `rf` while the receptive field covers less than half of
+    the input, `erf` beyond where it has been measured. Raises RequestError for an unknown crop or an invalid share.
+    """
+
+    crop: str = "rf"
+    share: float = SHARE
+
+    def __post_init__(self) -> None:
+        if self.crop not in CROPS:
+            raise RequestError(f"unknown crop {self.crop!r}{nearest(self.crop, CROPS)}")
+        if not 0 < self.share <= 1:
+            raise RequestError(f"--share must be above 0 and at most 1, not {self.share:g}")
+
+    def settled(self, field: ReceptiveField, channel: int) -> Cropping:
+        """The same with `auto` decided for a unit. Raises RequestError for `erf` where no gradient was measured."""
+        crop = self.crop
+        if crop == "auto":
+            height, width = field.input
+            whole = field.group(channel).whole(Position(0, 0))
+            crop = "erf" if 2 * whole.area > height * width and field.effective is not None else "rf"
+        if crop == "erf" and field.effective is None:
+            raise RequestError(f"layer {field.layer} has no effective field, as no gradient reached it: use --crop rf")
+        return replace(self, crop=crop)
+
+    def box(self, field: ReceptiveField, channel: int, position: Position) -> Box:
+        """What the crop shows of the input, clipped to it, in input pixels. The crop must be settled."""
+        if self.crop == "image":
+            return Box(0, 0, field.input[1], field.input[0])
+        seen = field.group(channel).seen(position)
+        effective = field.effective_box(channel, position, self.share) if self.crop == "erf" else None
+        return seen if effective is None else seen.intersect(effective)
+
+    def view(self, field: ReceptiveField, channel: int, position: Position) -> View:
+        """What a tile shows, in input pixels: the field in a frame of the same size for every patch of a unit.
+
+        A field larger than the input gets the input as its frame. The crop must be settled.
+        """
+        group = field.group(channel)
+        seen, window = group.seen(position), group.whole(position)
+        height, width = field.input
+        if self.crop == "image":
+            whole = Box(0, 0, width, height)
+            effective = field.effective_box(channel, position, self.share)
+            return View(_widened(whole), whole, seen if seen != whole else effective and effective.intersect(whole))
+        if self.crop == "erf":
+            window = field.effective_box(channel, position, self.share) or window
+        elif group.size is None:
+            # Fields of different sizes at different places: frames of one size, so that all tiles have one scale.
+            window = _centered(seen, *group.largest)
+        across = (window.left, window.right) if window.width < width else (0, width)
+        down = (window.top, window.bottom) if window.height < height else (0, height)
+        window = _widened(Box(across[0], down[0], across[1], down[1]))
+        return View(window, seen.intersect(window))
+
+
+def _widened(box: Box) -> Box:
+    """The box, with room around a sliver: its tile would otherwise be thousands of pixels long."""
+    width, height = max(box.width, ceil(box.height / SLIVER)), max(box.height, ceil(box.width / SLIVER))
+    return box if (width, height) == (box.width, box.height) else _centered(box, height, width)
+
+
+def _centered(box: Box, height: int, width: int) -> Box:
+    left, top = (box.left + box.right - width) // 2, (box.top + box.bottom - height) // 2
+    return Box(left, top, left + width, top + height)

@@ -1,0 +1,174 @@
+"""The public index: an opened one that answers every question. This is what `patchmine.Index` is.
+
+Each question is a module of its own below this one and takes an opened index; it is imported when it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchmine import defaults
+from patchmine.errors import RequestError
+from patchmine.fields.cropping import Cropping
+from patchmine.reading.answers import Patches, Units
+from patchmine.reading.opened import OpenIndex, OpenUnit, find_index
+from patchmine.reading.patch import Patch
+from patchmine.reading.statistics import Statistics
+from patchmine.units import Box, Unit
+
+if TYPE_CHECKING:
+    from patchmine.questions.fires import Fires
+    from patchmine.questions.project import Projector
+    from patchmine.questions.similar import Similar
+    from patchmine.sheets.drawn import Comparison
+    from patchmine.synthesis.library import SyntheticImage
+    from patchmine.system.progress import Progress
+
+
+def open_index(path: str | Path | None = None, source: str | Path | None = None) -> Index:
+    """Open a finished index for reading.
+
+    `path` defaults to the environment's PATCHMINE_INDEX, else to the only `*.patchmine` in the working directory.
+    `source` is where the photographs are now, if they have moved since. Raises StoreError when there is no such index,
+    or it is unfinished or damaged.
+    """
+    return Index(find_index(path), source)
+
+
+class IndexedUnit(OpenUnit):
+    """A unit of an index: its name, its numbers, its patches, and the questions about it."""
+
+    def synthesize(
+        self,
+        objective: str = "neuron",
+        *,
+        start: int | None = None,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        **settings: Any,
+    ) -> list[SyntheticImage]:
+        """Images that drive the unit as hard as possible: made, or read where the index already holds them.
+
+        `settings` are fields of `synthesis.recipe.Recipe`: method, steps, seed, size, images and so on. With `start`, a
+        rank, the ascent starts in that patch instead of in noise. `model` and `weights` are as for `Index.fires`.
+        Raises UnitError for a dead unit and what `synthesis.library.synthesized` raises.
+        """
+        from patchmine.synthesis.library import images_of
+        from patchmine.synthesis.recipe import Recipe
+
+        self.index.use(model, weights)
+        return images_of(self.index, self.unit, Recipe(objective, **settings), start=start)
+
+    def compare(
+        self,
+        k: int = 9,
+        objective: str = "neuron",
+        *,
+        crop: str = "auto",
+        share: float = defaults.SHARE,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        **settings: Any,
+    ) -> Comparison:
+        """Synthetic images beside the unit's k best patches, in numbers; `.figure()` draws them.
+
+        `settings` are as for `synthesize`. Raises RequestError for an unknown crop, an invalid share or setting,
+        UnitError for a dead unit, and PhotographError where a photograph has gone.
+        """
+        from patchmine.sheets.drawn import compare
+        from patchmine.synthesis.recipe import Recipe, beside
+
+        self.index.use(model, weights)
+        recipe = Recipe(objective, **{"images": beside(objective), **settings})
+        return compare(self, recipe, k=k, cropping=Cropping(crop, share))
+
+
+class Index(OpenIndex[IndexedUnit]):
+    """A finished index. Units come from `unit()` and `units()`, photographs from the source it was built from."""
+
+    def unit(self, unit: str | Unit, layer: str | None = None) -> IndexedUnit:
+        """The unit of that name: `blocks.6:33`, `blocks.6_33`, `fish_33`, or a given name. Raises UnitError."""
+        return IndexedUnit(self, self.resolved(unit, layer))
+
+    def similar(
+        self,
+        unit: str | Unit | None = None,
+        *,
+        image: str | Path | None = None,
+        box: Box | None = None,
+        layer: str | None = None,
+        k: int = defaults.K,
+        several: bool = False,
+        crop: str = "rf",
+        share: float = defaults.SHARE,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Similar[IndexedUnit]:
+        """The k patches nearest to the best patch of a unit, or to a photograph or a box in it (source pixels).
+
+        At most one patch of each photograph, unless `several`. For a unit also the k units that correlate with it most.
+        `note` receives remarks, such as why no units are compared. `model` and `weights` are as for `fires`.
+
+        Raises RequestError unless exactly one of unit and image is given, and for a box outside the photograph;
+        UnitError for an unknown unit or layer; SourceError for a photograph that cannot be read.
+        """
+        from patchmine.questions.similar import Wish, similar_to_photograph, similar_to_unit
+
+        wish = Wish(k, several, Cropping(crop, share))
+        if (unit is None) == (image is None):
+            raise RequestError("give exactly one of --unit U and --image FILE")
+        if unit is not None:
+            if box is not None:
+                raise RequestError("--box selects a part of --image FILE, not of a unit: give only one of them")
+            return similar_to_unit(self.unit(unit, layer), wish, note)
+        assert image is not None
+        self.use(model, weights)
+        return similar_to_photograph(self, image, wish, note, box, layer)
+
+    def fires(
+        self,
+        image: str | Path,
+        *,
+        layer: str | None = None,
+        k: int = defaults.K,
+        crop: str = "rf",
+        share: float = defaults.SHARE,
+        model: str | None = None,
+        weights: str | Path | None = None,
+    ) -> Fires[IndexedUnit]:
+        """The k units whose response to a photograph is strongest compared with the photographs of the index.
+
+        `image` is a file, or a photograph of the index by its path there. The network is loaded at the first call and
+        remembered; `model` repeats the index's own `--model` where that is a file of code, which runs only then, and
+        `weights` is the file of weights if it has moved.
+
+        Raises SourceError for a photograph that cannot be read, UnitError for an unknown layer, RequestError for an
+        unknown crop, StoreError for an index without a table, ModelError where the network cannot be loaded.
+        """
+        from patchmine.questions.fires import fires
+
+        self.use(model, weights)
+        return fires(self, image, layer=layer, k=k, cropping=Cropping(crop, share))
+
+    def projector(
+        self,
+        method: str,
+        *,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Projector:
+        """A function of a patch that projects the unit's activation back into the input: `questions.project`.
+
+        `method` is one of `defaults.PROJECTIONS`. Raises RequestError for another, and where captum is not installed.
+        """
+        from patchmine.questions.project import Projector
+
+        self.use(model, weights)
+        return Projector(self, method, progress)
+
+
+__all__ = ["Cropping", "Index", "IndexedUnit", "Patch", "Patches", "Statistics", "Units", "find_index", "open_index"]
