@@ -5,17 +5,17 @@ Each question is a module of its own below this one and takes an opened index; i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmine import defaults
-from patchmine.errors import RequestError
+from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
 from patchmine.reading.answers import Patches, Units
-from patchmine.reading.opened import OpenIndex, OpenUnit, find_index
+from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
-from patchmine.reading.statistics import Statistics
 from patchmine.units import Box, Unit
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from patchmine.system.progress import Progress
 
 
+ENVIRONMENT = "PATCHMINE_INDEX"
+
+
 def open_index(path: str | Path | None = None, source: str | Path | None = None) -> Index:
     """Open a finished index for reading.
 
@@ -35,6 +38,23 @@ def open_index(path: str | Path | None = None, source: str | Path | None = None)
     or it is unfinished or damaged.
     """
     return Index(find_index(path), source)
+
+
+def find_index(path: str | Path | None = None) -> Path:
+    """Which directory a reading command means when it is given `path`."""
+    if path is not None:
+        return Path(path)
+    if os.environ.get(ENVIRONMENT):
+        return Path(os.environ[ENVIRONMENT])
+    found = sorted(Path().glob("*.patchmine"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise StoreError(
+            "there is no *.patchmine in this folder: name an index with -i DIR, "
+            "or build one with: patchmine index FOLDER"
+        )
+    raise StoreError(f"there are several indexes here: choose with -i {' or -i '.join(map(str, found[:5]))}")
 
 
 class IndexedUnit(OpenUnit):
@@ -171,4 +191,4 @@ class Index(OpenIndex[IndexedUnit]):
         return Projector(self, method, progress)
 
 
-__all__ = ["Cropping", "Index", "IndexedUnit", "Patch", "Patches", "Statistics", "Units", "find_index", "open_index"]
+__all__ = ["Cropping", "Index", "IndexedUnit", "Patch", "Patches", "Units", "find_index", "open_index"]

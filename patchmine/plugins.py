@@ -13,6 +13,7 @@ names its package, and everything else works.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -162,15 +163,9 @@ def _package(point: EntryPoint) -> str:
 
 
 def _literal(file: Path, name: str) -> str | None:
-    """The string that a module assigns to a name at its top level; None where it is not a plain string."""
-    import ast
-
+    """The string that a module assigns to a name in one plain line at its top level; None where there is none."""
     try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+        found = re.search(rf'^{name} = "([^"\\]*)"$', file.read_text("utf-8"), re.MULTILINE)
+    except (OSError, ValueError):
         return None
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            value = node.value
-            return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else None
-    return None
+    return found and found[1]

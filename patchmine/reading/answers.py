@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from patchmine.fields.cropping import Cropping
-from patchmine.labels.of_index import UnitLabels
-from patchmine.reading.notebook import thumbnail_html
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns, flat, html_table, text_table, to_arrow, to_pandas
 from patchmine.units import Unit
@@ -15,6 +13,24 @@ from patchmine.units import Unit
 if TYPE_CHECKING:
     import pandas
     import pyarrow
+
+    from patchmine.labels.of_index import UnitLabels
+
+    class Described(Protocol):
+        """A unit that describes itself, as `top --json` and `units --json` do."""
+
+        def as_dict(self) -> dict[str, Any]: ...
+        def summary(self) -> dict[str, Any]: ...
+
+
+    class Describing(Protocol):
+        """An index, as far as an answer needs it: it knows its units by name."""
+
+        @property
+        def name(self) -> str: ...
+        @property
+        def labels(self) -> UnitLabels: ...
+        def unit(self, unit: Unit) -> Described: ...
 
 
 SHOWN = 25
@@ -68,24 +84,7 @@ class Answer:
         return to_arrow(self.rows(), self.columns)
 
 
-class Described(Protocol):
-    """A unit that describes itself, as `top --json` and `units --json` do."""
-
-    def as_dict(self) -> dict[str, Any]: ...
-    def summary(self) -> dict[str, Any]: ...
-
-
-class Describing(Protocol):
-    """An index, as far as an answer needs it: it knows its units by name."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def labels(self) -> UnitLabels: ...
-    def unit(self, unit: Unit) -> Described: ...
-
-
-D = TypeVar("D", bound=Described, covariant=True)
+D = TypeVar("D", bound="Described", covariant=True)
 
 
 class Patches(Answer, Sequence[Patch]):
@@ -168,6 +167,8 @@ class Patches(Answer, Sequence[Patch]):
 
     def _repr_html_(self) -> str:
         from concurrent.futures import ThreadPoolExecutor  # not for every cold query
+
+        from patchmine.reading.notebook import thumbnail_html
 
         with ThreadPoolExecutor() as pool:
             figures = "".join(pool.map(thumbnail_html, self._patches[:PICTURED]))

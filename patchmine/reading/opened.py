@@ -5,7 +5,6 @@ Needs neither torch nor the network, until `network()` loads it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchmine import defaults
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
@@ -25,10 +25,9 @@ from patchmine.labels.names import Names, spelled
 from patchmine.labels.names_file import NamesFile
 from patchmine.labels.of_index import UnitLabels
 from patchmine.photographs.placement import Placement, Preprocessing
+from patchmine.ranking import Float32, Int64
 from patchmine.reading.answers import Patches, Units
-from patchmine.reading.notebook import unit_html
 from patchmine.reading.patch import Patch
-from patchmine.reading.statistics import Statistics
 from patchmine.store.job import Job
 from patchmine.store.reading import Store
 from patchmine.system import digests
@@ -39,27 +38,8 @@ if TYPE_CHECKING:
 
     from patchmine.networks.network import Network
     from patchmine.reading.picks import Alike
+    from patchmine.reading.statistics import Statistics
     from patchmine.sources import Source
-
-ENVIRONMENT = "PATCHMINE_INDEX"
-
-
-def find_index(path: str | Path | None = None) -> Path:
-    """Which directory a reading command means when it is given `path`."""
-    if path is not None:
-        return Path(path)
-    if os.environ.get(ENVIRONMENT):
-        return Path(os.environ[ENVIRONMENT])
-    found = sorted(Path().glob("*.patchmine"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise StoreError(
-            "there is no *.patchmine in this folder: name an index with -i DIR, "
-            "or build one with: patchmine index FOLDER"
-        )
-    raise StoreError(f"there are several indexes here: choose with -i {' or -i '.join(map(str, found[:5]))}")
-
 
 U = TypeVar("U", bound="OpenUnit", covariant=True)
 
@@ -302,6 +282,8 @@ class OpenUnit:
 
     @property
     def statistics(self) -> Statistics:
+        from patchmine.reading.statistics import Statistics  # not for every cold query
+
         return Statistics.of(self.index.stats(self.unit.layer), self.unit.channel)
 
     def top(
@@ -336,11 +318,14 @@ class OpenUnit:
         """
         if k < 1:
             raise RequestError(f"-k must be at least 1, not {k}")
-        from patchmine.reading.picks import Wish, picked
-
         meant = self.index.settled(self.unit, Cropping(crop, share))
-        wish = Wish(k, pick, seed, of_class, not_class, diverse)
-        values, images, places = picked(self.index.store, self.unit, wish, self.index.alike)
+        chosen = self._kept(k) if (pick, of_class, not_class, diverse) == ("top", None, None, False) else None
+        if chosen is None:
+            from patchmine.reading.picks import Wish, picked  # not for every cold query
+
+            wish = Wish(k, pick, seed, of_class, not_class, diverse)
+            chosen = picked(self.index.store, self.unit, wish, self.index.alike)
+        values, images, places = chosen
         return Patches(
             [
                 self.index.patch(self.unit, rank, value, image, place, meant)
@@ -353,6 +338,13 @@ class OpenUnit:
             cropping=meant,
             pick=pick,
         )
+
+    def _kept(self, k: int) -> tuple[Float32, Int64, NDArray[np.integer]] | None:
+        """Values, images and places of the k best patches, as the index keeps them; None where it keeps too few."""
+        values, images, places = self.index.store.top(self.unit.layer, self.unit.channel)
+        if k > self.index.store.keep <= len(values):
+            return None
+        return values[:k], images[:k], places[:k]
 
     def as_dict(self) -> dict[str, Any]:
         """The unit as `top --json` names it."""
@@ -377,6 +369,8 @@ class OpenUnit:
         }
 
     def _repr_html_(self) -> str:
+        from patchmine.reading.notebook import unit_html
+
         return unit_html(self.name, self.unit, self.top(9)._repr_html_())
 
 
@@ -385,4 +379,4 @@ def _finite(number: float) -> float | None:
     return number if np.isfinite(number) else None
 
 
-__all__ = ["OpenIndex", "OpenUnit", "Statistics", "find_index"]
+__all__ = ["OpenIndex", "OpenUnit"]

@@ -11,7 +11,6 @@ from patchmine.errors import UnitError
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import ReceptiveField
 from patchmine.photographs.placement import Placement
-from patchmine.reading.notebook import png, thumbnail_html
 from patchmine.units import Box, Position, Unit
 
 if TYPE_CHECKING:
@@ -127,7 +126,11 @@ class Patch:
         return f"#{self.rank} · {self.value:.3g}" + (f" · {self.class_name}" if self.class_name else "")
 
     def _repr_png_(self) -> bytes | None:
+        from patchmine.reading.notebook import png  # not for every cold query
+
         return png(self)
 
     def _repr_html_(self) -> str:
+        from patchmine.reading.notebook import thumbnail_html
+
         return thumbnail_html(self)

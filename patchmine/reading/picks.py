@@ -67,10 +67,6 @@ def picked(store: Store, unit: Unit, wish: Wish, alike: Callable[[int, list[int]
     among = _among(store, wish.of_class, wish.not_class)
     if wish.pick == "facets":
         return _facets(store, unit, wish.k, among)
-    if wish.pick == "top" and among is None and not wish.diverse:
-        values, images, places = store.top(unit.layer, unit.channel)
-        if wish.k <= store.keep or len(values) < store.keep:
-            return values[: wish.k], images[: wish.k], places[: wish.k]
     column, positions = store.column(unit.layer, unit.channel)
     order = preferred(column, wish.k, wish.pick, wish.seed, among)
     chosen = in_order(distinct(order, wish.k, alike) if wish.diverse else order[: wish.k], column, wish.pick)
