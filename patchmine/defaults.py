@@ -22,7 +22,7 @@ SHARE = 0.95
 """The part of the gradient's energy that the box of an effective receptive field holds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What is to be indexed; with the source and the network it becomes the job."""
 
@@ -45,7 +45,7 @@ class Wanted:
     view: str = VIEWS[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """How it is computed; none of it can change a byte of the result."""
 

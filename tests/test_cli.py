@@ -140,7 +140,7 @@ def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypa
         (["top", "-i", "{index}", "--unit", "colour:9999"], "channels 0 to"),
         (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k must be at least 1, not 0"),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf, .svg"),
-        (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "no folder"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "folder 'no' not found"),
         (["top", "-i", "{index}", "--unit", FIRST, "--json", "--csv"], "exclude each other"),
         (["top", "-i", "nothing.patchmine", "--unit", FIRST], "index 'nothing.patchmine' does not exist"),
         (["units", "-i", "{index}", "--sort", "maxx"], "did you mean max"),
@@ -263,7 +263,7 @@ def test_crops_of_a_deep_layer_are_effective_on_a_sheet_and_whole_in_json(cli, s
         assert small["input_box"] == large["input_box"]
         assert small["box"]["right"] - small["box"]["left"] < large["box"]["right"] - large["box"]["left"]
     assert "did you mean erf" in failed(cli(*words, "--crop", "er"))
-    assert "--share 2" in failed(cli(*words, "--share", 2))
+    assert "--share must be above 0 and at most 1, not 2" in failed(cli(*words, "--share", 2))
 
 
 def test_verify_says_what_crops_retain(cli, shapes_index_dir):

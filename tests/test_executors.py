@@ -18,7 +18,7 @@ from patchmine.networks.network import last_call, survey, tapped
 from patchmine.photographs.decode import normalized
 
 INSTALLED = [name for name in executors.kinds.names if executors.kinds.find(name).missing() is None]
-SETTING = Setting("cpu", "fp32", 4, 1)
+SETTING = Setting(device="cpu", precision="fp32", batch_size=4, threads=1)
 
 
 def open_bounds(taps):

@@ -15,7 +15,7 @@ from patchmine.photographs.decode import normalized
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
-SETTING = Setting("cuda", "fp32", 4, 1)
+SETTING = Setting(device="cuda", precision="fp32", batch_size=4, threads=1)
 
 
 def bounds(taps, value=-np.inf):

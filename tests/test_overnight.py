@@ -129,7 +129,7 @@ def test_a_reader_sees_the_old_index_or_the_new_but_never_half(tmp_path, monkeyp
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing.storing, "write_manifest", die)
+        patched.setattr(publishing.writing, "write_manifest", die)
         with pytest.raises(Killed):
             patchmine.build_index(SHAPES, out, new, Run(fresh=True))
     # activations.h5 is new, the manifest old.

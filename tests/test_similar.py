@@ -479,7 +479,7 @@ def test_similar_json_is_the_contract(cli, shapes_index_dir):
     assert [float(row["similarity"]) for row in rows] == [patch["similarity"] for patch in document["patches"]]
     table = cli(*words).stdout
     assert all(patch["image"] in table for patch in document["patches"])
-    assert "units that go with" in table
+    assert "units that correlate with" in table
 
 
 def test_fires_json_is_the_contract(cli, shapes_index_dir, picture):
@@ -511,7 +511,7 @@ def test_the_missing_file_is_said_on_stderr(cli, own):
         (["similar", "--unit", UNIT, "-k", 0], "-k must be at least 1, not 0"),
         (["similar", "--unit", UNIT, "--crop", "erg"], "did you mean erf"),
         (["similar", "--image", "{photo}", "--layer", "thong"], "did you mean thing"),
-        (["similar", "--image", "{photo}", "--box", "1,2,3"], "--box 40,30,200,180"),
+        (["similar", "--image", "{photo}", "--box", "1,2,3"], "40,30,200,180"),
         (["similar", "--image", "{photo}", "--box", "10,10,5000,200"], "give L,T,R,B within 0,0,{size}"),
         (["similar", "--image", "{photo}", "--box", "30,30,30,60"], "with L < R"),
         (["similar", "--image", "{photo}", "--box", "0,0,2,2"], "choose a box within "),
@@ -569,9 +569,9 @@ def test_the_sheet_shows_what_the_network_did_not_see_paler(picture, shapes_inde
 
 
 def test_the_python_way_refuses_as_the_command_does(shapes_index):
-    with pytest.raises(RequestError, match="either"):
+    with pytest.raises(RequestError, match="exactly one"):
         shapes_index.similar()
-    with pytest.raises(SourceError, match="there is no photograph"):
+    with pytest.raises(SourceError, match="no photograph 'nothing.png'"):
         shapes_index.similar(image="nothing.png")
     with pytest.raises(UnitError, match="no layer 'x'"):
         shapes_index.fires("nothing.png", layer="x")

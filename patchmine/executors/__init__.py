@@ -37,7 +37,7 @@ DEFAULT = "torch"
 """The executor that is always there, and that every other one is checked against."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """How to compute; all of it can change the last bit of a value, so all of it is part of the job.
 

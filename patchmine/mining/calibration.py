@@ -77,7 +77,9 @@ def fastest(
         return remembered
     built: dict[Choice, Executor] = {}
     for choice in choices:
-        setting = Setting(device, wanted.precision, choice.batch_size, choice.threads)
+        setting = Setting(
+            device=device, precision=wanted.precision, batch_size=choice.batch_size, threads=choice.threads
+        )
         try:
             built[choice] = executors.build(choice.executor, network, taps, setting, choice.lanes(workers))
         except RequestError as error:

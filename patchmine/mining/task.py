@@ -36,7 +36,7 @@ def tools(job: Job, network: Network, taps: tuple[Tap, ...], entries: Sequence[E
     """The executor of a job, and what predicts. Raises RequestError where the job cannot be computed here."""
     predicting = predictor(network, entries)
     tapped = taps if predicting is None else (*taps, predicting.tap)
-    setting = Setting(job.device, job.precision, job.batch_size, job.threads)
+    setting = Setting(device=job.device, precision=job.precision, batch_size=job.batch_size, threads=job.threads)
     lanes = max(workers // job.threads, 1)
     return Tools(network, taps, executors.build(job.executor, network, tapped, setting, lanes), predicting)
 

@@ -242,10 +242,10 @@ def _executor(job: Job, network: Network, taps: Sequence[Any], run: Run) -> tupl
     """The job's executor, or torch if it is not available, with its name."""
     choice = Choice(job.executor, job.batch_size, job.threads)
     try:
-        setting = Setting(job.device, job.precision, job.batch_size, job.threads)
+        setting = Setting(device=job.device, precision=job.precision, batch_size=job.batch_size, threads=job.threads)
         return executors.build(job.executor, network, tuple(taps), setting, choice.lanes(run.workers)), job.executor
     except RequestError:
-        setting = Setting("cpu", "fp32", job.batch_size, run.workers)
+        setting = Setting(device="cpu", precision="fp32", batch_size=job.batch_size, threads=run.workers)
         return executors.build("torch", network, tuple(taps), setting, 1), f"torch (no {job.executor} here)"
 
 

@@ -89,7 +89,7 @@ class Bench:
         forward, ran = {}, {}
         for choice in candidates(network, wanted, DEVICE, workers):
             size = choice.batch_size
-            setting = Setting(DEVICE, precision, size, choice.threads)
+            setting = Setting(device=DEVICE, precision=precision, batch_size=size, threads=choice.threads)
             executor = executors.build("torch", network, taps, setting, choice.lanes(workers))
             assert isinstance(executor, GpuExecutor)
             pixels = sample.repeat(-(-size // len(sample)), 1, 1, 1)[:size]

@@ -69,7 +69,7 @@ def write(directory: Path, drawn: Drawn, count: int, channels: int) -> None:
     import h5py
 
     with h5py.File(directory / ACTIVATIONS, "w", libver="v110") as h5:
-        chunk = (max(1, (1 << 18) // (2 * channels)), channels)
+        chunk = (min(count, max(1, (1 << 18) // (2 * channels))), channels)
         dataset = h5.create_dataset(f"layers/{LAYER}/vectors", (count, channels), np.float16, chunks=chunk)
         for start in range(0, count, BLOCK):
             dataset[start : start + BLOCK] = drawn.draw(min(BLOCK, count - start))

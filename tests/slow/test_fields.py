@@ -1,6 +1,6 @@
 """Receptive fields of whole model zoos against two oracles that share no code with patchmine.
 
-    python -m pytest tests/slow/test_fields.py -m slow -s                      # a dozen networks, minutes
+    python -m pytest tests/slow/test_fields.py -m slow -s                      # a dozen networks, ten minutes
     python -m pytest tests/slow/test_fields.py -m slow -s --networks all       # an hour or two on two cores
     python -m pytest tests/slow/test_fields.py -m slow -s --networks all -k "resnet and 224x224"
     python -m pytest tests/slow/test_fields.py -m slow -s --networks all --results FILE    # resumes

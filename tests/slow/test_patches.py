@@ -39,8 +39,8 @@ EDGE_PX = 4
 """The outermost source pixels of the resize filter weigh too little to be seen alone."""
 
 PATCHES = 80
-SOME = 40
-"""Photographs of an index of another view than the default: networks see each in its own size, which takes longer."""
+SOME = 12
+"""Photographs of an index of another view than the default: fields are computed for every size that occurs."""
 
 
 def activation(network: Network, tap: Tap, picture: np.ndarray, patch: Patch) -> float:

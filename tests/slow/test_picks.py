@@ -121,9 +121,11 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def asked(index: Index, request: pytest.FixtureRequest, seed: int) -> Asked:
-    found = Asked(index, {question: [] for question in QUESTIONS}, {question: [] for question in QUESTIONS})
+    animals = any(ANIMAL in ancestors(record.class_name or "") for record in index.store.records())
+    questions = {question: words for question, words in QUESTIONS.items() if animals or "animal" not in question}
+    found = Asked(index, {question: [] for question in questions}, {question: [] for question in questions})
     for unit in drawn(index, request, seed):
-        for question, words in QUESTIONS.items():
+        for question, words in questions.items():
             start = time.perf_counter()
             patches = open_index(index.directory).unit(unit).top(K, **words)
             found.seconds[question].append(time.perf_counter() - start)
@@ -133,6 +135,8 @@ def asked(index: Index, request: pytest.FixtureRequest, seed: int) -> Asked:
 
 @pytest.mark.parametrize("question", [question for question in QUESTIONS if question != "random"])
 def test_every_answer_is_that_of_the_sorted_table(question: str, asked: Asked) -> None:
+    if question not in asked.answers:
+        pytest.skip("no photograph shows an animal: give --photographs DIR with folders such as n01443537")
     times, base = asked.seconds[question], median(asked.seconds["top"])
     print(f"\n{question}: {1000 * median(times):.1f} ms, {median(times) / base:.2f} of the top", end="")
     assert [got for got, _ in asked.answers[question]] == [right for _, right in asked.answers[question]]

@@ -115,23 +115,25 @@ def index(
 
     directory = out or Path(f"{open_source(source).name}.patchmine")
     wanted = Wanted(
-        model,
-        weights,
-        tuple(layer_patterns or ()),
-        labels,
-        keep,
-        limit,
-        shard_size,
-        batch_size,
-        device,
-        precision,
-        executor,
-        threads,
-        not no_table,
-        field,
-        view,
+        model=model,
+        weights=weights,
+        layers=tuple(layer_patterns or ()),
+        labels=labels,
+        keep=keep,
+        limit=limit,
+        shard_size=shard_size,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        executor=executor,
+        threads=threads,
+        table=not no_table,
+        field=field,
+        view=view,
     )
-    run = Run(engine, workers, not no_calibrate, fresh, extend, strict)
+    run = Run(
+        engine=engine, workers=workers, calibrate=not no_calibrate, fresh=fresh, extend=extend, strict=strict
+    )
 
     def work(display: Progress) -> Report:
         from patchmine.mining.build import build_index
