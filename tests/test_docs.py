@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -10,22 +11,26 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import patchmine
+from patchmine.reading.answers import Answer
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 
 
-def test_the_site_builds_strictly_and_asks_no_other_host(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built strictly: a broken link, anchor or reference ends the build."""
     for module in ("mkdocs", "material", "mkdocstrings"):
         if importlib.util.find_spec(module) is None:
             pytest.skip("the extra 'docs' is not installed")
-    built = tmp_path / "site"
+    built = tmp_path_factory.mktemp("site")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", built],
         cwd=ROOT,
@@ -34,9 +39,38 @@ def test_the_site_builds_strictly_and_asks_no_other_host(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    return built
+
+
+def test_the_site_asks_no_other_host(site):
     fetched = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
-    for page in built.rglob("*.html"):
+    for page in site.rglob("*.html"):
         assert not fetched.findall(page.read_text("utf-8")), page
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Index",
+        "index.IndexedUnit",
+        "Patch",
+        "reading.answers.Answer",
+        "reading.answers.Patches",
+        "reading.answers.Units",
+        "questions.fires.Fires",
+        "questions.similar.Similar",
+        "sheets.drawn.Comparison",
+    ],
+)
+def test_the_python_page_has_every_method(site, name):
+    text = (site / "reference/python.html").read_text("utf-8")
+    shown = set(re.findall(rf'id="patchmine\.{re.escape(name)}\.(\w+)"', text))
+    module, _, last = f"patchmine.{name}".rpartition(".")
+    kind = getattr(importlib.import_module(module), last)
+    ours = [owner for owner in kind.__mro__ if owner.__module__.startswith("patchmine.")]
+    methods = {member for owner in ours for member, value in vars(owner).items() if callable(value)}
+    elsewhere = vars(Answer) if kind is not Answer else ()  # described once
+    assert {method for method in methods if not method.startswith("_") and method not in elsewhere} <= shown
 
 
 def test_the_command_line_page_is_that_of_the_commands():
@@ -72,6 +106,23 @@ def test_the_format_page_names_all_that_an_index_holds(shapes_index):
     first_line = (shapes_index.directory / "patches.faiss").read_bytes().partition(b"\n")[0]
     for key in json.loads(first_line)["layers"]["thing"]:
         assert f"`{key}`" in text, key
+
+
+def test_the_picture_of_the_wings_is_that_of_the_contract():
+    page = (DOCS / "development/architecture.md").read_text("utf-8")
+    drawn = re.findall(r"^(\S.*?)  +\S", re.search(r"```text\n(.*?)```", page, re.DOTALL)[1], re.MULTILINE)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    assert drawn == next(contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+
+
+def test_the_files_of_the_facts_exist():
+    page = (DOCS / "evidence/facts-behind-the-code.md").read_text("utf-8")
+    facts = re.findall(r"^\| `(\S+)` \| (.*) \|$", page, re.MULTILINE)
+    assert len(facts) > 10
+    for file, fact in facts:
+        text = (ROOT / "patchmine" / file).read_text("utf-8")
+        if name := re.match(r"`(\w+)`: ", fact):
+            assert re.search(rf"\b{name[1]}\b", text), (file, name[1])
 
 
 def test_every_public_name_has_a_place_on_the_python_page():

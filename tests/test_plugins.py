@@ -1,10 +1,10 @@
 """Kinds from other packages: one of each is used for real, and a bad one costs one line and nothing else."""
 
-import subprocess
-import sys
-from textwrap import dedent
+from functools import partial
 
 import pytest
+
+from tests.support.distribution import install, patchmine
 
 FILES = {
     "their/__init__.py": "",
@@ -56,49 +56,33 @@ FILES = {
         """,
     "their/broken.py": "import a_package_that_nobody_has",
     "their/hollow.py": "HELP = 'hollow: nothing behind it'",
-    "their-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: their\nVersion: 1.0\n",
-    "their-1.0.dist-info/entry_points.txt": """
-        [patchmine.sources]
-        drawn = their.drawn
-        folder = their.drawn
-        broken = their.broken
-        [patchmine.models]
-        hand = their.hand
-        hollow = their.hollow
-        [patchmine.executors]
-        slow = their.slow
-        broken = their.broken
-        [patchmine.engines]
-        pool = their.pool
-        """,
 }
+
+ENTRY_POINTS = """
+[patchmine.sources]
+drawn = their.drawn
+folder = their.drawn
+broken = their.broken
+[patchmine.models]
+hand = their.hand
+hollow = their.hollow
+[patchmine.executors]
+slow = their.slow
+broken = their.broken
+[patchmine.engines]
+pool = their.pool
+"""
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder on sys.path that holds a package with entry points, as pip would leave it."""
-    folder = tmp_path_factory.mktemp("site")
-    for name, text in FILES.items():
-        target = folder / name
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(dedent(text).lstrip())
-    return folder
+def site(tmp_path_factory):
+    return install(tmp_path_factory.mktemp("site"), "their", FILES, ENTRY_POINTS)
 
 
 @pytest.fixture
-def run(installed, tmp_path):
+def run(site, tmp_path):
     """`patchmine ...` in a process that sees the package."""
-
-    def run(*words):
-        program = (
-            f"import sys; sys.path.insert(0, {str(installed)!r}); sys.argv[1:] = {[str(word) for word in words]!r}\n"
-            "from patchmine.cli import main\nif __name__ == '__main__': main()"
-        )
-        script = tmp_path / "run.py"
-        script.write_text(program)
-        return subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
-
-    return run
+    return partial(patchmine, site, tmp_path)
 
 
 def test_a_kind_of_each_family_from_another_package_is_used(run):
