@@ -1,6 +1,6 @@
 """Kinds: the modules of a folder, and those that other packages add to it, found by name and imported when chosen.
 
-A folder of kinds (`sources`, `models`, `executors`, `engines`, `sheets/layouts`) holds one module for each kind; a
+A folder of kinds (`sources`, `models`, `executors`, `engines`) holds one module for each kind; a
 leading underscore marks a helper. Another distribution adds a kind with an entry point in the group of that folder:
 
     [project.entry-points."patchmine.sources"]

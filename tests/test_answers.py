@@ -29,9 +29,10 @@ def asked(shapes_index):
 def of_json(name, answer, index):
     """The rows of the answer's JSON, flattened."""
     if name == "top":
-        return [{**index.unit("thing:0").as_dict(), **flat(patch.as_dict())} for patch in answer]
+        document = answer.as_dict()
+        return [{**document["unit"], **flat(patch)} for patch in document["patches"]]
     if name == "units":
-        return [{**unit.summary(), "marks": " ".join(unit.summary()["marks"])} for unit in answer]
+        return [{**unit, "marks": " ".join(unit["marks"])} for unit in answer.as_dict()["units"]]
     return [flat(row) for row in answer.as_dict()["patches" if name == "similar" else "units"]]
 
 

@@ -187,35 +187,40 @@ class Units(Answer, Sequence[D]):
         "tied": int,
         "marks": str,
     }
+    header: ClassVar[Sequence[str]] = ("unit", "name", "label", "auroc", "max", "mean", "positive", "tied", "")
 
-    def __init__(self, units: Iterable[D]) -> None:
+    def __init__(self, units: Iterable[D], index: Describing | None = None) -> None:
         self._units = list(units)
+        self._index = index
 
     @overload
     def __getitem__(self, number: int) -> D: ...
     @overload
     def __getitem__(self, number: slice) -> Units[D]: ...
     def __getitem__(self, number: int | slice) -> D | Units[D]:
-        return Units(self._units[number]) if isinstance(number, slice) else self._units[number]
+        return Units(self._units[number], self._index) if isinstance(number, slice) else self._units[number]
 
     def __len__(self) -> int:
         return len(self._units)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The document of `units --json`; for the units of an index."""
+        assert self._index is not None
+        units = [unit.summary() for unit in self._units]
+        return {"index": self._index.name, "labels": self._index.labels.about, "units": units}
+
     def rows(self) -> list[dict[str, Any]]:
         return [worded(unit.summary()) for unit in self._units]
 
+    def shown(self) -> list[tuple[object, ...]]:
+        return [tuple(unit_row(unit.summary()).values()) for unit in self._units]
+
     def __repr__(self) -> str:
-        rows = self._shown()
-        header = list(rows[0]) if rows else ()
-        return listed(counted(len(self), "unit", "units"), [list(row.values()) for row in rows], header, len(self))
+        return listed(counted(len(self), "unit", "units"), self[:SHOWN].shown(), self.header, len(self))
 
     def _repr_html_(self) -> str:
-        rows = self._shown()
-        table = html_table([list(row.values()) for row in rows], list(rows[0])) if rows else ""
+        table = html_table(self[:SHOWN].shown(), self.header) if self._units else ""
         return f"<p>{counted(len(self), 'unit', 'units')}</p>{table}" + more_html(len(self), SHOWN)
-
-    def _shown(self) -> list[dict[str, object]]:
-        return [unit_row(unit.summary()) for unit in self._units[:SHOWN]]
 
 
 def worded(summary: Mapping[str, Any]) -> dict[str, Any]:

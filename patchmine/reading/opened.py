@@ -131,7 +131,7 @@ class OpenIndex(Generic[U]):
         """
         if layer is not None:
             self.check_layer(layer)
-        return Units(self._units(layer, match, label))
+        return Units(self._units(layer, match, label), self)
 
     def _units(self, layer: str | None, match: str | None, label: str | None) -> Iterator[U]:
         for name, channels in self.layers.items():
