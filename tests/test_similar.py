@@ -18,7 +18,7 @@ from patchmine.models.shapes import MEANINGS
 from patchmine.questions import similar
 from patchmine.questions.fires import percentiles
 from patchmine.sources import open_source
-from patchmine.store import neighbors
+from patchmine.store import neighbors, patches_faiss
 from patchmine.store import reading as store
 from patchmine.units import Box
 from tests.support.commands import failed
@@ -158,17 +158,17 @@ def test_without_a_table_patches_are_found_and_units_are_not(tmp_path):
 def listed(own):
     """An index whose patches.faiss has inverted lists."""
     (own / store.PATCHES).unlink()
-    neighbors.build(store.Store(own), own, exact=0)
+    patches_faiss.build(store.Store(own), own, exact=0)
     return own
 
 
 def test_the_same_vectors_give_the_same_bytes(listed, own, tmp_path):
-    for exact in (0, neighbors.EXACT):
+    for exact in (0, patches_faiss.EXACT):
         there = tmp_path / str(exact)
         there.mkdir()
-        neighbors.build(store.Store(own), there, exact)
+        patches_faiss.build(store.Store(own), there, exact)
         again = (there / store.PATCHES).read_bytes()
-        neighbors.build(store.Store(own), there, exact)
+        patches_faiss.build(store.Store(own), there, exact)
         assert (there / store.PATCHES).read_bytes() == again
     assert (listed / store.PATCHES).read_bytes() == (tmp_path / "0" / store.PATCHES).read_bytes() != again
 
@@ -181,16 +181,16 @@ def test_an_approximate_index_finds_most_and_says_how_much(listed):
     plan = nearby.plan(LAYER)
     assert plan.factory == f"IVF{plan.lists},SQfp16"
     assert 1 <= plan.probes < plan.lists
-    assert plan.recall >= neighbors.RECALL
+    assert plan.recall >= patches_faiss.RECALL
     unit, _, _ = stored(index)
     right = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
     shares = []
     for row, query in enumerate(unit.astype(np.float32)):
-        rows, cosines = nearby.nearest(LAYER, query, neighbors.AT)
-        assert len(np.unique(rows)) == len(rows) == neighbors.AT
+        rows, cosines = nearby.nearest(LAYER, query, patches_faiss.AT)
+        assert len(np.unique(rows)) == len(rows) == patches_faiss.AT
         assert np.allclose(cosines, unit[rows] @ unit[row], atol=2e-3)
         # As good as the tenth: drawn pictures hold places that are alike.
-        tenth = unit[row] @ unit[right[row, neighbors.AT - 1]]
+        tenth = unit[row] @ unit[right[row, patches_faiss.AT - 1]]
         shares.append((unit[rows] @ unit[row] >= tenth - 1e-5).mean())
     assert np.mean(shares) >= 0.95
     # However few lists are looked into, as many rows are found as are wanted: all of them, if need be.
@@ -511,7 +511,7 @@ def test_the_missing_file_is_said_on_stderr(cli, own):
         (["similar", "--unit", UNIT, "-k", 0], "-k must be at least 1, not 0"),
         (["similar", "--unit", UNIT, "--crop", "erg"], "did you mean erf"),
         (["similar", "--image", "{photo}", "--layer", "thong"], "did you mean thing"),
-        (["similar", "--image", "{photo}", "--box", "1,2,3"], "40,30,200,180"),
+        (["similar", "--image", "{photo}", "--box", "1,2,3"], "--box 1,2,3 is not a box: write left,top,right,bottom"),
         (["similar", "--image", "{photo}", "--box", "10,10,5000,200"], "give L,T,R,B within 0,0,{size}"),
         (["similar", "--image", "{photo}", "--box", "30,30,30,60"], "with L < R"),
         (["similar", "--image", "{photo}", "--box", "0,0,2,2"], "choose a box within "),
@@ -569,9 +569,9 @@ def test_the_sheet_shows_what_the_network_did_not_see_paler(picture, shapes_inde
 
 
 def test_the_python_way_refuses_as_the_command_does(shapes_index):
-    with pytest.raises(RequestError, match="exactly one"):
+    with pytest.raises(RequestError, match="give exactly one of"):
         shapes_index.similar()
-    with pytest.raises(SourceError, match="no photograph 'nothing.png'"):
+    with pytest.raises(SourceError, match="photograph 'nothing.png' not found"):
         shapes_index.similar(image="nothing.png")
     with pytest.raises(UnitError, match="no layer 'x'"):
         shapes_index.fires("nothing.png", layer="x")

@@ -104,10 +104,7 @@ def build_index(
         _check(wanted, run)
         space = Workspace(directory)
         space.refuse_foreign()
-        entries = opened.entries()
-        if wanted.labels is not None:
-            entries = classified(entries, wanted.labels)
-        entries = entries[: wanted.limit]
+        entries = _entries(opened, wanted)
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
@@ -136,13 +133,15 @@ def build_index(
         stages=stages,
     )
     plan = prepared(task, network, taps)
-    with space.taken(), logged(directory / LOG, progress) as told:
-        # It may have been finished by another process since, or by one that died before it had tidied up.
-        finished = None if run.fresh else space.finished(job, run.extend)
-        if finished is not None:
-            space.end()
-            return Report(directory, finished, True, 0.0, 0)
-        return complete(plan, space, run, told, began)
+    return carried_out(plan, space, run, progress, began)
+
+
+def _entries(source: Source, wanted: Wanted) -> list[Entry]:
+    """The photographs to index, with their classes."""
+    entries = source.entries()
+    if wanted.labels is not None:
+        entries = classified(entries, wanted.labels)
+    return entries[: wanted.limit]
 
 
 def _known(
@@ -195,8 +194,19 @@ def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
         return Plan(replace(task, here=tools(task.job, network, taps, task.entries, task.workers)), fields)
 
 
-def complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float) -> Report:
-    """Compute the missing shards and publish. The workspace must be taken; `began` is on perf_counter."""
+def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float) -> Report:
+    """Lock the workspace, compute the missing shards and publish. `began` is on perf_counter."""
+    with space.taken(), logged(space.directory / LOG, progress) as receiver:
+        # Another process may have finished the job by now, or died after publishing and before tidying up.
+        finished = None if run.fresh else space.finished(plan.task.job, run.extend)
+        if finished is not None:
+            space.end()
+            return Report(space.directory, finished, True, 0.0, 0)
+        return _complete(plan, space, run, receiver, began)
+
+
+def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float) -> Report:
+    """Compute the missing shards and publish. The workspace must be taken."""
     task, job = plan.task, plan.task.job
     if job.precision != "fp32":
         kept = "96 %" if job.precision == "bf16" else "99 %"

@@ -1,4 +1,4 @@
-"""Indexes of one job over different photographs as one index."""
+"""Merges indexes of one job over different photographs into one index."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from time import perf_counter
 from patchmine import models
 from patchmine.defaults import Run
 from patchmine.errors import RequestError, StoreError
-from patchmine.mining.build import Report, complete, prepared
+from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
-from patchmine.mining.workspace import LOG, Workspace
-from patchmine.networks.network import survey
+from patchmine.mining.workspace import Workspace
+from patchmine.networks.network import Network, Tap, survey
 from patchmine.sources import Entry, open_source
 from patchmine.sources.union import united
 from patchmine.store.job import WHICH, Job, listing_digest
 from patchmine.store.reading import Store
-from patchmine.system.log import logged
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.timing import Stages
 
 FREE = ("source", *WHICH)
-"""In what the jobs of indexes that are merged may differ."""
+"""The fields in which the jobs of merged indexes may differ."""
 
 
 @dataclass(frozen=True)
@@ -46,67 +45,41 @@ def merge_indexes(
 ) -> Report:
     """Make the index `out` that one run over the photographs of all `indexes` would have made, in the order of paths.
 
-    Nothing is mined again; the network is loaded for the effective receptive fields alone, which are measured at the
-    strongest hits of all. `out` is killed and resumed as `build_index` is. The same photograph (by its bytes) in two of
+    Nothing is mined again; the network is loaded only for the effective receptive fields, which are measured at the
+    strongest hits of all. A killed merge resumes as `build_index` does. The same photograph (by its bytes) in two of
     the indexes is an error; with `dedupe` the one whose path comes first stays, and the others are listed as skipped.
 
-    Raises RequestError where there are fewer than two indexes or they share photographs, StoreError where they are of
-    different jobs or have no table, and what `build_index` raises.
+    Raises RequestError for fewer than two indexes and for shared photographs, StoreError for indexes of different jobs
+    or without a table, and what `build_index` raises.
     """
     stages, began = Stages(), perf_counter()
-    run, progress = run or Run(), progress or Silent()
+    run, progress = replace(run or Run(), extend=False), progress or Silent()
     if len({Path(index).resolve() for index in indexes}) < 2:
-        raise RequestError("there is one index alone: name two or more, as in patchmine merge A.patchmine B.patchmine")
+        raise RequestError("merge needs at least two indexes, as in patchmine merge A.patchmine B.patchmine")
     stores = [Store(Path(index)) for index in indexes]
     job = _common_job(stores)
+    file = None if weights is None else Path(weights)
     with stages.timed("list"):
-        known = Known(stores)
-        listed = sorted(_listed(stores), key=lambda photograph: (photograph.entry.path, photograph.store))
-        twice = _twice(listed)
-        if twice and not dedupe:
-            (one, other), count = next(iter(twice.items())), len(twice)
-            raise RequestError(
-                f"{one!r} is the same photograph as {other!r}"
-                + (f", and so are {count - 1} more" if count > 1 else "")
-                + ": --dedupe keeps the first of each"
-            )
-        for path, original in twice.items():
-            if path != original:
-                known.places[path] = Place(0, -1, "", f"the same photograph as {original}")
-        first = {photograph.entry.path: photograph.store for photograph in reversed(listed)}
-        entries = [photograph.entry for photograph in listed if photograph.store == first[photograph.entry.path]]
+        known, entries = _united(stores, dedupe)
         source = open_source(united(sorted(store.manifest["job"]["source"] for store in stores)))
-    job = replace(
-        job,
-        source=source.spec,
-        photographs=len(entries),
-        listing=listing_digest((entry.path, entry.class_name) for entry in entries),
-    )
+    listing = listing_digest((entry.path, entry.class_name) for entry in entries)
+    job = replace(job, source=source.spec, photographs=len(entries), listing=listing)
     space = Workspace(Path(out))
     space.refuse_foreign()
     with stages.timed("load"):
-        network = models.load(job.model, None if weights is None else Path(weights))
-        network = replace(network, preprocessing=job.preprocessing)
-        if network.weights != job.weights:
-            raise RequestError(f"these are not the weights that the indexes were made with: give those of {job.model}")
-        taps = survey(network.module, network.blank(), job.layers)
+        network, taps = _network(job, file)
     task = Task(
         job=job,
         source=source,
         entries=entries,
         folder=space.shards,
-        weights=None if weights is None else Path(weights),
+        weights=file,
         workers=run.workers,
         known=known,
         stages=stages,
     )
     plan = prepared(task, network, taps)
-    with space.taken(), logged(space.directory / LOG, progress) as told:
-        finished = None if run.fresh else space.finished(job)
-        if finished is not None:
-            space.end()
-            return Report(space.directory, finished, True, 0.0, 0)
-        return complete(plan, space, run, told, began)
+    return carried_out(plan, space, run, progress, began)
 
 
 def _common_job(stores: Sequence[Store]) -> Job:
@@ -116,10 +89,41 @@ def _common_job(stores: Sequence[Store]) -> Job:
         if difference:
             name, one, other = difference
             raise StoreError(
-                f"{str(stores[0].directory)!r} and {str(store.directory)!r} are of different jobs: their {name} is "
-                f"{one!r} and {other!r}; index the photographs of both in the same way"
+                f"{str(stores[0].directory)!r} and {str(store.directory)!r} have different jobs: their {name} is "
+                f"{one!r} and {other!r}; build both with the same options"
             )
     return jobs[0]
+
+
+def _united(stores: Sequence[Store], dedupe: bool) -> tuple[Known, list[Entry]]:
+    """The rows of all stores, and the photographs of the merged index, each path once, in order.
+
+    With `dedupe` a photograph that repeats an earlier one is known as skipped. Raises RequestError for one otherwise.
+    """
+    known = Known(stores)
+    listed = sorted(_listed(stores), key=lambda photograph: (photograph.entry.path, photograph.store))
+    twice = _twice(listed)
+    if twice and not dedupe:
+        (one, other), count = next(iter(twice.items())), len(twice)
+        raise RequestError(
+            f"{one!r} is the same photograph as {other!r}"
+            + (f", and {count - 1} more are duplicates" if count > 1 else "")
+            + ": --dedupe keeps the first of each"
+        )
+    for path, original in twice.items():
+        if path != original:
+            known.places[path] = Place(0, -1, "", f"the same photograph as {original}")
+    first = {photograph.entry.path: photograph.store for photograph in reversed(listed)}
+    return known, [photograph.entry for photograph in listed if photograph.store == first[photograph.entry.path]]
+
+
+def _network(job: Job, weights: Path | None) -> tuple[Network, tuple[Tap, ...]]:
+    """The network of the job and its taps. Raises RequestError if its weights are not those of the job."""
+    network = models.load(job.model, weights)
+    network = replace(network, preprocessing=job.preprocessing)
+    if network.weights != job.weights:
+        raise RequestError(f"these weights differ from those of the indexes: give the weights of {job.model}")
+    return network, survey(network.module, network.blank(), job.layers)
 
 
 def _listed(stores: Sequence[Store]) -> list[Listed]:
@@ -131,7 +135,7 @@ def _listed(stores: Sequence[Store]) -> list[Listed]:
 
 
 def _twice(listed: Sequence[Listed]) -> dict[str, str]:
-    """The path of each photograph that an earlier one, of another index, is the same as: by its bytes, or its path."""
+    """The photographs that repeat one of another index, by bytes or by path, with the path of the first."""
     by_digest: dict[str, Listed] = {}
     by_path: dict[str, Listed] = {}
     twice: dict[str, str] = {}

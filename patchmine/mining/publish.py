@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from patchmine.labels import of_index
-from patchmine.store import neighbors, writing
+from patchmine.store import patches_faiss, writing
 from patchmine.store import reading as store
 from patchmine.store.job import Job
 from patchmine.store.shardfile import ShardFile
@@ -76,7 +76,7 @@ def publish(
         content["labels"] = _label(making, activations, content)
         writing.attach_manifest(activations, content)
     with stages.timed("faiss"):
-        neighbors.build(store.Store(making, content), making)
+        patches_faiss.build(store.Store(making, content), making)
     with stages.timed("checksums"):
         sums = {
             "files": {name: digests.of_file(making / name) for name in (store.ACTIVATIONS, store.PATCHES)},

@@ -117,7 +117,7 @@ def _read(index: OpenIndex[Any], file: str | Path) -> bytes:
     folder = Path(file).parent
     beside = [str(path) for path in sorted(folder.iterdir())[:10_000]] if is_folder(folder) else []
     where = nearest(str(file), beside) if beside else f"; folder {str(folder)!r} not found"
-    raise SourceError(f"no photograph {str(file)!r}, neither as a file nor in {index.name}{where}")
+    raise SourceError(f"photograph {str(file)!r} not found, neither as a file nor in {index.name}{where}")
 
 
 def _check_box(box: Box, placement: Placement) -> None:

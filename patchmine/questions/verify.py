@@ -25,7 +25,7 @@ from patchmine.networks.network import Network, survey
 from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.reading.opened import OpenIndex
-from patchmine.store import neighbors
+from patchmine.store import patches_faiss
 from patchmine.store import reading as store
 from patchmine.store.job import Job
 from patchmine.system import digests
@@ -160,7 +160,7 @@ def _faiss(index: OpenIndex[Any]) -> Finding:
     if not path.is_file():
         return Finding("faiss", what, (f"{store.PATCHES} is missing",))
     with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
-        neighbors.build(index.store, Path(place))
+        patches_faiss.build(index.store, Path(place))
         same = digests.of_file(Path(place) / store.PATCHES) == digests.of_file(path)
     return Finding("faiss", what, () if same else (f"{store.PATCHES} was not built from these vectors: delete it",))
 

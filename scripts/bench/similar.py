@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.store import neighbors
+from patchmine.store import neighbors, patches_faiss
 from patchmine.store.hdf5 import Datasets
 from patchmine.store.reading import ACTIVATIONS, PATCHES, Store
 from scripts.bench.measuring import command_line, seconds_of
@@ -77,22 +77,22 @@ def write(directory: Path, drawn: Drawn, count: int, channels: int) -> None:
 
 def truth(store: DrawnStore, queries: NDArray[np.float32]) -> NDArray[np.int64]:
     """The ten nearest of each query, in float32, by no means of FAISS."""
-    normal = neighbors.normalized(queries)
-    best = np.full((len(queries), neighbors.AT), -2, np.float32)
-    rows = np.zeros((len(queries), neighbors.AT), np.int64)
+    normal = patches_faiss.normalized(queries)
+    best = np.full((len(queries), patches_faiss.AT), -2, np.float32)
+    rows = np.zeros((len(queries), patches_faiss.AT), np.int64)
     stored = store.vectors(LAYER)[0]
     for start in range(0, store.count, BLOCK):
-        block = neighbors.normalized(stored[start : start + BLOCK].astype(np.float32))
+        block = patches_faiss.normalized(stored[start : start + BLOCK].astype(np.float32))
         both = np.concatenate([best, normal @ block.T], axis=1)
         number = np.concatenate([rows, np.broadcast_to(start + np.arange(len(block)), (len(queries), len(block)))], 1)
-        chosen = np.argsort(-both, axis=1, kind="stable")[:, : neighbors.AT]
+        chosen = np.argsort(-both, axis=1, kind="stable")[:, : patches_faiss.AT]
         best, rows = np.take_along_axis(both, chosen, 1), np.take_along_axis(number, chosen, 1)
     return rows
 
 
 def measure(store: DrawnStore, queries: NDArray[np.float32], exact: int, right: NDArray[np.int64]) -> None:
     kind = "exact" if exact >= store.count else "approximate"
-    built = seconds_of(lambda: neighbors.build(store, store.directory, exact))
+    built = seconds_of(lambda: patches_faiss.build(store, store.directory, exact))
     began = perf_counter()
     nearby = neighbors.Neighbors(store, lambda text: print("note:", text), exact)
     opened = perf_counter() - began
@@ -101,13 +101,14 @@ def measure(store: DrawnStore, queries: NDArray[np.float32], exact: int, right: 
     found, times = [], []
     for query in queries:
         began = perf_counter()
-        found.append(nearby.nearest(LAYER, query, neighbors.AT)[0])
+        found.append(nearby.nearest(LAYER, query, patches_faiss.AT)[0])
         times.append(perf_counter() - began)
-    recall = np.mean([len(np.intersect1d(one, other)) / neighbors.AT for one, other in zip(found, right, strict=True)])
+    hits = [len(np.intersect1d(one, other)) for one, other in zip(found, right, strict=True)]
+    recall = np.mean(hits) / patches_faiss.AT
     size = (store.directory / PATCHES).stat().st_size
     print(
         f"{store.count:9,} {kind:11} {plan.factory:16} probes {plan.probes:4} states {plan.recall:.3f}  "
-        f"recall@{neighbors.AT} {recall:.4f}  query {1000 * median(times):7.1f} ms (first {1000 * times[0]:.1f})  "
+        f"recall@{patches_faiss.AT} {recall:.4f}  query {1000 * median(times):7.1f} ms (first {1000 * times[0]:.1f})  "
         f"open {opened:.2f} s  build {built:.1f} s  {size / 1e6:.0f} MB",
         flush=True,
     )
