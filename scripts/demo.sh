@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job on real photographs that come inside packages: index, ask, draw a contact sheet.
+# Runs the demo on real photographs that ship with packages: index them, query the index, draw contact sheets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Everything that has to pass: style, types, tests. On a fresh machine it first makes .venv and installs into it.
+# Runs every check: style, types, tests. On a fresh machine it first creates .venv and installs into it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 prepare dev
 python -m ruff check .
 python -m mypy
-python -m pytest -n 2 "$@"  # two at a time, each with threads of its own
+python -m pytest -n 2 "$@"  # two processes, each with its own threads

@@ -139,12 +139,12 @@ def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypa
         (["rf", "--model", "shapes", "--field", "locl"], "did you mean local"),
         (["top", "-i", "{index}", "--unit", "colour:9999"], "channels 0 to"),
         (["top", "-i", "{index}", "--unit", FIRST, "-k", "0"], "-k must be at least 1, not 0"),
-        (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf, .svg"),
+        (["top", "-i", "{index}", "--unit", FIRST, "-o", "x.gif"], "end its name in .png, .pdf or .svg"),
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "no/x.png"], "folder 'no' not found"),
         (["top", "-i", "{index}", "--unit", FIRST, "--json", "--csv"], "exclude each other"),
         (["top", "-i", "nothing.patchmine", "--unit", FIRST], "index 'nothing.patchmine' does not exist"),
         (["units", "-i", "{index}", "--sort", "maxx"], "did you mean max"),
-        (["units", "-i", "{index}", "--match", "zzz*"], "no unit fits 'zzz*'"),
+        (["units", "-i", "{index}", "--match", "zzz*"], "no unit matches 'zzz*'"),
         (["layers", "--model", "timm:resnt18"], "did you mean"),
     ],
 )
@@ -274,7 +274,7 @@ def test_verify_says_what_crops_retain(cli, shapes_index_dir):
         # Nothing outside the receptive field takes part, so the crop alone brings back the whole activation.
         assert rows[layer, "rf"]["median"] == pytest.approx(1, abs=1e-4)
         assert rows[layer, "rf"]["p10"] == pytest.approx(1, abs=1e-4)
-    assert "count from 1" in failed(cli("verify", "-i", shapes_index_dir, "--units", 0))
+    assert "--units must be at least 1, not 0" in failed(cli("verify", "-i", shapes_index_dir, "--units", 0))
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ def test_the_folder_is_a_source_with_classes_where_they_are_known(collected):
 
 
 def test_one_line_tells_where_they_come_from(collected):
-    assert demo.tell_photographs().startswith(f"{len(demo.samples())} photographs: ")
-    assert "20 from foolbox" in demo.tell_photographs()
+    assert demo.count_by_package().startswith(f"{len(demo.samples())} photographs: ")
+    assert "20 from foolbox" in demo.count_by_package()
 
 
 def test_a_missing_package_is_named_with_what_to_type(monkeypatch, tmp_path):

@@ -129,7 +129,7 @@ def test_names_survive_a_rebuild_and_wait_for_their_units(cli, tmp_path):
     cli("index", "shapes:8", "--model", "shapes", "-o", "a.patchmine", "--layers", "thing", "--fresh")
     listed = cli("name", "-i", "a.patchmine")
     assert "koi" not in listed.stdout
-    assert "kept for units that this index has not, such as colour:1" in listed.stderr
+    assert "belong to units that are not in this index, such as colour:1" in listed.stderr
 
 
 def test_labels_computed_anew_are_those_of_the_index(cli, named):

@@ -181,11 +181,11 @@ def test_the_command_prints_what_is_proved_and_ends_with_1_where_something_is_wr
     words = ["verify", "-i", place / "x.patchmine", "--source", place / "photographs"]
     done = cli(*words)
     assert done.returncode == 0, done.stderr
-    assert "proved: nothing of this index has changed" in done.stdout
+    assert "proved: nothing in this index has changed" in done.stdout
     swap_photographs(place)
     done = cli(*words, "--json")
     assert done.returncode == 1
-    assert "1 of 7 checks failed (photographs); bring the photographs back" in done.stderr
+    assert "1 of 7 checks failed (photographs); restore the photographs" in done.stderr
     document = json.loads(done.stdout)
     assert not document["ok"]
     (failed,) = [check for check in document["checks"] if not check["ok"]]

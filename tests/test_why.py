@@ -129,7 +129,7 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(cli, studied, shapes_index
 
     monkeypatch.setattr(Laboratory, "made", stopped)
     done = cli(*words)
-    assert done.returncode == 130 and "goes on" in done.stderr and "plan: " in done.stderr
+    assert done.returncode == 130 and "run the same command to resume" in done.stderr and "plan: " in done.stderr
     monkeypatch.undo()
     done = cli(*words)
     assert done.returncode == 0 and "resuming: 2 of" in done.stderr
@@ -155,10 +155,10 @@ def test_of_several_units_those_that_cannot_be_studied_are_left_out(cli, studied
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "of which unit"),
+        ((), "no unit given"),
         (("--unit", "nothing_7"), "nothing_7"),
-        (("--unit", "shape:0", "--budget", 0), "--budget 0 is too few"),
-        (("--unit", "shape:0", "--canvas", 0), "--canvas 0 is too few"),
+        (("--unit", "shape:0", "--budget", 0), "--budget must be at least 1, not 0"),
+        (("--unit", "shape:0", "--canvas", 0), "--canvas must be at least 1, not 0"),
     ],
 )
 def test_bad_input_is_one_line(words, said, cli, shapes_index_dir, tmp_path):

@@ -1,6 +1,7 @@
 """Writes cli.md beside it from the commands themselves: python docs/reference/_cli.py
 
-A test compares the page with what this would write. Nothing on it depends on the machine or on a terminal's width.
+A test compares the page with what this would write. Nothing on it depends on the terminal's width, nor on
+the machine, except for plug-ins that add kinds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from typer.main import get_command
 
 from patchmine.cli import app
+from patchmine.cli.options import with_kinds
 
 PAGE = Path(__file__).with_name("cli.md")
 COMMAND = "python docs/reference/_cli.py"
@@ -113,7 +115,7 @@ def _in_cell(text: str) -> str:
 
 def _escaped(text: str | None) -> str:
     """Plain text as Markdown that reads the same; what stands between backquotes stays code."""
-    parts = (text or "").split("`")
+    parts = with_kinds(text or "").split("`")
     for number in range(0, len(parts), 2):
         parts[number] = re.sub(r"([\\*_<>\[\]{}])", r"\\\1", parts[number])
     return _in_cell("`".join(parts))

@@ -78,7 +78,7 @@ def main() -> None:
     """The console script `patchmine`."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `patchmine top | head` ends quietly
-    # Threads that spin at a barrier while another process wants the core cost up to nine tenths of the speed. torch's
+    # Threads that spin at a barrier while another process needs the core cost up to nine tenths of the speed. torch's
     # OpenMP reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:]
@@ -92,8 +92,8 @@ def main() -> None:
 
 
 def _leave_out_others(named: str) -> None:
-    """Take away all commands but the one that is named, if there is one of that name: Typer reads the signature of each
-    that it knows, which takes longer than the answer of most."""
+    """Keep only the named command, if it exists: Typer reads the signature of every command, which takes longer than
+    most answers."""
     alone = [info for info in app.registered_commands if info.callback and info.callback.__name__ == named]
     if alone:
         app.registered_commands = alone

@@ -1,4 +1,4 @@
-"""What the shell offers for a unit, a layer or a name: read from the index that the line means."""
+"""Shell completion of units, layers and names, read from the index of the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def layers(ctx: Any, incomplete: str) -> list[str]:
 
 
 def units(ctx: Any, incomplete: str) -> list[str]:
-    """Names, or `LAYER:CHANNEL` once the word has a colon. Control characters are nothing for a shell."""
+    """Names, or `LAYER:CHANNEL` once the word has a colon. Names with control characters are left out."""
     from patchmine.errors import PatchmineError
     from patchmine.system.printable import printable
 
@@ -33,7 +33,7 @@ def _words(index: Index, layer: str | None, canonical: bool) -> Iterator[str]:
 
 
 def _index(ctx: Any) -> Index | None:
-    """None where there is no index, or it is refused: the shell is no place for an error."""
+    """The index of the command line; None if it cannot be opened, because a completion cannot report an error."""
     from patchmine.errors import PatchmineError
     from patchmine.index import open_index
 

@@ -1,4 +1,4 @@
-"""One way from an answer to what a command leaves behind: text, JSON or CSV on stdout, and a sheet."""
+"""The output of a command: an answer as text, JSON or CSV on stdout, and as a sheet."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Form:
-    """What the user wants of an answer: JSON or CSV instead of text, and a sheet in the file `out`.
+    """The output that the user chose: JSON or CSV instead of text, and a sheet in the file `out`.
 
-    Raises RequestError, before any work, for both formats at once and for a sheet that could not be written.
+    Raises RequestError, before any work, if both formats are chosen or the sheet cannot be written.
     """
 
     json: bool = False
@@ -39,11 +39,11 @@ class Form:
 
     @property
     def crop(self) -> str:
-        """The crop where the user names none: sheets choose it by the size of the field."""
+        """The default crop: rf without a sheet, auto with one."""
         return "rf" if self.out is None else "auto"
 
     def draw(self, page: Callable[[], Page], of: int | None = None) -> None:
-        """Write the sheet, if one is wanted, and report the photographs, among `of`, that it could not show."""
+        """Write the sheet, if there is one, and report the photographs, out of `of`, that it cannot show."""
         if self.out is None:
             return
         from patchmine.sheets import write
@@ -54,7 +54,7 @@ class Form:
             say(f"{count} photographs could not be shown; {missing[0]}")
 
     def answer(self, answer: Answer, title: str, also: Callable[[], None] = lambda: None) -> None:
-        """Print an answer; as text under a title, followed by what `also` prints."""
+        """Print an answer; as text under a title, followed by the output of `also`."""
 
         def text() -> None:
             print_line(title)
@@ -82,7 +82,7 @@ class Form:
 
 
 def print_labels(labels: UnitLabels, units: Iterable[OpenUnit]) -> None:
-    """A line where the labels of these units rest only on what the network itself sees."""
+    """Print a note if the labels of these units come from the network's own predictions."""
     if labels.about["from"] == "predictions" and any(unit.label is not None for unit in units):
         from patchmine.labels.of_index import said
 

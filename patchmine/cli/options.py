@@ -11,11 +11,11 @@ from patchmine import defaults
 from patchmine.cli import completion
 
 MODELS, SOURCES, EXECUTORS, ENGINES = "{models}", "{sources}", "{executors}", "{engines}"
-"""Places in help texts for the kinds that there are; `with_kinds` fills them when help is asked for."""
+"""Placeholders in help texts; `with_kinds` replaces them with the installed kinds when help is printed."""
 
 
 def with_kinds(text: str) -> str:
-    """A help text with the kinds of models, sources, executors or engines in their places. Imports no kind."""
+    """The help text with the installed kinds in place of each placeholder. Imports no kind."""
     from patchmine.plugins import Kinds
 
     for place in (MODELS, SOURCES, EXECUTORS, ENGINES):
@@ -32,7 +32,8 @@ IndexDir = Annotated[
         "-i",
         "--index",
         metavar="DIR",
-        help="The index. Default: the environment's PATCHMINE_INDEX, else the only *.patchmine here.",
+        help="The index. Default: PATCHMINE_INDEX from the environment, else the only *.patchmine in the working "
+        "directory.",
         show_default=False,
     ),
 ]
@@ -48,31 +49,31 @@ Model = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", metavar="FILE", help="A state dict or safetensors file.", show_default=False),
+    typer.Option("--weights", metavar="FILE", help="Weights: a state dict or safetensors file.", show_default=False),
 ]
 ModelOfIndex = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="M",
-        help="The network of the index; to be typed where it is a file of code, which is run.",
+        help="The network of the index. Required only if it is a Python file, because patchmine runs that file.",
         show_default=False,
     ),
 ]
 Sheet = Annotated[
     Path | None,
-    typer.Option("-o", "--out", metavar="SHEET", help="A contact sheet: .png, .pdf or .svg.", show_default=False),
+    typer.Option("-o", "--out", metavar="SHEET", help="Draw a contact sheet: .png, .pdf or .svg.", show_default=False),
 ]
 Workers = Annotated[
-    int, typer.Option("--workers", metavar="N", help="Threads that decode and compute.", show_default="the cores")
+    int, typer.Option("--workers", metavar="N", help="Threads that decode and compute.", show_default="all cores")
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over, whatever is there.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over and replace the existing index.")]
 Layers = Annotated[
     list[str] | None,
     typer.Option(
         "--layers",
         metavar="PATTERN",
-        help="A dotted name or shell pattern; may be repeated. Default: the outputs of the network's stages.",
+        help="Layers: a dotted name or a shell pattern; may be repeated. Default: the outputs of the network's stages.",
         show_default=False,
     ),
 ]
@@ -80,7 +81,7 @@ Layer = Annotated[
     str | None,
     typer.Option("--layer", metavar="L", help="Only this layer.", show_default=False, autocompletion=completion.layers),
 ]
-_UNIT = "A name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL"
+_UNIT = "The unit: a name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL"
 Unit = Annotated[str, typer.Option("--unit", metavar="U", help=f"{_UNIT}.", autocompletion=completion.units)]
 OneUnit = Annotated[
     str | None,
@@ -98,28 +99,33 @@ Units = Annotated[
 ]
 Moved = Annotated[
     str | None,
-    typer.Option("--source", metavar="FOLDER", help="Where the photographs are now, if moved.", show_default=False),
+    typer.Option(
+        "--source", metavar="FOLDER", help="Where the photographs are now, if they have moved.", show_default=False
+    ),
 ]
 Crop = Annotated[
     str | None,
     typer.Option(
         "--crop",
-        help="rf: the receptive field; erf: the effective one; image: all that the network saw; auto: rf while it "
-        "covers less than half of the input, else erf. Default: auto on sheets, rf elsewhere.",
+        help="Extent of a patch. rf: the receptive field; erf: the effective one; image: the network's whole input; "
+        "auto: rf while it covers less than half of the input, else erf. Default: auto on sheets, rf elsewhere.",
         show_default=False,
     ),
 ]
-Share = Annotated[float, typer.Option("--share", help="Of the gradient's energy that --crop erf holds.")]
+Share = Annotated[float, typer.Option("--share", help="Share of the gradient's energy that --crop erf keeps.")]
 Project = Annotated[
     str | None,
     typer.Option(
         "--project",
         metavar="METHOD",
-        help=f"Beside each patch, what in it drives the unit: {', '.join(defaults.PROJECTIONS)}. Loads the network; "
-        "needs the extra 'attribution'.",
+        help="Draw beside each patch the parts that drive the unit, by one of "
+        f"{', '.join(defaults.PROJECTIONS)}. Loads the network; needs the extra 'attribution'.",
         show_default=False,
     ),
 ]
 Field = Annotated[
-    str, typer.Option("--field", help="local: gates that see the whole input held constant; full: they count.")
+    str,
+    typer.Option(
+        "--field", help="Receptive field. local: hold gates that see the whole input constant; full: include them."
+    ),
 ]

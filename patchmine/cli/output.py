@@ -1,4 +1,4 @@
-"""What commands print on stdout."""
+"""Printing on stdout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmine.system.printable import printable
 
 
 def print_json(document: Mapping[str, Any]) -> None:
-    """One JSON document. Bytes of a path that are no UTF-8 come out as \\udcXX escapes, which are valid JSON."""
+    """Print one JSON document. Bytes of a path that are not UTF-8 become \\udcXX escapes, which are valid JSON."""
     print(json.dumps(document, allow_nan=False))
 
 
@@ -30,12 +30,12 @@ def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
 
 
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
-    """Aligned columns; numbers to the right."""
+    """Print aligned columns; numbers are right-aligned."""
     _tolerate()
     print("\n".join(text_table(rows, header)))
 
 
 def _tolerate() -> None:
-    """A terminal or pipe that cannot show a character gets an escape, not an error."""
+    """Print an escape, not an error, where a terminal or pipe cannot show a character."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

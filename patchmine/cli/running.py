@@ -1,4 +1,4 @@
-"""How commands open an index, and how they make one: shown while it lasts, stoppable, reported at the end."""
+"""Open an index for a command, or build one with progress, a clean stop and a report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def opened(
     index: Path | None, source: str | None = None, model: str | None = None, weights: Path | None = None
 ) -> Index:
-    """The index that a reading command means; a signal while its network loads ends the process cleanly."""
+    """Open the index that a command reads; a signal while its network loads ends the process cleanly."""
     from patchmine.index import open_index
 
     found = open_index(index, source)
@@ -26,7 +26,7 @@ def opened(
 
 
 def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -> None:
-    """Do the work, which leaves an index in `directory`, and print the report; if stopped, say how to resume."""
+    """Do the work, which builds an index in `directory`, and print its report or, if interrupted, how to resume."""
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
@@ -41,7 +41,7 @@ def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -
     except KeyboardInterrupt as interrupt:
         from patchmine.mining.workspace import Workspace
 
-        raise type(interrupt)(Workspace(directory).kept() or "nothing had been computed yet") from None
+        raise type(interrupt)(Workspace(directory).kept() or "nothing was computed yet") from None
 
     from patchmine.cli.output import print_json
     from patchmine.cli.summary import print_report

@@ -76,8 +76,8 @@ def collect_photographs(folder: Path) -> int:
     return len(found)
 
 
-def tell_photographs() -> str:
-    """One line that says how many photographs come from which package."""
+def count_by_package() -> str:
+    """One line with the number of photographs from each package."""
     counts = Counter(sample.package for sample in samples())
     parts = ", ".join(f"{count} from {package}" for package, count in counts.items())
     return f"{counts.total()} photographs: {parts}"

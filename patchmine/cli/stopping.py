@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM stop a command in good order: what is finished is kept, and the message says how to go on."""
+"""Ctrl-C and SIGTERM stop a command cleanly: finished work is kept, and a message says how to resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Both signals go to the handler within the block, and afterwards to whom they went before."""
+    """Send both signals to the handler within the block, and restore the previous handlers afterwards."""
     before = {which: signal.signal(which, handler) for which in CODES}
     try:
         yield
@@ -28,7 +28,7 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 def starting() -> AbstractContextManager[None]:
-    """For the import of torch, which swallows exceptions and then fails in odd ways: the process ends at once."""
+    """End the process at a signal while torch is imported, which swallows exceptions and then fails in odd ways."""
 
     def end(number: int, _: FrameType | None) -> None:
         os.write(2, b"patchmine: interrupted before it began; nothing is lost\n")
@@ -38,10 +38,10 @@ def starting() -> AbstractContextManager[None]:
 
 
 def stoppable() -> AbstractContextManager[None]:
-    """SIGINT raises KeyboardInterrupt and SIGTERM Terminated within the block, but only the first of them does.
+    """The first SIGINT or SIGTERM within the block raises KeyboardInterrupt or Terminated; later ones do nothing.
 
-    Stopping takes as long as the batches in hand. A second signal must not break into that: Python would then end
-    under threads that still compute, which aborts the process.
+    Stopping takes as long as the batches in progress. A second signal must not interrupt it: Python would then exit
+    while threads still compute, which aborts the process.
     """
 
     def stop(number: int, _: FrameType | None) -> None:

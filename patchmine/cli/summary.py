@@ -1,4 +1,4 @@
-"""What `index` and `info` say of an index, for a person."""
+"""The text that `index` and `info` print about an index."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def print_report(report: Report) -> None:
         )
         print(seconds_by_stage(manifest["stages"]))
     else:
-        print("this index was finished before; nothing had to be done")
+        print("this index was already finished; there was nothing to do")
     print_layers(manifest)
     first = manifest["layers"][-1]["layer"]
     size = sum(file.stat().st_size for file in report.directory.iterdir() if file.is_file())
     print(f"{report.directory}: {manifest['images']} photographs, {size / 1e6:.0f} MB on disk")
-    print(f"ask it: patchmine top -i {report.directory} --unit {first}:0")
+    print(f"next: patchmine top -i {report.directory} --unit {first}:0")
 
 
 def seconds_by_stage(stages: Mapping[str, Any]) -> str:
@@ -44,7 +44,7 @@ def seconds_by_stage(stages: Mapping[str, Any]) -> str:
 
 
 def print_layers(manifest: Mapping[str, Any]) -> None:
-    """The layers, what makes their rankings doubtful, and the photographs that were left out."""
+    """Print the layers, their saturated units and non-finite values, and the photographs that were skipped."""
     print_table(
         [
             (
@@ -61,7 +61,7 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
     saturated = [layer for layer in manifest["layers"] if layer["saturated"]]
     if saturated:
         print(
-            "saturated: units whose maximum is held by more than 25 photographs, so that their top 25 is arbitrary; "
+            "saturated: more than 25 photographs reach the maximum of the unit, so its top 25 is arbitrary; "
             "index the layer before the bounded activation instead"
         )
     skipped = manifest["skipped_files"]

@@ -1,8 +1,8 @@
-"""Words of the command line that become values at once.
+"""Fast conversion of the words of a command line.
 
-Newer versions of Typer convert every word by pydantic, whose import alone takes half as long as Python, numpy and h5py
-together. Most words are plain: text is text, digits are a number. Those are converted here; whatever is not plain is
-left to Typer, which then converts or refuses it as ever. A Typer that does not know `get_runtime_param` is left alone.
+Newer versions of Typer convert every word with pydantic, whose import alone takes half as long as that of Python, numpy
+and h5py together. Most words are plain: text stays text, digits are a number. This module converts those and leaves
+the others to Typer, which converts or refuses them as usual. It does nothing to a Typer without `get_runtime_param`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-# What Typer would check beyond the type, where an option asks for it.
+# Checks beyond the type that an option can ask Typer for.
 _CHECKS = ("parser", "click_type", "min", "max", "exists", "writable", "resolve_path", "path_type", "formats")
 
 
 class Command(TyperCommand):
-    """A command whose plain words become values at once, and whose help names the kinds that there are."""
+    """A command that converts plain words without Typer and lists the installed kinds in its help."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _hastened(super().get_params(ctx))
@@ -42,7 +42,7 @@ class Group(TyperGroup):
 
 @dataclass(frozen=True)
 class _Plain:
-    """Stands in for what Typer converts the words of one option with, and asks for it only where it is needed."""
+    """Replaces Typer's converter of one option, and calls it only for words that are not plain."""
 
     typer_own: Callable[[], Any]
     kind: Any
@@ -78,7 +78,7 @@ def _checked(wanted: Any) -> bool:
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """The value that a plain word means, None where Typer had better look at it."""
+    """The value of a plain word; None if Typer has to convert it."""
     if type(value) is kind:
         return value
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Contact sheets: a layout makes a page of an answer, `write` renders it in the format that the file name asks for."""
+"""Contact sheets: a layout makes a page of an answer, `write` renders it in the format of the file name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_target(target: Path) -> None:
-    """Refuse before any work what could not be written. Raises RequestError."""
+    """Check, before any work, that a sheet can be written to this file. Raises RequestError."""
     if target.suffix.lower() not in SUFFIXES:
-        raise RequestError(f"{str(target)!r} is not a sheet: end its name in {', '.join(SUFFIXES)}")
+        suffixes = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        raise RequestError(f"{str(target)!r} is not a sheet: end its name in {suffixes}")
     if not target.resolve().parent.is_dir():
         raise RequestError(f"folder {str(target.parent)!r} not found: create it, or write {target.name} elsewhere")
 
@@ -21,7 +22,7 @@ def check_target(target: Path) -> None:
 def write(page: Page, target: Path) -> list[str]:
     """Write a page to a .png, .pdf or .svg file.
 
-    Returns the photographs that could not be shown, each with the reason: their tiles say so too. Raises RequestError
+    Returns the photographs that could not be shown, each with the reason: their tiles show it too. Raises RequestError
     for another suffix or a missing folder.
     """
     check_target(target)

@@ -12,13 +12,13 @@ from patchmine.sheets.page import DPI, Picture, font
 from patchmine.units import Box
 
 COLORS = ("#d6336c", "#1971c2", "#e67700", "#2f9e44", "#7048e8", "#0b7285", "#c92a2a", "#495057")
-"""Of the first boxes, in their order; dark enough for white numbers."""
+"""Colors of the boxes, in order; dark enough for white numbers."""
 
 
 def photograph_picture(data: bytes, placement: Placement, boxes: Sequence[Box], most: tuple[float, float]) -> Picture:
     """The photograph with numbered boxes (source pixels), as large as fits into `most` (width, height) points, at 0, 0.
 
-    What the network did not see is pale. Raises PhotographError.
+    The parts outside the network's input are pale. Raises PhotographError.
     """
     picture = upright(data)
     scale = min(most[0] / picture.width, most[1] / picture.height)

@@ -28,6 +28,6 @@ class Comparison(comparing.Comparison):
 
 
 def compare(unit: OpenUnit, recipe: Recipe, **how: Any) -> Comparison:
-    """As `questions.compare.compare`, with a result that can draw itself."""
+    """Like `questions.compare.compare`, with a result that can draw itself."""
     found = comparing.compare(unit, recipe, **how)
     return Comparison(**{field.name: getattr(found, field.name) for field in fields(found)})

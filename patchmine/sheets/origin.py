@@ -1,4 +1,4 @@
-"""Where a sheet's patches come from, and its names: evidence of classes, the network's own predictions, a person."""
+"""The origin of a sheet's patches and of its names: class labels, the network's own predictions, or a person."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchmine.reading.opened import OpenIndex, OpenUnit
 
 @dataclass(frozen=True)
 class Origin:
-    """The network and the photographs behind a page: the model's word, the source's last name, how many there are."""
+    """The model's name, the last part of the source's path, and the number of photographs."""
 
     model: str
     source: str
@@ -26,7 +26,7 @@ class Origin:
 
 
 def name_text(unit: OpenUnit) -> str | None:
-    """Where the name of one unit comes from; None where there is nothing to say."""
+    """The origin of the name of one unit; None if it has neither a label nor a given name."""
     texts = []
     if unit.unit in unit.index.names.given:
         texts.append("Named by a person.")
@@ -37,7 +37,7 @@ def name_text(unit: OpenUnit) -> str | None:
 
 
 def names_text(index: OpenIndex[Any], units: Iterable[OpenUnit]) -> str | None:
-    """Where the names of several units come from; None where there is nothing to say."""
+    """The origin of the names of several units; None if none has a label or a given name."""
     units = list(units)
     texts = []
     if any(unit.label is not None for unit in units):

@@ -13,7 +13,7 @@ from PIL.Image import Image
 from patchmine.system.printable import printable
 
 LONGEST = 400
-"""Characters, narrow ones, that the widest line of a page could hold."""
+"""Characters that the widest line of a page can hold, if all are narrow."""
 
 INK, QUIET = "#1a1a1a", "#666666"
 DPI = 200
@@ -55,7 +55,7 @@ class Page:
 
 @cache
 def font_file(bold: bool) -> Path:
-    """DejaVu Sans, which matplotlib brings along: found without importing matplotlib."""
+    """DejaVu Sans, which matplotlib ships: found without importing matplotlib."""
     spec = find_spec("matplotlib")
     assert spec is not None and spec.origin is not None
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -73,7 +73,7 @@ def text_width(text: str, size: float, bold: bool = False) -> float:
 
 
 def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
-    """The text, cut short with an ellipsis where it is wider than `width` points."""
+    """The text, cut short with an ellipsis if it is wider than `width` points."""
     if len(text) <= LONGEST and text_width(text, size, bold) <= width:
         return text
     text = text[:LONGEST]

@@ -1,4 +1,4 @@
-"""One patch as a tile of a sheet: what it shows, and its picture."""
+"""One patch as a tile of a sheet: its picture and its texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def images(
     for patch, image in zip(patches, found, strict=True):
         if isinstance(image, str):
             missing.append(f"{patch.image}: {image}")
-            image = _told(patch, image, size)
+            image = _reason_tile(patch, image, size)
         tiles.append(image)
     return tiles
 
@@ -47,14 +47,14 @@ def ratio(patches: Sequence[Patch], cropping: Cropping) -> float:
 
 
 def _image(patch: Patch, view: View, size: tuple[int, int]) -> Image | str:
-    """The tile, or the reason why there is none."""
+    """The tile, or the reason why the photograph cannot be shown."""
     try:
         return patch.tile(view, size)
     except PhotographError as error:
         return str(error)
 
 
-def _told(patch: Patch, reason: str, size: tuple[int, int]) -> Image:
+def _reason_tile(patch: Patch, reason: str, size: tuple[int, int]) -> Image:
     image = padding(size)
     text = f"{printable(PurePath(patch.image).name[:LONGEST])}\n{reason}"
     ImageDraw.Draw(image).multiline_text((8, 8), text, fill="#a00", font=font(size[0] / 16, False))
@@ -66,7 +66,7 @@ def value_text(patch: Patch) -> str:
 
 
 def field_text(unit: OpenUnit, cropping: Cropping) -> str:
-    """What a tile shows, in words."""
+    """The extent of a tile, in words."""
     field = unit.index.field(unit.unit.layer)
     group = field.group(unit.unit.channel)
     height, width = field.input
@@ -75,7 +75,7 @@ def field_text(unit: OpenUnit, cropping: Cropping) -> str:
     whole = f"receptive field {size} px of the {width}×{height} input{stride}"
     if field.status == "whole_input":
         held = "gates held constant" if field.local else "gates included"
-        whole += f" ({held}: the layer has some that see the whole input)"
+        whole += f" ({held}: some gates of the layer see the whole input)"
     if cropping.crop == "image":
         return f"{whole}; the whole input is shown"
     if cropping.crop == "erf":

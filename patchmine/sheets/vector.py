@@ -1,4 +1,4 @@
-"""A page as PDF or SVG, by matplotlib: text stays text, pictures keep their pixels. Or as a figure to go on with."""
+"""A page as PDF or SVG, by matplotlib: text stays text, pictures keep their pixels. Or as a figure to edit further."""
 
 from __future__ import annotations
 

@@ -21,12 +21,19 @@ def compare(
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many patches.")] = 9,
     images: Annotated[
         int | None,
-        typer.Option("--images", metavar="N", help="Synthetic ones. Default: 3, for channel 1.", show_default=False),
+        typer.Option(
+            "--images",
+            metavar="N",
+            help="Number of synthetic images. Default: 3, or 1 with --objective channel.",
+            show_default=False,
+        ),
     ] = None,
-    objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = Recipe.objective,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = Recipe.method,
+    objective: Annotated[
+        str, typer.Option(help=f"What the images maximize: {', '.join(OBJECTIVES)}.")
+    ] = Recipe.objective,
+    method: Annotated[str, typer.Option(help=f"How the images are represented: {', '.join(METHODS)}.")] = Recipe.method,
     steps: Annotated[int, typer.Option(metavar="N", help="Steps of the ascent.")] = Recipe.steps,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another one gives other images.")] = Recipe.seed,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed; another seed gives other images.")] = Recipe.seed,
     out: options.Sheet = None,
     crop: options.Crop = None,
     share: options.Share = defaults.SHARE,
@@ -37,10 +44,11 @@ def compare(
     source: options.Moved = None,
     json: options.Json = False,
 ) -> None:
-    """Real patches beside what the unit would like best, at the same scale, and whether they agree.
+    """Show real patches beside synthetic images of a unit, at the same scale, and report whether they agree.
 
-    Below them: the activation on the synthetic images against photographs, which real patches are nearest to the
-    synthetic one in the layer, and a warning where it drives the unit along another path than photographs do.
+    The facts below them compare the activation on the synthetic images with that on photographs, and name the real
+    patches nearest to the first synthetic image. A warning appears if that image drives the unit along another path
+    than photographs do.
 
     Example: `patchmine compare --unit blocks.4:50 -o compare.pdf`
     """

@@ -13,13 +13,14 @@ EACH, K = 2, 8
 
 def demo(
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Where photographs, index and sheets go.")
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for the photographs, the index and the sheets."),
     ] = Path("out/demo"),
     imagenette: Annotated[
-        bool, typer.Option("--imagenette", help="Fetch Imagenette and do it on its 13,394 photographs.")
+        bool, typer.Option("--imagenette", help="Download Imagenette and use its 13,394 photographs.")
     ] = False,
 ) -> None:
-    """The whole way on real photographs: collect them, index, ask, draw a contact sheet.
+    """Try patchmine on real photographs: collect them, index them, query the index and draw contact sheets.
 
     Example: `patchmine demo -o out/demo`
     """
@@ -36,7 +37,7 @@ def demo(
     folder, index_dir = (out / name for name in (("imagenette",) * 2 if imagenette else ("photographs",) * 2))
     index_dir = index_dir.with_suffix(".patchmine")
     count = (photographs.fetch_imagenette if imagenette else photographs.collect_photographs)(folder)
-    print(f"{count} photographs in {folder}" if imagenette else photographs.tell_photographs())
+    print(f"{count} photographs in {folder}" if imagenette else photographs.count_by_package())
     with progress.shown() as display:
         report = build_index(folder, index_dir, progress=display)
     print(f"{report.images} photographs indexed in {index_dir}")
@@ -50,6 +51,6 @@ def demo(
     strips, single = out / "sheet.png", out / f"{str(units[-1].unit).replace(':', '_')}.png"
     write(strips_page([(unit, unit.top(K, crop="auto")) for unit in units], K), strips)
     write(grid_page(units[-1], units[-1].top(9, crop="auto")), single)
-    print(f"the top {K} of each: {strips}")
-    print(f"one unit alone:    {single}")
-    print(f"go on: patchmine top -i {index_dir} --unit {units[-1].unit} -o sheet.pdf")
+    print(f"top {K} of each unit: {strips}")
+    print(f"one unit:           {single}")
+    print(f"next: patchmine top -i {index_dir} --unit {units[-1].unit} -o sheet.pdf")

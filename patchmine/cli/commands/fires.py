@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def fires(
     photo: Annotated[
-        str, typer.Argument(metavar="PHOTO", help="A file, or a photograph of the index by its path there.")
+        str, typer.Argument(metavar="PHOTO", help="An image file, or the path of a photograph in the index.")
     ],
     layer: options.Layer = None,
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many units.")] = defaults.K,
@@ -31,10 +31,10 @@ def fires(
     json: options.Json = False,
     csv: options.Csv = False,
 ) -> None:
-    """Which units a photograph drives unusually hard, and where in it.
+    """List the units that a photograph drives unusually hard, and the place in it that drives each one.
 
-    `percentile` is the share of the photographs of the index that drive the unit less; those that drive it as much
-    count half. Equal ones are ranked by their distance from the unit's mean, in standard deviations.
+    `percentile` is the share of the indexed photographs that drive the unit less; ties count half. Units of equal
+    percentile are ranked by the distance from their mean activation, in standard deviations.
 
     Example: `patchmine fires my.jpg -i imagenet-val.patchmine -k 8 -o fires.pdf`
     """

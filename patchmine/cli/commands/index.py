@@ -32,7 +32,7 @@ def index(
             "-o",
             "--out",
             metavar=DIR,
-            help="The index. Default: SOURCE-NAME.patchmine here.",
+            help="Directory of the index. Default: SOURCE-NAME.patchmine in the working directory.",
             show_default=False,
         ),
     ] = None,
@@ -44,31 +44,37 @@ def index(
         typer.Option(
             "--labels",
             metavar="FILE",
-            help="Classes: a CSV of PATH,CLASS, or ImageNet's val.txt or validation_ground_truth.txt.",
+            help="Class labels: a CSV of PATH,CLASS, or ImageNet's val.txt or validation_ground_truth.txt.",
             show_default=False,
         ),
     ] = WANTED.labels,
-    keep: Annotated[int, typer.Option("--keep", help="Patches of each unit kept with their vectors.")] = WANTED.keep,
+    keep: Annotated[
+        int, typer.Option("--keep", help="Best patches to keep for each unit, with their vectors.")
+    ] = WANTED.keep,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", metavar="N", help="Only the first N photographs.", show_default=False),
+        typer.Option("--limit", metavar="N", help="Index only the first N photographs.", show_default=False),
     ] = WANTED.limit,
     shard_size: Annotated[
-        int, typer.Option("--shard-size", metavar="N", help="Photographs between two commits to disk.")
+        int, typer.Option("--shard-size", metavar="N", help="Photographs in a shard; each finished shard is saved.")
     ] = WANTED.shard_size,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", metavar="N", help="Photographs at once. Default: calibrated.", show_default=False),
+        typer.Option(
+            "--batch-size", metavar="N", help="Photographs in a batch. Default: calibrated.", show_default=False
+        ),
     ] = WANTED.batch_size,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="N", help="Threads of one batch. Default: calibrated.", show_default=False),
+        typer.Option(
+            "--threads", metavar="N", help="Threads that compute one batch. Default: calibrated.", show_default=False
+        ),
     ] = WANTED.threads,
     workers: options.Workers = RUN.workers,
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", metavar="D", help="cpu or cuda. Default: cuda where there is one.", show_default=False
+            "--device", metavar="D", help="cpu or cuda. Default: cuda if available, else cpu.", show_default=False
         ),
     ] = WANTED.device,
     precision: Annotated[str, typer.Option("--precision", metavar="P", help="fp32, bf16 or fp16.")] = WANTED.precision,
@@ -77,36 +83,43 @@ def index(
         typer.Option(
             "--executor",
             metavar="E",
-            help=f"What computes a batch: {options.EXECUTORS}. Default: torch for a short job, else the fastest.",
+            help=f"Library that computes the activations: {options.EXECUTORS}. Default: torch for a short job, "
+            "else the fastest.",
             show_default=False,
         ),
     ] = WANTED.executor,
     no_calibrate: Annotated[
-        bool, typer.Option("--no-calibrate", help="Do not try settings before a long job; take the usual ones.")
+        bool, typer.Option("--no-calibrate", help="Use default settings: do not measure the fastest before a long job.")
     ] = not RUN.calibrate,
     engine: Annotated[
-        str, typer.Option("--engine", help=f"Where shards are computed: {options.ENGINES}.")
+        str, typer.Option("--engine", help=f"Where the shards are computed: {options.ENGINES}.")
     ] = RUN.engine,
     no_table: Annotated[
-        bool, typer.Option("--no-table", help="Keep the top --keep alone, not every photograph's activation.")
+        bool, typer.Option("--no-table", help="Keep only the best patches, not the activation of every photograph.")
     ] = not WANTED.table,
     field: options.Field = WANTED.field,
     view: Annotated[
-        str, typer.Option("--view", help="crop: the middle; pad: the whole picture, padded; whole: in its own size.")
+        str,
+        typer.Option(
+            "--view",
+            help="Part of a photograph that the network sees. crop: the center; pad: all of it, padded; "
+            "whole: all of it, at its own size.",
+        ),
     ] = WANTED.view,
     fresh: options.Fresh = RUN.fresh,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Bring a finished index up to date: photographs that came or went.")
+        bool,
+        typer.Option("--extend", help="Update a finished index: compute new photographs, drop those that are gone."),
     ] = RUN.extend,
     strict: Annotated[
-        bool, typer.Option("--strict", help="A photograph that cannot be read is an error.")
+        bool, typer.Option("--strict", help="Stop at a photograph that cannot be read, instead of skipping it.")
     ] = RUN.strict,
     json: options.Json = False,
 ) -> None:
-    """Index the photographs of SOURCE: where each unit fires hardest in each of them, and how hard.
+    """Index the photographs in SOURCE: find where each unit responds most strongly in each of them, and how strongly.
 
-    Killed at any moment, the same command goes on where it was. When photographs have come or gone since it was
-    finished, `--extend` computes the new ones and lets the others leave.
+    You can stop it at any time; run the same command again to resume. If photographs were added or removed after the
+    index was finished, `--extend` brings it up to date.
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """

@@ -6,7 +6,7 @@ from patchmine.cli import options
 
 
 def info(index: options.IndexDir = None, json: options.Json = False) -> None:
-    """What an index holds and how it was made.
+    """Show the contents of an index and how it was built.
 
     Example: `patchmine info -i imagenet-val.patchmine`
     """
@@ -24,11 +24,11 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     print_line(f"source     {job['source']}")
     print_line(f"model      {job['model']} ({job['executor']}, {job['device']}, {job['precision']})")
     print_line(
-        f"kept       top {job['keep']} of each unit" + (" and the whole table" if job["table"] else "; no table")
+        f"kept       top {job['keep']} of each unit" + (" and all activations" if job["table"] else "; no table")
     )
     about = opened.labels.about
     share = f" ({about['units']} units have one)" if "units" in about else ""
     print_line(f"labels     {said(about)}{share}")
-    took = f"{manifest['seconds']:.0f} s, " if "seconds" in manifest else ""
-    print_line(f"made in    {took}by patchmine {manifest['versions']['patchmine']}")
+    took = f"in {manifest['seconds']:.0f} s " if "seconds" in manifest else ""
+    print_line(f"built      {took}by patchmine {manifest['versions']['patchmine']}")
     print_layers(manifest)

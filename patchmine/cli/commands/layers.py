@@ -1,4 +1,4 @@
-"""`patchmine layers` and `patchmine rf`: what could be indexed, and what each layer sees."""
+"""`patchmine layers` and `patchmine rf`: the layers of a network, and their receptive fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def layers(model: options.Model = defaults.MODEL, json: options.Json = False) -> None:
-    """The layers of a network that could be indexed; the default ones are marked.
+    """List the layers of a network that can be indexed; the default ones are marked.
 
     Example: `patchmine layers --model torchvision:resnet18`
     """
@@ -53,7 +53,7 @@ def rf(
     field: options.Field = defaults.FIELDS[0],
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="HxW", help="Another input size than the network's own.", show_default=False),
+        typer.Option("--size", metavar="HxW", help="Input size. Default: the network's own.", show_default=False),
     ] = None,
     index: Annotated[
         Path | None,
@@ -61,18 +61,18 @@ def rf(
             "-i",
             "--index",
             metavar="DIR",
-            help="Show what this index holds, effective sizes among it, instead of computing.",
+            help="Show the fields stored in this index, with their effective sizes, instead of computing them.",
             show_default=False,
         ),
     ] = None,
     share: options.Share = defaults.SHARE,
     json: options.Json = False,
 ) -> None:
-    """What each layer sees of the input: exact receptive fields, in input pixels.
+    """Compute the exact receptive field of each layer, in input pixels.
 
-    The table gives size and stride (vertical x horizontal) of the unclipped fields, the padding (top+bottom x
-    left+right) that the first and the last one hold, and the share of positions whose field lies wholly inside the
-    input. With an index there is the effective size too: the box that holds most of the gradient's energy.
+    The table gives the size and stride (vertical x horizontal) of the unclipped fields, and the padding (top+bottom x
+    left+right) inside the first and the last one. `inside` is the share of positions whose field lies wholly inside
+    the input. With an index, `effective` is the size of the box that holds most of the gradient's energy.
 
     Example: `patchmine rf --model torchvision:resnet50 --layers 'layer?'`
     """
@@ -80,11 +80,11 @@ def rf(
     from patchmine.errors import RequestError, nearest
 
     if field not in defaults.FIELDS:
-        raise RequestError(f"there is no --field {field!r}{nearest(field, defaults.FIELDS)}")
+        raise RequestError(f"unknown --field {field!r}{nearest(field, defaults.FIELDS)}")
     if index is None:
         model, fields = _computed(model, layer_patterns or (), field, size)
     elif size is not None or model != defaults.MODEL or field != defaults.FIELDS[0]:
-        raise RequestError("--index shows what was indexed: leave out --model, --size and --field")
+        raise RequestError("--index shows the fields of that index: leave out --model, --size and --field")
     else:
         model, fields = _stored(index, layer_patterns or ())
     if json:
@@ -133,7 +133,7 @@ def _stored(directory: Path, patterns: Sequence[str]) -> tuple[str, list[Recepti
     index = open_index(directory)
     for pattern in patterns:
         if not any(fnmatchcase(layer, pattern) for layer in index.layers):
-            raise RequestError(f"no layer of {index.name} fits {pattern!r}{nearest(pattern, index.layers)}")
+            raise RequestError(f"no layer of {index.name} matches {pattern!r}{nearest(pattern, index.layers)}")
     wanted = patterns or ["*"]
     chosen = [layer for layer in index.layers if any(fnmatchcase(layer, pattern) for pattern in wanted)]
     return index.manifest["job"]["model"], [index.field(layer) for layer in chosen]
@@ -157,5 +157,5 @@ def _parsed(size: str) -> tuple[int, int]:
 
     height, cross, width = size.partition("x")
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise RequestError(f"{size!r} is no size: write HEIGHTxWIDTH, as in --size 224x224")
+        raise RequestError(f"--size {size} is not a valid size: write HEIGHTxWIDTH, as in --size 224x224")
     return int(height), int(width)

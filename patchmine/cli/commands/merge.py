@@ -19,16 +19,18 @@ RUN = Run()
 
 def merge(
     indexes: Annotated[list[Path], typer.Argument(metavar="INDEX...", help="Two or more indexes of the same job.")],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The index of all of them.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Directory of the merged index.")],
     dedupe: Annotated[
-        bool, typer.Option("--dedupe", help="Of a photograph in several of them, keep the first by path.")
+        bool, typer.Option("--dedupe", help="If several indexes hold a photograph, keep the first copy by path.")
     ] = False,
     weights: options.Weights = None,
     workers: options.Workers = RUN.workers,
     fresh: options.Fresh = RUN.fresh,
     json: options.Json = False,
 ) -> None:
-    """Make one index of several of the same job over different photographs: what one run over all would have made.
+    """Merge indexes of the same job over different photographs into one.
+
+    The result equals the index that one run over all the photographs builds.
 
     Example: `patchmine merge one.patchmine two.patchmine -o both.patchmine`
     """

@@ -15,20 +15,28 @@ if TYPE_CHECKING:
 
 def name(
     unit: Annotated[
-        str | None, typer.Argument(metavar="[U]", show_default=False, autocompletion=completion.units)
+        str | None,
+        typer.Argument(
+            metavar="[U]",
+            help="The unit: its name, LAYER:CHANNEL or LAYER_CHANNEL.",
+            show_default=False,
+            autocompletion=completion.units,
+        ),
     ] = None,
-    called: Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False)] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the name of U away again.")] = False,
-    auto: Annotated[bool, typer.Option("--auto", help="Compute the labels of all units anew.")] = False,
+    called: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Its new name.", show_default=False)] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the name that was given to U.")] = False,
+    auto: Annotated[bool, typer.Option("--auto", help="Recompute the labels of all units.")] = False,
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", metavar="FILE", help="With --auto: classes, as for index.", show_default=False),
+        typer.Option(
+            "--labels", metavar="FILE", help="With --auto: class labels, as for patchmine index.", show_default=False
+        ),
     ] = None,
     layer: options.Layer = None,
     index: options.IndexDir = None,
     json: options.Json = False,
 ) -> None:
-    """Call a unit something, label all units anew, or list the names that were given.
+    """Name a unit, recompute all labels, or list the given names.
 
     Example: `patchmine name blocks.6:33 koi`
     """
@@ -39,11 +47,11 @@ def name(
 
     wanted = [unit is not None and called is not None, remove, auto]
     if sum(wanted) > 1 or (remove and unit is None) or (auto and unit is not None):
-        raise RequestError("give one of: U NAME, U --remove, --auto, or nothing for the names that there are")
+        raise RequestError("give only one of U NAME, U --remove and --auto, or nothing to list the names")
     if labels is not None and not auto:
-        raise RequestError("--labels is for --auto: patchmine name --auto --labels FILE")
+        raise RequestError("--labels needs --auto: patchmine name --auto --labels FILE")
     if unit is not None and called is None and not remove:
-        raise RequestError(f"say what {unit!r} is to be called: patchmine name {unit} NAME, or --remove")
+        raise RequestError(f"no name given for {unit!r}: patchmine name {unit} NAME, or patchmine name {unit} --remove")
     opened = open_index(index)
     if auto:
         about = rename.label_anew(opened, labels)
@@ -71,7 +79,7 @@ def _list(index: Index, json: bool) -> None:
     elif given:
         print_table(list(given.items()), ["unit", "name"])
     else:
-        print_line("no unit has been given a name: patchmine name U NAME")
+        print_line("no unit has a given name; give one with: patchmine name U NAME")
     waiting = sorted(index.names_file.given.keys() - given.keys())
     if waiting:
-        say(f"{len(waiting)} names are kept for units that this index has not, such as {waiting[0]}")
+        say(f"{len(waiting)} names belong to units that are not in this index, such as {waiting[0]}")

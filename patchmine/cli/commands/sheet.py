@@ -19,12 +19,17 @@ MOST = 64
 
 
 def sheet(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="SHEET", help="The page: .png, .pdf or .svg.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="SHEET", help="File of the sheet: .png, .pdf or .svg.")],
     unit: options.Units = None,
     layer: options.Layer = None,
     match: Annotated[
         str | None,
-        typer.Option("--match", metavar="PATTERN", help="Units whose name fits a shell pattern.", show_default=False),
+        typer.Option(
+            "--match",
+            metavar="PATTERN",
+            help="Units whose name or LAYER:CHANNEL matches this shell pattern.",
+            show_default=False,
+        ),
     ] = None,
     layout: Annotated[
         str,
@@ -43,7 +48,9 @@ def sheet(
     index: options.IndexDir = None,
     source: options.Moved = None,
 ) -> None:
-    """Several units on one page.
+    """Draw several units on one page.
+
+    Choose the units with `--unit`, or with `--match` and `--layer`.
 
     Example: `patchmine sheet --unit blocks.2:5 --unit blocks.3:70 --layout zeiler -o figure.pdf`
     """

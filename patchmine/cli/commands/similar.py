@@ -19,32 +19,38 @@ if TYPE_CHECKING:
 def similar(
     unit: Annotated[
         str | None,
-        typer.Option("--unit", metavar="U", help="Similar to the best patch of this unit.", show_default=False),
+        typer.Option("--unit", metavar="U", help="Unit whose best patch is the query.", show_default=False),
     ] = None,
     image: Annotated[
         str | None,
         typer.Option(
             "--image",
             metavar="FILE",
-            help="Similar to this photograph: a file, or one of the index by its path there.",
+            help="Photograph that is the query: an image file, or the path of a photograph in the index.",
             show_default=False,
         ),
     ] = None,
     box: Annotated[
         str | None,
         typer.Option(
-            "--box", metavar="L,T,R,B", help="Only this part of it, in pixels of the photograph.", show_default=False
+            "--box",
+            metavar="L,T,R,B",
+            help="Use only this part of --image, in pixels of the photograph.",
+            show_default=False,
         ),
     ] = None,
     layer: Annotated[
         str | None,
         typer.Option(
-            "--layer", metavar="L", help="Where to compare. Default: the unit's, else the last.", show_default=False
+            "--layer",
+            metavar="L",
+            help="Layer to compare in. Default: the unit's own, else the last.",
+            show_default=False,
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many patches, and how many units.")] = defaults.K,
     several: Annotated[
-        bool, typer.Option("--several", help="Several patches of one photograph, not its nearest alone.")
+        bool, typer.Option("--several", help="Allow several patches of one photograph, not only its nearest.")
     ] = False,
     crop: options.Crop = None,
     share: options.Share = defaults.SHARE,
@@ -56,10 +62,11 @@ def similar(
     json: options.Json = False,
     csv: options.Csv = False,
 ) -> None:
-    """What looks like this to the network: the nearest patches, and for a unit the units that go with it.
+    """Find the patches that the network finds most similar to a photograph or to the best patch of a unit.
 
-    Patches are compared by the cosine of what all channels of the layer do at their place, units by the correlation of
-    their activations over all photographs. One patch of each photograph is shown, unless `--several`.
+    Patches are compared by the cosine similarity of all channels of the layer at their place. With `--unit` the answer
+    also lists similar units, compared by the correlation of their activations over all photographs. It holds one patch
+    of each photograph, or more with `--several`.
 
     Example: `patchmine similar --unit blocks.6:33`, `patchmine similar --image my.jpg --box 40,30,200,180 -o like.png`
     """

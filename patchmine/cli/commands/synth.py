@@ -23,32 +23,39 @@ def synth(
         typer.Option(
             "--all-in",
             metavar="LAYER",
-            help="Every unit of a layer; killed, the same command goes on.",
+            help="Make images for every unit of this layer; run the same command to resume.",
             show_default=False,
             autocompletion=completion.layers,
         ),
     ] = None,
-    objective: Annotated[str, typer.Option(help=f"One of {', '.join(OBJECTIVES)}.")] = Recipe.objective,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = Recipe.method,
+    objective: Annotated[
+        str, typer.Option(help=f"What the image maximizes: {', '.join(OBJECTIVES)}.")
+    ] = Recipe.objective,
+    method: Annotated[str, typer.Option(help=f"How the image is represented: {', '.join(METHODS)}.")] = Recipe.method,
     size: Annotated[
         int | None,
         typer.Option(
             metavar="PX",
-            help="The side of the picture in input pixels. Default: what the unit sees; for channel the whole input.",
+            help="Side of the image in input pixels. Default: the unit's field, or the whole input for channel.",
             show_default=False,
         ),
     ] = None,
     steps: Annotated[int, typer.Option(metavar="N", help="Steps of the ascent.")] = Recipe.steps,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another one gives another image.")] = Recipe.seed,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed; another seed gives another image.")] = Recipe.seed,
     start: Annotated[
         int | None,
         typer.Option(
-            "--from", metavar="RANK", help="Start in the unit's patch of this rank, not in noise.", show_default=False
+            "--from",
+            metavar="RANK",
+            help="Start from the unit's patch of this rank, not from noise.",
+            show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE", help="The picture: .png, pixel by pixel.", show_default=False),
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="File of the image: .png, at its own resolution.", show_default=False
+        ),
     ] = None,
     layer: options.Layer = None,
     model: options.ModelOfIndex = None,
@@ -57,11 +64,11 @@ def synth(
     source: options.Moved = None,
     json: options.Json = False,
 ) -> None:
-    """The picture that a unit would like best, at the scale of its patches.
+    """Synthesize the image that a unit responds to most strongly, at the scale of its patches.
 
-    `neuron` is the unit at one place, on a picture as large as what it sees; `channel` its mean over all places of a
-    whole input, a texture; `negative` what silences it; `diverse` several pictures that are kept apart. What is made is
-    kept in the index and shown again at once.
+    `neuron` maximizes the unit at one place, in an image as large as its field. `channel` maximizes its mean over all
+    places of a whole input, which gives a texture. `negative` minimizes the unit at one place, and `diverse` makes
+    several images that differ from each other. The index keeps all images, so that the same command answers at once.
 
     Example: `patchmine synth --unit blocks.4:50 -o liked.png`
     """
@@ -71,8 +78,10 @@ def synth(
 
     allocator.keep_flat()  # before torch starts its threads
     recipe = Recipe(objective, method, steps, seed, size)
-    if (unit is None) == (all_in is None):
-        raise RequestError("of which unit? give either --unit U or --all-in LAYER")
+    if unit is None and all_in is None:
+        raise RequestError("no unit given: give --unit U, or --all-in LAYER for all units of a layer")
+    if unit is not None and all_in is not None:
+        raise RequestError(f"--unit and --all-in {all_in} exclude each other: give only one of them")
     if out is not None:
         _check_target(out, all_in)
     at = opened(index, source, model, weights)
@@ -96,15 +105,15 @@ def _check_target(out: Path, all_in: str | None) -> None:
     from patchmine.errors import RequestError
 
     if all_in is not None:
-        raise RequestError(f"-o {out} holds one unit's picture: leave it out, those of --all-in are kept in the index")
+        raise RequestError(f"-o {out} holds the image of one unit: leave it out, the index keeps those of --all-in")
     if out.suffix.lower() != ".png":
-        raise RequestError(f"{str(out)!r} is no picture: end its name in .png, or draw a sheet with patchmine compare")
+        raise RequestError(f"{str(out)!r} is not a PNG file: end its name in .png, or draw a sheet with compare")
     if not out.resolve().parent.is_dir():
-        raise RequestError(f"there is no folder {str(out.parent)!r} to put {out.name} in")
+        raise RequestError(f"folder {str(out.parent)!r} not found: create it, or write {out.name} elsewhere")
 
 
 def _made(opened: Index, units: list[Unit], recipe: Recipe, start: int | None) -> list[tuple[Unit, Made]]:
-    """The images of all units; stopped, it says what is kept."""
+    """The images of all units; an interrupt reports how many are kept."""
     from patchmine.cli import progress
     from patchmine.cli.stopping import stoppable
     from patchmine.synthesis.library import Dead, synthesized
@@ -115,12 +124,12 @@ def _made(opened: Index, units: list[Unit], recipe: Recipe, start: int | None) -
             for pair in synthesized(opened, units, recipe, start=start, progress=display):
                 done.append(pair)
     except KeyboardInterrupt as interrupt:
-        kept = f"{len(done)} of {len(units)} units have their images in {opened.name}; the same command goes on"
-        raise type(interrupt)(kept if len(units) > 1 else "nothing is kept of an unfinished image") from None
+        kept = f"{opened.name} keeps the images of {len(done)} of {len(units)} units; run the same command to resume"
+        raise type(interrupt)(kept if len(units) > 1 else "the unfinished image is not kept") from None
     if len(units) == 1 and isinstance(done[0][1], Dead):
         from patchmine.errors import UnitError
 
-        raise UnitError(f"{units[0]} {done[0][1].reason}; take another unit, or another --seed")
+        raise UnitError(f"{units[0]} {done[0][1].reason}; try another unit or another --seed")
     order = {unit: number for number, unit in enumerate(units)}
     return sorted(done, key=lambda pair: order[pair[0]])
 
@@ -140,7 +149,7 @@ def _print(opened: Index, made: list[tuple[Unit, Made]], json: bool) -> None:
         rows.append({**about, "best_real": best, "dead": None, "images": [image.as_dict() for image in images]})
         for image in images:
             if image.stopped is not None:
-                say(f"{unit}: no longer finite at step {image.stopped}; the picture is the last good one")
+                say(f"{unit}: a value was no longer finite at step {image.stopped}; the image is the last good one")
     if json:
         recipe = next((images[0].recipe.as_dict() for _, images in made if not isinstance(images, Dead)), None)
         print_json({"index": opened.name, "recipe": recipe, "units": rows})
@@ -156,11 +165,11 @@ def _print(opened: Index, made: list[tuple[Unit, Made]], json: bool) -> None:
     )  # fmt: skip
     dead = [f"{row['layer']}:{row['channel']}" for row in rows if row["dead"]]
     if dead:
-        say(f"{len(dead)} units have no image, for no gradient came back from them: {', '.join(dead[:8])}")
+        say(f"{len(dead)} units have no image, because no gradient reaches the input: {', '.join(dead[:8])}")
 
 
 def _write(made: Made, out: Path) -> None:
-    """The unit's pictures side by side, pixel by pixel."""
+    """Write the unit's images side by side, without scaling."""
     import io
 
     from PIL import Image

@@ -1,4 +1,4 @@
-"""`patchmine top`: the answer."""
+"""`patchmine top`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 def top(
     unit: options.Unit,
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many patches.")] = defaults.K,
-    pick: Annotated[str, typer.Option("--pick", help=f"{', '.join(defaults.PICKS)}.")] = defaults.PICKS[0],
+    pick: Annotated[
+        str, typer.Option("--pick", help=f"Which patches to show: {', '.join(defaults.PICKS)}.")
+    ] = defaults.PICKS[0],
     of_class: Annotated[
         str | None,
         typer.Option("--class", metavar="NAME", help="Only photographs of this class or noun.", show_default=False),
     ] = None,
     not_class: Annotated[
         str | None,
-        typer.Option("--not-class", metavar="NAME", help="No photographs of this class or noun.", show_default=False),
+        typer.Option(
+            "--not-class", metavar="NAME", help="Leave out photographs of this class or noun.", show_default=False
+        ),
     ] = None,
     diverse: Annotated[
-        bool, typer.Option("--diverse", help="One photograph of each class, and no near duplicates.")
+        bool, typer.Option("--diverse", help="At most one photograph of each class, and no near duplicates.")
     ] = False,
     layer: options.Layer = None,
     crop: options.Crop = None,
     share: options.Share = defaults.SHARE,
-    seed: Annotated[int, typer.Option("--seed", help="The seed of --pick random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of --pick random.")] = 0,
     out: options.Sheet = None,
     project: options.Project = None,
     model: options.ModelOfIndex = None,
@@ -42,7 +46,9 @@ def top(
     json: options.Json = False,
     csv: options.Csv = False,
 ) -> None:
-    """The patches of real photographs that drive a unit hardest.
+    """Find the patches of real photographs that drive a unit hardest.
+
+    `--pick` chooses others: the weakest, a random sample, those at a quantile, or some from the unit's whole range.
 
     Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
     """
@@ -52,7 +58,7 @@ def top(
 
     form = Form(json, csv, out)
     if project is not None and out is None:
-        raise RequestError(f"--project {project} draws, so it needs a sheet: add -o SHEET.png")
+        raise RequestError(f"--project {project} needs a sheet to draw on: add -o SHEET.png")
     at = opened(index, source, model, weights)
     found = at.unit(unit, layer)
     patches = found.top(

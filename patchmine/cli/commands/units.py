@@ -22,37 +22,43 @@ def units(
         typer.Option(
             "--match",
             metavar="PATTERN",
-            help="A shell pattern over names and LAYER:CHANNEL.",
+            help="Only units whose name or LAYER:CHANNEL matches this shell pattern.",
             show_default=False,
         ),
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", metavar="PATTERN", help="A shell pattern over labels.", show_default=False),
+        typer.Option(
+            "--label",
+            metavar="PATTERN",
+            help="Only units whose label matches this shell pattern.",
+            show_default=False,
+        ),
     ] = None,
     sort: Annotated[
         str | None,
         typer.Option(
             "--sort",
             metavar="KEY",
-            help=f"By {', '.join(KEYS)}; numbers descending.",
+            help=f"Sort by {', '.join(KEYS)}; numbers in descending order.",
             show_default=False,
         ),
     ] = None,
     facets: Annotated[
-        bool, typer.Option("--facets", help="Also how many different things the top patches of each unit show.")
+        bool,
+        typer.Option("--facets", help="Add the number of different things that the top patches of each unit show."),
     ] = False,
     index: options.IndexDir = None,
     json: options.Json = False,
     csv: options.Csv = False,
 ) -> None:
-    """What is in the index, unit by unit.
+    """List the units of an index, with their names, labels and statistics.
 
     Example: `patchmine units --layer blocks.6 --label dog --sort auroc`
     """
     if facets or sort == "facets":
-        # Thousands of small matrices: threads of BLAS bring nothing, and cost ten times as much on busy cores. It
-        # reads this when numpy is loaded.
+        # There are thousands of small matrices: BLAS threads gain nothing, and cost ten times as much on busy cores.
+        # BLAS reads this when numpy is loaded.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from patchmine.cli.deliver import Form
@@ -64,14 +70,14 @@ def units(
 
     form = Form(json, csv)
     if sort is not None and sort not in KEYS:
-        raise RequestError(f"cannot sort by {sort!r}{nearest(sort, KEYS)}")
+        raise RequestError(f"unknown --sort {sort!r}{nearest(sort, KEYS)}")
     opened = open_index(index)
     found = [unit.summary() for unit in opened.units(layer, match, label)]
     if not found and label is not None:
         known = {unit.label or "" for unit in opened.units(layer)} - {""}
         raise RequestError(f"no unit has the label {label!r}{nearest(label, known)}")
     if not found:
-        raise RequestError(f"no unit fits {match!r}; a pattern such as '*_41*' or 'blocks.6:*' does")
+        raise RequestError(f"no unit matches {match!r}: give a pattern such as '*_41*' or 'blocks.6:*'")
     if facets or sort == "facets":
         _add_facets(opened, found)
     if sort is not None:
@@ -96,7 +102,7 @@ def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
 
 
 def _sort(units: list[dict[str, Any]], key: str) -> None:
-    """Numbers descending, words ascending, what has none last."""
+    """Sort numbers descending and words ascending; units without a value come last."""
     if key in ("name", "label"):
         units.sort(key=lambda unit: (unit[key] is None, unit[key] or ""))
     else:

@@ -12,7 +12,6 @@ from patchmine.cli import options
 from patchmine.defaults import Run
 
 if TYPE_CHECKING:
-
     from patchmine.index import Index
     from patchmine.questions.verify import Finding
 
@@ -22,15 +21,17 @@ RUN = Run()
 
 def verify(
     everything: Annotated[
-        bool, typer.Option("--all", help="Every photograph and all its activations, not a sample.")
+        bool, typer.Option("--all", help="Check every photograph and all its activations, not a sample.")
     ] = False,
-    crops: Annotated[bool, typer.Option("--crops", help="Feed crops alone back through the network instead.")] = False,
+    crops: Annotated[
+        bool, typer.Option("--crops", help="Measure instead how well a crop alone drives its unit.")
+    ] = False,
     units: Annotated[
-        int, typer.Option("--units", metavar="N", help="With --crops: units of each layer, drawn at random.")
+        int, typer.Option("--units", metavar="N", help="With --crops: random units of each layer.")
     ] = UNITS,
     k: Annotated[int, typer.Option("-k", metavar="K", help="With --crops: patches of each unit.")] = K,
     share: options.Share = defaults.SHARE,
-    seed: Annotated[int, typer.Option("--seed", help="For what is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random samples.")] = 0,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,
     workers: options.Workers = RUN.workers,
@@ -38,19 +39,21 @@ def verify(
     source: options.Moved = None,
     json: options.Json = False,
 ) -> None:
-    """Check an index: its files, its rankings, its photographs, and a sample of its activations, computed again.
+    """Check an index: its files, its rankings, its photographs, and a sample of its activations, which are recomputed.
 
-    Says what is proved and what is not, and ends with 1 where something is wrong. With `--crops` instead: which share
-    of its activation does a patch keep when the network sees the crop alone, on a gray background, at its place and
-    scale? That is the honest measure of a crop.
+    The command prints each check and the limits of the proof, and exits with 1 if a check fails.
+
+    `--crops` measures crops instead: the network sees each crop alone, on a gray background, at its place and scale.
+    The table gives the share of its activation that a patch keeps.
 
     Example: `patchmine verify -i imagenet-val.patchmine --all`
     """
     from patchmine.cli.running import opened
     from patchmine.errors import RequestError
 
-    if units < 1 or k < 1:
-        raise RequestError("--units and -k count from 1: nothing would be verified")
+    for option, value in (("--units", units), ("-k", k)):
+        if value < 1:
+            raise RequestError(f"{option} must be at least 1, not {value}")
     at = opened(index, source, model, weights)
     if crops:
         _crops(at, units, k, share, seed, json)
@@ -77,7 +80,7 @@ def _whole(index: Index, everything: bool, seed: int, run: Run, json: bool) -> N
         _conclude(findings)
     if wrong:
         photographs = set(wrong) <= {"photographs"}
-        way = ("bring the photographs back, or " if photographs else "") + "build it with --fresh"
+        way = ("restore the photographs, or " if photographs else "") + "build the index again with --fresh"
         raise StoreError(f"{index.name}: {len(wrong)} of {len(findings)} checks failed ({', '.join(wrong)}); {way}")
 
 
@@ -96,12 +99,12 @@ def _conclude(findings: Sequence[Finding]) -> None:
 
     if not any(finding.wrong for finding in findings):
         print_line(
-            "proved: nothing of this index has changed since it was made, and what was computed again is the same"
+            "proved: nothing in this index has changed since it was built, and the recomputed values are the same"
         )
     for finding in findings:
         if finding.unproved:
             print_line(f"not proved: {finding.unproved}")
-    print_line("not proved: that nobody edited index and checksums alike where nothing was computed again")
+    print_line("not proved: that nobody edited both the index and its checksums where no value was recomputed")
 
 
 def _crops(index: Index, units: int, k: int, share: float, seed: int, json: bool) -> None:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def why(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where the report goes.", show_default=False)],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the report.", show_default=False)],
     unit: options.Units = None,
     budget: Annotated[
-        float, typer.Option(metavar="S", help="Seconds for each unit; less leaves out the largest canvases.")
+        float, typer.Option(metavar="S", help="Seconds for each unit; fewer seconds leave out the largest canvases.")
     ] = BUDGET_S,
     seeds: Annotated[
-        int, typer.Option(metavar="N", help="Synthetic images of each kind, for the intervals.")
+        int, typer.Option(metavar="N", help="Synthetic images of each kind; more give narrower intervals.")
     ] = Settings.seeds,
     steps: Annotated[int, typer.Option(metavar="N", help="Steps of each ascent.")] = Settings.steps,
     canvas: Annotated[
@@ -30,11 +30,11 @@ def why(
         typer.Option(
             "--canvas",
             metavar="PX",
-            help="Only canvases of these sides. Default: from the field up to four inputs, as the budget goes.",
+            help="Side of a canvas; may be repeated. Default: from the field up to four inputs, as the budget allows.",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another one begins in other noise.")] = Settings.seed,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed; another seed starts from other noise.")] = Settings.seed,
     layer: options.Layer = None,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,
@@ -42,11 +42,11 @@ def why(
     source: options.Moved = None,
     json: options.Json = False,
 ) -> None:
-    """Why does a synthetic image show six fish? Pitch, canvas, corner, data or noise: measured for a unit.
+    """Find out why a synthetic image repeats its motif, such as six fish: pitch, canvas, corner, data or noise.
 
-    Makes synthetic images on canvases of growing size, with zero, reflected and circular padding, counts the peaks of
-    the unit in them and in photographs, and writes report.md, report.json and a page as PDF and PNG. Stopped, the same
-    command goes on.
+    The command makes synthetic images on canvases of growing size, with zero, reflected and circular padding. It counts
+    the peaks of the unit in them and in photographs, and writes report.md, report.json and a page as PDF and PNG. Run
+    the same command again to resume.
 
     Example: `patchmine why --unit blocks.4:50 -o why-50`
     """
@@ -56,13 +56,13 @@ def why(
 
     allocator.keep_flat()  # before torch starts its threads
     if not unit:
-        raise RequestError("of which unit? give --unit U, as in --unit blocks.4:50; several make a table")
+        raise RequestError("no unit given: give --unit U, as in --unit blocks.4:50 (may be repeated)")
     counts = [("--budget", budget), ("--seeds", seeds), ("--steps", steps), *(("--canvas", px) for px in canvas or ())]
     for name, value in counts:
         if value < 1:
-            raise RequestError(f"{name} {value:g} is too few: give 1 or more")
+            raise RequestError(f"{name} must be at least 1, not {value:g}")
     if out.exists() and not out.is_dir():
-        raise RequestError(f"{str(out)!r} is a file: -o names the folder of the report")
+        raise RequestError(f"{str(out)!r} is a file: give a folder for the report with -o DIR")
     at = opened(index, source, model, weights)
     units = [at.unit(one, layer).unit for one in unit]
     documents = _studied(at, units, out, budget, Settings(steps, seeds, seed), canvas or [])
@@ -77,7 +77,7 @@ def _studied(
     settings: Settings,
     sides: list[int],
 ) -> list[dict[str, Any]]:
-    """The report of each unit; stopped, it says what is kept."""
+    """The report of each unit; an interrupt reports where the finished images are kept."""
     from patchmine.cli import progress
     from patchmine.cli.errors import say
     from patchmine.cli.stopping import starting, stoppable
@@ -106,7 +106,7 @@ def _studied(
                     continue
                 documents.append(dict(report.write_report(found, opened, folder)))
     except KeyboardInterrupt as interrupt:
-        kept = f"what is made is kept in {str(out)!r}; the same command goes on"
+        kept = f"finished images are kept in {str(out)!r}; run the same command to resume"
         raise type(interrupt)(kept) from None
     if len(units) > 1:
         report.write_summary(documents, out)

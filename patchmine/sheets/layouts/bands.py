@@ -1,4 +1,4 @@
-"""The spectrum: what a unit does over its whole range, a strip for each band from its maximum down to its minimum."""
+"""The spectrum: patches from a unit's whole range, in one strip for each band from its maximum to its minimum."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, WIDTH
 
 ASIDE, AIR = 96.0, 12.0
-"""The width of what is said of a strip, and the room between that and its tiles."""
+"""Width of the text beside a strip, and the gap between that text and the tiles."""
 
 NUMBER = 9.0
 BARS, HEIGHT = 48, 26.0
@@ -29,10 +29,10 @@ MOST = 8
 
 PALE, MARKED = "#cfcfcf", "#d6336c"
 
-SAYS = (
-    "A strip is a band of the unit's range, strongest first, its photographs at equal distances in rank. Beside it the "
-    "values, the quantiles (the share of all other photographs that drive the unit less), and how often each value "
-    "occurs (heights are square roots), those of the strip in color."
+LEGEND = (
+    "Each strip shows a band of the unit's range, strongest first, with photographs at equal distances in rank. Beside "
+    "it are the values, the quantiles (share of all other photographs that drive the unit less) and a histogram of all "
+    "activations, with the band in color. The heights of its bars are square roots of the counts."
 )
 
 
@@ -45,7 +45,7 @@ class Band:
 
     @property
     def values(self) -> tuple[float, float]:
-        """The lowest and the highest."""
+        """The lowest and the highest value."""
         return self.patches[-1].value, self.patches[0].value
 
 
@@ -65,8 +65,10 @@ def bands(patches: Patches, column: Float32) -> list[Band]:
 
 
 def quantiles(column: Float32, values: Float32) -> NDArray[np.float64]:
-    """For values that are among the finite ones of a column the share of the others that are below, equal ones counting
-    half."""
+    """For each value, the share of the other finite values of the column that are below it; ties count half.
+
+    The values must be in the column.
+    """
     ordered = np.sort(column[np.isfinite(column)])
     below, up_to = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     found: NDArray[np.float64] = (below + up_to - 1) / 2 / max(1, len(ordered) - 1)
@@ -83,7 +85,7 @@ def spectrum_page(unit: OpenUnit, patches: Patches, column: Float32) -> Page:
     width = min(LARGEST_TILE, (WIDTH - 2 * MARGIN - ASIDE - AIR - (across - 1) * GAP) / across)
     height = width * tiles.ratio(patches, patches.cropping)
     page = Page(max(NARROWEST, 2 * MARGIN + ASIDE + AIR + across * (width + GAP) - GAP), 0)
-    y = head(page, unit, patches, also=[SAYS])
+    y = head(page, unit, patches, also=[LEGEND])
     size = (round(width * DPI / 72), round(height * DPI / 72))
     shown = iter(tiles.images(patches, patches.cropping, size, page.missing))
     for strip in strips:
@@ -98,13 +100,13 @@ def spectrum_page(unit: OpenUnit, patches: Patches, column: Float32) -> Page:
 
 
 def _aside(page: Page, strip: Band, column: Float32, y: float) -> None:
-    """What is said of a strip, left of it."""
+    """Add the values, the quantiles and the histogram of a strip, to its left."""
     first, last = tiles.value_text(strip.patches[0]), tiles.value_text(strip.patches[-1])
     values = first if first == last else f"{first} to {last}"
     page.texts.append(Text(fitted(values, ASIDE, NUMBER, bold=True), MARGIN, y + NUMBER, NUMBER, bold=True))
     first, last = f"{strip.quantiles[0]:.3f}", f"{strip.quantiles[-1]:.3f}"
-    spoken = f"quantile {first}" if first == last else f"quantile {first} to {last}"
-    page.texts.append(Text(spoken, MARGIN, y + NUMBER + LEADING, SMALL, color=QUIET))
+    text = f"quantile {first}" if first == last else f"quantile {first} to {last}"
+    page.texts.append(Text(text, MARGIN, y + NUMBER + LEADING, SMALL, color=QUIET))
     bars = histogram(column, strip.values, (round(ASIDE * DPI / 72), round(HEIGHT * DPI / 72)))
     page.pictures.append(Picture(bars, MARGIN, y + NUMBER + LEADING + 5, ASIDE, HEIGHT))
 
@@ -113,7 +115,7 @@ def histogram(column: Float32, marked: tuple[float, float], size: tuple[int, int
     """How often each value of a column occurs, from its minimum to its maximum, as an image of (width, height) pixels.
 
     Bars that hold a value from `marked` (lowest, highest) are colored; the height is the square root of the count, so
-    that the rare ones at the ends are seen.
+    that rare values at the ends are visible.
     """
     canvas = Image.new("RGB", size, "white")
     finite = column[np.isfinite(column)].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Synthetic images beside the real patches, at one and the same scale: a pixel of the input is as large in both."""
+"""Synthetic images beside the real patches, at the same scale: a pixel of the input has the same size in both."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LARGEST = 7.0  # points for a pixel of the input: a field of seven pixels must n
 WARNING = "#b3261e"
 METHODS = {
     "fourier": "Fourier coefficients",
-    "maco": "phases under the photographs' amplitudes (MACO)",
+    "maco": "phases, with the amplitudes of photographs (MACO)",
     "pixels": "plain pixels",
 }
 OBJECTIVES = {
     "neuron": "the unit at one place",
     "channel": "the mean of the unit over all places",
-    "negative": "the unit at one place, driven down",
-    "diverse": "the unit at one place, the images kept apart",
+    "negative": "the unit at one place, minimized",
+    "diverse": "the unit at one place, in images that differ",
 }
 
 
 def compare_page(found: Comparison) -> Page:
-    """A page: synthetic images on the left, patches on the right, what is nearest to the synthetic one, the facts."""
+    """A page: synthetic images on the left, patches on the right, then the nearest patches and the facts."""
     page = Page(WIDTH, 0)
     scale, columns = _scale(found)
     y = _head(page, found)
@@ -54,12 +54,12 @@ def compare_page(found: Comparison) -> Page:
         y += HEADING
         page.texts.append(Text("real, nearest to the first synthetic image", MARGIN, y, HEADING, bold=True))
         y = _nearest(page, found, right, y + 5, scale)
-    page.height = _told(page, found, y + 4) + MARGIN - 8
+    page.height = _write_facts(page, found, y + 4) + MARGIN - 8
     return page
 
 
 def _window(found: Comparison) -> tuple[float, float]:
-    """Width and height in input pixels of what a patch's tile shows."""
+    """Width and height of a patch's tile in input pixels."""
     if not found.patches:
         return found.images[0].picture.shape[1], found.images[0].picture.shape[0]
     window = found.patches[0].view(found.cropping).window
@@ -82,7 +82,7 @@ def _head(page: Page, found: Comparison) -> float:
     facts = (
         f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, found.cropping)} · "
         f"{origin.photographs} photographs in {origin.source} · synthetic: {OBJECTIVES[recipe.objective]}, "
-        f"{METHODS[recipe.method]}, {recipe.steps} steps · both at one scale"
+        f"{METHODS[recipe.method]}, {recipe.steps} steps · both at the same scale"
     )
     y = MARGIN + TITLE + LEADING
     for line in wrapped(facts, WIDTH - 2 * MARGIN, SMALL):
@@ -104,7 +104,7 @@ def _synthetic(page: Page, image: SyntheticImage, value: float, best: float, x: 
 
 
 def _nearest(page: Page, found: Comparison, right: float, y: float, scale: float) -> float:
-    """One row, in the columns above where the synthetic image is as wide as a patch; returns where it ends."""
+    """Add one row, in the columns above if the synthetic image is as wide as a patch; returns where it ends."""
     width = _window(found)[0] * scale
     alike = abs(found.images[0].picture.shape[1] * scale - width) < 1
     many = max(1, int((WIDTH - 2 * MARGIN - alike * (ASIDE - GAP) + GAP) // (width + GAP)))
@@ -124,7 +124,7 @@ def _patches(
     columns: int,
     similarity: float | None = None,
 ) -> float:
-    """Tiles with rank and value, or with a similarity; returns where they end."""
+    """Add tiles with rank and value, or with a similarity; returns where they end."""
     across, down = _window(found)
     width, height = across * scale, down * scale
     size = (max(1, round(width * DPI / 72)), max(1, round(height * DPI / 72)))
@@ -145,8 +145,8 @@ def _patches(
     return y + ceil(len(patches) / columns) * step
 
 
-def _told(page: Page, found: Comparison, y: float) -> float:
-    """What the figure says in numbers, warnings first; returns where it ends."""
+def _write_facts(page: Page, found: Comparison, y: float) -> float:
+    """Add the facts of the comparison, warnings first; returns where they end."""
     for text, color in [*((text, WARNING) for text in found.warnings()), *((text, QUIET) for text in found.facts())]:
         for line in wrapped(text, WIDTH - 2 * MARGIN, SMALL):
             page.texts.append(Text(line, MARGIN, y + SMALL, SMALL, color=color))

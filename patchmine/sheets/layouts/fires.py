@@ -50,19 +50,19 @@ def _facts(found: Fires[Any]) -> list[str]:
     origin = Origin.of(found.index)
     names = names_text(found.index, [fired.unit for fired in found.units])
     return [
-        f"The {len(found.units)} of {found.of} units of {origin.model} that this photograph drives hardest, measured "
-        f"against {origin.photographs} photographs in {origin.source}.",
-        "Left of each row its place in this photograph, then the patches of those photographs that drive the unit "
-        "hardest, at the same scale.",
-        "Percentile: the share of those photographs that drive the unit less. σ: its distance from their mean in "
-        "standard deviations.",
-        f"Boxes: the first {min(len(COLORS), len(found.units))} units. Pale: what the network did not see.",
+        f"The {len(found.units)} of {found.of} units of {origin.model} that this photograph drives hardest, compared "
+        f"with {origin.photographs} photographs in {origin.source}.",
+        "Each row begins with the unit's place in this photograph. Then come the patches of those photographs that "
+        "drive the unit hardest, at the same scale.",
+        "Percentile: share of those photographs that drive the unit less. σ: distance from their mean in standard "
+        "deviations.",
+        f"Boxes: the first {min(len(COLORS), len(found.units))} units. Pale: outside the network's input.",
         *([names] if names else ()),
     ]
 
 
 def _row(page: Page, fired: Fired[Any], patches: Patches, y: float) -> float:
-    """Name and numbers, then the tiles; returns where the row ends."""
+    """Add name and numbers, then the tiles; returns where the row ends."""
     cropping: Cropping = patches.cropping
     width = (WIDTH - 2 * MARGIN - ASIDE - BEST * GAP) / (BEST + 1)
     height = width * tiles.ratio(patches, cropping)

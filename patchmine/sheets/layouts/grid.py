@@ -38,7 +38,7 @@ def grid_page(unit: OpenUnit, patches: Patches) -> Page:
 
 
 def head(page: Page, unit: OpenUnit, patches: Patches, *, also: Sequence[str] = ()) -> float:
-    """Title, facts, where the name comes from, what `also` says, and warnings; returns where the tiles begin."""
+    """Add the title, the facts, the origin of the name, the texts in `also`, and warnings; returns where they end."""
     inner = page.width - 2 * MARGIN
     origin = name_text(unit)
     texts = [_facts(unit, patches), *([origin] if origin else ()), *also]
@@ -51,7 +51,7 @@ def head(page: Page, unit: OpenUnit, patches: Patches, *, also: Sequence[str] = 
 
 
 def caption(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
-    """Rank and value in one line, the class (or the file's name) in the next, below a tile that ends at `y`."""
+    """Add rank and value in one line and the class (or the file's name) in the next, below a tile that ends at `y`."""
     page.texts.append(Text(f"{patch.rank}", x, y + 8.5, SMALL, bold=True))
     page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, color=QUIET, right=True))
     page.texts.append(Text(fitted(named(patch), width, SMALL), x, y + 8.5 + LEADING, SMALL))
@@ -75,7 +75,7 @@ def _warnings(unit: OpenUnit, patches: Patches) -> list[str]:
     numbers = unit.statistics
     if numbers.saturated:
         texts.append(
-            f"Saturated: {numbers.tied} photographs hold the maximum {numbers.maximum:.3g}, so which of them are shown "
+            f"Saturated: {numbers.tied} photographs reach the maximum {numbers.maximum:.3g}, so the choice among them "
             "is arbitrary."
         )
     if patches.cropping.crop != "image" and any(patch.visible < 1 for patch in patches):

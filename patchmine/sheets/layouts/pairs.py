@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from patchmine.questions.project import Projector
 
 CLEAR = 0.995
-"""The share of a projection's values that its tile can tell apart; what is beyond is drawn as the limit."""
+"""Share of a projection's nonzero values within the limits of its tile; values beyond are clipped."""
 WIDEST_PAIR, SEAM, BETWEEN = 250.0, 2.0, 14.0
 
 
@@ -33,19 +33,19 @@ WORDS = {
     "deconv": "deconvnet projections of the unit's activation (Zeiler & Fergus 2013)",
     "guided": "guided backpropagation from the unit (Springenberg et al. 2014)",
     "gradxinput": "the gradient of the unit's activation times the normalized input",
-    "ig": "integrated gradients of the unit's activation, from a mean-gray picture",
-    "occlusion": "how much the unit's activation falls when a mean-gray square lies there, two of the layer's strides "
-    "wide and moved by one (by several, where that makes more than 24 steps)",
+    "ig": "integrated gradients of the unit's activation, starting from a mean-gray image",
+    "occlusion": "the fall of the unit's activation when a mean-gray square covers the place; the square is two "
+    "strides of the layer wide and moves by one stride (by several, where that makes more than 24 steps)",
 }
 
 
 def normalized_text(method: str) -> str:
-    """What a projection's tile shows, for a caption."""
+    """The legend of projections by this method."""
     what = WORDS[method][0].upper() + WORDS[method][1:]
     return (
-        f"{what}. Each tile has a scale of its own, symmetric about gray, which is 0: its limits are ± the {CLEAR:.1%} "
-        "quantile of what is drawn, without regard to sign. Projection and patch show the same place at the same "
-        "scale; where nothing came back, all is gray."
+        f"{what}. Each tile has its own scale, symmetric about gray, which is 0: its limits are ± the {CLEAR:.1%} "
+        "quantile of its nonzero absolute values. Projection and patch show the same place at the same scale; a "
+        "projection without any signal is all gray."
     )
 
 
@@ -54,14 +54,14 @@ def projection_tile(
 ) -> Image.Image:
     """The view of a projection, (3, height, width) of the input, as `crops.tile` draws that of the photograph.
 
-    Gray is 0. What is not finite or all 0 is gray as a whole.
+    Gray is 0, and so is every value that is not finite.
     """
     canvas = padding(size)
     shown, target = placed(view, placement, size)
     if not shown.area:
         return canvas
     part = np.nan_to_num(values[:, shown.top : shown.bottom, shown.left : shown.right], posinf=0.0, neginf=0.0)
-    # Of what is not 0: most of a projection may be.
+    # Only nonzero values count: most of a projection may be 0.
     strengths = np.abs(part[part != 0])
     limit = float(np.quantile(strengths, CLEAR)) if len(strengths) else 0.0
     levels = np.clip(part / limit, -1, 1) if limit > 0 else np.zeros_like(part)

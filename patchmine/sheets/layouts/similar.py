@@ -1,4 +1,4 @@
-"""What is similar: the patches in order, after the photograph that was asked for, and the units that go with a unit."""
+"""Similar patches in order, below the photograph of the query, and the units that correlate with a unit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNITS = 8
 
 
 def similar_page(found: Similar[Any]) -> Page:
-    """A page with the patches in order, after what was asked for. Reads the photographs, in parallel."""
+    """A page with the patches in order, below the query. Reads the photographs, in parallel."""
     page = Page(WIDTH, 0)
     columns = max(1, min(COLUMNS, len(found.patches)))
     width = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
@@ -43,7 +43,7 @@ def similar_page(found: Similar[Any]) -> Page:
 
 
 def _head(page: Page, found: Similar[Any]) -> float:
-    """What was asked for, in words and, unless it is the first patch itself, as a picture; returns where it ends."""
+    """Add the query in words and, if it is a photograph, as a picture; returns where it ends."""
     left, bottom = MARGIN, MARGIN
     if found.sight is not None:
         box = found.query["box"]
@@ -52,7 +52,7 @@ def _head(page: Page, found: Similar[Any]) -> float:
         page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
         left, bottom = MARGIN + picture.width + 2 * GAP, MARGIN + picture.height
     asked = found.query["unit"]["name"] if found.sight is None else PurePath(found.sight.path).name
-    title = fitted(f"like {asked}", WIDTH - MARGIN - left, TITLE, bold=True)
+    title = fitted(f"similar to {asked}", WIDTH - MARGIN - left, TITLE, bold=True)
     page.texts.append(Text(title, left, MARGIN + TITLE * 0.8, TITLE, bold=True))
     y = MARGIN + TITLE + LEADING
     for text in _facts(found):
@@ -71,13 +71,13 @@ def _facts(found: Similar[Any]) -> list[str]:
     else:
         asked = "the place of the photograph where the layer responds most"
     texts = [
-        f"The kept patches of {origin.photographs} photographs in {origin.source} that are nearest to {asked}, by the "
-        f"cosine of what all {index.layers[found.layer]} channels of {found.layer} of {origin.model} do there.",
+        f"The indexed patches of {origin.photographs} photographs in {origin.source} that are nearest to {asked}, by "
+        f"the cosine similarity of all {index.layers[found.layer]} channels of {found.layer} of {origin.model}.",
     ]
     name = name_text(index.unit(found.asked.unit)) if found.sight is None else None
     if name:
         texts.append(name)
     if found.units:
         units = ", ".join(f"{unit.unit} ({similarity:.2f})" for unit, similarity in found.units[:UNITS])
-        texts.append(f"Units that go with it, by the correlation of activations over all photographs: {units}.")
+        texts.append(f"Units that correlate with it over all photographs: {units}.")
     return texts

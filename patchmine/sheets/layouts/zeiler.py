@@ -54,18 +54,18 @@ def _head(page: Page, units: Sequence[OpenUnit], projector: Projector) -> float:
     title = f"{len(units)} unit{'s' if len(units) > 1 else ''} of {origin.model}"
     page.texts.append(Text(title, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
     facts = (
-        f"Of each unit the {SIDE * SIDE} patches that drive it hardest, among {origin.photographs} photographs in "
-        f"{origin.source}, on the right, row by row; on the left their projections. "
+        f"The {SIDE * SIDE} patches that drive each unit hardest, among {origin.photographs} photographs in "
+        f"{origin.source}, are on the right, row by row. Their projections are on the left. "
     )
-    y = _told(page, facts + normalized_text(projector.method), MARGIN + TITLE + LEADING)
+    y = _write(page, facts + normalized_text(projector.method), MARGIN + TITLE + LEADING)
     for text in (projector.remark(unit.unit.layer for unit in units), names_text(index, units)):
         if text:
-            y = _told(page, text, y)
-    return _told(page, "Hatched: outside the receptive field or outside the picture that the network saw.", y) + 4
+            y = _write(page, text, y)
+    return _write(page, "Hatched: outside the receptive field or outside the picture that the network saw.", y) + 4
 
 
-def _told(page: Page, text: str, y: float) -> float:
-    """The text in lines from the baseline `y` on; returns the next baseline."""
+def _write(page: Page, text: str, y: float) -> float:
+    """Add the text in lines from the baseline `y` on; returns the next baseline."""
     for line in wrapped(text, page.width - 2 * MARGIN, SMALL):
         page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
         y += LEADING
@@ -75,7 +75,7 @@ def _told(page: Page, text: str, y: float) -> float:
 def _blocks(
     page: Page, unit: OpenUnit, patches: Patches, projector: Projector, place: tuple[float, float, float]
 ) -> float:
-    """One unit's two blocks at `place`: x, y and the width of both; returns where they end."""
+    """Add one unit's two blocks at `place`: x, y and the width of both; returns where they end."""
     x, y, across = place
     block = (across - 3 * SEAM) / 2
     width = (block - (SIDE - 1) * SEAM) / SIDE
@@ -98,7 +98,7 @@ def _blocks(
 
 
 def _size_text(unit: OpenUnit, cropping: Cropping) -> str:
-    """What a tile shows, shortly: `tiles.field_text` is too long for a column."""
+    """The extent of a tile in a few words: `tiles.field_text` is too long for a column."""
     field = unit.index.field(unit.unit.layer)
     if cropping.crop == "image":
         return f"the whole input of {field.input[1]}×{field.input[0]} px"
