@@ -31,7 +31,8 @@ from patchmine.defaults import MODEL
 from patchmine.index import Index
 from patchmine.mining.fields import Fields
 from patchmine.networks.layers import choose
-from patchmine.networks.network import Network, Tap, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, survey
 
 pytest.register_assert_rewrite("tests.support")
 

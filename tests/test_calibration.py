@@ -13,7 +13,7 @@ from patchmine.errors import StoreError
 from patchmine.mining import calibration
 from patchmine.mining.calibration import Choice, candidates, fastest
 from patchmine.networks.layers import choose
-from patchmine.networks.network import survey
+from patchmine.networks.taps import survey
 from patchmine.store.reading import read_manifest
 from tests.conftest import SHAPES
 

@@ -6,7 +6,7 @@ from torch import nn
 from patchmine.fields.effective import Hit, effective_field
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
-from patchmine.networks.network import survey
+from patchmine.networks.taps import survey
 from patchmine.units import Box, Position
 
 SIZE = (48, 48)

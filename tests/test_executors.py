@@ -14,7 +14,7 @@ from patchmine.errors import RequestError
 from patchmine.executors import Setting
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import folded, replica
-from patchmine.networks.network import last_call, survey, tapped
+from patchmine.networks.taps import last_call, survey, tapped
 from patchmine.photographs.decode import normalized
 
 INSTALLED = [name for name in executors.kinds.names if executors.kinds.find(name).missing() is None]

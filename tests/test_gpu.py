@@ -10,7 +10,7 @@ from patchmine import build_index, executors, open_index
 from patchmine.defaults import Run
 from patchmine.executors import Setting
 from patchmine.executors._reduce import Reducing, reduce
-from patchmine.networks.network import last_call, tapped
+from patchmine.networks.taps import last_call, tapped
 from patchmine.photographs.decode import normalized
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

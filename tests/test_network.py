@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from patchmine.errors import ModelError
-from patchmine.networks.network import layout_of, run_until, survey, tapped, weights_digest
+from patchmine.networks.layouts import layout_of
+from patchmine.networks.network import weights_digest
+from patchmine.networks.taps import run_until, survey, tapped
 
 
 def hooks_of(module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from patchmine.defaults import LAYOUTS, PROJECTIONS
 from patchmine.errors import PhotographError, RequestError
-from patchmine.networks.network import survey
+from patchmine.networks.taps import survey
 from patchmine.photographs.crops import tile
 from patchmine.photographs.placement import Placement, View
 from patchmine.questions.project import MOST_STEPS, Projector, _step

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from patchmine.errors import FieldError, ModelError
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
-from patchmine.networks.network import layout_of, survey
+from patchmine.networks.layouts import layout_of
+from patchmine.networks.taps import survey
 from patchmine.units import Box, Position
 from tests.support.field_oracles import gradient_fields, nan_fields, positive
 

@@ -10,7 +10,7 @@ from patchmine import models
 from patchmine.errors import ModelError
 from patchmine.fields.exact import receptive_fields
 from patchmine.models.shapes import HUES, MEANINGS, STAGES
-from patchmine.networks.network import tapped
+from patchmine.networks.taps import tapped
 from patchmine.photographs.decode import prepare
 from patchmine.photographs.placement import Placement
 from patchmine.sources.shapes import COLORS, SHAPES, Shapes

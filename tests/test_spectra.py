@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from patchmine.errors import RequestError
-from patchmine.networks.network import survey
+from patchmine.networks.taps import survey
 from patchmine.study.instruments.gradients import gradient_power, gradients, phases
 from patchmine.study.instruments.spectra import STRIDES, mean_power, power, radial, slope, stride_energy, stride_share
 from patchmine.units import Position

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import patchmine
-from patchmine.networks.network import tapped
+from patchmine.networks.taps import tapped
 from patchmine.questions import compare as comparing
 from patchmine.sheets.layouts.compare import compare_page
 from patchmine.synthesis import amplitudes, library

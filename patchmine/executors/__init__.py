@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.cuda import OutOfMemoryError
 
 from patchmine.errors import RequestError, nearest
-from patchmine.networks.network import Network, Tap
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap
 from patchmine.plugins import Kinds
 from patchmine.ranking import Float32, Int64
 

@@ -15,7 +15,8 @@ from torch.backends import cudnn
 from patchmine.executors import Bound, Reduced
 from patchmine.executors._reduce import Reducing
 from patchmine.networks.folding import folded
-from patchmine.networks.network import Network, Tap, last_call, run_until, tapped
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, last_call, run_until, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 

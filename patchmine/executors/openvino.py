@@ -18,7 +18,8 @@ from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import replica
-from patchmine.networks.network import Network, Tap, last_call, tapped
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, last_call, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 

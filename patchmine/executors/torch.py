@@ -15,7 +15,8 @@ from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.executors._gpu import GpuExecutor
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import folded, replica
-from patchmine.networks.network import Network, Tap, last_call, run_until, tapped
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, last_call, run_until, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 from patchmine.system import allocator

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchmine.networks.network import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, last_call, run_until, tapped
 from patchmine.units import Position
 
 

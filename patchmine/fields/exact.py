@@ -37,7 +37,8 @@ from patchmine.fields.reach import (
     of_input,
     reshaped,
 )
-from patchmine.networks.network import Layout, layout_of, tapped
+from patchmine.networks.layouts import Layout, layout_of
+from patchmine.networks.taps import tapped
 
 FieldKind = Literal["local", "full"]
 """Whether gates computed from the whole image count: `local` holds them constant, `full` includes them."""

@@ -25,7 +25,8 @@ from patchmine.mining.reuse import Known
 from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
 from patchmine.networks.layers import choose
-from patchmine.networks.network import Network, Tap, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, survey
 from patchmine.photographs.decode import decoder_name, prepare
 from patchmine.sources import Entry, Source, open_source
 from patchmine.store import reading as store

@@ -20,7 +20,8 @@ from patchmine import executors
 from patchmine.defaults import Wanted
 from patchmine.errors import RequestError
 from patchmine.executors import Executor, Setting
-from patchmine.networks.network import Network, Tap
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap
 from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
 

@@ -16,7 +16,8 @@ from patchmine.fields.effective import Hit, effective_field
 from patchmine.fields.exact import FieldKind, receptive_fields
 from patchmine.fields.field import FieldsBySize, ReceptiveField, covering
 from patchmine.networks.folding import replica
-from patchmine.networks.network import Network, Tap
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import TRIM, Preprocessing
 from patchmine.ranking import TopK

@@ -14,7 +14,8 @@ from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
 from patchmine.mining.workspace import Workspace
-from patchmine.networks.network import Network, Tap, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, open_source
 from patchmine.sources.union import united
 from patchmine.store.job import WHICH, Job, listing_digest

@@ -18,7 +18,7 @@ from patchmine.errors import PhotographError, RequestError, SourceError
 from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.mining.predictions import OUTPUT, Predictor, with_output
 from patchmine.mining.reuse import Known, Place, joined
-from patchmine.networks.network import Tap
+from patchmine.networks.taps import Tap
 from patchmine.photographs.decode import Pixels, prepare
 from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
 from patchmine.sources import Entry, Source

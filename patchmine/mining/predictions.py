@@ -10,7 +10,8 @@ import numpy as np
 from patchmine.errors import ModelError
 from patchmine.executors import Bound, Reduced
 from patchmine.labels.imagenet import imagenet_labels, imagenet_wnids
-from patchmine.networks.network import Network, Tap, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, survey
 from patchmine.ranking import Int64
 from patchmine.sources import Entry
 

@@ -13,7 +13,8 @@ from patchmine.executors import Executor, Setting
 from patchmine.mining.miner import ShardMiner
 from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
-from patchmine.networks.network import Network, Tap, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job
 from patchmine.store.shardfile import ShardFile, shard_path, write_shard

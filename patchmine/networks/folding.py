@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from patchmine.networks.network import Tap, maps
+from patchmine.networks.taps import Tap, maps
 
 _TOLERANCE = 1e-4  # as a share of a layer's largest value: rounding stays far below, a wrong pair is far above
 

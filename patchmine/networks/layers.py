@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
-from patchmine.networks.network import Network, layout_of
+from patchmine.networks.layouts import layout_of
+from patchmine.networks.network import Network
 
 BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign)
 """Activations with an upper bound that many photographs reach exactly, which makes a top 25 arbitrary."""

@@ -33,7 +33,7 @@ from patchmine.units import Box, Position
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from patchmine.networks.network import Tap
+    from patchmine.networks.taps import Tap
 
 AGAINST = 25
 """The unit's best patches that a synthetic image is compared with."""
@@ -293,7 +293,7 @@ class _Eyes:
         return _mean_within(found[self.before], before, self.cropping.box(own, patch.unit.channel, patch.position))
 
     def _maps(self, inputs: Tensor) -> dict[str, Float32]:
-        from patchmine.networks.network import maps
+        from patchmine.networks.taps import maps
 
         taps, _ = self._surveyed((inputs.shape[2], inputs.shape[3]))
         return {layer: output[0].float().numpy() for layer, output in maps(self.network.module, inputs, taps).items()}

@@ -15,7 +15,8 @@ from patchmine.errors import FieldError, PhotographError, RequestError, SourceEr
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField, cells_between
-from patchmine.networks.network import Network, Tap, maps, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, maps, survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement
 from patchmine.reading.opened import OpenIndex

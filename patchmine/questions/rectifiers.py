@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from patchmine.errors import ModelError, RequestError
-from patchmine.networks.network import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, last_call, run_until, tapped
 
 # Autograd steps whose backward pass is the same for a gradient, a deconvnet, and guided backpropagation.
 SUMS = {

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from patchmine.errors import RequestError
 from patchmine.fields.cropping import Cropping
-from patchmine.networks.network import Network, Tap, maps
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, maps
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.reading.opened import OpenIndex

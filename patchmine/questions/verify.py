@@ -21,7 +21,8 @@ from patchmine.defaults import Run
 from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Setting
 from patchmine.mining.calibration import Choice
-from patchmine.networks.network import Network, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import survey
 from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.reading.opened import OpenIndex
@@ -106,7 +107,7 @@ def _manifest(index: OpenIndex[Any]) -> Finding:
     for name in sorted(carried.keys() | written.keys()):
         if name in carried and carried[name] != written.get(name):
             wrong.append(f"its {name} differs from the copy in {store.ACTIVATIONS}")
-    what = f"{store.MANIFEST} with its digest and with the copy in {store.ACTIVATIONS}"
+    what = f"{store.MANIFEST} with its digest and with what {store.ACTIVATIONS} carries"
     return Finding("manifest", what, tuple(wrong))
 
 
@@ -155,7 +156,7 @@ def _ranking(index: OpenIndex[Any]) -> Finding:
 
 
 def _faiss(index: OpenIndex[Any]) -> Finding:
-    what = f"{store.PATCHES} with one built again from the vectors"
+    what = f"{store.PATCHES} with one built anew from the vectors"
     path = index.directory / store.PATCHES
     if not path.is_file():
         return Finding("faiss", what, (f"{store.PATCHES} is missing",))
@@ -229,7 +230,7 @@ def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progr
         wrong.append(f"and {far - len(wrong)} more activations differ from the index")
     exact = (
         f"{compared} {what} computed again by {name}: largest difference {largest:.1e} of the unit's spread, "
-        f"{moved} maxima at other positions"
+        f"{moved} other places"
     )
     if moved > max(10, compared // 1000):
         wrong.append(f"{moved} of {compared} maxima are at other positions than in the index")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from patchmine.errors import PhotographError
 from patchmine.fields.field import ReceptiveField
-from patchmine.networks.network import Network, maps, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import maps, survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.ranking import Float32, Int64
 from patchmine.reading.opened import OpenIndex

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchmine.networks.network import survey
+from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized
 from patchmine.study.in_photographs import InPhotographs
 from patchmine.study.instruments.gradients import gradient_power, gradients, phases

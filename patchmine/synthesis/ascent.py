@@ -19,7 +19,7 @@ from torch.optim.adam import adam
 
 from patchmine.errors import RequestError
 from patchmine.networks.folding import folded, replica
-from patchmine.networks.network import Tap, last_call, run_until, survey, tapped
+from patchmine.networks.taps import Tap, last_call, run_until, survey, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.photographs.placement import Preprocessing
 from patchmine.synthesis.canvas import Canvas

@@ -31,7 +31,8 @@ from patchmine.executors import Setting
 from patchmine.executors._gpu import GpuExecutor, queuing
 from patchmine.mining.calibration import candidates, rate
 from patchmine.networks.layers import choose
-from patchmine.networks.network import Network, survey
+from patchmine.networks.network import Network
+from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.sources import Entry, Source, open_source
 from patchmine.store.reading import read_manifest

@@ -39,7 +39,7 @@ from patchmine.executors.openvino import OpenVinoExecutor
 from patchmine.executors.torch import TorchExecutor
 from patchmine.mining.calibration import Choice, candidates, rate, throughput
 from patchmine.networks.layers import choose
-from patchmine.networks.network import run_until, survey
+from patchmine.networks.taps import run_until, survey
 from patchmine.photographs.decode import prepare
 from patchmine.sources import open_source
 from patchmine.store.reading import read_manifest

@@ -24,7 +24,7 @@ from patchmine.mining.miner import LayerShard
 from patchmine.mining.publish import Timing, publish
 from patchmine.mining.workspace import Workspace
 from patchmine.networks.layers import choose
-from patchmine.networks.network import survey
+from patchmine.networks.taps import survey
 from patchmine.photographs.decode import decoder_name
 from patchmine.store import reading, writing
 from patchmine.store.job import Job

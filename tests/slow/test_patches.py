@@ -24,7 +24,8 @@ import patchmine
 from patchmine import models
 from patchmine.defaults import VIEWS
 from patchmine.index import Index
-from patchmine.networks.network import Network, Tap, last_call, run_until, survey, tapped
+from patchmine.networks.network import Network
+from patchmine.networks.taps import Tap, last_call, run_until, survey, tapped
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.upright import upright
 from patchmine.reading.patch import Patch

@@ -13,7 +13,7 @@ import torch
 
 from patchmine import models
 from patchmine.networks.layers import choose
-from patchmine.networks.network import survey
+from patchmine.networks.taps import survey
 from patchmine.study.instruments.padding import padded
 from patchmine.study.instruments.torus import TOLERANCE, change_when_rolled, torus
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from patchmine.networks.network import Layout
+from patchmine.networks.layouts import Layout
 
 Ends = NDArray[np.int32]
 

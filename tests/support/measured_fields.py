@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from patchmine.errors import ModelError
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
-from patchmine.networks.network import Layout, layout_of
+from patchmine.networks.layouts import Layout, layout_of
 from patchmine.units import Position
 from tests.support.field_oracles import gradient_fields, nan_fields, positive
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchmine.errors import RequestError
-from patchmine.networks.network import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, last_call, run_until, tapped
 from patchmine.study.instruments.spectra import Power, Window, mean_power
 from patchmine.units import Position
 

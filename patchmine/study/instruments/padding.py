@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from patchmine.errors import RequestError, nearest
 from patchmine.networks.folding import replica
-from patchmine.networks.network import run_until, survey
+from patchmine.networks.taps import run_until, survey
 
 Mode = Literal["zeros", "reflect", "circular"]
 Pair = tuple[int, int]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import RequestError
-from patchmine.networks.network import Tap, maps, survey
+from patchmine.networks.taps import Tap, maps, survey
 
 TOLERANCE = 1e-5
 """The largest accepted change, as a share of the map's largest value: reordered sums stay below, a padded edge is far
