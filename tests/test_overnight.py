@@ -308,7 +308,7 @@ def test_a_photograph_in_both_is_an_error_unless_one_is_to_go(halves, tmp_path):
 def test_indexes_that_do_not_fit_are_not_merged(halves, tmp_path, shapes_index_dir):
     with pytest.raises(StoreError, match="different jobs: their shard_size is 5 and 12"):
         patchmine.merge_indexes([halves[0], shapes_index_dir], tmp_path / "x.patchmine")
-    with pytest.raises(RequestError, match="name two or more"):
+    with pytest.raises(RequestError, match="needs at least two indexes"):
         patchmine.merge_indexes([halves[0], halves[0]], tmp_path / "x.patchmine")
     clash = tmp_path / "two" / "clash.jpg"
     shutil.copy(next((tmp_path / "two").rglob("0*.jpg")), clash)
