@@ -8,7 +8,7 @@ import pytest
 import patchmine
 from patchmine.defaults import Wanted
 from patchmine.errors import RequestError, SourceError, StoreError, UnitError
-from patchmine.index import find_index
+from patchmine.index import Cropping, find_index
 from tests.conftest import SHAPES
 
 
@@ -145,3 +145,44 @@ def test_photographs_that_moved_are_found_where_the_user_says(photographs, tmp_p
         patch.crop()
     moved = patchmine.open_index(out, tmp_path / "there").units()[0].top(1)[0]
     assert moved.crop().size == (patch.box.width, patch.box.height)
+
+
+def test_the_network_of_an_index_is_loaded_once_for_all_questions(shapes_index, monkeypatch):
+    from patchmine import models
+
+    loaded, real = [], models.load_for_index
+
+    def load(*words):
+        loaded.append(words[1:])
+        return real(*words)
+
+    monkeypatch.setattr(models, "load_for_index", load)
+    shapes_index.fires("000020.png", layer="thing", k=2)
+    shapes_index.fires("000021.png", layer="thing", k=2)
+    shapes_index.similar(image="000020.png", layer="shape", k=2)
+    assert shapes_index.network() is shapes_index.network()
+    assert loaded == [(None, None)]
+    shapes_index.fires("000020.png", layer="thing", k=2, model="shapes")  # another word is looked at again
+    shapes_index.fires("000021.png", layer="thing", k=2)
+    assert loaded == [(None, None), ("shapes", None)]
+
+
+def test_another_model_than_that_of_the_index_is_refused_also_once_a_network_is_loaded(shapes_index):
+    shapes_index.fires("000020.png", layer="thing", k=2)
+    with pytest.raises(StoreError, match="--model shapes"):
+        shapes_index.fires("000020.png", layer="thing", k=2, model="efficientnet_lite0")
+    assert len(shapes_index.fires("000020.png", layer="thing", k=2).units) == 2
+
+
+@pytest.mark.parametrize(("crop", "share", "refusal"), [("half", 0.9, "unknown crop"), ("erf", 0, "--share must be")])
+def test_a_cropping_validates_itself(shapes_index, crop, share, refusal):
+    with pytest.raises(RequestError, match=refusal):
+        Cropping(crop, share)
+    for question in (
+        lambda: shapes_index.unit("thing:0").top(1, crop=crop, share=share),
+        lambda: shapes_index.fires("000020.png", crop=crop, share=share),
+        lambda: shapes_index.similar("thing:0", crop=crop, share=share),
+        lambda: shapes_index.unit("thing:0").compare(crop=crop, share=share),
+    ):
+        with pytest.raises(RequestError, match=refusal):
+            question()

@@ -59,8 +59,8 @@ class OpenIndex(Generic[U]):
         self._fields: dict[str, FieldsBySize] = {}
         self._stats: dict[str, dict[str, Any]] = {}
         self._network: Network | None = None
-        self._model: str | None = None
-        self._weights: Path | None = None
+        self._named: tuple[str | None, Path | None] = (None, None)  # model and weights that loaded
+        self._asked = self._named
         self._loading: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __repr__(self) -> str:
@@ -158,22 +158,21 @@ class OpenIndex(Generic[U]):
 
         Nothing is loaded yet. `loading` makes a context in which `network` imports torch and loads.
         """
-        if model not in (None, self._model) or (weights is not None and Path(weights) != self._weights):
-            self._network = None
-        self._model = model or self._model
-        self._weights = self._weights if weights is None else Path(weights)
+        self._asked = (model or self._named[0], self._named[1] if weights is None else Path(weights))
         self._loading = loading or self._loading
 
     def network(self) -> Network:
         """The network of the index, prepared as it was when the index was built; loaded once and remembered.
 
-        Raises ModelError and StoreError as `models.load_for_index` does.
+        Raises ModelError and StoreError as `models.load_for_index` does; what the user named then is forgotten.
         """
-        if self._network is None:
+        if self._network is None or self._asked != self._named:
+            asked, self._asked = self._asked, self._named
             with self._loading():
                 from patchmine.models import load_for_index
 
-                self._network = load_for_index(self.job, self._model, self._weights)
+                self._network = load_for_index(self.job, *asked)
+            self._asked = self._named = asked
         return self._network
 
     def fields(self, layer: str) -> FieldsBySize:
