@@ -60,7 +60,7 @@ class OpenIndex(Generic[U]):
         self._stats: dict[str, dict[str, Any]] = {}
         self._network: Network | None = None
         self._named: tuple[str | None, Path | None] = (None, None)  # model and weights that loaded
-        self._asked = self._named
+        self._asked: tuple[str | None, Path | None] = self._named
         self._loading: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __repr__(self) -> str:
