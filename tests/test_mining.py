@@ -261,7 +261,7 @@ def test_a_folder_of_nothing_but_broken_photographs_is_an_error(tmp_path):
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(b"junk")
-    with pytest.raises(SourceError, match="not one of the 1 photographs"):
+    with pytest.raises(SourceError, match="none of the 1 photographs"):
         patchmine.build_index(folder, tmp_path / "b.patchmine", WANTED)
 
 
@@ -422,14 +422,14 @@ def test_out_of_memory_halves_the_batch_and_goes_on(shapes_index_dir, tmp_path, 
     progress.note = notes.append
     out = tmp_path / "small.patchmine"
     patchmine.build_index(SHAPES, out, replace(WANTED, executor="torch", batch_size=12), progress=progress)
-    assert "out of memory at 12 photographs at once; going on with 6" in notes
-    assert "out of memory at 6 photographs at once; going on with 3" in notes
+    assert "out of memory with 12 photographs at once; continuing with 6" in notes
+    assert "out of memory with 6 photographs at once; continuing with 3" in notes
     with h5py.File(out / store.ACTIVATIONS) as small, h5py.File(shapes_index_dir / store.ACTIVATIONS) as whole:
         for layer in whole["layers"]:
             np.testing.assert_allclose(small[f"layers/{layer}/value"][:], whole[f"layers/{layer}/value"][:], atol=1e-3)
 
     monkeypatch.setattr(TorchExecutor, "run", lambda *_: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(RequestError, match="too small for one photograph"):
+    with pytest.raises(RequestError, match="not enough memory for a single photograph"):
         patchmine.build_index(SHAPES, tmp_path / "none.patchmine", replace(WANTED, executor="torch"))
 
 

@@ -171,7 +171,7 @@ def test_a_source_that_vanishes_stops_the_run_and_loses_nothing(photographs, tmp
             if shards == 2 and folder.exists():
                 folder.rename(tmp_path / "away")
 
-    with pytest.raises(SourceError, match="have gone: .*the same command goes on"):
+    with pytest.raises(SourceError, match="have disappeared: .*run the same command to resume"):
         patchmine.build_index(folder, out, replace(WANTED, batch_size=1), Run(workers=1), Unmounting())
     (tmp_path / "away").rename(folder)
     patchmine.build_index(folder, out, replace(WANTED, batch_size=1))
@@ -240,7 +240,7 @@ def test_extending_notices_a_photograph_that_has_changed_and_who_moves_up_for_it
     out = tmp_path / "g.patchmine"
     changed = sorted(folder.rglob("*.jpg"))[0]
     Image.new("RGB", (300, 260), "black").save(changed)  # hardly a unit's strongest any more
-    with pytest.raises(StoreError, match="1 of the photographs are not what they were, .* --fresh"):
+    with pytest.raises(StoreError, match="1 photographs have changed, .* --fresh"):
         patchmine.build_index(folder, out, WANTED, EXTEND)
     (folder / "other" / "zz.png").write_bytes(next(folder.rglob("*.png")).read_bytes())
     assert patchmine.build_index(folder, out, WANTED, EXTEND).images == 13

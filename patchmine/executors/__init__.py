@@ -29,7 +29,7 @@ from patchmine.plugins import Kinds
 from patchmine.ranking import Float32, Int64
 
 Bound = tuple[Float32, Int64]
-"""Value and image of each unit's last place so far, both (units,)."""
+"""Value and image of the last rank of each unit so far, both (units,)."""
 
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -40,7 +40,7 @@ DEFAULT = "torch"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How to compute; all of it can change the last bit of a value, so all of it is part of the job.
+    """How to compute. Every field can change the last bit of a value, so all are part of the job.
 
     `threads` are those of one batch: the oneDNN kernels that torch picks depend on their number.
     """
@@ -53,7 +53,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Reduced:
-    """What one batch leaves of one layer.
+    """The result of one batch for one layer.
 
     `value` float32 and `position` int64, both (images, units): the maximum over the grid and the first place that
     holds it, y * grid width + x. `vectors` float16 (patches, units): the layer's output at the distinct places

@@ -1,4 +1,4 @@
-"""Batches computed by torch on an NVIDIA GPU: one thread queues all work there, and does not wait for it."""
+"""Batches computed by torch on an NVIDIA GPU: one thread queues all work and does not wait for it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 
 _IN_FLIGHT = 3
-"""Batches whose maps are on the GPU at once: one computes, one waits for it, of one the vectors are fetched."""
+"""Batches whose maps are on the GPU at once: one computes, one waits, and the vectors of one are fetched."""
 
 
 @cache
 def queuing() -> ThreadPoolExecutor:
-    """The thread that queues. torch keeps cuDNN's plans per thread, and making those of a network takes seconds: with
-    a pass in each of 16 threads, a minute went by before the first batch was through."""
+    """The thread that queues. torch keeps cuDNN's plans per thread, and making those of a network takes seconds, so one
+    thread makes them once."""
     return ThreadPoolExecutor(1, "gpu")
 
 
 class GpuExecutor:
-    """Runs the network up to its last tapped layer; pixels in, and what is kept of them out, through pinned memory.
+    """Runs the network up to its last tapped layer; pixels go in and results come out through pinned memory.
 
     `run` is called from many threads, each with a batch of its own. Queuing a batch takes a small part of the time that
     computing it takes, so the GPU always has the next batch at hand. A batch is waited for twice: for the maxima, since

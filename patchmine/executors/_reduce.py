@@ -65,7 +65,7 @@ class Reducing:
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory, not there before the device's queue has come to it."""
+    """A copy in pinned memory; it is filled only once the device's queue has reached it."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 

@@ -1,4 +1,4 @@
-"""Batches computed by OpenVINO on the CPU: the network as one graph, a good deal faster there than torch."""
+"""Batches computed by OpenVINO on the CPU: the network as one graph, considerably faster than torch there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 def missing() -> str | None:
     if importlib.util.find_spec("openvino") is None:
-        return "type pip install 'patchmine[openvino]', or leave --executor out"
+        return "pip install 'patchmine[openvino]', or leave --executor out"
     return None
 
 
@@ -57,7 +57,7 @@ def settings(device: str, workers: int) -> list[tuple[int, int]]:  # noqa: ARG00
 
 
 def precisions() -> list[str]:
-    """Those that this CPU has instructions for. OpenVINO must be installed."""
+    """The precisions that this CPU has instructions for. OpenVINO must be installed."""
     import openvino
 
     able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -71,9 +71,9 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
     if setting.device != "cpu":
         raise RequestError(f"--executor openvino computes on the CPU, not on {setting.device!r}: leave one of them out")
     if network.preprocessing.view == "whole":
-        raise RequestError("--executor openvino takes inputs of one size, and --view whole has many: use torch")
+        raise RequestError("--executor openvino needs inputs of one size, not --view whole: use --executor torch")
     if setting.precision not in (known := precisions()):
-        raise RequestError(f"this CPU has no {setting.precision} for OpenVINO: choose from {', '.join(known)}")
+        raise RequestError(f"OpenVINO has no {setting.precision} on this CPU: choose from {', '.join(known)}")
     graph = _converted(network, taps).clone()
     graph.reshape([setting.batch_size, 3, *network.preprocessing.crop])  # a fixed size computes faster
     compiled = openvino.Core().compile_model(
@@ -89,7 +89,7 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
 
 
 def _converted(network: Network, taps: tuple[Tap, ...]) -> Any:
-    """The tapped network as a graph for batches of any size; the last one is kept, since calibration asks again."""
+    """The tapped network as a graph for batches of any size; the last one is cached for calibration."""
     key = (network.weights, network.preprocessing.crop, tuple(tap.layer for tap in taps))
     if key not in _graphs:
         _graphs.clear()
@@ -115,7 +115,7 @@ def _convert(network: Network, taps: tuple[Tap, ...]) -> Any:
 
 
 class _Tapped(nn.Module):
-    """Runs the network and returns what the taps see, in their order."""
+    """Runs the network and returns the tapped outputs, in the order of the taps."""
 
     def __init__(self, module: nn.Module, taps: tuple[Tap, ...]) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class _Tapped(nn.Module):
 
 
 class OpenVinoExecutor:
-    """One compiled graph, with an inference request for each lane. A batch that is not full is filled with zeros."""
+    """One compiled graph, with an inference request for each lane. A partial batch is padded with zeros."""
 
     def __init__(self, network: Network, taps: tuple[Tap, ...], batch_size: int, requests: list[Any]) -> None:
         self.taps, self.batch_size = taps, batch_size

@@ -43,7 +43,7 @@ SAMPLE = 32
 
 @dataclass(frozen=True)
 class Report:
-    """What a run of `build_index` comes to."""
+    """The result of a run of `build_index`: the index, and what this run did."""
 
     directory: Path
     manifest: dict[str, Any]
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def images_per_second(self) -> float:
-        """Over the photographs that this run mined; 0 where there was nothing left to mine."""
+        """Over the photographs that this run mined; 0 if there was nothing left to mine."""
         return self.mined / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,14 +85,14 @@ def build_index(
     progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """Index the photographs of `source` in the directory `out`, or go on with an index that is not finished.
+    """Index the photographs of `source` in the directory `out`, or resume an index that is not finished.
 
     `options` are fields of `Wanted`, for calls such as build_index("photos", model="timm:resnet18", keep=50). `out`
-    defaults to SOURCE-NAME.patchmine in the working directory. Whatever is finished when the call is interrupted
-    is kept, and the same call goes on from there; the result does not depend on interruptions.
+    defaults to SOURCE-NAME.patchmine in the working directory. An interrupted call keeps its finished shards,
+    and the same call resumes from them; the result does not depend on interruptions.
 
-    Raises a PatchmineError before anything is written where source, network or layers are not to be had, where
-    `out` holds another job, and, with `run.strict`, after mining where a photograph could not be read.
+    Raises a PatchmineError before writing anything if source, network or layers are not available or `out` holds
+    another job; with `run.strict`, also after mining if a photograph could not be read.
     """
     wanted = replace(wanted or Wanted(), **options)
     run = run or Run()
@@ -154,10 +154,10 @@ def _known(
     run: Run,
     progress: Progress,
 ) -> Known | None:
-    """What the finished index in the workspace knows of the photographs as they are now; None where there is none.
+    """The rows of the finished index in the workspace that still hold for its photographs; None without an index.
 
-    Where `predicted`, those without a prediction are to be computed again. Raises StoreError where none came or went
-    (`finished`) but some have changed: by its job, the index that is there could not be told from the new one.
+    With `predicted`, photographs without a prediction are recomputed. Raises StoreError if no photograph was added or
+    removed (`finished`) but some have changed: the job of the old index would equal that of the new one.
     """
     if not (space.directory / store.MANIFEST).exists():
         return None
@@ -168,8 +168,8 @@ def _known(
     changed = known.changed(source, run.workers, progress.advance)
     if finished and changed:
         raise StoreError(
-            f"{len(changed)} of the photographs are not what they were, the first {min(changed)!r}; none came or went, "
-            "so there is nothing to extend: index them anew with --fresh"
+            f"{len(changed)} photographs have changed, the first {min(changed)!r}, but none was added or removed, so "
+            "there is nothing to extend: index them again with --fresh"
         )
     known.forget(changed)
     known.forget(known.without_vectors())
@@ -247,7 +247,7 @@ def _published(plan: Plan, space: Workspace, run: Run, progress: Progress, timin
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
-    """What is left open, as it was chosen when the job began: rounding may depend on it."""
+    """The settings that the user leaves open, as the first run chose them: rounding may depend on them."""
     if there is None:
         return wanted
     return replace(
@@ -269,7 +269,7 @@ def _choice(
     entries: Sequence[Entry],
     progress: Progress,
 ) -> Choice:
-    """Executor, batch size and threads: as wanted, else by trying where the job is long enough, else by rule."""
+    """Executor, batch size and threads: as the user asks, else by calibration for a long job, else by rule."""
     choices = candidates(network, wanted, device, run.workers)
     if len(entries) < WORTH_IT:
         # Converting a network takes seconds, which a short job does not win back.
@@ -349,11 +349,11 @@ def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
     broken = [record for record in records if record["reason"] is not None]
     if len(broken) == len(records):
         raise SourceError(
-            f"not one of the {len(records)} photographs could be read; the first, {broken[0]['path']!r}: "
+            f"none of the {len(records)} photographs could be read; the first, {broken[0]['path']!r}: "
             f"{broken[0]['reason']}"
         )
     if strict and broken:
         raise SourceError(
             f"{len(broken)} of {len(records)} photographs could not be read, the first {broken[0]['path']!r}: "
-            f"{broken[0]['reason']}; what is mined is kept: the same command without --strict publishes it"
+            f"{broken[0]['reason']}; the mined shards are kept: run the same command without --strict to publish them"
         )

@@ -1,4 +1,4 @@
-"""Which executor, batch size and split of threads is fastest on this machine, for this network: tried, not assumed."""
+"""Calibration: which executor, batch size and split of threads is fastest for this network on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
 
 WORTH_IT = 3000
-"""Photographs, at least, for which the seconds that calibration takes come back."""
+"""The fewest photographs for which calibration wins back the seconds that it takes."""
 
 _TRIAL_S = 0.5
 
@@ -40,7 +40,7 @@ class Choice:
     threads: int
 
     def lanes(self, workers: int) -> int:
-        """How many batches are computed at once where there are so many threads."""
+        """How many batches are computed at once with this number of threads."""
         return max(workers // self.threads, 1)
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ def fastest(
     photographs: Tensor,
     note: Callable[[str], None],
 ) -> Choice:
-    """The choice that computes most of `photographs` uint8 (N, 3, height, width) a second; remembered for next time."""
+    """The choice that computes most of `photographs`, uint8 (N, 3, height, width), per second; cached for next time."""
     key = _key(network, taps, choices, wanted, device, workers)
     remembered = _recall(key, choices)
     if remembered:
@@ -96,11 +96,11 @@ def fastest(
 
 
 def rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: Tensor, workers: int) -> float:
-    """Photographs a second with as many batches at once as mining has."""
+    """Photographs per second with as many batches at once as mining uses."""
     repeats = -(-choice.batch_size // len(photographs))
     batch = photographs.repeat(repeats, 1, 1, 1)[: choice.batch_size]
     ids = np.arange(choice.batch_size, dtype=np.int64)
-    # Nothing beats these bounds, as next to nothing does once a job is under way.
+    # Nothing beats these bounds; once a job is under way, next to nothing does.
     never = {
         tap.layer: (np.full(tap.layout.channels, np.inf, np.float32), np.zeros(tap.layout.channels, np.int64))
         for tap in taps
@@ -144,7 +144,7 @@ def throughput(work: Callable[[], object], choice: Choice, workers: int, seconds
 def _key(
     network: Network, taps: Sequence[Tap], choices: Sequence[Choice], wanted: Wanted, device: str, workers: int
 ) -> str:
-    """Everything that the result may depend on: machine, versions, network, what there is to choose from."""
+    """Everything that the result may depend on: machine, versions, network, and the choices."""
     about = [
         _processor(),
         workers,
@@ -186,7 +186,7 @@ def _recall(key: str, choices: Sequence[Choice]) -> Choice | None:
 
 
 def _remember(key: str, choice: Choice) -> None:
-    """For next time; a cache that cannot be written costs a few seconds then, and nothing else."""
+    """Cache the choice. A cache that cannot be written costs a few seconds next time, and nothing else."""
     with suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
         write_atomically(_file(), [json.dumps(_known() | {key: asdict(choice)}, indent=1).encode()])

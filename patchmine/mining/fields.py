@@ -33,7 +33,7 @@ HITS = 16
 
 
 class Fields:
-    """The receptive fields of all layers, by input size, as far as they have been asked for."""
+    """The receptive fields of all layers by input size, computed when first asked for."""
 
     def __init__(self, network: Network, taps: Sequence[Tap], kind: FieldKind, hits: int = HITS) -> None:
         self.network, self.taps, self.kind, self.hits = network, taps, kind, hits
@@ -46,19 +46,19 @@ class Fields:
         return self._found[size]
 
     def check(self) -> None:
-        """Raises FieldError or RequestError where the network cannot take what it will be given."""
+        """Raises FieldError or RequestError if the network cannot take the inputs that it will get."""
         nominal = self.network.preprocessing.crop
         if self.network.preprocessing.view == "whole":
             fixed = [tap.layer for tap in self.taps if tap.layout.order != "nchw"]
             if fixed:
-                raise RequestError(f"--view whole needs layers that are feature maps, and {fixed[0]!r} is none")
+                raise RequestError(f"--view whole needs feature maps, which layer {fixed[0]!r} is not: choose others")
             self.at((nominal[0] + TRIM, nominal[1] + 2 * TRIM))
         self.at(nominal)
 
     def plans(
         self, job: Job, files: Sequence[ShardFile], source: Source, entries: Sequence[Entry], workers: int
     ) -> list[writing.LayerPlan]:
-        """What publishing has to know of each layer, from all shards of the job; `workers` threads measure."""
+        """The facts about each layer that publishing needs, from all shards of the job; `workers` threads measure."""
         whole = self.network.preprocessing.view == "whole"
         nominal = self.network.preprocessing.crop
         sizes = covering(_input_sizes(files, self.network.preprocessing)) if whole else []
@@ -76,7 +76,7 @@ class Fields:
             return writing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
 
         for size in wanted:
-            self.at(size)  # before the threads ask for them
+            self.at(size)  # before the threads need them
         pool = ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,))
         try:
             deepest_first = [pool.submit(plan, number) for number in reversed(range(len(self.taps)))]
@@ -92,7 +92,7 @@ class Fields:
         strongest: Iterable[tuple[int, int, int]],
         records: Sequence[Mapping[str, Any]],
     ) -> Iterator[Hit]:
-        """The hits of (channel, photograph, place), but for photographs that have gone or changed since."""
+        """The hits of (channel, photograph, place), without photographs that have disappeared or changed since."""
         preprocessing = self.network.preprocessing
         for channel, image, place in strongest:
             try:

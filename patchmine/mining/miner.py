@@ -1,4 +1,4 @@
-"""One shard's work: decode its photographs, run the network, keep what may still matter."""
+"""The work of one shard: decode its photographs, run the network, keep everything that may still rank."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
 
 _AHEAD = 64  # photographs that wait for a thread, so that none is idle while a shard is written
-_PROBES = 16  # photographs tried before a source is said to have gone
+_PROBES = 16  # photographs to try before the source counts as gone
 _MERGE_EVERY = 64  # photographs between two updates of the bounds: a merge per batch would cost more than it saves
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One entry of the source after the attempt to read it: its pixels, or the reason why there are none, or where
-    what is to be known of it is known already."""
+    """One entry of the source after the attempt to read it: its pixels, or the reason why it has none, or its place in
+    a finished index that already holds its rows."""
 
     image: int
     entry: Entry
@@ -49,11 +49,11 @@ class Photograph:
 
 
 class LayerShard:
-    """What a shard collects of one layer, in buffers that are allocated once and used for shard after shard.
+    """The data that a shard collects from one layer, in buffers that are allocated once and reused for every shard.
 
-    Small arrays kept between the large ones of a forward pass would tear holes into the heap: peak memory would then
-    grow with the number of photographs. The buffers have the size of the worst case, but only what is written to
-    takes memory.
+    Small arrays that stay between the large ones of a forward pass would fragment the heap, and peak memory would grow
+    with the number of photographs. The buffers have the size of the worst case, but only the pages that are written
+    take memory.
     """
 
     def __init__(self, tap: Tap, photographs: int, keep: int, one_size: bool) -> None:
@@ -136,7 +136,7 @@ class Block:
 
 
 class ShardMiner:
-    """Computes shards; keeps the rankings so far, which only save work and change nothing.
+    """Computes shards. It keeps the rankings so far, which save work and change nothing in the result.
 
     Each of `workers` threads reads and decodes a block of photographs and takes it through the network by itself, so
     that no core ever waits for another. The thread that asks for the shards puts the blocks together, in order.
@@ -174,9 +174,9 @@ class ShardMiner:
         self.layers[layer].remember(values, images)
 
     def mine(self, shards: Sequence[Shard]) -> Iterator[ShardContent]:
-        """Compute shards one after the other. Raises SourceError when all photographs have gone.
+        """Compute shards one after the other. Raises SourceError if all photographs have disappeared.
 
-        The arrays are views of buffers that the next shard fills again; the threads go on while one is looked at.
+        The arrays are views of buffers that the next shard overwrites; the threads keep working while one is in use.
         """
         todo = ((shard, ids) for shard in shards for ids in _blocks(shard, self.job.batch_size))
         running: deque[tuple[Shard, Future[Block]]] = deque()
@@ -203,8 +203,8 @@ class ShardMiner:
                     layer.begin()
 
     def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Where photographs could not be read, see whether any can: a disk that was unmounted must not leave an index
-        of half of its photographs."""
+        """If photographs could not be read, check whether any can: an unmounted disk must not leave an index of half of
+        its photographs."""
         known = self.known.places if self.known else {}
         gone = [record for record in records if not record["digest"] and record["path"] not in known]
         if not gone:
@@ -215,8 +215,8 @@ class ShardMiner:
                 self.source.read(entry.path)
                 return
         raise SourceError(
-            f"the photographs of {self.source.spec!r} have gone: {gone[0]['path']!r} is {gone[0]['reason']}, "
-            "and all others that were tried are, too; bring them back, and the same command goes on"
+            f"the photographs of {self.source.spec!r} have disappeared: {gone[0]['path']!r} is {gone[0]['reason']}, "
+            "and so is every other one that was tried; bring them back and run the same command to resume"
         )
 
     def _content(self, shard: Shard, records: list[dict[str, Any]]) -> ShardContent:
@@ -283,7 +283,7 @@ class ShardMiner:
         return record
 
     def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
-        """Take photographs of one input size through the network; in parts where the memory does not last."""
+        """Take photographs of one input size through the network, in smaller parts if memory runs out."""
         start = 0
         while start < len(batch):
             part = batch[start : start + self.most]
@@ -297,10 +297,10 @@ class ShardMiner:
                     raise
                 if len(part) == 1:
                     raise RequestError(
-                        "the memory is too small for one photograph; close other programs, or index fewer layers"
+                        "not enough memory for a single photograph: close other programs, or index fewer layers"
                     ) from None
                 self.most = min(self.most, len(part) // 2)
-                self.progress.note(f"out of memory at {len(part)} photographs at once; going on with {self.most}")
+                self.progress.note(f"out of memory with {len(part)} photographs at once; continuing with {self.most}")
                 continue
             yield images, reduced
             start += len(part)

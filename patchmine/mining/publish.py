@@ -32,7 +32,7 @@ _PACKAGES = ("patchmine", "torch", "torchvision", "timm", "numpy", "h5py", "fais
 
 @dataclass(frozen=True)
 class Timing:
-    """When what was done, for the manifest. Seconds, `began` and `start` on the clock of perf_counter."""
+    """The times of a run, for the manifest, in seconds; `began` and `start` are on the clock of perf_counter."""
 
     began: float
     start: float

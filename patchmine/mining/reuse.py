@@ -1,4 +1,4 @@
-"""What finished indexes know already of photographs, so that another index need not compute it again."""
+"""Rows of finished indexes, so that another index need not compute the same photographs again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROWS = 4096  # of the table in memory at once: the rows of a chunk
 
 @dataclass(frozen=True)
 class Place:
-    """A photograph's row in one of the stores; `reason` instead of a row where it could not be read then."""
+    """A photograph's row in one of the stores; `reason` instead, if it could not be read when that was built."""
 
     store: int
     row: int
@@ -32,10 +32,10 @@ class Place:
 
 
 class Known:
-    """Rows of finished indexes of one job, by the path of their photograph. Any thread may ask."""
+    """Rows of finished indexes of one job, by the path of their photograph. Safe to use from any thread."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
-        """Raises StoreError where a store has no table: its rows are not there to be taken over."""
+        """Raises StoreError if a store has no table: it has no rows to reuse."""
         self.places: dict[str, Place] = {}
         self._open(stores)
         for number, store in enumerate(stores):
@@ -57,12 +57,12 @@ class Known:
         self._open([Store(directory) for directory in state["stores"]])
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Photographs that are to be computed again, or to leave."""
+        """Forget these photographs: they are recomputed or dropped."""
         for path in paths:
             self.places.pop(path, None)
 
     def changed(self, source: Source, workers: int, advance: Callable[[int], None]) -> set[str]:
-        """Photographs whose bytes are not those that they were. One that cannot be read, now or then, is among them."""
+        """Photographs whose bytes have changed; one that cannot be read, now or then, is among them."""
 
         def differs(path: str) -> bool:
             try:
@@ -77,9 +77,9 @@ class Known:
             return {path for path, differ in zip(paths, pool.map(differs, paths), strict=True) if differ}
 
     def without_vectors(self) -> set[str]:
-        """Photographs that would be among the kept of some unit now, and whose vector was not kept then.
+        """Photographs that would be among the kept patches of some unit now, but whose vector was not kept then.
 
-        That is so where others have left since: a unit's next best photograph moves up, and it must be computed again.
+        If others have been removed since, a unit's next best photograph moves up and must be recomputed.
         """
         missing: set[str] = set()
         for number, store in enumerate(self._stores):
@@ -95,19 +95,19 @@ class Known:
         return missing
 
     def size(self, place: Place) -> tuple[int, int]:
-        """(width, height) of that photograph; (0, 0) where it could not be read."""
+        """(width, height) of that photograph in source pixels; (0, 0) if it could not be read."""
         return (0, 0) if place.reason is not None else self._stores[place.store].image(place.row).size
 
     def prediction(self, place: Place) -> str | None:
-        """What the network took that photograph for."""
+        """The class that the network predicted for that photograph."""
         return None if place.reason is not None else self._stores[place.store].image(place.row).prediction
 
     def without_prediction(self) -> set[str]:
-        """Photographs that the network was not asked about."""
+        """Photographs without a prediction."""
         return {path for path, place in self.places.items() if place.reason is None and self.prediction(place) is None}
 
     def reduced(self, places: Sequence[Place]) -> dict[str, Reduced]:
-        """What an executor would have left of these photographs, by layer; `row` counts them in this order."""
+        """The result of an executor for these photographs, by layer; `row` counts them in this order."""
         return {layer: self._of_layer(layer, places) for layer in self._tables[0]}
 
     def _of_layer(self, layer: str, places: Sequence[Place]) -> Reduced:
@@ -124,7 +124,7 @@ class Known:
 
 
 class _Table:
-    """One layer of one store, read in blocks of rows: photographs are asked for in order."""
+    """One layer of one store, read in blocks of rows, since photographs are requested in order."""
 
     def __init__(self, store: Store, layer: str) -> None:
         self.value, self.position = store.table_on_disk(layer)

@@ -60,7 +60,7 @@ class Task:
     known: Known | None = None
     here: Tools | None = field(default=None, repr=False, compare=False)
     finished: Sequence[ShardFile] = field(default=(), repr=False, compare=False)
-    """Shards of an earlier run, for the rankings so far: they save work and change nothing."""
+    """Shards of an earlier run: their rankings save work and change nothing in the result."""
     stages: Stages = field(default_factory=Stages, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Task:
         """Compute these shards in this process; yields the number of each as soon as its file is on disk.
 
         Raises ModelError and RequestError where the network cannot be loaded or computed here, StoreError where its
-        weights are not those of the job, SourceError when the photographs have gone.
+        weights are not those of the job, SourceError if the photographs have disappeared.
         """
         computing = self.here or self._built()
         miner = ShardMiner(

@@ -1,4 +1,4 @@
-"""The directory of an index while it is being made: whose it is, what is finished in it, and the lock on it."""
+"""The directory of an index in the making: the job it belongs to, the shards that are finished, and its lock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, LOG, LOCK}
 
 @dataclass(frozen=True)
 class Workspace:
-    """An index in the making, or a finished one that a run has been pointed at. Making one writes nothing."""
+    """An index in the making, or a finished one that a run was given. Creating this object writes nothing."""
 
     directory: Path
 
@@ -32,36 +32,36 @@ class Workspace:
         return self.directory / store.SHARDS
 
     def refuse_foreign(self) -> None:
-        """Never write into a folder that patchmine did not make. Raises StoreError."""
+        """Refuse to write into a folder that patchmine did not create. Raises StoreError."""
         shown = repr(str(self.directory))
         if not self.directory.exists():
             return
         if not self.directory.is_dir():
-            raise StoreError(f"{shown} is a file, and the index is a folder: choose another with -o DIR")
+            raise StoreError(f"{shown} is a file, but an index is a folder: choose another with -o DIR")
         names = {entry.name for entry in self.directory.iterdir()}
         if not names <= _OURS and not names & _PROOF:
-            raise StoreError(f"{shown} holds other files and is no index: choose another folder with -o DIR")
+            raise StoreError(f"{shown} holds other files and is not an index: choose another folder with -o DIR")
 
     def unfinished(self) -> Job | None:
-        """The job of the shards that are there. Raises StoreError when they cannot tell."""
+        """The job of the unfinished shards; None without any. Raises StoreError if its description is damaged."""
         described = self.shards / store.JOB
         try:
             return Job.from_dict(json.loads(described.read_bytes()))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise StoreError(f"{described} is damaged or of another version; start over with --fresh") from None
+            raise StoreError(f"{described} is damaged or from another version: start over with --fresh") from None
 
     def job(self) -> Job | None:
-        """The job of what is there, unfinished before finished, as far as it can be read."""
+        """The job of the unfinished shards, else of the finished index; None if neither can be read."""
         with suppress(OSError, ValueError, KeyError, TypeError, PatchmineError):
             return self.unfinished() or Job.from_dict(store.read_manifest(self.directory)["job"])
         return None
 
     def finished(self, job: Job, extend: bool = False) -> dict[str, Any] | None:
-        """The manifest, if this job is finished. Raises StoreError where another job is there, finished or not.
+        """The manifest, if this job is finished. Raises StoreError if the directory holds another job, finished or not.
 
-        With `extend` a finished one may have other photographs of the same source.
+        With `extend` a finished index may hold other photographs of the same source.
         """
         unfinished = self.unfinished()
         if unfinished is not None:
@@ -87,9 +87,9 @@ class Workspace:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Nobody else writes meanwhile. The lock is the kernel's: it goes with the process, however that ends.
+        """Hold the lock on the directory. It is the kernel's, so it disappears with the process, however that ends.
 
-        Makes the directory. Raises StoreError when another process is at work here, or nothing can be written.
+        Creates the directory. Raises StoreError if another process holds the lock, or nothing can be written.
         """
         from filelock import FileLock, Timeout
 
@@ -108,17 +108,17 @@ class Workspace:
             yield
         finally:
             lock.release()
-            # The file stays: whoever removes a lock file may take it from under a process that has just opened it.
+            # The file stays: removing it could take it from under a process that has just opened it.
 
     def unwritable(self, error: OSError) -> StoreError:
-        """What to say when the index cannot be written."""
+        """The error for an index that cannot be written."""
         why = error.strerror or str(error).splitlines()[0]
         return StoreError(
             f"{str(self.directory)!r} cannot be written: {why}; {self.kept() or 'choose another folder with -o DIR'}"
         )
 
     def begin(self, job: Job, fresh: bool) -> None:
-        """Make room for the shards of the job. What a killed run has left half written is removed."""
+        """Make room for the shards of the job, and remove the half-written files of a killed run."""
         if fresh:
             shutil.rmtree(self.shards, ignore_errors=True)
         self.shards.mkdir(exist_ok=True)
@@ -129,7 +129,7 @@ class Workspace:
             write_atomically(described, [json.dumps(job.as_dict(), indent=1).encode() + b"\n"])
 
     def verified(self, job: Job, note: Callable[[str], None]) -> dict[int, ShardFile]:
-        """The finished shards by number; a damaged one is removed, to be computed again."""
+        """The finished shards by number; a damaged one is removed and will be recomputed."""
         done = {}
         for shard in job.shards:
             path = shard_path(self.shards, shard.number)
@@ -138,7 +138,7 @@ class Workspace:
             except FileNotFoundError:
                 continue
             except StoreError as error:
-                note(f"{error}; it is computed again")
+                note(f"{error}; recomputing it")
                 path.unlink()
                 continue
             if file.about["job"] == job.digest:
@@ -146,18 +146,18 @@ class Workspace:
         return done
 
     def end(self) -> None:
-        """The index is published: the shards have served."""
+        """The index is published: remove the shards."""
         shutil.rmtree(self.shards, ignore_errors=True)
 
     def kept(self) -> str:
-        """What an interrupted run has left, for the message that says how to go on; empty where it left nothing."""
+        """The shards that an interrupted run leaves, for the message that says how to resume; empty without any."""
         with suppress(OSError, PatchmineError):
             job = self.unfinished()
             if job is not None:
                 done = sum(shard_path(self.shards, shard.number).exists() for shard in job.shards)
                 return (
                     f"{done} of {len(job.shards)} shards are kept in {self.directory}; "
-                    "the same command (without --fresh) goes on from there"
+                    "run the same command (without --fresh) to resume"
                 )
         return ""
 

@@ -158,7 +158,7 @@ class OpenIndex(Generic[U]):
 
         Nothing is loaded yet. `loading` makes a context in which `network` imports torch and loads.
         """
-        self._asked = (model or self._named[0], self._named[1] if weights is None else Path(weights))
+        self._asked = (model or self._asked[0], self._asked[1] if weights is None else Path(weights))
         self._loading = loading or self._loading
 
     def network(self) -> Network:
