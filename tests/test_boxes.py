@@ -149,7 +149,7 @@ def test_too_small_to_be_seen_whole_is_skipped_with_the_reason(tmp_path):
 
 
 def test_what_cannot_be_seen_whole_is_refused_first(tmp_path):
-    with pytest.raises(RequestError, match="needs feature maps, which layer 'fc' is not"):
+    with pytest.raises(RequestError, match="needs feature maps, but layer 'fc' has none"):
         patchmine.build_index(
             "shapes:2", tmp_path / "x.patchmine", model="torchvision:resnet18@random", layers=("fc",), view="whole"
         )

@@ -73,7 +73,7 @@ def test_the_fastest_wins_is_said_and_is_remembered(network, taps, cache, monkey
     assert len(notes) == 3
     monkeypatch.setattr(calibration, "rate", lambda *_: pytest.fail("tried again"))
     assert pick(network, taps, choices, notes) == Choice("torch", 16, 1)
-    assert "as calibrated before" in notes[-1]
+    assert "calibration (cached)" in notes[-1]
     cache.write_text("not JSON")
     monkeypatch.setattr(calibration, "rate", lambda _executor, choice, *_: -choice.batch_size)
     assert pick(network, taps, choices, notes) == Choice("torch", 8, 1)
@@ -105,7 +105,7 @@ def test_a_job_that_goes_on_keeps_its_settings(tmp_path, cache, monkeypatch):
     report = patchmine.build_index(SHAPES, out, WANTED)
     assert report.mined == 0
     assert (report.manifest["job"]["executor"], report.manifest["job"]["batch_size"]) == ("torch", 3)
-    with pytest.raises(StoreError, match="its batch_size is 3, and now it is 4"):
+    with pytest.raises(StoreError, match="its batch_size is 3, not 4"):
         patchmine.build_index(SHAPES, out, replace(WANTED, batch_size=4))
 
 

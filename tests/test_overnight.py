@@ -51,7 +51,7 @@ def test_two_runs_into_one_index_are_refused_and_a_dead_one_holds_no_lock(tmp_pa
     )
     with subprocess.Popen([sys.executable, "-c", program, str(out)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "taken\n"
-        with pytest.raises(StoreError, match="another process is writing .*x.patchmine"):
+        with pytest.raises(StoreError, match="another process is writing to .*x.patchmine"):
             patchmine.build_index(SHAPES, out, WANTED)
         process.kill()
     assert patchmine.build_index(SHAPES, out, WANTED).images == 48
@@ -199,7 +199,7 @@ def test_extending_computes_only_what_is_new_and_gives_what_a_new_index_gives(gr
     out = tmp_path / "g.patchmine"
     for path, data in aside.items():
         path.write_bytes(data)
-    with pytest.raises(StoreError, match="photographs is 12, and now it is 24; bring it up to date with --extend"):
+    with pytest.raises(StoreError, match="photographs is 12, not 24; update it with --extend"):
         patchmine.build_index(folder, out, WANTED)
     computed = counted(monkeypatch)
     report = patchmine.build_index(folder, out, WANTED, EXTEND)
@@ -252,7 +252,7 @@ def test_extending_refuses_another_job_and_an_index_without_a_table(growing, tmp
     folder, aside = growing
     for path, data in aside.items():
         path.write_bytes(data)
-    with pytest.raises(StoreError, match="keep is 6, and now it is 7"):
+    with pytest.raises(StoreError, match="keep is 6, not 7"):
         patchmine.build_index(folder, tmp_path / "g.patchmine", replace(WANTED, keep=7), EXTEND)
     bare = replace(WANTED, table=False)
     patchmine.build_index(folder, tmp_path / "n.patchmine", bare)
@@ -306,7 +306,7 @@ def test_a_photograph_in_both_is_an_error_unless_one_is_to_go(halves, tmp_path):
 
 
 def test_indexes_that_do_not_fit_are_not_merged(halves, tmp_path, shapes_index_dir):
-    with pytest.raises(StoreError, match="different jobs: their shard_size is 5 and 12"):
+    with pytest.raises(StoreError, match="cannot be merged: shard_size is 5 in the first and 12 in"):
         patchmine.merge_indexes([halves[0], shapes_index_dir], tmp_path / "x.patchmine")
     with pytest.raises(RequestError, match="needs at least two indexes"):
         patchmine.merge_indexes([halves[0], halves[0]], tmp_path / "x.patchmine")

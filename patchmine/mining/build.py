@@ -38,7 +38,7 @@ from patchmine.system.progress import Progress, Silent
 from patchmine.system.timing import Stages
 
 SAMPLE = 32
-"""Photographs that calibration computes."""
+"""The number of photographs that calibration runs."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def images_per_second(self) -> float:
-        """Over the photographs that this run mined; 0 if there was nothing left to mine."""
+        """The rate of this run; 0 if there was nothing left to mine."""
         return self.mined / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def build_index(
     and the same call resumes from them; the result does not depend on interruptions.
 
     Raises a PatchmineError before writing anything if source, network or layers are not available or `out` holds
-    another job; with `run.strict`, also after mining if a photograph could not be read.
+    another job. With `run.strict`, it also raises one after mining if a photograph could not be read.
     """
     wanted = replace(wanted or Wanted(), **options)
     run = run or Run()
@@ -169,7 +169,7 @@ def _known(
     if finished and changed:
         raise StoreError(
             f"{len(changed)} photographs have changed, the first {min(changed)!r}, but none was added or removed, so "
-            "there is nothing to extend: index them again with --fresh"
+            "--extend cannot update the index: build it again with --fresh"
         )
     known.forget(changed)
     known.forget(known.without_vectors())
@@ -187,7 +187,7 @@ class Plan:
 
 
 def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
-    """Fields and executor made. Raises a PatchmineError where the job cannot be computed here."""
+    """Compute the fields and build the executor. Raises a PatchmineError if the job cannot be computed here."""
     with task.stages.timed("fields"):
         fields = Fields(network, taps, cast(FieldKind, task.job.field))
         fields.check()
@@ -211,7 +211,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     task, job = plan.task, plan.task.job
     if job.precision != "fp32":
         kept = "96 %" if job.precision == "bf16" else "99 %"
-        progress.note(f"{job.precision} changes answers: {kept} of the top 25 stayed in a measurement (see the docs)")
+        progress.note(f"{job.precision} changes results: {kept} of the top 25 stayed the same (see the docs)")
     start = perf_counter()
     try:
         space.begin(job, run.fresh)
@@ -235,7 +235,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
 
 
 def _published(plan: Plan, space: Workspace, run: Run, progress: Progress, timing: Timing) -> dict[str, Any]:
-    """The manifest of the index made of all shards."""
+    """Publish the index made from all shards, and return its manifest."""
     task, job = plan.task, plan.task.job
     files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
     _refuse_unreadable(files, run.strict)
@@ -247,7 +247,7 @@ def _published(plan: Plan, space: Workspace, run: Run, progress: Progress, timin
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
-    """The settings that the user leaves open, as the first run chose them: rounding may depend on them."""
+    """Take the settings that the user leaves open from the first run, because rounding may depend on them."""
     if there is None:
         return wanted
     return replace(
@@ -269,10 +269,10 @@ def _choice(
     entries: Sequence[Entry],
     progress: Progress,
 ) -> Choice:
-    """Executor, batch size and threads: as the user asks, else by calibration for a long job, else by rule."""
+    """Executor, batch size and threads: from the user, else from calibration for a long job, else the defaults."""
     choices = candidates(network, wanted, device, run.workers)
     if len(entries) < WORTH_IT:
-        # Converting a network takes seconds, which a short job does not win back.
+        # Converting a network takes seconds, which does not pay off in a short job.
         return next((choice for choice in choices if executors.kind(choice.executor).READY), choices[0])
     if len(choices) == 1 or there is not None or not run.calibrate:
         return choices[0]

@@ -1,4 +1,4 @@
-"""Calibration: which executor, batch size and split of threads is fastest for this network on this machine."""
+"""Calibration: finds the fastest executor, batch size and thread split for this network on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
 
 WORTH_IT = 3000
-"""The fewest photographs for which calibration wins back the seconds that it takes."""
+"""The number of photographs from which calibration saves more time than it takes."""
 
 _TRIAL_S = 0.5
 
@@ -49,7 +49,7 @@ class Choice:
 
 
 def candidates(network: Network, wanted: Wanted, device: str, workers: int) -> list[Choice]:
-    """The choices that the user's own settings leave open; the first is taken where nothing is tried."""
+    """The choices that the user's own settings leave open. Without calibration, the first is used."""
     names = [wanted.executor] if wanted.executor else executors.usable(network, device, wanted.precision)
     found = []
     for name in names:
@@ -74,7 +74,7 @@ def fastest(
     key = _key(network, taps, choices, wanted, device, workers)
     remembered = _recall(key, choices)
     if remembered:
-        note(f"computing with {remembered}, as calibrated before")
+        note(f"calibration (cached): {remembered}")
         return remembered
     built: dict[Choice, Executor] = {}
     for choice in choices:
@@ -100,7 +100,7 @@ def rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: T
     repeats = -(-choice.batch_size // len(photographs))
     batch = photographs.repeat(repeats, 1, 1, 1)[: choice.batch_size]
     ids = np.arange(choice.batch_size, dtype=np.int64)
-    # Nothing beats these bounds; once a job is under way, next to nothing does.
+    # Nothing beats these bounds, just as almost nothing beats the real ones once a job is under way.
     never = {
         tap.layer: (np.full(tap.layout.channels, np.inf, np.float32), np.zeros(tap.layout.channels, np.int64))
         for tap in taps
@@ -114,14 +114,14 @@ def rate(executor: Executor, choice: Choice, taps: Sequence[Tap], photographs: T
 
 
 def throughput(work: Callable[[], object], choice: Choice, workers: int, seconds: float) -> float:
-    """Photographs a second when every lane does `work`, one batch, again and again. Raises what `work` raises."""
+    """Photographs per second when every lane repeats `work`, one batch at a time. Passes on the errors of `work`."""
     lanes = choice.lanes(workers)
     ready = threading.Barrier(lanes)
 
     def lane() -> float:
         set_num_threads(choice.threads)
         try:
-            work()  # the first pass makes the kernels
+            work()  # the first pass prepares the kernels
         except BaseException:
             ready.abort()
             raise
@@ -186,7 +186,7 @@ def _recall(key: str, choices: Sequence[Choice]) -> Choice | None:
 
 
 def _remember(key: str, choice: Choice) -> None:
-    """Cache the choice. A cache that cannot be written costs a few seconds next time, and nothing else."""
+    """Cache the choice. If the cache cannot be written, the next run only calibrates again."""
     with suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
         write_atomically(_file(), [json.dumps(_known() | {key: asdict(choice)}, indent=1).encode()])

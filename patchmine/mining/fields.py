@@ -1,4 +1,4 @@
-"""The receptive fields of a job's layers: exact for every input size that occurs, effective at the strongest hits."""
+"""The receptive fields of a job's layers: exact ones for every input size, effective ones at the strongest hits."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from patchmine.system import digests
 from patchmine.units import Position
 
 HITS = 16
-"""Units of a layer whose strongest hit contributes to the measurement of its effective field."""
+"""The number of units per layer whose strongest hits are used to measure its effective field."""
 
 
 class Fields:
-    """The receptive fields of all layers by input size, computed when first asked for."""
+    """The receptive fields of all layers by input size, each computed on first use."""
 
     def __init__(self, network: Network, taps: Sequence[Tap], kind: FieldKind, hits: int = HITS) -> None:
         self.network, self.taps, self.kind, self.hits = network, taps, kind, hits
@@ -46,19 +46,19 @@ class Fields:
         return self._found[size]
 
     def check(self) -> None:
-        """Raises FieldError or RequestError if the network cannot take the inputs that it will get."""
+        """Check that the network accepts the inputs of the job. Raises FieldError or RequestError if it does not."""
         nominal = self.network.preprocessing.crop
         if self.network.preprocessing.view == "whole":
             fixed = [tap.layer for tap in self.taps if tap.layout.order != "nchw"]
             if fixed:
-                raise RequestError(f"--view whole needs feature maps, which layer {fixed[0]!r} is not: choose others")
+                raise RequestError(f"--view whole needs feature maps, but layer {fixed[0]!r} has none: choose others")
             self.at((nominal[0] + TRIM, nominal[1] + 2 * TRIM))
         self.at(nominal)
 
     def plans(
         self, job: Job, files: Sequence[ShardFile], source: Source, entries: Sequence[Entry], workers: int
     ) -> list[writing.LayerPlan]:
-        """The facts about each layer that publishing needs, from all shards of the job; `workers` threads measure."""
+        """The plan of each layer for publishing, from all shards of the job, measured by `workers` threads."""
         whole = self.network.preprocessing.view == "whole"
         nominal = self.network.preprocessing.crop
         sizes = covering(_input_sizes(files, self.network.preprocessing)) if whole else []
@@ -92,7 +92,7 @@ class Fields:
         strongest: Iterable[tuple[int, int, int]],
         records: Sequence[Mapping[str, Any]],
     ) -> Iterator[Hit]:
-        """The hits of (channel, photograph, place), without photographs that have disappeared or changed since."""
+        """The hits of (channel, photograph, place). Photographs that have since disappeared or changed are left out."""
         preprocessing = self.network.preprocessing
         for channel, image, place in strongest:
             try:
@@ -125,7 +125,7 @@ def _strongest(
 
 
 def _input_sizes(files: Sequence[ShardFile], preprocessing: Preprocessing) -> set[tuple[int, int]]:
-    """The (height, width) of the inputs that the readable photographs have become."""
+    """The (height, width) of the network inputs made from the readable photographs."""
     sources = {tuple(r["size"]) for file in files for r in file.about["images"] if r["reason"] is None}
     placements = [preprocessing.place(width, height) for width, height in sources]
     return {(placement.input[1], placement.input[0]) for placement in placements}

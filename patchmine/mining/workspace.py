@@ -37,7 +37,7 @@ class Workspace:
         if not self.directory.exists():
             return
         if not self.directory.is_dir():
-            raise StoreError(f"{shown} is a file, but an index is a folder: choose another with -o DIR")
+            raise StoreError(f"{shown} is a file, but an index is a folder: choose a folder with -o DIR")
         names = {entry.name for entry in self.directory.iterdir()}
         if not names <= _OURS and not names & _PROOF:
             raise StoreError(f"{shown} holds other files and is not an index: choose another folder with -o DIR")
@@ -80,16 +80,16 @@ class Workspace:
             name, old, new = difference
             grown = there.first_difference(job, WHICH) is None
             raise StoreError(
-                f"{str(self.directory)!r} holds another job: its {name} is {_brief(old)}, and now it is {_brief(new)}; "
-                + ("bring it up to date with --extend, " if grown else "")
+                f"{str(self.directory)!r} holds another job: its {name} is {_brief(old)}, not {_brief(new)}; "
+                + ("update it with --extend, " if grown else "")
                 + "choose another folder with -o DIR, or start over with --fresh"
             )
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold the lock on the directory. It is the kernel's, so it disappears with the process, however that ends.
+        """Create the directory and hold its lock. The kernel releases the lock when the process ends in any way.
 
-        Creates the directory. Raises StoreError if another process holds the lock, or nothing can be written.
+        Raises StoreError if another process holds the lock, or if the directory cannot be written.
         """
         from filelock import FileLock, Timeout
 
@@ -99,7 +99,7 @@ class Workspace:
             lock.acquire()
         except Timeout:
             raise StoreError(
-                f"another process is writing {str(self.directory)!r} (its {LOG} says which): "
+                f"another process is writing to {str(self.directory)!r} ({LOG} names it): "
                 "wait for it, or choose another folder with -o DIR"
             ) from None
         except OSError as error:
@@ -108,7 +108,7 @@ class Workspace:
             yield
         finally:
             lock.release()
-            # The file stays: removing it could take it from under a process that has just opened it.
+            # The file stays, because another process may just have opened it.
 
     def unwritable(self, error: OSError) -> StoreError:
         """The error for an index that cannot be written."""
@@ -146,11 +146,11 @@ class Workspace:
         return done
 
     def end(self) -> None:
-        """The index is published: remove the shards."""
+        """Remove the shards of a published index."""
         shutil.rmtree(self.shards, ignore_errors=True)
 
     def kept(self) -> str:
-        """The shards that an interrupted run leaves, for the message that says how to resume; empty without any."""
+        """How many shards an interrupted run has finished, and how to resume it; empty without any."""
         with suppress(OSError, PatchmineError):
             job = self.unfinished()
             if job is not None:
