@@ -1,4 +1,4 @@
-"""Merges indexes of one job over different photographs into one index."""
+"""Merges indexes that were built with the same options from different photographs."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def merge_indexes(
     run: Run | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Make the index `out` that one run over the photographs of all `indexes` would have made, in the order of paths.
+    """Merge `indexes` into `out`, the index that one run over all their photographs would build, in order of path.
 
-    Nothing is mined again; the network is loaded only for the effective receptive fields, which are measured at the
-    strongest hits of all. A killed merge resumes as `build_index` does. The same photograph (by its bytes) in two of
-    the indexes is an error; with `dedupe` the one whose path comes first stays, and the others are listed as skipped.
+    Nothing is mined again. The network is loaded only to measure the effective receptive fields at the strongest hits
+    of the merged index. A killed merge resumes like `build_index`. The same photograph (by its bytes) in two indexes is
+    an error; with `dedupe` the one whose path comes first stays, and the others are listed as skipped.
 
     Raises RequestError for fewer than two indexes and for shared photographs, StoreError for indexes of different jobs
-    or without a table, and what `build_index` raises.
+    or without a table, and the errors of `build_index`.
     """
     stages, began = Stages(), perf_counter()
     run, progress = replace(run or Run(), extend=False), progress or Silent()
@@ -90,8 +90,8 @@ def _common_job(stores: Sequence[Store]) -> Job:
         if difference:
             name, one, other = difference
             raise StoreError(
-                f"{str(stores[0].directory)!r} and {str(store.directory)!r} have different jobs: their {name} is "
-                f"{one!r} and {other!r}; build both with the same options"
+                f"{str(stores[0].directory)!r} and {str(store.directory)!r} cannot be merged: {name} is {one!r} in the "
+                f"first and {other!r} in the second; build both with the same options"
             )
     return jobs[0]
 
@@ -99,7 +99,7 @@ def _common_job(stores: Sequence[Store]) -> Job:
 def _united(stores: Sequence[Store], dedupe: bool) -> tuple[Known, list[Entry]]:
     """The rows of all stores, and the photographs of the merged index, each path once, in order.
 
-    With `dedupe` a photograph that repeats an earlier one is known as skipped. Raises RequestError for one otherwise.
+    With `dedupe`, a photograph that repeats an earlier one is marked as skipped; without, it raises RequestError.
     """
     known = Known(stores)
     listed = sorted(_listed(stores), key=lambda photograph: (photograph.entry.path, photograph.store))
@@ -109,7 +109,7 @@ def _united(stores: Sequence[Store], dedupe: bool) -> tuple[Known, list[Entry]]:
         raise RequestError(
             f"{one!r} is the same photograph as {other!r}"
             + (f", and {count - 1} more are duplicates" if count > 1 else "")
-            + ": --dedupe keeps the first of each"
+            + "; keep only the first of each with --dedupe"
         )
     for path, original in twice.items():
         if path != original:
@@ -123,7 +123,9 @@ def _network(job: Job, weights: Path | None) -> tuple[Network, tuple[Tap, ...]]:
     network = models.load(job.model, weights)
     network = replace(network, preprocessing=job.preprocessing)
     if network.weights != job.weights:
-        raise RequestError(f"these weights differ from those of the indexes: give the weights of {job.model}")
+        raise RequestError(
+            f"the weights of {job.model} differ from those of the indexes: give the original file with --weights"
+        )
     return network, survey(network.module, network.blank(), job.layers)
 
 
@@ -146,7 +148,7 @@ def _twice(listed: Sequence[Listed]) -> dict[str, str]:
         if there.store != photograph.store:
             if there.digest != photograph.digest:
                 raise RequestError(
-                    f"two indexes hold different photographs as {path!r}: index a folder above both sources instead"
+                    f"two indexes hold different photographs at the path {path!r}: index a folder above both instead"
                 )
             twice[path] = path
             continue

@@ -1,4 +1,4 @@
-"""The work of one shard: decode its photographs, run the network, keep everything that may still rank."""
+"""Computes shards: decodes their photographs, runs the network, and keeps everything that may still rank."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from patchmine.system.timing import Stages
 ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
 """What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
 
-_AHEAD = 64  # photographs that wait for a thread, so that none is idle while a shard is written
-_PROBES = 16  # photographs to try before the source counts as gone
+_AHEAD = 64  # photographs in the queue, so that no thread is idle while a shard is written
+_PROBES = 16  # photographs to try before the source counts as unavailable
 _MERGE_EVERY = 64  # photographs between two updates of the bounds: a merge per batch would cost more than it saves
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One entry of the source after the attempt to read it: its pixels, or the reason why it has none, or its place in
-    a finished index that already holds its rows."""
+    """One entry of the source after the attempt to read it: its pixels, or the reason why it cannot be read, or its
+    place in a finished index that already holds its rows."""
 
     image: int
     entry: Entry
@@ -51,9 +51,9 @@ class Photograph:
 class LayerShard:
     """The data that a shard collects from one layer, in buffers that are allocated once and reused for every shard.
 
-    Small arrays that stay between the large ones of a forward pass would fragment the heap, and peak memory would grow
-    with the number of photographs. The buffers have the size of the worst case, but only the pages that are written
-    take memory.
+    Small arrays allocated between the large ones of a forward pass would fragment the heap, and peak memory would grow
+    with the number of photographs. The buffers are sized for the worst case, but only pages that are written take
+    memory.
     """
 
     def __init__(self, tap: Tap, photographs: int, keep: int, one_size: bool) -> None:
@@ -75,7 +75,7 @@ class LayerShard:
         self.rows = self.settled = self.patches = 0
 
     def remember(self, values: Float32, images: Int64) -> None:
-        """Let photographs compete, values (images, units), and so raise the bound."""
+        """Rank photographs by their values (images, units), which may raise the bound."""
         self.leaders = self.leaders.with_batch(values, images)
         self.bound = self.leaders.bound
 
@@ -91,14 +91,14 @@ class LayerShard:
             self.settle()
 
     def settle(self) -> None:
-        """Let the photographs since the last time compete."""
+        """Rank the photographs added since the last call."""
         since = slice(self.settled, self.rows)
         if self.rows > self.settled:
             self.remember(self.values[since], self.images[since])
         self.settled = self.rows
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """The arrays of the shard file, with the vectors that cannot rank any more left out."""
+        """The arrays of the shard file, without the vectors that can no longer rank."""
         self.settle()
         images, places = self.vector_images[: self.patches], self.vector_places[: self.patches]
         kept = self._ranked(images, places.astype(np.int64))
@@ -111,7 +111,7 @@ class LayerShard:
         }
 
     def _ranked(self, images: Int64, places: Int64) -> NDArray[np.bool_]:
-        """Which of the places in this shard's photographs hold a patch of a leader, by a table: faster than sorting."""
+        """Mask of the places that hold a patch of a leader. A lookup table is faster than sorting."""
         if not len(images):
             return np.zeros(0, np.bool_)
         rows, cells = self.images[: self.rows], int(places.max()) + 1
@@ -126,9 +126,9 @@ class LayerShard:
 
 @dataclass(frozen=True)
 class Block:
-    """What a thread has made of up to a batch of consecutive entries of the source.
+    """The result of one thread for consecutive entries of the source, at most a batch of them.
 
-    `records` has an entry for every one of them, in order; `reduced` the layers of each batch, with its image ids.
+    `records` has one record for each entry, in order; `reduced` has the layers of each batch, with its image ids.
     """
 
     records: list[dict[str, Any]]
@@ -136,10 +136,10 @@ class Block:
 
 
 class ShardMiner:
-    """Computes shards. It keeps the rankings so far, which save work and change nothing in the result.
+    """Computes shards. It keeps the rankings so far, which save work and do not change the result.
 
-    Each of `workers` threads reads and decodes a block of photographs and takes it through the network by itself, so
-    that no core ever waits for another. The thread that asks for the shards puts the blocks together, in order.
+    Each of `workers` threads reads a block of photographs, decodes it, and runs the network on it, so that no core
+    waits for another. The calling thread puts the blocks together, in order.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ShardMiner:
     ) -> None:
         self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
         self.executor, self.progress = executor, progress
-        self.most = job.batch_size  # photographs at once; less after the memory has run out
+        self.most = job.batch_size  # photographs at once; fewer after memory has run out
         self.stages, self.known, self.predictor = stages, known, predictor
         self.ahead = workers + -(-_AHEAD // job.batch_size)
         self.pool = ThreadPoolExecutor(workers, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
@@ -170,11 +170,11 @@ class ShardMiner:
         self.pool.shutdown(cancel_futures=True)
 
     def remember(self, layer: str, values: Float32, images: Int64) -> None:
-        """Let the photographs of a shard that was finished before compete."""
+        """Rank the photographs of a shard that an earlier run finished."""
         self.layers[layer].remember(values, images)
 
     def mine(self, shards: Sequence[Shard]) -> Iterator[ShardContent]:
-        """Compute shards one after the other. Raises SourceError if all photographs have disappeared.
+        """Compute shards one after another. Raises SourceError if all photographs have disappeared.
 
         The arrays are views of buffers that the next shard overwrites; the threads keep working while one is in use.
         """
@@ -203,8 +203,8 @@ class ShardMiner:
                     layer.begin()
 
     def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """If photographs could not be read, check whether any can: an unmounted disk must not leave an index of half of
-        its photographs."""
+        """If photographs could not be read, check whether any can: an unmounted disk must not lead to an index of half
+        the photographs."""
         known = self.known.places if self.known else {}
         gone = [record for record in records if not record["digest"] and record["path"] not in known]
         if not gone:
@@ -215,8 +215,8 @@ class ShardMiner:
                 self.source.read(entry.path)
                 return
         raise SourceError(
-            f"the photographs of {self.source.spec!r} have disappeared: {gone[0]['path']!r} is {gone[0]['reason']}, "
-            "and so is every other one that was tried; bring them back and run the same command to resume"
+            f"the photographs of {self.source.spec!r} have disappeared: {gone[0]['path']!r} ({gone[0]['reason']}) and "
+            "all others tried cannot be read; restore them and run the same command to resume"
         )
 
     def _content(self, shard: Shard, records: list[dict[str, Any]]) -> ShardContent:
@@ -283,7 +283,7 @@ class ShardMiner:
         return record
 
     def _run(self, batch: Sequence[Photograph]) -> Iterator[tuple[Int64, dict[str, Reduced]]]:
-        """Take photographs of one input size through the network, in smaller parts if memory runs out."""
+        """Run the network on photographs of one input size, in smaller parts if memory runs out."""
         start = 0
         while start < len(batch):
             part = batch[start : start + self.most]

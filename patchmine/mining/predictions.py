@@ -1,4 +1,4 @@
-"""The network's own predictions, for photographs without classes: its classifier's output as one more tap."""
+"""The network's own predictions for photographs without classes, read with one more tap on its output."""
 
 from __future__ import annotations
 

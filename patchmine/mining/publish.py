@@ -1,8 +1,8 @@
 """From finished shards to an index: activations.h5, patches.faiss and the manifest, each whole or not at all.
 
-Everything is written in a folder of its own and moved into place at the end: activations.h5, then patches.faiss, then
-the manifest. activations.h5 carries what the manifest says of it, so that whoever reads an index while it is replaced
-sees the old one or the new one, also where the process dies between two moves.
+The files are written to a separate folder and moved into place at the end: activations.h5, then patches.faiss, then the
+manifest. activations.h5 carries its own part of the manifest, so a reader sees either the old index or the new one,
+even if the process dies between two moves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from patchmine.system import digests
 from patchmine.system.timing import Stages
 
 MINING = ("read", "decode", "forward", "wait")
-"""The stages of the threads that mine; what is ranked and written meanwhile is done by another."""
+"""The stages of the mining threads. Another thread ranks and writes meanwhile."""
 
 _PACKAGES = ("patchmine", "torch", "torchvision", "timm", "numpy", "h5py", "faiss-cpu", "Pillow")
 
@@ -42,7 +42,7 @@ class Timing:
     stages: Stages
 
     def as_dict(self) -> dict[str, Any]:
-        """Seconds by stage up to now. Those of mining are an average over its threads, and add up to `mining`."""
+        """Seconds by stage so far. The stages of mining are averaged over its threads and add up to `mining`."""
         seconds = self.stages.seconds
         rounded = {name: round(value, 3) for name, value in seconds.items() if name not in MINING}
         threads = {name: round(seconds[name] / self.workers, 3) for name in MINING}
@@ -63,7 +63,7 @@ def publish(
     layers: Sequence[writing.LayerPlan],
     timing: Timing,
 ) -> dict[str, Any]:
-    """Make the index in `directory` from all shards of the job, and return its manifest. Raises OSError."""
+    """Build the index in `directory` from all shards of the job, and return its manifest. Raises OSError."""
     stages = timing.stages
     making = directory / store.SHARDS / "publish"
     shutil.rmtree(making, ignore_errors=True)
@@ -97,7 +97,7 @@ def publish(
 
 
 def _label(making: Path, activations: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the labels of all units into the table's file; returns what the manifest says of them."""
+    """Write the labels of all units into the table's file, and return their part of the manifest."""
     opened = store.Store(making, content)
     try:
         found = of_index.of_store(opened)
@@ -109,7 +109,7 @@ def _label(making: Path, activations: Path, content: Mapping[str, Any]) -> dict[
 
 
 def _content(job: Job, layers: Sequence[writing.LayerPlan], counts: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest as far as it does not depend on when and how fast the index was made."""
+    """The part of the manifest that does not depend on when and how fast the index was built."""
     reasons = Counter(entry["reason"].partition(":")[0] for entry in counts["skipped"])
     return {
         "job": job.as_dict(),

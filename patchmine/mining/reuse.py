@@ -1,4 +1,4 @@
-"""Rows of finished indexes, so that another index need not compute the same photographs again."""
+"""Rows of finished indexes, reused so that the same photographs are not computed again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROWS = 4096  # of the table in memory at once: the rows of a chunk
 
 @dataclass(frozen=True)
 class Place:
-    """A photograph's row in one of the stores; `reason` instead, if it could not be read when that was built."""
+    """A photograph's row in one of the stores, or the `reason` why it could not be read when that was built."""
 
     store: int
     row: int
@@ -39,7 +39,7 @@ class Known:
         self.places: dict[str, Place] = {}
         self._open(stores)
         for number, store in enumerate(stores):
-            # A photograph may be listed more than once: the first has the vector, if any of them has.
+            # A photograph may be listed more than once: the first has the vector, if any does.
             self.places |= {r.path: Place(number, r.image, r.digest) for r in reversed(store.records())}
             skipped = store.manifest["skipped_files"]
             self.places |= {entry["image"]: Place(number, -1, "", entry["reason"]) for entry in skipped}
@@ -49,7 +49,7 @@ class Known:
         self._tables = [{layer: _Table(store, layer) for layer in store.channels} for store in stores]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickled, it is the folders of its indexes and the places in them: open files and locks stay behind."""
+        """Only the folders of the indexes and the places in them are pickled, not open files and locks."""
         return {"places": self.places, "stores": [store.directory for store in self._stores]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Known:
             self.places.pop(path, None)
 
     def changed(self, source: Source, workers: int, advance: Callable[[int], None]) -> set[str]:
-        """Photographs whose bytes have changed; one that cannot be read, now or then, is among them."""
+        """Photographs whose bytes have changed, including those that cannot be read now or could not be then."""
 
         def differs(path: str) -> bool:
             try:
@@ -77,9 +77,9 @@ class Known:
             return {path for path, differ in zip(paths, pool.map(differs, paths), strict=True) if differ}
 
     def without_vectors(self) -> set[str]:
-        """Photographs that would be among the kept patches of some unit now, but whose vector was not kept then.
+        """Photographs that now belong in the top of some unit but whose vectors the finished index did not store.
 
-        If others have been removed since, a unit's next best photograph moves up and must be recomputed.
+        When a photograph is removed, a unit's next best one moves up and must be recomputed.
         """
         missing: set[str] = set()
         for number, store in enumerate(self._stores):
@@ -107,7 +107,7 @@ class Known:
         return {path for path, place in self.places.items() if place.reason is None and self.prediction(place) is None}
 
     def reduced(self, places: Sequence[Place]) -> dict[str, Reduced]:
-        """The result of an executor for these photographs, by layer; `row` counts them in this order."""
+        """The result that an executor would return for these photographs, by layer, in this order."""
         return {layer: self._of_layer(layer, places) for layer in self._tables[0]}
 
     def _of_layer(self, layer: str, places: Sequence[Place]) -> Reduced:
@@ -153,13 +153,13 @@ class _Table:
             yield self.value[whole][chosen - first], self.position[whole][chosen - first], chosen
 
     def vectors(self, row: int) -> tuple[Int64, NDArray[np.float16]]:
-        """The places of that photograph whose vectors are kept, and the vectors."""
+        """The places of that photograph that have a stored vector, and the vectors."""
         start, stop = np.searchsorted(self._images, [row, row + 1])
         return self._places[start:stop], self._vectors[start:stop]
 
 
 def joined(parts: Sequence[tuple[Int64, Mapping[str, Reduced]]]) -> list[tuple[Int64, dict[str, Reduced]]]:
-    """Parts of one block as one, with the photographs in ascending order."""
+    """Join the parts of one block, with the photographs in ascending order."""
     if len(parts) < 2:
         return [(images, dict(reduced)) for images, reduced in parts]
     images = np.concatenate([images for images, _ in parts])

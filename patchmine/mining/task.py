@@ -1,4 +1,4 @@
-"""A job as an engine gets it: something that pickles, and that builds the network where it runs."""
+"""A job in the form that engines receive: it can be pickled, and builds the network in the process that runs it."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from patchmine.system.timing import Stages
 
 @dataclass(frozen=True)
 class Tools:
-    """What computes a job in one process."""
+    """The network, executor and predictor that compute a job in one process."""
 
     network: Network
     taps: tuple[Tap, ...]
     executor: Executor
     predictor: Predictor | None
-    """Classifies the photographs where the source has no classes; the executor taps its output too."""
+    """Classifies the photographs if the source has no classes. The executor taps its output too."""
 
 
 def tools(job: Job, network: Network, taps: tuple[Tap, ...], entries: Sequence[Entry], workers: int) -> Tools:
-    """The executor of a job, and what predicts. Raises RequestError where the job cannot be computed here."""
+    """Build the executor and the predictor of a job. Raises RequestError if the job cannot be computed here."""
     predicting = predictor(network, entries)
     tapped = taps if predicting is None else (*taps, predicting.tap)
     setting = Setting(device=job.device, precision=job.precision, batch_size=job.batch_size, threads=job.threads)
@@ -46,9 +46,9 @@ def tools(job: Job, network: Network, taps: tuple[Tap, ...], entries: Sequence[E
 class Task:
     """The shards of a job over the photographs `entries` of a source, as files in `folder`.
 
-    `weights` is the user's file of weights, `workers` the number of threads that decode and compute in one process,
-    `known` are rows of finished indexes that need not be computed again. A task pickles: `here` holds what this process
-    has built already and stays behind, with `stages`, which times the work in this process.
+    `weights` is the user's weights file, `workers` the number of threads that decode and compute in one process, and
+    `known` the rows of finished indexes to reuse. A task can be pickled. The pickle leaves out the fields of this
+    process: `here` (the tools that it has already built), `finished`, and `stages` (its timing).
     """
 
     job: Job
@@ -60,7 +60,7 @@ class Task:
     known: Known | None = None
     here: Tools | None = field(default=None, repr=False, compare=False)
     finished: Sequence[ShardFile] = field(default=(), repr=False, compare=False)
-    """Shards of an earlier run: their rankings save work and change nothing in the result."""
+    """Shards of an earlier run: their rankings save work and do not change the result."""
     stages: Stages = field(default_factory=Stages, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -73,8 +73,8 @@ class Task:
     def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
         """Compute these shards in this process; yields the number of each as soon as its file is on disk.
 
-        Raises ModelError and RequestError where the network cannot be loaded or computed here, StoreError where its
-        weights are not those of the job, SourceError if the photographs have disappeared.
+        Raises ModelError or RequestError if the network cannot be loaded or computed here, StoreError if its weights
+        are not those of the job, and SourceError if the photographs have disappeared.
         """
         computing = self.here or self._built()
         miner = ShardMiner(
