@@ -1,12 +1,12 @@
-"""Where shards are computed. A module in this folder is a kind: it has
+"""Decides where shards are computed. Every module in this folder is a kind, with
 
 - `HELP`: one line;
 - `mine(task, todo, progress) -> Iterator[int]`: compute the shards whose numbers are in `todo`, in any order and
   anywhere, and yield the number of each as soon as its file is on disk.
 
-An engine knows nothing of mining: it is given a task that pickles, and `task.work(part, progress)` computes a part of
-the shards in the process that calls it. The task opens photographs and network where it runs, so every process needs
-the source, the network and the task's folder under the same names.
+An engine knows nothing about mining. It receives a task that can be pickled, and `task.work(part, progress)` computes
+a part of the shards in the calling process. The task opens photographs and network where it runs, so every process
+needs the source, the network and the task's folder under the same names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Task(Protocol):
 
 
 class Kind(Protocol):
-    """What a module of this package has to offer."""
+    """The contract for modules of this package."""
 
     HELP: str
 

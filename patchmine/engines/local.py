@@ -1,4 +1,4 @@
-"""Shards one after the other, in this process."""
+"""Computes shards one after another, in this process."""
 
 from __future__ import annotations
 

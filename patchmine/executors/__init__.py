@@ -1,14 +1,14 @@
-"""How a batch is computed. A module in this folder is a kind: it has
+"""Computes batches. Every module in this folder is a kind, with
 
 - `HELP`: one line;
-- `RANK`: where it stands among the executors, the one that is expected to be fastest first (0);
-- `READY`: whether it computes at once, without seconds of preparation that a short job does not win back;
+- `RANK`: its place among the executors; 0 for the one expected to be fastest;
+- `READY`: whether it computes at once, without preparation that takes too long for a short job;
 - `missing() -> str | None`: why it is not available here and what to type, or None;
-- `version() -> str`: the library that computes, with its version, for the job;
-- `default_device() -> str`: the device where the user names none;
-- `fits(network, device, precision) -> bool`: whether it can compute this network so; asked where nothing is missing;
+- `version() -> str`: the library and its version, recorded in the job;
+- `default_device() -> str`: the device if the user names none;
+- `fits(network, device, precision) -> bool`: whether it can run this network; called only if nothing is missing;
 - `settings(device, workers) -> list[(batch size, threads)]`: what calibration tries, the expected winner first;
-- `build(network, taps, setting, lanes) -> Executor`. Raises RequestError for what it cannot do.
+- `build(network, taps, setting, lanes) -> Executor`. Raises RequestError if it does not support the setting.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Bound = tuple[Float32, Int64]
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 DEFAULT = "torch"
-"""The executor that is always there, and that every other one is checked against."""
+"""The executor that is always available. All others are checked against it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """How to compute. Every field can change the last bit of a value, so all are part of the job.
 
-    `threads` are those of one batch: the oneDNN kernels that torch picks depend on their number.
+    `threads` is the number for one batch: torch picks its oneDNN kernels by it.
     """
 
     device: str
@@ -68,20 +68,20 @@ class Reduced:
 
 
 class Executor(Protocol):
-    """Computes batches; `run` may be called from several threads at once."""
+    """Computes batches. `run` can be called from several threads at once."""
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
-        """Compute a batch: pixels uint8 (N, 3, height, width), images the ids (N,), a bound for each layer."""
+        """Compute a batch: pixels uint8 (N, 3, height, width), image ids (N,), and a bound for each layer."""
         ...
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """torch raises a class of its own for a GPU, and a bare RuntimeError for the CPU."""
+    """Whether memory ran out. torch raises OutOfMemoryError on a GPU, but a plain RuntimeError on the CPU."""
     return isinstance(error, OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 class Kind(Protocol):
-    """What a module of this package has to offer: see the docstring of the package."""
+    """The contract for modules of this package: see the package docstring."""
 
     HELP: str
     RANK: int
@@ -102,7 +102,7 @@ kinds: Kinds[Kind] = Kinds(
 
 
 def kind(name: str) -> Kind:
-    """The kind of that name. Raises RequestError where it is unknown, or a package that it needs is not installed."""
+    """The kind of that name. Raises RequestError if it is unknown or a package that it needs is not installed."""
     found = kinds.get(name, "--executor")
     why = found.missing()
     if why:
@@ -111,7 +111,7 @@ def kind(name: str) -> Kind:
 
 
 def usable(network: Network, device: str, precision: str) -> list[str]:
-    """The executors that are installed and fit, the one that is expected to be fastest first."""
+    """The executors that are installed and fit, fastest first by expectation."""
     fitting = [
         (found.RANK, name)
         for name in kinds.names
@@ -121,7 +121,7 @@ def usable(network: Network, device: str, precision: str) -> list[str]:
 
 
 def build(name: str, network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor:
-    """An executor of that kind, good for `lanes` batches at once.
+    """An executor of that kind, for `lanes` batches at once.
 
     Raises RequestError for an unknown kind and for a device or precision that is not available.
     """

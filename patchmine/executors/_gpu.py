@@ -1,4 +1,4 @@
-"""Batches computed by torch on an NVIDIA GPU: one thread queues all work and does not wait for it."""
+"""Computes batches with torch on an NVIDIA GPU. One thread queues all work and does not wait for it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from patchmine.photographs.decode import normalized
 from patchmine.ranking import Int64
 
 _IN_FLIGHT = 3
-"""Batches whose maps are on the GPU at once: one computes, one waits, and the vectors of one are fetched."""
+"""The number of batches on the GPU at once: one is computed, one waits, and one has its vectors copied back."""
 
 
 @cache
 def queuing() -> ThreadPoolExecutor:
-    """The thread that queues. torch keeps cuDNN's plans per thread, and making those of a network takes seconds, so one
-    thread makes them once."""
+    """The thread that queues. torch stores cuDNN's plans per thread, and planning a network takes seconds, so a single
+    thread does it once."""
     return ThreadPoolExecutor(1, "gpu")
 
 
 class GpuExecutor:
-    """Runs the network up to its last tapped layer; pixels go in and results come out through pinned memory.
+    """Runs the network up to its last tapped layer. Pixels and results travel through pinned memory.
 
-    `run` is called from many threads, each with a batch of its own. Queuing a batch takes a small part of the time that
-    computing it takes, so the GPU always has the next batch at hand. A batch is waited for twice: for the maxima, since
-    which vectors are wanted follows from them, and for the vectors.
+    `run` is called from many threads, each with its own batch. Queuing a batch takes far less time than computing it,
+    so the GPU always has the next batch ready. A caller waits twice: for the maxima, which decide what vectors to copy,
+    and for the vectors.
     """
 
     def __init__(self, network: Network, taps: tuple[Tap, ...], device: torch.device, precision: torch.dtype) -> None:
-        module = copy.deepcopy(folded(network.module, taps, network.blank()))  # the original stays where it is
+        module = copy.deepcopy(folded(network.module, taps, network.blank()))  # the original stays on its device
         self.module = module.to(device).to(memory_format=torch.channels_last)
         self.taps, self.device, self.precision = taps, device, precision
         self.preprocessing = network.preprocessing
@@ -64,9 +64,10 @@ class GpuExecutor:
             return {name: layer.reduced() for name, layer in layers.items()}
 
     def forward(self, batch: Tensor, taps: Mapping[str, Callable[[Tensor], None]]) -> None:
-        """Queue one pass, float32 (N, 3, height, width) on the device, and return before it is done; from `queuing`.
+        """Queue one pass, float32 (N, 3, height, width) on the device, and return before it is done.
 
-        Convolutions are as precise as was asked for: cuDNN's default is TF32, with 10 of float32's 23 bits.
+        Call it in the thread of `queuing`. Convolutions use the requested precision, not cuDNN's default TF32, which
+        has 10 of float32's 23 bits.
         """
         exact = cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         half = torch.autocast("cuda", self.precision, enabled=self.precision is not torch.float32)
@@ -74,7 +75,7 @@ class GpuExecutor:
             run_until(self.module, batch, self.taps[-1].layer, self.taps[-1].calls)
 
     def _taps(self, layers: dict[str, Reducing]) -> dict[str, Callable[[Tensor], None]]:
-        """Taps that put the reduction of each layer, under way, into `layers`."""
+        """Taps that put the queued reduction of each layer into `layers`."""
 
         def tap(tap: Tap) -> Callable[[Tensor], None]:
             return last_call(tap, lambda out: layers.__setitem__(tap.layer, Reducing.queued(tap.layout.grid_of(out))))
@@ -82,7 +83,7 @@ class GpuExecutor:
         return {each.layer: tap(each) for each in self.taps}
 
     def _wait_for(self, work: Callable[[dict[str, Reducing]], None], layers: dict[str, Reducing]) -> None:
-        """Have `work` queued on the layers, and wait, without taking a core, until the GPU has done it."""
+        """Queue `work` on the layers and wait, without using a core, until the GPU has finished it."""
 
         def queue() -> torch.cuda.Event:
             with torch.cuda.device(self.device), torch.inference_mode():

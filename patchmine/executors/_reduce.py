@@ -1,4 +1,4 @@
-"""One layer's output for a batch to what is kept of it: maximum and place per unit, and the vectors that may rank."""
+"""Reduces a layer's output for a batch to the maximum and its place per unit, and the vectors that may rank."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HALF_MAX = float(torch.finfo(torch.float16).max)
 def reduce(maps: Tensor, images: Int64, bound: Bound) -> Reduced:
     """Reduce maps (N, channels, grid height, grid width) on any device, for images of the ids (N,).
 
-    Nothing of the result is a view of `maps`. The vectors are those at the winning places of the units whose value
-    beats their bound; none of the others can rank any more.
+    The result shares no memory with `maps`. It has the vectors at the winning places of the units whose value beats
+    their bound; the others can no longer rank.
     """
     flat = maps.float().flatten(2)
     value, position = _strongest(flat)
@@ -29,11 +29,11 @@ def reduce(maps: Tensor, images: Int64, bound: Bound) -> Reduced:
 
 @dataclass
 class Reducing:
-    """A layer that is reduced on a GPU without waiting for it: each step is queued, and what it copies to the host is
-    there when the GPU has come so far.
+    """A layer that is reduced on a GPU without waiting: each step is queued, and its copies to the host arrive when the
+    GPU reaches it.
 
-    `maps` stay on the device until their vectors are taken; they are a copy, since what follows the layer may overwrite
-    its output in place.
+    `maps` stay on the device until their vectors are taken. They are a copy, because the next layer may overwrite the
+    output in place.
     """
 
     maps: Tensor
@@ -59,13 +59,13 @@ class Reducing:
         self.vectors = _to_host(_vectors(self.maps, row, place))
 
     def reduced(self) -> Reduced:
-        """The result. The vectors must have arrived. Copies: pinned memory is scarce and is not to be kept."""
+        """The result. The vectors must have arrived. It is copied, because pinned memory is scarce."""
         value, position, vectors = (part.numpy().copy() for part in (self.value, self.position, self.vectors))
         return Reduced(value=value, position=position, row=self.row, place=self.place, vectors=vectors)
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory; it is filled only once the device's queue has reached it."""
+    """A copy in pinned memory, filled only when the device's queue reaches it."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
@@ -82,9 +82,9 @@ def _beating(value: Float32, position: Int64, images: Int64, bound: Bound, cells
 
 
 def _strongest(flat: Tensor) -> tuple[Float32, Int64]:
-    """Maximum and place of each row of (N, channels, cells): the first of equals, as the contract demands."""
+    """Maximum and place of each row of (N, channels, cells). Of equal values the first counts."""
     if flat.device.type == "cpu" and flat.is_contiguous():
-        # NumPy searches rows that lie together with vector instructions, three times as fast as torch.
+        # NumPy searches contiguous rows with vector instructions, three times as fast as torch.
         rows = flat.numpy()
         position = rows.argmax(2)
         return np.take_along_axis(rows, position[..., None], 2)[..., 0], position

@@ -1,4 +1,4 @@
-"""Batches computed by OpenVINO on the CPU: the network as one graph, considerably faster than torch there."""
+"""Computes batches with OpenVINO on the CPU. It compiles the network as one graph and is much faster than torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
 
 def missing() -> str | None:
     if importlib.util.find_spec("openvino") is None:
-        return "pip install 'patchmine[openvino]', or leave --executor out"
+        return "install it with pip install 'patchmine[openvino]', or leave --executor out"
     return None
 
 
@@ -46,7 +46,7 @@ def default_device() -> str:
 
 
 def fits(network: Network, device: str, precision: str) -> bool:
-    """The CPU alone, inputs of one size alone, and only the precisions that this CPU has instructions for."""
+    """Only the CPU, only inputs of one size, and only precisions that this CPU supports."""
     if device != "cpu" or network.preprocessing.view == "whole":
         return False
     return precision == "fp32" or precision in precisions()
@@ -57,7 +57,7 @@ def settings(device: str, workers: int) -> list[tuple[int, int]]:  # noqa: ARG00
 
 
 def precisions() -> list[str]:
-    """The precisions that this CPU has instructions for. OpenVINO must be installed."""
+    """The precisions that this CPU supports. OpenVINO must be installed."""
     import openvino
 
     able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -73,7 +73,7 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
     if network.preprocessing.view == "whole":
         raise RequestError("--executor openvino needs inputs of one size, not --view whole: use --executor torch")
     if setting.precision not in (known := precisions()):
-        raise RequestError(f"OpenVINO has no {setting.precision} on this CPU: choose from {', '.join(known)}")
+        raise RequestError(f"OpenVINO does not support {setting.precision} on this CPU: choose from {', '.join(known)}")
     graph = _converted(network, taps).clone()
     graph.reshape([setting.batch_size, 3, *network.preprocessing.crop])  # a fixed size computes faster
     compiled = openvino.Core().compile_model(
@@ -105,7 +105,7 @@ def _convert(network: Network, taps: tuple[Tap, ...]) -> Any:
 
     example = torch.zeros(2, 3, *network.preprocessing.crop)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of every shape that the network looks at
+        warnings.simplefilter("ignore")  # the tracer warns about every shape that the network reads
         try:
             traced = torch.jit.trace(_Tapped(replica(network.module), taps).eval(), example, check_trace=False)
             return openvino.convert_model(traced, example_input=example, input=[-1, *example.shape[1:]])
@@ -125,7 +125,7 @@ class _Tapped(nn.Module):
         outputs: dict[str, Tensor] = {}
 
         def keep(tap: Tap) -> Any:
-            # A clone, since what follows may overwrite the output in place; and a grid, so that 2d outputs fit too.
+            # A clone, because the next layer may overwrite the output in place; a grid, so that 2d outputs fit too.
             return last_call(tap, lambda output: outputs.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
 
         with tapped(self.module, {tap.layer: keep(tap) for tap in self.taps}):

@@ -1,4 +1,4 @@
-"""Batches computed by torch itself, on any device that it has."""
+"""Computes batches with torch, on any device that torch supports."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RequestError(
-            f"device {setting.device!r} cannot be used here ({str(error).splitlines()[0]}); leave --device out for "
+            f"device {setting.device!r} is not available here ({str(error).splitlines()[0]}); leave --device out for "
             f"{default_device()!r}"
         ) from None
     if device.type == "cuda":
@@ -61,7 +61,7 @@ def fits(network: Network, device: str, precision: str) -> bool:  # noqa: ARG001
 
 
 def settings(device: str, workers: int) -> list[tuple[int, int]]:
-    """Threads of their own for each batch never wait for one another; all threads in one batch use less memory."""
+    """One thread per batch avoids waiting between threads; all threads on one batch use less memory."""
     if device != "cpu":
         return [(128, 1), (256, 1), (64, 1)]
     alone = [(16, 1), (32, 1)]
@@ -71,8 +71,8 @@ def settings(device: str, workers: int) -> list[tuple[int, int]]:
 class TorchExecutor:
     """Runs the network up to its last tapped layer and reduces each layer's output as soon as it appears.
 
-    There are as many replicas of the network as there are lanes, with shared weights: hooks belong to a module, and
-    what one batch's hooks see must not be another's.
+    Each lane has its own replica of the network, with shared weights: hooks belong to a module, and the hooks of one
+    batch must not see another's outputs.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class TorchExecutor:
     ) -> None:
         module = folded(network.module, taps, network.blank())
         if device.type != "cpu":
-            module = copy.deepcopy(module).to(device)  # the original stays where it is
+            module = copy.deepcopy(module).to(device)  # the original stays on its device
         module.to(memory_format=torch.channels_last)
         self.replicas: SimpleQueue[nn.Module] = SimpleQueue()
         for _ in range(lanes):
