@@ -1,4 +1,4 @@
-"""Kinds: the modules of a folder, and those that other packages add to it, found by name and imported when chosen.
+"""Kinds: the modules of a folder and those that other packages add to it. They are found by name and imported on use.
 
 A folder of kinds (`sources`, `models`, `executors`, `engines`) holds one module for each kind; a
 leading underscore marks a helper. Another distribution adds a kind with an entry point in the group of that folder:
@@ -6,8 +6,8 @@ leading underscore marks a helper. Another distribution adds a kind with an entr
     [project.entry-points."patchmine.sources"]
     bucket = "their_package.bucket"
 
-A plug-in that cannot be imported, lacks a part of the contract or takes a name that exists is left out: one line
-names its package, and everything else works.
+A plug-in is left out if it cannot be imported, lacks a part of the contract, or takes an existing name. One line on
+stderr names its package, and everything else works.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ K = TypeVar("K")
 
 
 class Kinds(Generic[K]):
-    """The kinds of one folder, by name. K is the protocol of a kind; `needs` are the names that it asks for.
+    """The kinds of one folder, by name. K is the protocol of a kind; `needs` are the names that it requires.
 
     Names are known without importing a kind; those of other packages come after the folder's own.
     """
@@ -68,24 +68,24 @@ class Kinds(Generic[K]):
 
     @property
     def names(self) -> list[str]:
-        """The names of all kinds, without importing one; a plug-in that has failed to load is not among them."""
+        """The names of all kinds, without importing any, except plug-ins that have failed to load."""
         return [name for name in (*self._own, *self._foreign) if name not in self._left_out]
 
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in self.names
 
     def __iter__(self) -> Iterator[K]:
-        """Every kind that loads, the folder's own first; each is imported when its turn comes."""
-        for names in (lambda: self._own, lambda: tuple(self._foreign)):  # the second costs a look at all packages
+        """Every kind that loads, the folder's own first. Each is imported only when the loop reaches it."""
+        for names in (lambda: self._own, lambda: tuple(self._foreign)):  # the second scans all packages
             for name in names():
                 kind = self._load(name)
                 if kind is not None:
                     yield kind
 
     def get(self, name: str, option: str) -> K:
-        """The kind of that name, imported. Raises RequestError where there is none or it cannot be loaded.
+        """The kind of that name, imported. Raises RequestError if it is unknown or cannot be loaded.
 
-        `option` is what the user typed before the name, such as `--engine`, or the name of the choice.
+        `option` is the option that takes the name, such as `--engine`, or another word for the choice.
         """
         if name not in self._own and name not in self._foreign:
             raise RequestError(f"unknown {option} {name!r}{nearest(name, self.names)}")
@@ -95,15 +95,15 @@ class Kinds(Generic[K]):
         return kind
 
     def find(self, name: str) -> K | None:
-        """The kind of that name, imported; None where it is unknown or left out."""
+        """The kind of that name, imported; None if it is unknown or left out."""
         return self._load(name) if name in self else None
 
     def words(self) -> str:
-        """What to type for each kind, for a help text: its HELP up to the first colon and space. Imports no kind."""
+        """The syntax of all kinds, for a help text: each HELP up to the first colon and space. Imports no kind."""
         return ", ".join(self.help(name).partition(": ")[0] for name in self.names)
 
     def help(self, name: str) -> str:
-        """The HELP line of a kind, read from its source where that is a plain string, so that nothing is imported."""
+        """The HELP line of a kind. A plain string is read from the source, so that nothing is imported."""
         if name in self._own:
             file: str | None = str(Path(self._path[0], f"{name}.py"))
         else:
@@ -125,7 +125,7 @@ class Kinds(Generic[K]):
     def _load_foreign(self, point: EntryPoint) -> None:
         try:
             kind = point.load()
-        except Exception as error:  # noqa: BLE001 - whatever somebody's module raises must not stop patchmine
+        except Exception as error:  # noqa: BLE001 - no error in a plug-in may stop patchmine
             reason = (str(error).splitlines() or [""])[0]
             self._leave_out(point, f"it fails to import ({type(error).__name__}{f': {reason}' if reason else ''})")
             return
@@ -150,7 +150,7 @@ def _report(text: str) -> None:
 
 
 def _file(module: str) -> str | None:
-    """The file of a module, found without importing it; None where a package around it cannot be imported."""
+    """The file of a module, found without importing it; None if a package around it cannot be imported."""
     try:
         spec = find_spec(module)
     except Exception:  # noqa: BLE001 - find_spec imports the packages around the module, whatever they raise
@@ -163,7 +163,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def _literal(file: Path, name: str) -> str | None:
-    """The string that a module assigns to a name in one plain line at its top level; None where there is none."""
+    """The string that a module assigns to a name in one plain line at its top level; None without such a line."""
     try:
         found = re.search(rf'^{name} = "([^"\\]*)"$', file.read_text("utf-8"), re.MULTILINE)
     except (OSError, ValueError):

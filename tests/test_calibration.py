@@ -1,4 +1,4 @@
-"""Settings left open: tried on the machine, remembered, written into the job, and kept when a job goes on."""
+"""Settings left open: tried on the machine, cached, written into the job, and kept when a job resumes."""
 
 import json
 from dataclasses import replace

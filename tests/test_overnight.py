@@ -86,7 +86,7 @@ def test_a_full_disk_says_what_is_kept_and_the_same_command_goes_on(tmp_path, mo
     monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "x.patchmine"
     wanted = replace(WANTED, shard_size=12, keep=10)
-    with pytest.raises(StoreError, match=r"No space left on device; 2 of 4 shards are kept .* goes on"):
+    with pytest.raises(StoreError, match=r"No space left on device; 2 of 4 shards are kept .* to resume"):
         patchmine.build_index(SHAPES, out, wanted)
     monkeypatch.setattr(os, "fsync", real)
     assert patchmine.build_index(SHAPES, out, wanted).mined == 24
@@ -136,7 +136,7 @@ def test_a_reader_sees_the_old_index_or_the_new_but_never_half(tmp_path, monkeyp
     assert patchmine.open_index(out).manifest["job"]["keep"] == 3
     assert [patch.value for patch in patchmine.open_index(out).unit("colour:0").top(3)] == before[:3]
     assert [patch.value for patch in reader.unit("colour:0").top(6)] == before
-    # Without --fresh the killed run goes on, and the index that it replaces is no reason to refuse.
+    # Without --fresh the killed run resumes; the index that it replaces does not prevent that.
     assert patchmine.build_index(SHAPES, out, new).mined == 0
     assert store.read_manifest(out)["job"]["keep"] == 3
 

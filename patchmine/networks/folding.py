@@ -25,7 +25,7 @@ def replica(module: nn.Module) -> nn.Module:
 
 
 def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
-    """A replica in which each batch norm is folded into the convolution before it, if that changes nothing else.
+    """A replica with each batch norm folded into the convolution before it, where nothing else reads that output.
 
     A convolution qualifies if its output is read by one batch norm and nothing else, not even a tap. The outputs at
     the taps are compared with the original's; if they differ by more than rounding, a plain replica is returned.

@@ -60,7 +60,7 @@ def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[i
     nothing shows that the layer acts on the second, the two before the last have the proportions of the input, and
     the last two are far from them. Tokens form the grid that the input gives at some whole stride, with the fewest
     tokens left over in front. Without `input_size`, the input is assumed to be square. `receptive_fields` refuses a
-    wrong guess, because its outputs look elsewhere.
+    wrong guess, because its outputs depend on other pixels.
 
     Raises ModelError if the output is neither feature maps, nor tokens on a grid, nor a vector.
     """

@@ -1,4 +1,4 @@
-"""A network: a torch module in eval mode with what belongs to its weights."""
+"""A network: a torch module in eval mode with the facts that belong to its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taps on a network: hooks that live as long as a `with` block and no longer, and what they see."""
+"""Taps on a network: hooks that exist only inside a `with` block, and the outputs that they read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Enough(Exception):  # noqa: N818 - a signal, not an error
 def tapped(module: nn.Module, taps: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
     """Call `taps[name]` with the output of the submodule of that name, at each of its calls.
 
-    The tap gets the tensor before anything after the layer can overwrite it in place, and must copy what it needs
+    The tap gets the tensor before the next layer can overwrite it in place, and must copy the values that it needs
     at once. On any exit, the module has the hooks that it had before.
 
     Raises ModelError for an unknown submodule, and for an output that is not one tensor.
@@ -103,7 +103,7 @@ def maps(module: nn.Module, inputs: Tensor, taps: Sequence[Tap]) -> dict[str, Te
     found: dict[str, Tensor] = {}
 
     def kept(tap: Tap) -> Callable[[Tensor], None]:
-        # A copy, since the next layer may overwrite the output in place.
+        # A copy, because the next layer may overwrite the output in place.
         return last_call(tap, lambda output: found.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
 
     with torch.inference_mode(), tapped(module, {tap.layer: kept(tap) for tap in taps}):

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: temporary name, flush, fsync, rename."""
+"""Writes files that appear whole or not at all: temporary name, flush, fsync, rename."""
 
 from __future__ import annotations
 

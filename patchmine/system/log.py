@@ -1,4 +1,4 @@
-"""Progress as plain lines, one every half minute, for a log file or when stderr is not a terminal."""
+"""Progress as plain lines, at most one every half minute, for a log file or when stderr is not a terminal."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ Skipped = tuple[str, str]
 class Progress(Protocol):
     """Receives the progress of a piece of work.
 
-    `begin` is called once, with what is counted; then `advance` with the number done since the last call and the
-    photographs among them that were skipped, and `committed` with the number of shards on disk.
+    `begin` is called once, with the totals and the name of the things counted. Then `advance` gets the number done
+    since the last call and the photographs among them that were skipped, and `committed` the number of shards on disk.
     """
 
     def begin(self, total: int, done: int, what: str = "photographs") -> None: ...
