@@ -20,7 +20,7 @@ from patchmine.study.instruments.peaks import peaks
 from patchmine.units import Position, Unit
 
 STRONGEST = 100
-"""The number of photographs to look at."""
+"""The number of photographs to examine."""
 
 _PADDED_ALIKE = 0.05  # difference in the share of padding up to which two positions are padded alike
 

@@ -71,7 +71,7 @@ def markdown(found: Study, index: OpenIndex[Any]) -> str:
         *(f"| {v.question} | **{v.word}** | {printable(v.because)} |" for v in found.verdicts),
         "",
         "Intervals are 95 %. A peak is a local maximum of the unit's map that reaches half the map's maximum; no two "
-        "lie closer than a quarter of the field. A map that stays below half of what the unit reaches on "
+        "lie closer than a quarter of the field. A map that stays below half of the unit's activation on "
         f"{subject.base} px counts as having no peaks.",
         "",
         "## Synthetic images",

@@ -1,7 +1,7 @@
 """The crossed factors canvas, padding, and objective: which trials to run, their cost, and their results.
 
 A trial is a batch of synthetic images that differ only in their initial noise. All trials of a unit share one recipe:
-Fourier coefficients, and a jitter that wraps, since any other movement would bring borders into a canvas without any.
+Fourier coefficients and a jitter that wraps around, because any other would bring borders into a canvas without one.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def plan(subject: Subject, sides: Sequence[int] = ()) -> list[Trial]:
 
 
 def affordable(subject: Subject, trials: Sequence[Trial], step_s: float, settings: Settings, budget_s: float) -> int:
-    """How many trials, from the first on, fit into the budget.
+    """The number of trials, counted from the first, that fit into the budget.
 
     `step_s` is the time of one step on the native canvas; the cost of a step grows with the area.
     """
@@ -182,7 +182,7 @@ def price(subject: Subject, trial: Trial, step_s: float, settings: Settings) -> 
 
 
 def step_seconds(subject: Subject, settings: Settings) -> float:
-    """The duration in seconds of one step of all seeds on the native canvas, without the first."""
+    """The mean duration in seconds of a step of all seeds on the native canvas, not counting the first."""
     ascent = Ascent(subject.module, subject.layer, whole((subject.base, subject.base)), subject.preprocessing)
     recipe = replace(recipe_of(Trial(subject.base), settings), steps=4)
     ends: list[float] = []
@@ -220,7 +220,7 @@ class Laboratory:
             return None
 
     def made(self, trial: Trial) -> Result:
-        """Compute the result of a trial, whatever is cached."""
+        """Compute the result of a trial, even if it is cached."""
         subject, start = self.subject, perf_counter()
         try:
             module, size = self._module(trial.padding), (trial.side, trial.side)

@@ -32,7 +32,7 @@ CELLS = "trials"
 """The folder of the cached trials."""
 
 _REST_S = 25.0  # reserved for photographs, spectra, and the report
-_FEWEST = 2  # trials that run whatever the budget: with a border and without
+_FEWEST = 2  # trials that run on any budget: with a border and without
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def subject_of(index: OpenIndex[Any], unit: Unit, network: Network) -> Subject:
 
 
 def _stride(network: Network, layer: str, of_field: int) -> tuple[int, str | None]:
-    """The layer's stride in pixels, and None. If it cannot be determined, the stride of the fields, and why the layer
-    allows only the trained canvas."""
+    """The layer's stride in pixels, and None. If it cannot be determined, the stride of the fields, and the reason
+    why the layer allows only the trained canvas."""
     try:
         down, across = stride(padded(network.module, "circular"), layer)
     except RequestError as error:
@@ -101,7 +101,7 @@ def study(
     progress: Progress | None = None,
     sides: Sequence[int] = (),
 ) -> Study:
-    """Run the trials that fit into the budget, examine the photographs, and judge. `sides` is as for `plan`.
+    """Run the trials that fit into the budget, examine the photographs, and judge. `sides` is passed to `plan`.
 
     Results are cached in `folder`. The same call resumes from there and keeps to its original plan. Raises UnitError
     for a unit that never fires.
@@ -170,7 +170,7 @@ def _made(laboratory: Laboratory, planned: _Plan, until: float, progress: Progre
 
 
 def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
-    """The result of `work`, or None after a note: a part that fails leaves the others as they are."""
+    """The result of `work`, or None with a note if it fails, so that one failure does not stop the study."""
     try:
         return work()
     except PatchmineError as error:
@@ -179,7 +179,7 @@ def _or_none(work: Callable[[], Any], progress: Progress) -> Any:
 
 
 def _planned(laboratory: Laboratory, folder: Path, budget_s: float, progress: Progress, sides: Sequence[int]) -> _Plan:
-    """The plan, from the folder or made now, reported before the first trial begins."""
+    """The plan, from the folder or made now, and reported before the first trial begins."""
     subject, settings = laboratory.subject, laboratory.settings
     every = plan(subject, sides)
     file, about = (
