@@ -315,7 +315,7 @@ def test_indexes_that_do_not_fit_are_not_merged(halves, tmp_path, shapes_index_d
     (tmp_path / "one" / "clash.jpg").write_bytes(next((tmp_path / "one").rglob("0*.jpg")).read_bytes())
     for half in halves:
         patchmine.build_index(half.with_suffix(""), half, WANTED, EXTEND)
-    with pytest.raises(RequestError, match=r"different photographs as 'clash\.jpg'"):
+    with pytest.raises(RequestError, match=r"different photographs at the path 'clash\.jpg'"):
         patchmine.merge_indexes(halves, tmp_path / "x.patchmine")
     assert not (tmp_path / "x.patchmine").exists()
 
