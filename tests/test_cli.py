@@ -224,7 +224,6 @@ BUDGET = """
 import sys
 from patchmine import cli as cli_module
 from patchmine.cli import app
-from tests.support.commands import failed
 try:
     app({words!r})
 except SystemExit:

@@ -86,7 +86,7 @@ def test_a_full_disk_says_what_is_kept_and_the_same_command_goes_on(tmp_path, mo
     monkeypatch.setattr(os, "fsync", full)
     out = tmp_path / "x.patchmine"
     wanted = replace(WANTED, shard_size=12, keep=10)
-    with pytest.raises(StoreError, match=r"No space left on device; 2 of 4 shards are kept .* goes on"):
+    with pytest.raises(StoreError, match=r"No space left on device; 2 of 4 shards are kept .* to resume"):
         patchmine.build_index(SHAPES, out, wanted)
     monkeypatch.setattr(os, "fsync", real)
     assert patchmine.build_index(SHAPES, out, wanted).mined == 24
