@@ -41,7 +41,7 @@ def open_index(path: str | Path | None = None, source: str | Path | None = None)
 
 
 def find_index(path: str | Path | None = None) -> Path:
-    """Which directory a reading command means when it is given `path`."""
+    """The index directory that `path` means; see `open_index`."""
     if path is not None:
         return Path(path)
     if os.environ.get(ENVIRONMENT):
@@ -51,10 +51,10 @@ def find_index(path: str | Path | None = None) -> Path:
         return found[0]
     if not found:
         raise StoreError(
-            "there is no *.patchmine in this folder: name an index with -i DIR, "
+            "no *.patchmine in this folder: name an index with -i DIR, "
             "or build one with: patchmine index FOLDER"
         )
-    raise StoreError(f"there are several indexes here: choose with -i {' or -i '.join(map(str, found[:5]))}")
+    raise StoreError(f"several indexes here: choose one with -i {' or -i '.join(map(str, found[:5]))}")
 
 
 class IndexedUnit(OpenUnit):
