@@ -26,7 +26,7 @@ class Task(Protocol):
 
 
 class Kind(Protocol):
-    """What a module of this package has to offer."""
+    """The contract of a module of this package."""
 
     HELP: str
 

@@ -81,7 +81,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class Kind(Protocol):
-    """What a module of this package has to offer: see the docstring of the package."""
+    """The contract of a module of this package; its docstring explains each part."""
 
     HELP: str
     RANK: int

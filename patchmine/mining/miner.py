@@ -28,7 +28,7 @@ from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
 
 ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
-"""What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
+"""The description of a shard (JSON) and its arrays by name: the arguments of `shardfile.write_shard`."""
 
 _AHEAD = 64  # photographs that wait for a thread, so that none is idle while a shard is written
 _PROBES = 16  # photographs to try before the source counts as gone
@@ -126,7 +126,7 @@ class LayerShard:
 
 @dataclass(frozen=True)
 class Block:
-    """What a thread has made of up to a batch of consecutive entries of the source.
+    """The results of a thread for up to a batch of consecutive entries of the source.
 
     `records` has an entry for every one of them, in order; `reduced` the layers of each batch, with its image ids.
     """
