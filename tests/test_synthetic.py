@@ -183,7 +183,7 @@ def test_a_folder_that_leads_elsewhere_is_not_written_to(cli, index_dir, tmp_pat
     (index_dir / "synthetic").symlink_to(tmp_path / "elsewhere")
     done = cli("synth", "-i", index_dir, "--unit", "colour:0", *SOON)
     assert done.returncode == 1
-    assert "no folder of the index" in done.stderr
+    assert "not a folder of the index" in done.stderr
     assert not any((tmp_path / "elsewhere").iterdir())
 
 
