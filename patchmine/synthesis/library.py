@@ -370,7 +370,7 @@ def _number(value: np.float32) -> float | None:
 def _folder(index: OpenIndex[Any]) -> Path:
     folder = index.directory / store.SYNTHETIC
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise StoreError(f"{str(folder)!r} is not a folder of the index: remove it, and synthetic images will be made again")
+        raise StoreError(f"{str(folder)!r} is not a folder of the index: remove it, and images will be made again")
     return folder
 
 
