@@ -1,4 +1,4 @@
-"""What one can ask for, with the defaults: their only home. Standard library only, so that `--help` is instant."""
+"""The settings of commands and their defaults. Standard library only, so that `--help` is instant."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler")
 SHARE = 0.95
-"""The part of the gradient's energy that the box of an effective receptive field holds."""
+"""The share of the gradient's energy that the box of an effective receptive field holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be indexed; with the source and the network it becomes the job."""
+    """What to index; with the source and the network it becomes the job."""
 
     model: str = MODEL
     weights: Path | None = None
@@ -38,16 +38,16 @@ class Wanted:
     precision: str = "fp32"
     executor: str | None = None
     threads: int | None = None
-    """Of one batch. What is None here is found by a short calibration, or by rule where that is not worth it."""
+    """Threads of one batch. A short calibration finds what is None here, or a rule if it is not worth the time."""
     table: bool = True
     field: str = FIELDS[0]
-    """Whether what a gate saw counts: `local` holds gates constant, `full` does not."""
+    """Whether a receptive field includes the inputs of gates: `local` holds gates constant, `full` does not."""
     view: str = VIEWS[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How it is computed; none of it can change a byte of the result."""
+    """How to compute it; no field can change a byte of the result."""
 
     engine: str = "local"
     workers: int = field(
@@ -55,9 +55,9 @@ class Run:
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         )
     )
-    """Threads, each of which decodes and computes."""
+    """The number of threads, each of which decodes and computes."""
     calibrate: bool = True
     fresh: bool = False
     extend: bool = False
-    """Whether a finished index may be brought up to date with photographs that came and went."""
+    """Whether to update a finished index with photographs that were added or removed."""
     strict: bool = False

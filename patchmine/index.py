@@ -34,14 +34,14 @@ def open_index(path: str | Path | None = None, source: str | Path | None = None)
     """Open a finished index for reading.
 
     `path` defaults to the environment's PATCHMINE_INDEX, else to the only `*.patchmine` in the working directory.
-    `source` is where the photographs are now, if they have moved since. Raises StoreError when there is no such index,
+    `source` is where the photographs are now, if they have moved since. Raises StoreError if that index does not exist,
     or it is unfinished or damaged.
     """
     return Index(find_index(path), source)
 
 
 def find_index(path: str | Path | None = None) -> Path:
-    """Which directory a reading command means when it is given `path`."""
+    """The index directory that `path` means; see `open_index`."""
     if path is not None:
         return Path(path)
     if os.environ.get(ENVIRONMENT):
@@ -51,10 +51,10 @@ def find_index(path: str | Path | None = None) -> Path:
         return found[0]
     if not found:
         raise StoreError(
-            "there is no *.patchmine in this folder: name an index with -i DIR, "
+            "no *.patchmine in this folder: name an index with -i DIR, "
             "or build one with: patchmine index FOLDER"
         )
-    raise StoreError(f"there are several indexes here: choose with -i {' or -i '.join(map(str, found[:5]))}")
+    raise StoreError(f"several indexes here: choose one with -i {' or -i '.join(map(str, found[:5]))}")
 
 
 class IndexedUnit(OpenUnit):
@@ -95,7 +95,7 @@ class IndexedUnit(OpenUnit):
         """Synthetic images beside the unit's k best patches, in numbers; `.figure()` draws them.
 
         `settings` are as for `synthesize`. Raises RequestError for an unknown crop, an invalid share or setting,
-        UnitError for a dead unit, and PhotographError where a photograph has gone.
+        UnitError for a dead unit, and PhotographError if a photograph is gone.
         """
         from patchmine.sheets.drawn import compare
         from patchmine.synthesis.recipe import Recipe, beside

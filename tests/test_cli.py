@@ -215,7 +215,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
     assert stdout == ""
     last = stderr.strip().splitlines()[-1]
     assert re.search(
-        r"patchmine: interrupted: \d+ of 100 shards are kept in .*; run the same command \(without --fresh\) to resume", last
+        r"patchmine: interrupted: \d+ of 100 shards are kept in .*; run the same command \(without --fresh\) to resume",
+        last,
     )
     assert "Traceback" not in stderr
 
@@ -224,7 +225,6 @@ BUDGET = """
 import sys
 from patchmine import cli as cli_module
 from patchmine.cli import app
-from tests.support.commands import failed
 try:
     app({words!r})
 except SystemExit:

@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import tomllib
+from importlib.util import find_spec
 
 import pytest
 from PIL import Image
@@ -110,8 +111,9 @@ def test_the_question_of_the_page_is_answered(beside_an_index, shapes_index, cap
     tops = [{patch.image for patch in unit.top(9)} for unit in shapes_index.units("thing")]
     for row in answer.rows():
         assert row["units"] == sum(row["image"] in top for top in tops)
-    assert list(answer.to_pandas().columns) == list(answer.columns)
     assert str(answer.as_dict()) in capsys.readouterr().out
+    if find_spec("pandas"):
+        assert list(answer.to_pandas().columns) == list(answer.columns)
 
 
 @pytest.mark.parametrize("name", [*REGISTRIES, "layout", "question"])

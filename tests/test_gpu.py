@@ -99,7 +99,7 @@ def test_memory_that_runs_out_halves_the_batch(tmp_path):
         )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert any("out of memory at 128" in note for note in notes)
+    assert any("out of memory with 128" in note for note in notes)
     assert open_index(tmp_path / "small.patchmine").manifest["images"] == 128
 
 

@@ -141,7 +141,7 @@ def test_photographs_that_moved_are_found_where_the_user_says(photographs, tmp_p
     patchmine.build_index(folder, out, model="shapes")
     folder.rename(tmp_path / "there")
     patch = patchmine.open_index(out).units()[0].top(1)[0]
-    with pytest.raises(SourceError, match="say where with --source"):
+    with pytest.raises(SourceError, match="add --source FOLDER"):
         patch.crop()
     moved = patchmine.open_index(out, tmp_path / "there").units()[0].top(1)[0]
     assert moved.crop().size == (patch.box.width, patch.box.height)

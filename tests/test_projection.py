@@ -345,7 +345,7 @@ def test_sheets_by_the_command_line_and_twice_the_same(cli, shapes_index_dir, tm
 
 def test_a_deconvnet_without_choices_says_that_it_does_not_see_the_photograph(shapes_index, network):
     project = Projector(shapes_index, "deconv")
-    assert "On the way to contrast, colour no maximum is chosen" in project.remark(["contrast", "colour", "thing"])
+    assert "No max pooling lies before contrast, colour" in project.remark(["contrast", "colour", "thing"])
     assert project.remark(["thing"]) is None
     assert Projector(shapes_index, "guided").remark(["colour"]) is None
     fields = []

@@ -26,7 +26,7 @@ class Task(Protocol):
 
 
 class Kind(Protocol):
-    """The contract for modules of this package."""
+    """The contract of a module of this package."""
 
     HELP: str
 

@@ -81,7 +81,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 class Kind(Protocol):
-    """The contract for modules of this package: see the package docstring."""
+    """The contract of a module of this package; its docstring explains each part."""
 
     HELP: str
     RANK: int

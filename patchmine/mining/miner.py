@@ -28,7 +28,7 @@ from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
 
 ShardContent = tuple[dict[str, Any], dict[str, NDArray[Any]]]
-"""What the shard is (JSON), and its arrays by name: the arguments of `shardfile.write_shard`."""
+"""The description of a shard (JSON) and its arrays by name: the arguments of `shardfile.write_shard`."""
 
 _AHEAD = 64  # photographs in the queue, so that no thread is idle while a shard is written
 _PROBES = 16  # photographs to try before the source counts as unavailable
@@ -126,7 +126,7 @@ class LayerShard:
 
 @dataclass(frozen=True)
 class Block:
-    """The result of one thread for consecutive entries of the source, at most a batch of them.
+    """The results of a thread for up to a batch of consecutive entries of the source.
 
     `records` has one record for each entry, in order; `reduced` has the layers of each batch, with its image ids.
     """

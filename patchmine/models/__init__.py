@@ -21,7 +21,7 @@ from patchmine.store.job import Job
 
 
 class Kind(Protocol):
-    """What a module of this package has to offer."""
+    """The contract of a module of this package."""
 
     HELP: str
 

@@ -1,8 +1,8 @@
-"""Synthetic images of a unit against its real patches, in numbers: how strong, how near, and along the same path?
+"""Synthetic images of a unit compared with its real patches: how strong, how near, and along the same path?
 
-The last asks for what a picture can hide (Geirhos et al. 2023, "Don't trust your eyes"): a network may answer a
-synthetic image through other channels than photographs. What all channels of the layer before do in the picture, on
-average over its cells, is compared.
+The last question is about something that a picture can hide (Geirhos et al. 2023, "Don't trust your eyes"): a network
+may respond to a synthetic image through other channels than to photographs. The comparison takes the activations of all
+channels of the layer before, averaged over the cells of the image or patch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from patchmine.networks.taps import Tap
 
 AGAINST = 25
-"""The unit's best patches that a synthetic image is compared with."""
+"""The number of best patches that a synthetic image is compared with."""
 
 HIGH = 0.999
 """The quantile of the photographs' activations that a comparison names."""
@@ -48,7 +48,7 @@ FEW = 100
 
 @dataclass(frozen=True)
 class Evidence:
-    """How the synthetic images drive the unit, by the cosines of what the layer before does.
+    """How the synthetic images drive the unit, by the cosines of the activations in the layer before.
 
     `synthetic` are the mean cosines of each image with the real patches, `real` of each patch with the others.
     """
@@ -59,19 +59,19 @@ class Evidence:
 
     @property
     def other(self) -> bool:
-        """Whether the images are less like the real patches than any of those is like the others."""
+        """Whether the images are less similar to the real patches than any of those is to the others."""
         return bool(self.synthetic.mean() < self.real.min())
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Answer):
-    """Synthetic images of a unit and what they have to do with its patches.
+    """Synthetic images of a unit, compared with its patches.
 
     `values` are the unit's activations on the images, as the network gives them now: at the image's position, or the
     largest anywhere under the channel objective. `best` and `high` are the largest over the photographs and the
     quantile HIGH (None without a table). `nearest` are the AGAINST kept patches of the layer that are nearest to the
-    first image, none where nothing in the layer answers it, `similarities` their cosines; `shared` of the unit's
-    `against` best are among them. `path` is None where there is no layer before, or too few patches.
+    first image, none if no channel of the layer responds to it, `similarities` their cosines; `shared` of the unit's
+    `against` best are among them. `path` is None for the first layer, and with fewer than three patches.
     """
 
     columns: ClassVar[Columns] = Patches.columns
@@ -130,12 +130,12 @@ class Comparison(Answer):
         if self.nearest:
             texts.append(
                 f"Of the unit's {self.against} best patches, {self.shared} are among the {len(self.nearest)} kept "
-                f"patches of the layer that are nearest to the first synthetic image (by the cosine of what all "
-                f"channels do there: {self.similarities[0]:.2f} to {self.similarities[-1]:.2f})."
+                f"patches of the layer that are nearest to the first synthetic image (by the cosine of the "
+                f"activations of all channels there: {self.similarities[0]:.2f} to {self.similarities[-1]:.2f})."
             )
         else:
             texts.append(
-                "No channel of the layer answers the first synthetic image at its place, so no patch is near to it."
+                "No channel of the layer responds to the first synthetic image at its position, so no patch is near."
             )
         if self.path is not None:
             path = self.path
@@ -147,17 +147,17 @@ class Comparison(Answer):
         return texts
 
     def warnings(self) -> list[str]:
-        """What speaks against taking the synthetic image for what the unit looks for in photographs."""
+        """Reasons not to take the synthetic image for what the unit detects in photographs."""
         texts = []
         if self.path is not None and self.path.other:
             texts.append(
-                "Another path: in the layer before, the synthetic image is less like the best patches than any of them "
-                "is like the others, so it drives the unit in a way that photographs do not."
+                "Another path: in the layer before, the synthetic image is less similar to the best patches than any "
+                "of them is to the others, so it drives the unit in a way that photographs do not."
             )
         if self.images[0].recipe.objective != "negative" and max(self.values) < self.best:
             texts.append("Weak: the best photograph drives the unit harder than any of the synthetic images.")
         if any(image.stopped is not None for image in self.images):
-            texts.append("Stopped: the activation was no longer finite; shown is the last good image.")
+            texts.append("Stopped: the activation was no longer finite; the image shown is the last good one.")
         return texts
 
     def rows(self) -> list[dict[str, Any]]:
@@ -188,7 +188,7 @@ def compare(
     cropping: Cropping | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Make the synthetic images, or take those that are kept, and compare them with the unit's patches.
+    """Make the synthetic images, or read the cached ones, and compare them with the unit's patches.
 
     Raises what `library.one`, `Index.photograph` and `IndexedUnit.top` raise.
     """
@@ -229,7 +229,7 @@ def compare(
 
 
 def _before(index: OpenIndex[Any], layer: str) -> str | None:
-    """The layer that the index has before this one."""
+    """The layer before this one in the index."""
     layers = list(index.layers)
     number = layers.index(layer)
     return layers[number - 1] if number else None

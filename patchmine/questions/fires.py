@@ -1,4 +1,4 @@
-"""Which units a photograph drives unusually hard, measured against all photographs of an index."""
+"""The units whose response to a photograph is unusual, compared with all photographs of an index."""
 
 from __future__ import annotations
 

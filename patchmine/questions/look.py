@@ -1,4 +1,4 @@
-"""One more photograph through the network of an index: what each layer makes of it, and where in it that lies."""
+"""One photograph through the network of an index: the maps of each layer, and the receptive fields behind them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from patchmine.units import Box, Position, Unit
 
 @dataclass(frozen=True)
 class Sight:
-    """What a network sees of one photograph.
+    """The maps of a network for one photograph.
 
     `maps` are float32 (channels, grid height, grid width) for each layer, `fields` the receptive fields for the size
-    that the photograph has in the input. `path` is the user's word for it, `data` the encoded bytes.
+    of its input. `path` is the photograph as the user named it, `data` its encoded bytes.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Projections: what inside a patch drives the unit, drawn back into the pixels of the network's input.
+"""Projections: the part of a patch that drives the unit, drawn in the pixels of the network's input.
 
 All are captum's. Each is of one unit at one position in one photograph, and of the network up to the unit's layer:
 
@@ -72,10 +72,10 @@ class Projector:
     def __call__(self, patch: Patch, region: Box) -> NDArray[np.float32]:
         """The projection of a patch of the index: float32 (3, height, width) of the whole input, in input pixels.
 
-        `occlusion` moves inside `region` (input pixels) alone and is 0 outside; the others do not need it. What the
-        network has of hooks, flags and gradients stays as it was. Raises RequestError where the method cannot go
-        through the network up to this layer, StoreError where the layer is not as the index has it, PhotographError
-        where the photograph is not the one that was indexed.
+        `occlusion` moves inside `region` (input pixels) alone and is 0 outside; the others do not need it. The
+        hooks, flags and gradients of the network stay unchanged. Raises RequestError if the method cannot pass through
+        the network up to this layer, StoreError if the layer differs from that in the index, PhotographError if the
+        photograph is not the one that was indexed.
         """
         pixels = prepare(patch.photograph(), self.index.preprocessing)
         picture = normalized(pixels.tensor[None], self.index.preprocessing)
@@ -91,7 +91,7 @@ class Projector:
         return values
 
     def remark(self, layers: Iterable[str]) -> str | None:
-        """What has to be known to read projections from these layers; None where there is nothing.
+        """A remark that a reader of projections from these layers needs; None if there is none.
 
         Raises what a projection raises.
         """
@@ -105,8 +105,8 @@ class Projector:
         if not blind:
             return None
         return (
-            f"On the way to {', '.join(blind)} no maximum is chosen: deconvnet projections from there are the same in "
-            "every photograph, but for its border. Those of guided backpropagation are not."
+            f"No max pooling lies before {', '.join(blind)}: deconvnet projections from there are the same in "
+            "every photograph, except at its border. Those of guided backpropagation differ."
         )
 
     def _way(self, layer: str, picture: Tensor) -> _Way:
@@ -165,7 +165,7 @@ def _occlusion(attr: Any, way: _Way, picture: Tensor, target: Target, region: Bo
 
 
 def _step(stride: int, length: int) -> int:
-    """By how much an occluding square moves along a side of so many pixels."""
+    """How far an occluding square moves along a side of this length, in pixels."""
     return min(stride * ceil(length / (stride * MOST_STEPS)), length)
 
 

@@ -1,4 +1,4 @@
-"""How much of a crop is real: the share of a patch's activation that the crop alone brings back.
+"""Retained activation: the share of a patch's activation that its crop alone brings back.
 
 Each crop is put on a neutral background (the gray that normalization maps to 0) at its original place and scale and
 fed through the network again. The share is (crop - blank) / (whole - blank), where blank is what the unit does at that
@@ -28,7 +28,7 @@ from patchmine.units import Box, Unit
 
 CROPS = ("rf", "erf")
 _BATCH = 8
-_TOO_NEAR = 1e-3  # of the unit's spread: where the whole picture does no more than the background, no share is defined
+_TOO_NEAR = 1e-3  # of the unit's spread: if the whole picture does no more than the background, the share is undefined
 
 
 @dataclass(frozen=True)

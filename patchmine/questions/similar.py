@@ -1,7 +1,7 @@
-"""What looks like this to the network: nearest patches by the cosine of their vectors, nearest units by correlation.
+"""Patches and units that are similar to the network: by the cosine of patch vectors, by the correlation of units.
 
-A patch's vector is what all channels of its layer do at its place. The kept patches of all units are compared: each
-photograph is there with the places at which it is among the best of some unit, and with no others.
+A patch's vector (hypercolumn) holds the activations of all channels of its layer at its position. Only the kept patches
+of all units are compared: the positions at which a photograph is among the best of some unit.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
-_MOST = 8192  # candidates whose vectors are read: more than that are as good as alike
+_MOST = 8192  # candidates whose vectors are read: beyond that they are practically equal
 
 
 
 @dataclass(frozen=True)
 class Similar(Answer, Generic[U]):
-    """What is most similar, best first; its rows are the patches.
+    """The most similar patches, nearest first; they are the rows of the answer.
 
-    `query` says what was asked for, as the JSON has it. `patches` are ranked by `similarities`, the cosines; each is
-    named by the unit among whose best it ranks highest, and has that unit's value. `units` come with their correlations
-    and are empty where no unit was asked for or there is no table. `sight` is the photograph that was asked for.
+    `query` describes the question, as in the JSON. `patches` are ranked by `similarities`, the cosines; each is
+    named by the unit among whose best it ranks highest, and has that unit's value. `units` have their correlations;
+    the list is empty for a photograph and without a table. `sight` is the photograph in question, if there is one.
     """
 
     columns: ClassVar[Columns] = {**PATCH, **UNIT, "similarity": float}
@@ -104,7 +104,7 @@ class Similar(Answer, Generic[U]):
 
 
 def patch_as_dict(index: OpenIndex[Any], patch: Patch) -> dict[str, Any]:
-    """A patch as `top --json` has it, with the unit that it belongs to."""
+    """A patch as in `top --json`, with the unit that it belongs to."""
     return {**patch.as_dict(), **index.unit(patch.unit).as_dict()}
 
 
@@ -122,14 +122,14 @@ class Wish:
 
 
 def similar_to_unit(unit: OpenUnit, wish: Wish, note: Note) -> Similar[Any]:
-    """Patches nearest to the unit's best one, which comes first itself, and the units that go with this one.
+    """The patches nearest to the unit's best one, which is the first of them, and the units that correlate with it.
 
-    Raises StoreError for a unit that has no patch.
+    Raises StoreError for a unit without patches.
     """
     index, layer = unit.index, unit.unit.layer
     best = unit.top(1, crop=wish.cropping.crop, share=wish.cropping.share)
     if not best:
-        raise StoreError(f"{unit.unit} has no patch in {index.name}: it is finite on no photograph; take another unit")
+        raise StoreError(f"{unit.unit} has no patch in {index.name}, being finite on no photograph: try another unit")
     kept, images, places = index.store.vectors(layer)
     pair = best[0].image_id * CELLS + index.store.top(layer, unit.unit.channel)[2][0]
     row = int(np.searchsorted(images * CELLS + places, pair))
@@ -148,12 +148,12 @@ def similar_to_photograph(
     box: Box | None = None,
     layer: str | None = None,
 ) -> Similar[U]:
-    """Patches nearest to a photograph, or to a box in it (source pixels), in a layer: the last one, unless given.
+    """The patches nearest to a photograph, or to a box in it (source pixels), in a layer (default: the last one).
 
-    Of a box it is the mean of the vectors at the positions whose field's center lies in it, or else the position that
-    is nearest to its middle. Of a whole photograph it is the position at which the layer responds most: where the sum
-    of its positive activations is largest. Of one that is in the index it is the largest whose vector is kept there, so
-    that it finds itself.
+    The vector of a box is the mean over the positions whose field's center lies in it, or else the position nearest to
+    its middle. The vector of a whole photograph is taken where the layer responds most: where the sum of its positive
+    activations is largest. For a photograph of the index only positions with a kept vector count, so that it finds
+    itself.
 
     Raises what `looking.look` raises, and UnitError for an unknown layer.
     """
@@ -179,7 +179,7 @@ def similar_to_photograph(
 
 
 def _strongest(index: OpenIndex[Any], sight: Sight, layer: str, note: Note) -> Position:
-    """Where the layer responds most, among the places that the index keeps of this photograph, if it knows it."""
+    """Where the layer responds most, among the kept positions if the photograph is in the index."""
     maps = np.nan_to_num(sight.maps[layer])
     response = np.maximum(maps, 0).sum(axis=0, dtype=np.float64).ravel()
     _, images, places = index.store.vectors(layer)
@@ -200,7 +200,7 @@ def nearest_patches(
     Raises RequestError for a vector without a direction.
     """
     if not np.isfinite(vector).all() or not vector.any():
-        raise RequestError(f"nothing in layer {layer} responds to that, so nothing is like it; try another --layer")
+        raise RequestError(f"no channel of layer {layer} responds there, so nothing is similar: try another --layer")
     stored, images, places = index.store.vectors(layer)
     nearby = neighbors.Neighbors(index.store, note)
     wanted = 4 * wish.k
@@ -226,16 +226,16 @@ def nearest_patches(
 
 
 def _firsts(groups: Int64) -> Int64:
-    """Where each group is met first, in the order in which they are met."""
+    """The index of the first member of each group, in order."""
     return np.sort(np.unique(groups, return_index=True)[1])
 
 
 def _patch(index: OpenIndex[Any], layer: str, top: TopK, image: int, place: int, rank: int, wish: Wish) -> Patch:
-    """The kept place as a patch of the unit among whose best it ranks highest."""
+    """The kept position as a patch of the unit among whose best it ranks highest."""
     units, ranks = np.nonzero((top.images == image) & (top.positions == place) & top.filled)
     if not len(units):
         raise StoreError(
-            f"{index.name} holds a vector of {layer} that is of no unit's best; build it again with --fresh"
+            f"{index.name} holds a vector of {layer} that belongs to no patch of any unit: build it again with --fresh"
         )
     first = np.lexsort((units, ranks))[0]
     unit = Unit(layer, int(units[first]))
@@ -244,14 +244,14 @@ def _patch(index: OpenIndex[Any], layer: str, top: TopK, image: int, place: int,
 
 
 def correlated(unit: OpenUnit, k: int, note: Note = lambda _: None) -> list[tuple[Any, float]]:
-    """The k other units of the index whose activations over all photographs go most with this one's, best first.
+    """The k other units of the index whose activations correlate most with this one's over all photographs, best first.
 
     Pearson's correlation. A photograph on which either is not finite is left out; units that never vary correlate with
-    nothing. Without a table there is nothing to compare: said, and empty.
+    nothing. Without a table the list is empty, and a note says so.
     """
     index, own = unit.index, unit.unit
     if not index.store.has_table:
-        note(f"{index.name} was built with --no-table, so no units can be compared")
+        note(f"{index.name} was built with --no-table, so units cannot be compared")
         return []
     column = index.store.column(own.layer, own.channel)[0].astype(np.float64)
     found: list[tuple[float, Unit]] = []
@@ -261,14 +261,14 @@ def correlated(unit: OpenUnit, k: int, note: Note = lambda _: None) -> list[tupl
     order = sorted((-similarity, number) for number, (similarity, _) in enumerate(found))
     ranked = [(index.unit(found[number][1]), found[number][0]) for _, number in order]
     if not ranked:
-        note(f"{own} never varies, so no unit goes with it")
+        note(f"{own} never varies, so no unit correlates with it")
     return [(other, similarity) for other, similarity in ranked if other.unit != own][:k]
 
 
 def _correlations(index: OpenIndex[Any], layer: str, column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each unit of a layer with a column (images,): float64 (units,), NaN where one of them never varies."""
+    """The correlation of each unit of a layer with a column (images,): float64 (units,), NaN if either never varies."""
     value, _ = index.store.table_on_disk(layer)
-    # Around numbers near their means sums of squares lose nothing to rounding.
+    # Sums of squares of numbers near zero lose nothing to rounding, so subtract the means first.
     middle = index.stats(layer)["mean"].astype(np.float64)
     finite = np.isfinite(column)
     column = np.where(finite, column - column[finite].mean() if finite.any() else 0, 0)
@@ -276,7 +276,7 @@ def _correlations(index: OpenIndex[Any], layer: str, column: NDArray[np.float64]
     for start in range(0, len(index), _ROWS):
         block = value[start : start + _ROWS]
         known = np.isfinite(block) & finite[start : start + _ROWS, None]
-        if known.all():  # as good as always, and twice as fast
+        if known.all():  # nearly always, and twice as fast
             known = np.ones((len(block), 1))
         else:
             block = np.where(known, block, middle)
@@ -291,7 +291,7 @@ def _correlations(index: OpenIndex[Any], layer: str, column: NDArray[np.float64]
     with np.errstate(divide="ignore", invalid="ignore"):
         own_spread, other_spread = own_square - own_sum**2 / count, other_square - other_sum**2 / count
         found: NDArray[np.float64] = (product - own_sum * other_sum / count) / np.sqrt(own_spread * other_spread)
-    # What is left of a unit that never varies is rounding.
+    # The spread of a unit that never varies is pure rounding.
     varies = (own_spread > 1e-12 * own_square) & (other_spread > 1e-12 * other_square)
     return np.where(varies, np.clip(found, -1, 1), np.nan)
 

@@ -1,4 +1,4 @@
-"""What questions give back: answers that print as a table, go to pandas or Arrow, and show in a notebook."""
+"""Answers: they print as a table, convert to pandas or Arrow, and show themselves in a notebook."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 SHOWN = 25
-"""Rows of an answer that are printed."""
+"""The most rows of an answer that are printed."""
 
 PICTURED = 100
-"""Patches of an answer that a notebook shows."""
+"""The most patches of an answer that a notebook shows."""
 
 UNIT: Columns = {"layer": str, "channel": int, "name": str, "label": str}
 """The columns that say which unit a row is of."""
@@ -224,12 +224,12 @@ class Units(Answer, Sequence[D]):
 
 
 def worded(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The summary of a unit as a row of words and numbers: its marks in one cell."""
+    """The summary of a unit as a row of words and numbers, with its marks in one cell."""
     return {**summary, "marks": " ".join(summary["marks"])}
 
 
 def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
-    """The summary of a unit as tables for a person show it."""
+    """The summary of a unit as a row of a table for a person."""
     return {
         "unit": f"{summary['layer']}:{summary['channel']}",
         "name": summary["name"],
@@ -245,7 +245,7 @@ def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
 
 
 def listed(title: str, rows: Sequence[Sequence[object]], header: Sequence[str], of: int) -> str:
-    """A title and the rows that are shown of `of`, as text."""
+    """A title and some of `of` rows, as text."""
     lines = [title, *(text_table(rows, header) if rows else ())]
     if of > len(rows):
         lines.append(f"... and {of - len(rows)} more")

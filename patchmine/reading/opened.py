@@ -75,12 +75,12 @@ class OpenIndex(Generic[U]):
 
     @property
     def job(self) -> Job:
-        """What was computed: the network, its layers, how photographs were prepared."""
+        """The job of the index: the network, its layers, the preparation of photographs."""
         return Job.from_dict(self.store.manifest["job"])
 
     @property
     def name(self) -> str:
-        """What the command line's JSON calls the index."""
+        """The name of the index in the command line's JSON."""
         return str(self.directory)
 
     @property
@@ -95,7 +95,7 @@ class OpenIndex(Generic[U]):
 
     @cached_property
     def labels(self) -> UnitLabels:
-        """What units respond to: as computed last for this index."""
+        """The labels of units, as last computed for this index."""
         return self.names_file.labels(self.store) or UnitLabels.stored(self.store)
 
     @cached_property
@@ -104,21 +104,21 @@ class OpenIndex(Generic[U]):
 
     @cached_property
     def source(self) -> Source:
-        """Where the photographs are. Raises SourceError, saying what to type, when they have gone."""
+        """The source of the photographs. Raises SourceError, which says what to type, if it has disappeared."""
         from patchmine.sources import open_source
 
         spec = str(self._source) if self._source is not None else self.manifest["job"]["source"]
         try:
             return open_source(spec)
         except SourceError as error:
-            raise SourceError(f"{error}; if the photographs have moved, say where with --source FOLDER") from None
+            raise SourceError(f"{error}; if the photographs have moved, add --source FOLDER") from None
 
     def unit(self, unit: str | Unit, layer: str | None = None) -> U:
         """The unit of that name: `blocks.6:33`, `blocks.6_33`, `fish_33`, or a given name. Raises UnitError."""
         return cast(U, OpenUnit(self, self.resolved(unit, layer)))
 
     def resolved(self, unit: str | Unit, layer: str | None = None) -> Unit:
-        """Which unit a word means. Raises UnitError for a name or unit that the index does not have."""
+        """The unit that a name means. Raises UnitError for a name or unit that the index does not have."""
         if isinstance(unit, Unit) and layer is None and unit.channel in range(self.layers.get(unit.layer, 0)):
             return unit
         return self.names.resolve(str(unit), layer)
@@ -154,7 +154,7 @@ class OpenIndex(Generic[U]):
         weights: str | Path | None = None,
         loading: Callable[[], AbstractContextManager[None]] | None = None,
     ) -> None:
-        """How the user names the network of the index, as for `models.load_for_index`; what is None stays as it was.
+        """Remember how the user names the network, as for `models.load_for_index`; None keeps the earlier name.
 
         Nothing is loaded yet. `loading` makes a context in which `network` imports torch and loads.
         """
@@ -182,7 +182,7 @@ class OpenIndex(Generic[U]):
         return self._fields[layer]
 
     def field(self, layer: str, image: int | None = None) -> ReceptiveField:
-        """The receptive field of a layer, for the input size of one photograph or else for the nominal one."""
+        """The receptive field of a layer, at the input size of one photograph, or else at the nominal size."""
         if image is None or self.preprocessing.view != "whole":
             return self.fields(layer).nominal
         width, height = self.placement(image).input
@@ -201,7 +201,7 @@ class OpenIndex(Generic[U]):
         return self._stats[layer]
 
     def placement(self, image: int) -> Placement:
-        """How that photograph lay in the input."""
+        """How that photograph lies in the input."""
         return self.preprocessing.place(*self.store.image(image).size)
 
     def cut(self, patch: Patch) -> PillowImage.Image:
@@ -211,10 +211,10 @@ class OpenIndex(Generic[U]):
         return cut(self.photograph(patch.image_id), patch.box)
 
     def photograph(self, image: int) -> bytes:
-        """The encoded bytes of a photograph: those that were indexed and no others, wherever its path leads.
+        """The encoded bytes of a photograph: exactly those that were indexed, wherever its path leads.
 
-        Everything that shows a photograph of an index reads it here. Raises PhotographError when it has gone or is
-        another one, SourceError when the source has gone.
+        Everything that shows a photograph of an index reads it here. Raises PhotographError if the photograph is gone
+        or has changed, SourceError if the source has disappeared.
         """
         record = self.store.image(image)
         data = self.source.read(record.path)
@@ -224,7 +224,7 @@ class OpenIndex(Generic[U]):
 
     @cached_property
     def alike(self) -> Alike:
-        """Tells photographs of the index that are nearly the same; what it has looked at is remembered."""
+        """Recognizes photographs of the index that are nearly the same; it remembers those it has compared."""
         from patchmine.reading.picks import Alike
 
         return Alike(self.store, self.photograph)
@@ -339,7 +339,7 @@ class OpenUnit:
         )
 
     def _kept(self, k: int) -> tuple[Float32, Int64, NDArray[np.integer]] | None:
-        """Values, images and places of the k best patches, as the index keeps them; None where it keeps too few."""
+        """Values, images and places of the k best patches, as the index keeps them; None if it keeps too few."""
         values, images, places = self.index.store.top(self.unit.layer, self.unit.channel)
         if k > self.index.store.keep <= len(values):
             return None
@@ -374,7 +374,7 @@ class OpenUnit:
 
 
 def _finite(number: float) -> float | None:
-    """JSON has no infinity."""
+    """The number, or None if it is not finite: JSON has no infinity."""
     return number if np.isfinite(number) else None
 
 

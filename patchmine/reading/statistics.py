@@ -37,5 +37,5 @@ class Statistics:
 
     @property
     def marks(self) -> list[str]:
-        """What makes the unit's rankings doubtful."""
+        """The reasons to doubt the unit's rankings: dead, saturated."""
         return [mark for mark in ("dead", "saturated") if getattr(self, mark)]

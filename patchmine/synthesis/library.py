@@ -1,8 +1,8 @@
 """Synthetic images of an index's units, kept in its folder `synthetic/` with every setting that made them.
 
-An image is a PNG; beside it lies a JSON document that says how it was made and what it came to. Both appear whole or
-not at all, the document last, so that a job that is killed goes on where it was. What is there is used if its settings
-are those asked for, and made again otherwise.
+An image is a PNG; a JSON document beside it holds its settings and results. Both appear whole or not at all, the
+document last, so that a killed job resumes where it stopped. A cached image is used if its settings are equal to those
+requested, and made again otherwise.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
     from patchmine.synthesis.ascent import Synthetic
 
 VERSION = 2
-"""Of how an image is computed: another one makes images again."""
+"""The version of the algorithm: another version makes the images again."""
 
 BATCH = 16
-"""Images that are made at once."""
+"""The number of images that are made at once."""
 
-_DOCUMENT, _PICTURE = 1 << 20, 64 << 20  # bytes that are read of a stranger's
+_DOCUMENT, _PICTURE = 1 << 20, 64 << 20  # the most bytes to read from files that may come from a stranger
 _HUGE = 3.5e38
 
 
 @dataclass(frozen=True)
 class SyntheticImage:
-    """A picture that a unit would like.
+    """An image that drives a unit hard.
 
     `picture` uint8 (height, width, 3), one pixel for each input pixel. `value` is the unit's activation on it at the
     canvas's position, with the eight bits of the picture and unmoved, `mean` that over all positions. `stopped` is
@@ -95,7 +95,7 @@ class SyntheticImage:
 
 @dataclass(frozen=True)
 class Dead:
-    """A unit to whose picture no gradient ever came back, or whose activation is no number."""
+    """A unit without an image: no gradient reaches the image, or its activation is not finite."""
 
     unit: Unit
     reason: str
@@ -112,7 +112,7 @@ def synthesized(
     start: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Unit, Made]]:
-    """The images of these units, those that are there before those that are made, each as soon as it is on disk.
+    """The images of these units, the cached ones first, each as soon as it is on disk.
 
     With `start`, a rank, each image starts in the unit's patch of that rank instead of in noise. The network is loaded
     only if something has to be made. Raises RequestError, ModelError, StoreError and, for
@@ -220,7 +220,9 @@ def _make(
         for canvas, alike in groupby(placed, key=lambda pair: pair[0]):
             ascent = Ascent(network.module, layer, canvas, network.preprocessing)
             if ascent.tap.layout.channels != index.layers[layer]:
-                raise StoreError(f"layer {layer} of {network.name} is not as {index.name} has it; index it again")
+                raise StoreError(
+                    f"layer {layer} of {network.name} differs from that in {index.name}: build it again with --fresh"
+                )
             together = [one for _, one in alike]
             each = max(1, BATCH // recipe.images)
             for first in range(0, len(together), each):
@@ -302,12 +304,12 @@ def _keep(folder: Path, one: _Wanted, found: Sequence[Synthetic], seconds: float
     write_atomically(folder / f"{one.stem}.json", [json.dumps(document, indent=1).encode() + b"\n"])
     made = _read(folder, one)
     if made is None:
-        raise StoreError(f"what was just written to {str(folder)!r} cannot be read again")
+        raise StoreError(f"the files just written to {str(folder)!r} cannot be read back: check the disk")
     return made
 
 
 def _read(folder: Path, one: _Wanted) -> Made | None:
-    """What is there for these settings; None where there is nothing, or nothing that is sound."""
+    """The cached images for these settings; None if there are none, or none that are sound."""
     try:
         document = parse(read_bounded(folder / f"{one.stem}.json", _DOCUMENT))
         if document.part("settings").data != one.settings:
@@ -319,7 +321,7 @@ def _read(folder: Path, one: _Wanted) -> Made | None:
         images: list[SyntheticImage] = []
         for number, row in enumerate(rows):
             if not row.truth("sound"):
-                why = "is no finite number on noise" if row.truth("alive") else DEAD
+                why = "has no finite activation on noise" if row.truth("alive") else DEAD
                 return Dead(one.unit, why)
             file = folder / f"{one.stem}-{number}.png"
             canvas = _canvas(row.part("canvas").data, one.canvas)
@@ -332,7 +334,7 @@ def _read(folder: Path, one: _Wanted) -> Made | None:
     return images
 
 
-DEAD = "sends no gradient back to the picture, whatever it shows: it is dead, or behind something that has none"
+DEAD = "has no image, as no gradient reaches the image: the unit is dead or blocked by a layer without a gradient"
 
 
 def _canvas(data: dict[str, Any], asked: Canvas) -> Canvas:
@@ -342,7 +344,7 @@ def _canvas(data: dict[str, Any], asked: Canvas) -> Canvas:
     found = Canvas((int(data["size"][0]), int(data["size"][1])), box, Position(int(place["y"]), int(place["x"])))
     same = (box.width, box.height) == (asked.picture.width, asked.picture.height)
     if not same or not (0 < found.size[0] <= asked.size[0] and 0 < found.size[1] <= asked.size[1]):
-        raise Misfit("its canvas is another one")
+        raise Misfit("its canvas is a different one")
     if not Box(0, 0, found.size[1], found.size[0]).contains(box):
         raise Misfit("its window is outside its canvas")
     return found
@@ -368,7 +370,7 @@ def _number(value: np.float32) -> float | None:
 def _folder(index: OpenIndex[Any]) -> Path:
     folder = index.directory / store.SYNTHETIC
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise StoreError(f"{str(folder)!r} is no folder of the index: remove it, and synthetic images are made again")
+        raise StoreError(f"{str(folder)!r} is not a folder of the index: remove it, and images will be made again")
     return folder
 
 
@@ -389,7 +391,7 @@ def images_of(
     """The images of one unit. Raises UnitError for a dead unit, besides what `synthesized` raises."""
     ((_, made),) = synthesized(index, [unit], recipe, start=start, progress=progress)
     if isinstance(made, Dead):
-        raise UnitError(f"{unit} {made.reason}; take another unit, or another --seed")
+        raise UnitError(f"{unit} {made.reason}; try another unit or another --seed")
     return made
 
 
