@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
+
+READING = {"top", "sheet", "units", "name", "similar", "fires", "info"}
+"""Commands that open an index and are short enough for their start-up to count."""
 
 
 def main() -> None:
@@ -10,6 +14,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from patchmine.cli import main as run
 
+    if READING.intersection(sys.argv[1:2]) and "--help" not in sys.argv:
+        # Here, at the bottom of the stack. Deep inside our own imports, CPython 3.11 may map and unmap a chunk of its
+        # frame stack at thousands of calls, which costs up to a fifth of a cold query.
+        import h5py  # noqa: F401
     signal.signal(signal.SIGINT, signal.default_int_handler)
     run()
 
