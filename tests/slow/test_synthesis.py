@@ -51,7 +51,7 @@ def made(index: Index, request: pytest.FixtureRequest, seed: int) -> Made:
     amplitudes = of_index(index) if recipe.method == "maco" else None
     made = Made()
     print("\nlayer       units  smallest  quarter  median  three quarters  largest  above 1")
-    for layer, drawn in drawn_of(index, units // len(LAYERS), seed, LAYERS).items():
+    for layer, drawn in drawn_of(index, max(1, units // len(LAYERS)), seed, LAYERS).items():
 
         @cache
         def at(size: tuple[int, int], layer: str = layer) -> ReceptiveField:
