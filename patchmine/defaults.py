@@ -9,7 +9,7 @@ from pathlib import Path
 MODEL = "efficientnet_lite0"
 K = 25
 PICKS = ("top", "bottom", "random", "quantile:Q", "spectrum", "facets")
-CROPS = ("rf", "erf", "image", "auto")
+CROPS = ("rf", "erf", "image", "tight", "auto")
 FIELDS = ("local", "full")
 VIEWS = ("crop", "pad", "whole")
 """What of a photograph the network sees: the middle, as it was trained; all of it, with padding around; or all of it in
@@ -20,6 +20,12 @@ PROJECTION = "guided"
 LAYOUTS = ("strip", "zeiler")
 SHARE = 0.95
 """The share of the gradient's energy that the box of an effective receptive field holds."""
+TIGHT_SHARE = 0.8
+"""The share of the activation that a tight crop alone brings back."""
+TIGHT_K = 9
+"""The best patches of each unit that get tight crops overnight, and that `units` judges a unit's tight crops by."""
+DIFFUSE = 0.5
+"""A patch is diffuse if its tight crop covers more than this share of the input."""
 
 
 @dataclass(frozen=True, kw_only=True)

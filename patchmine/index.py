@@ -51,8 +51,7 @@ def find_index(path: str | Path | None = None) -> Path:
         return found[0]
     if not found:
         raise StoreError(
-            "no *.patchmine in this folder: name an index with -i DIR, "
-            "or build one with: patchmine index FOLDER"
+            "no *.patchmine in this folder: name an index with -i DIR, or build one with: patchmine index FOLDER"
         )
     raise StoreError(f"several indexes here: choose one with -i {' or -i '.join(map(str, found[:5]))}")
 
@@ -87,7 +86,7 @@ class IndexedUnit(OpenUnit):
         objective: str = "neuron",
         *,
         crop: str = "auto",
-        share: float = defaults.SHARE,
+        share: float | None = None,
         model: str | None = None,
         weights: str | Path | None = None,
         **settings: Any,
@@ -122,7 +121,7 @@ class Index(OpenIndex[IndexedUnit]):
         k: int = defaults.K,
         several: bool = False,
         crop: str = "rf",
-        share: float = defaults.SHARE,
+        share: float | None = None,
         model: str | None = None,
         weights: str | Path | None = None,
         note: Callable[[str], None] = lambda _: None,
@@ -155,7 +154,7 @@ class Index(OpenIndex[IndexedUnit]):
         layer: str | None = None,
         k: int = defaults.K,
         crop: str = "rf",
-        share: float = defaults.SHARE,
+        share: float | None = None,
         model: str | None = None,
         weights: str | Path | None = None,
     ) -> Fires[IndexedUnit]:

@@ -107,12 +107,23 @@ Crop = Annotated[
     str | None,
     typer.Option(
         "--crop",
-        help="Extent of a patch. rf: the receptive field; erf: the effective one; image: the network's whole input; "
-        "auto: rf while it covers less than half of the input, else erf. Default: auto on sheets, rf elsewhere.",
+        help="Extent of a patch. tight: the smallest box that alone brings back most of the activation, found with the "
+        "network and kept; rf: the receptive field; erf: the effective one; image: the network's whole input; auto: "
+        "tight where it is kept, else rf while it covers less than half of the input, else erf. Default: auto on "
+        "sheets, rf elsewhere.",
         show_default=False,
     ),
 ]
-Share = Annotated[float, typer.Option("--share", help="Share of the gradient's energy that --crop erf keeps.")]
+Share = Annotated[
+    float | None,
+    typer.Option(
+        "--share",
+        help=f"Share of the activation that --crop tight retains (default {defaults.TIGHT_SHARE:g}), or of the "
+        f"gradient's energy inside --crop erf (default {defaults.SHARE:g}).",
+        show_default=False,
+    ),
+]
+Energy = Annotated[float, typer.Option("--share", help="Share of the gradient's energy inside an effective field.")]
 Project = Annotated[
     str | None,
     typer.Option(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,19 @@ def opened(
     from patchmine.index import open_index
 
     found = open_index(index, source)
-    found.use(model, weights, loading=starting)
+    found.use(model, weights, loading=starting, watching=_watching)
     return found
+
+
+@contextmanager
+def _watching() -> Iterator[Progress]:
+    """Show the progress of tight crops; a signal stops them cleanly, with those that are found kept."""
+    from patchmine.cli import progress
+    from patchmine.system import allocator
+
+    allocator.keep_flat()  # before torch starts its threads
+    with stoppable(), progress.shown() as display:
+        yield display
 
 
 def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.cuda import OutOfMemoryError
@@ -68,10 +69,21 @@ class Reduced:
 
 
 class Executor(Protocol):
-    """Computes batches. `run` can be called from several threads at once."""
+    """Computes batches on `device`. Both methods can be called from several threads at once."""
+
+    device: torch.device
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         """Compute a batch: pixels uint8 (N, 3, height, width), image ids (N,), and a bound for each layer."""
+        ...
+
+    def values(self, inputs: Tensor, channels: Int64, places: Int64) -> Float32:
+        """One cell of the last tap's maps for each input, float32 (n,).
+
+        `inputs` are normalized, float32 (N, 3, height, width) on `device`, N the setting's batch size. The cells are
+        those of `channels` and `places` (y * grid width + x), both (n,) for the first n inputs; the others only fill
+        the batch.
+        """
         ...
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.backends import cudnn
 
 from patchmine.executors import Bound, Reduced
-from patchmine.executors._reduce import Reducing
+from patchmine.executors._reduce import Reducing, cells
 from patchmine.networks.folding import folded
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, last_call, run_until, tapped
 from patchmine.photographs.decode import normalized
-from patchmine.ranking import Int64
+from patchmine.ranking import Float32, Int64
 
 _IN_FLIGHT = 3
 """The number of batches on the GPU at once: one is computed, one waits, and one has its vectors copied back."""
@@ -62,6 +62,18 @@ class GpuExecutor:
             self._wait_for(maxima, layers)
             self._wait_for(vectors, layers)
             return {name: layer.reduced() for name, layer in layers.items()}
+
+    def values(self, inputs: Tensor, channels: Int64, places: Int64) -> Float32:
+        last = self.taps[-1]
+
+        def compute() -> Float32:
+            found: list[Float32] = []
+            with torch.cuda.device(self.device), torch.inference_mode():
+                tap = last_call(last, lambda out: found.append(cells(last, out, channels, places)))
+                self.forward(inputs.contiguous(memory_format=torch.channels_last), {last.layer: tap})
+            return found[0]
+
+        return queuing().submit(compute).result()
 
     def forward(self, batch: Tensor, taps: Mapping[str, Callable[[Tensor], None]]) -> None:
         """Queue one pass, float32 (N, 3, height, width) on the device, and return before it is done.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchmine.executors import Bound, Reduced
+from patchmine.networks.taps import Tap
 from patchmine.ranking import Float32, Int64
 
 HALF_MAX = float(torch.finfo(torch.float16).max)
@@ -25,6 +26,15 @@ def reduce(maps: Tensor, images: Int64, bound: Bound) -> Reduced:
     row, place = _beating(value, position, images, bound, flat.shape[2])
     vectors = _vectors(flat, torch.from_numpy(row), torch.from_numpy(place)).cpu().numpy()
     return Reduced(value=value, position=position, row=row, place=place, vectors=np.ascontiguousarray(vectors))
+
+
+def cells(tap: Tap, output: Tensor, channels: Int64, places: Int64) -> Float32:
+    """One cell of a layer's output for each of the first images, float32 (n,): `Executor.values`."""
+    flat = tap.layout.grid_of(output).flatten(2)
+    rows = np.arange(len(channels))
+    row, channel, place = (torch.from_numpy(numbers).to(flat.device) for numbers in (rows, channels, places))
+    found: Float32 = flat[row, channel, place].float().cpu().numpy()
+    return found
 
 
 @dataclass

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version as installed
 from queue import SimpleQueue
 from typing import Any
@@ -21,7 +22,7 @@ from patchmine.networks.folding import replica
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, last_call, tapped
 from patchmine.photographs.decode import normalized
-from patchmine.ranking import Int64
+from patchmine.ranking import Float32, Int64
 
 HELP = "openvino: OpenVINO on the CPU, with the extra patchmine[openvino]"
 RANK = 0
@@ -138,6 +139,7 @@ class OpenVinoExecutor:
 
     def __init__(self, network: Network, taps: tuple[Tap, ...], batch_size: int, requests: list[Any]) -> None:
         self.taps, self.batch_size = taps, batch_size
+        self.device = torch.device("cpu")
         self.preprocessing = network.preprocessing
         self.requests: SimpleQueue[Any] = SimpleQueue()
         for request in requests:
@@ -148,12 +150,23 @@ class OpenVinoExecutor:
         batch = normalized(pixels, self.preprocessing)
         if count < self.batch_size:
             batch = torch.cat([batch, batch.new_zeros(self.batch_size - count, *batch.shape[1:])])
-        request = self.requests.get()
-        try:
-            outputs = request.infer([np.ascontiguousarray(batch.numpy())], share_inputs=True, share_outputs=True)
+        with self._outputs(batch) as outputs:
             return {
                 tap.layer: reduce(torch.from_numpy(outputs[number])[:count], images, bounds[tap.layer])
                 for number, tap in enumerate(self.taps)
             }
+
+    def values(self, inputs: Tensor, channels: Int64, places: Int64) -> Float32:
+        with self._outputs(inputs) as outputs:
+            maps = outputs[len(self.taps) - 1]
+            found: Float32 = maps.reshape(*maps.shape[:2], -1)[np.arange(len(channels)), channels, places]
+            return found.astype(np.float32)  # a copy: the request's memory is used again
+
+    @contextmanager
+    def _outputs(self, batch: Tensor) -> Iterator[Any]:
+        """The outputs of a full batch, by number; valid inside the block."""
+        request = self.requests.get()
+        try:
+            yield request.infer([np.ascontiguousarray(batch.numpy())], share_inputs=True, share_outputs=True)
         finally:
             self.requests.put(request)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.executors._gpu import GpuExecutor
-from patchmine.executors._reduce import reduce
+from patchmine.executors._reduce import cells, reduce
 from patchmine.networks.folding import folded, replica
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, last_call, run_until, tapped
 from patchmine.photographs.decode import normalized
-from patchmine.ranking import Int64
+from patchmine.ranking import Float32, Int64
 from patchmine.system import allocator
 
 HELP = "torch: PyTorch on the CPU or a GPU"
@@ -103,6 +103,23 @@ class TorchExecutor:
         finally:
             self.replicas.put(module)
         return reduced
+
+    def values(self, inputs: Tensor, channels: Int64, places: Int64) -> Float32:
+        found: list[Float32] = []
+        last = self.taps[-1]
+        module = self.replicas.get()
+        try:
+            with (
+                torch.inference_mode(),
+                self._cast(),
+                tapped(
+                    module, {last.layer: last_call(last, lambda out: found.append(cells(last, out, channels, places)))}
+                ),
+            ):
+                run_until(module, inputs.contiguous(memory_format=torch.channels_last), last.layer, last.calls)
+        finally:
+            self.replicas.put(module)
+        return found[0]
 
     def _cast(self) -> AbstractContextManager[object]:
         if self.precision is torch.float32:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from patchmine.defaults import CROPS, SHARE
+from patchmine.defaults import CROPS, SHARE, TIGHT_SHARE
 from patchmine.errors import RequestError, nearest
 from patchmine.fields.field import ReceptiveField
 from patchmine.photographs.placement import View
@@ -20,21 +20,39 @@ class Cropping:
     """A way to crop patches.
 
     `crop` is `rf` for the receptive field, `erf` for the effective one, which holds `share` (above 0, at most 1) of the
-    gradient's energy, `image` for the whole input, or `auto`: `rf` while the receptive field covers less than half of
-    the input, `erf` beyond where it has been measured. Raises RequestError for an unknown crop or an invalid share.
+    gradient's energy, `image` for the whole input, or `tight` for the smallest box that alone brings back `share` of
+    the activation. `auto` is `rf` while the receptive field covers less than half of the input, `erf` beyond where it
+    has been measured, and `tight` for the patches whose tight crop the index keeps. `share` None is the crop's default.
+
+    `otherwise` is what a patch without a tight crop shows. Raises RequestError for an unknown crop
+    or an invalid share.
     """
 
     crop: str = "rf"
-    share: float = SHARE
+    share: float | None = None
+    otherwise: str = "rf"
 
     def __post_init__(self) -> None:
         if self.crop not in CROPS:
             raise RequestError(f"unknown crop {self.crop!r}{nearest(self.crop, CROPS)}")
-        if not 0 < self.share <= 1:
+        if self.share is not None and not 0 < self.share <= 1:
             raise RequestError(f"--share must be above 0 and at most 1, not {self.share:g}")
 
+    @property
+    def energy(self) -> float:
+        """The share of the gradient's energy inside an effective field."""
+        return SHARE if self.share is None or self.crop == "tight" else self.share
+
+    @property
+    def retained(self) -> float:
+        """The share of the activation that a tight crop brings back."""
+        return TIGHT_SHARE if self.share is None else self.share
+
     def settled(self, field: ReceptiveField, channel: int) -> Cropping:
-        """The same with `auto` decided for a unit. Raises RequestError for `erf` where no gradient was measured."""
+        """The same with `auto` decided for a unit, but for tight crops: `rf` or `erf`.
+
+        Raises RequestError for `erf` where no gradient was measured.
+        """
         crop = self.crop
         if crop == "auto":
             height, width = field.input
@@ -42,14 +60,24 @@ class Cropping:
             crop = "erf" if 2 * whole.area > height * width and field.effective is not None else "rf"
         if crop == "erf" and field.effective is None:
             raise RequestError(f"layer {field.layer} has no effective field, as no gradient reached it: use --crop rf")
-        return replace(self, crop=crop)
+        otherwise = (
+            Cropping(self.otherwise).settled(field, channel).crop if self.otherwise == "auto" else self.otherwise
+        )
+        return replace(self, crop=crop, otherwise=otherwise)
+
+    @property
+    def _shown(self) -> str:
+        return self.otherwise if self.crop == "tight" else self.crop
 
     def box(self, field: ReceptiveField, channel: int, position: Position) -> Box:
-        """What the crop shows of the input, clipped to it, in input pixels. The crop must be settled."""
-        if self.crop == "image":
+        """What the crop shows of the input, clipped to it, in input pixels; for `tight` what it shows otherwise.
+
+        The crop must be settled.
+        """
+        if self._shown == "image":
             return Box(0, 0, field.input[1], field.input[0])
         seen = field.group(channel).seen(position)
-        effective = field.effective_box(channel, position, self.share) if self.crop == "erf" else None
+        effective = field.effective_box(channel, position, self.energy) if self._shown == "erf" else None
         return seen if effective is None else seen.intersect(effective)
 
     def view(self, field: ReceptiveField, channel: int, position: Position) -> View:
@@ -60,12 +88,12 @@ class Cropping:
         group = field.group(channel)
         seen, window = group.seen(position), group.whole(position)
         height, width = field.input
-        if self.crop == "image":
+        if self._shown == "image":
             whole = Box(0, 0, width, height)
-            effective = field.effective_box(channel, position, self.share)
+            effective = field.effective_box(channel, position, self.energy)
             return View(_widened(whole), whole, seen if seen != whole else effective and effective.intersect(whole))
-        if self.crop == "erf":
-            window = field.effective_box(channel, position, self.share) or window
+        if self._shown == "erf":
+            window = field.effective_box(channel, position, self.energy) or window
         elif group.size is None:
             # Fields of different sizes at different places: frames of one size, so that all tiles have one scale.
             window = _centered(seen, *group.largest)
@@ -73,6 +101,15 @@ class Cropping:
         down = (window.top, window.bottom) if window.height < height else (0, height)
         window = _widened(Box(across[0], down[0], across[1], down[1]))
         return View(window, seen.intersect(window))
+
+
+def squared(box: Box, size: tuple[int, int]) -> Box:
+    """A square around the box, moved inside an input of (height, width) where it fits."""
+    side = max(box.width, box.height)
+    square = _centered(box, side, side)
+    left = max(0, min(square.left, size[1] - side)) if side <= size[1] else square.left
+    top = max(0, min(square.top, size[0] - side)) if side <= size[0] else square.top
+    return Box(left, top, left + side, top + side)
 
 
 def _widened(box: Box) -> Box:

@@ -11,6 +11,9 @@ from patchmine.photographs.placement import Placement, View
 from patchmine.photographs.upright import upright
 from patchmine.units import Box
 
+FADED = 0.65
+"""How far the surroundings of a tight crop are faded towards white."""
+
 
 def cut(data: bytes, box: Box) -> Image.Image:
     """The pixels of a photograph's bytes inside `box` (source pixels), at full resolution, as RGB.
@@ -43,6 +46,8 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
         )
         resized = picture.resize((target.width, target.height), Image.Resampling.LANCZOS, box=source, reducing_gap=3.0)
         canvas.paste(resized, (target.left, target.top))
+        if view.lit is not None:
+            _fade(canvas, target, placed(View(view.window, view.lit), placement, size)[1])
     across, down = size[0] / view.window.width, size[1] / view.window.height
     if view.outline is not None:
         frame = [
@@ -56,6 +61,19 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
         draw.rectangle(frame, outline="white", width=width + 2)
         draw.rectangle(frame, outline="#d6336c", width=width)
     return canvas
+
+
+def _fade(canvas: Image.Image, shown: Box, lit: Box) -> None:
+    """Fade what is shown outside the box `lit` towards white, and draw a thin line around the box."""
+    sharp = canvas.crop(lit.as_tuple())
+    part = canvas.crop(shown.as_tuple())
+    canvas.paste(Image.blend(part, Image.new("RGB", part.size, "white"), FADED), (shown.left, shown.top))
+    canvas.paste(sharp, (lit.left, lit.top))
+    if not lit.contains(shown):
+        line = max(1, canvas.width // 200)
+        ImageDraw.Draw(canvas).rectangle(
+            (lit.left, lit.top, lit.right - 1, lit.bottom - 1), outline="#d6336c", width=line
+        )
 
 
 def placed(view: View, placement: Placement, size: tuple[int, int]) -> tuple[Box, Box]:

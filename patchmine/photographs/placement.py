@@ -143,9 +143,11 @@ class View:
     """The content of one tile of a sheet, in input pixels.
 
     `window` is the tile's frame. `shown` is the part of the picture that is drawn; the rest of the frame is padding
-    or outside the receptive field. `outline`, if given, is drawn as a rectangle.
+    or outside the receptive field. `outline`, if given, is drawn as a rectangle. Outside of `lit`, if given, the
+    picture is faded.
     """
 
     window: Box
     shown: Box
     outline: Box | None = None
+    lit: Box | None = None

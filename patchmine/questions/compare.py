@@ -45,7 +45,6 @@ FEW = 100
 """Photographs below which that quantile is the maximum, so that it says nothing."""
 
 
-
 @dataclass(frozen=True)
 class Evidence:
     """How the synthetic images drive the unit, by the cosines of the activations in the layer before.
@@ -193,8 +192,9 @@ def compare(
     Raises what `library.one`, `Index.photograph` and `IndexedUnit.top` raise.
     """
     index = unit.index
-    cropping = index.settled(unit.unit, cropping or Cropping("auto"))
-    patches = unit.top(k, crop=cropping.crop, share=cropping.share)
+    wanted = cropping or Cropping("auto")
+    patches = unit.top(k, crop=wanted.crop, share=wanted.share)
+    cropping = patches.cropping
     index.network()
     images = images_of(index, unit.unit, recipe, progress=progress)
     top = unit.top(AGAINST)

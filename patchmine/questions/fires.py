@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from patchmine import defaults
 from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
-from patchmine.reading.answers import PLACE, SHOWN, UNIT, Answer, Patches, counted, listed
+from patchmine.reading.answers import PLACE, PROOF, SHOWN, UNIT, Answer, Patches, counted, listed
+from patchmine.reading.cropped import cropped
 from patchmine.reading.opened import OpenIndex, U
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns, flat, html_table
@@ -48,7 +49,7 @@ class Fired(Generic[U]):
             "value": self.patch.value,
             "percentile": self.percentile,
             "deviation": self.deviation,
-            **{key: patch[key] for key in ("position", "visible", "input_box", "box")},
+            **{key: patch[key] for key in ("position", "visible", "input_box", "box", *PROOF) if key in patch},
         }
 
 
@@ -133,14 +134,14 @@ def fires(
     sight = look(index, file, layers)
     found = [response for name in layers for response in _responses(index, sight, name)]
     ranked = sorted(found, key=lambda response: (-response.percentile, -response.deviation))[:k]
-    fired = [
-        Fired(
-            index.unit(response.unit),
-            response.percentile,
-            response.deviation,
-            sight.patch(response.unit, rank, response.position, index.settled(response.unit, cropping)),
-        )
+    patches = [
+        sight.patch(response.unit, rank, response.position, index.settled(response.unit, cropping))
         for rank, response in enumerate(ranked, 1)
+    ]
+    patches, cropping = cropped(sight.beside(index), patches, cropping, cropping)
+    fired = [
+        Fired(index.unit(response.unit), response.percentile, response.deviation, patch)
+        for response, patch in zip(ranked, patches, strict=True)
     ]
     return Fires(index, sight, fired, len(found), cropping)
 

@@ -19,6 +19,7 @@ from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, maps, survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement
+from patchmine.reading.cropped import Beside
 from patchmine.reading.opened import OpenIndex
 from patchmine.reading.patch import Patch
 from patchmine.system.regular_files import is_folder, read_whole
@@ -52,6 +53,10 @@ class Sight:
             placement=self.placement,
             read=lambda: self.data,
         )
+
+    def beside(self, index: OpenIndex[Any]) -> Beside:
+        """The index with this photograph beside it, for the photograph's tight crops."""
+        return Beside(index, self.path, self.data, self.placement, self.fields)
 
     def positions_in(self, layer: str, box: Box) -> list[Position]:
         """The positions whose field's center lies in the box (source pixels), else the one nearest to its middle."""

@@ -19,6 +19,7 @@ from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
 from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.reading.answers import PATCH, SHOWN, UNIT, Answer, Patches, counted, listed
+from patchmine.reading.cropped import cropped
 from patchmine.reading.opened import OpenIndex, OpenUnit, U
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns
@@ -34,7 +35,6 @@ Note = Callable[[str], None]
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
 _MOST = 8192  # candidates whose vectors are read: beyond that they are practically equal
-
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ def similar_to_photograph(
     middle = positions[len(positions) // 2]
     hardest = Unit(chosen, int(np.nan_to_num(maps[:, middle.y, middle.x]).argmax()))
     asked = sight.patch(hardest, 0, middle, index.settled(hardest, wish.cropping))
+    ((asked,), _) = cropped(sight.beside(index), [asked], wish.cropping, wish.cropping)
     return Similar(index, query, chosen, patches, similarities, [], asked, sight)
 
 
@@ -221,7 +222,8 @@ def nearest_patches(
     found = [
         _patch(index, layer, top, int(images[row]), int(places[row]), rank, wish) for rank, row in enumerate(rows, 1)
     ]
-    patches = Patches(found, index, cropping=wish.cropping, pick="similar")
+    shown, cropping = cropped(index, found, wish.cropping, wish.cropping)
+    patches = Patches(shown, index, cropping=cropping, pick="similar")
     return patches, similarities[order].astype(float).tolist()
 
 

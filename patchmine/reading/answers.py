@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         def as_dict(self) -> dict[str, Any]: ...
         def summary(self) -> dict[str, Any]: ...
 
-
     class Describing(Protocol):
         """An index, as far as an answer needs it: it knows its units by name."""
 
@@ -52,6 +51,9 @@ PLACE: Columns = {
     **{f"box_{edge}": kind for edge, kind in _BOX.items()},
 }
 """The columns that say where in a photograph a patch is."""
+
+PROOF: Columns = {"retained": float, "without": float, "area": float}
+"""The columns of patches that show tight crops."""
 
 PATCH: Columns = {"rank": int, "value": float, "image": str, "image_id": int, "class": str, **PLACE}
 
@@ -120,7 +122,7 @@ class Patches(Answer, Sequence[Patch]):
         if not isinstance(rank, slice):
             return self._patches[rank]
         part = self._patches[rank]
-        return Patches(part, self._index, unit=self._of, cropping=self.cropping, pick=self.pick)
+        return type(self)(part, self._index, unit=self._of, cropping=self.cropping, pick=self.pick)
 
     def __len__(self) -> int:
         return len(self._patches)
@@ -173,6 +175,28 @@ class Patches(Answer, Sequence[Patch]):
         with ThreadPoolExecutor() as pool:
             figures = "".join(pool.map(thumbnail_html, self._patches[:PICTURED]))
         return f"<div>{figures}</div>" + more_html(len(self), PICTURED)
+
+
+class TightPatches(Patches):
+    """Patches of which some or all show their tight crops."""
+
+    columns: ClassVar[Columns] = {**Patches.columns, **PROOF}
+    header: ClassVar[Sequence[str]] = ("rank", "value", "retained", "area", *Patches.header[2:])
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [{**dict.fromkeys(PROOF), **row} for row in super().rows()]
+
+    def shown(self) -> list[tuple[object, ...]]:
+        return [
+            (*row[:2], *((f"{proved['retained']:.0%}", f"{proved['area']:.1%}") if proved else (None, None)), *row[2:])
+            for row, proved in zip(super().shown(), map(_proof, self._patches), strict=True)
+        ]
+
+
+def _proof(patch: Patch) -> dict[str, Any] | None:
+    """The patch's numbers under PROOF; None if it shows no tight crop."""
+    facts = patch.as_dict()
+    return facts if facts.get("retained") is not None else None
 
 
 class Units(Answer, Sequence[D]):

@@ -26,11 +26,14 @@ from patchmine.labels.names_file import NamesFile
 from patchmine.labels.of_index import UnitLabels
 from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.ranking import Float32, Int64
-from patchmine.reading.answers import Patches, Units
+from patchmine.reading.answers import Patches, TightPatches, Units
+from patchmine.reading.cropped import crop_of, cropped
 from patchmine.reading.patch import Patch
 from patchmine.store.job import Job
 from patchmine.store.reading import Store
+from patchmine.store.tight_crops import Seat, TightCrop, TightCrops
 from patchmine.system import digests
+from patchmine.system.progress import Progress, Silent
 from patchmine.units import Unit
 
 if TYPE_CHECKING:
@@ -58,10 +61,12 @@ class OpenIndex(Generic[U]):
         self.preprocessing = Preprocessing.from_dict(self.manifest["job"]["preprocessing"])
         self._fields: dict[str, FieldsBySize] = {}
         self._stats: dict[str, dict[str, Any]] = {}
+        self.tight_found: dict[tuple[Seat, float], TightCrop | None] = {}  # in this process, by share
         self._network: Network | None = None
         self._named: tuple[str | None, Path | None] = (None, None)  # model and weights that loaded
         self._asked: tuple[str | None, Path | None] = self._named
         self._loading: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.watching: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(Silent())
 
     def __repr__(self) -> str:
         return f"<patchmine.Index {str(self.directory)!r}: {len(self)} photographs, {sum(self.layers.values())} units>"
@@ -153,13 +158,16 @@ class OpenIndex(Generic[U]):
         model: str | None = None,
         weights: str | Path | None = None,
         loading: Callable[[], AbstractContextManager[None]] | None = None,
+        watching: Callable[[], AbstractContextManager[Progress]] | None = None,
     ) -> None:
         """Remember how the user names the network, as for `models.load_for_index`; None keeps the earlier name.
 
-        Nothing is loaded yet. `loading` makes a context in which `network` imports torch and loads.
+        Nothing is loaded yet. `loading` makes a context in which `network` imports torch and loads, `watching` one that
+        shows the progress of tight crops.
         """
         self._asked = (model or self._asked[0], self._asked[1] if weights is None else Path(weights))
         self._loading = loading or self._loading
+        self.watching = watching or self.watching
 
     def network(self) -> Network:
         """The network of the index, prepared as it was when the index was built; loaded once and remembered.
@@ -174,6 +182,12 @@ class OpenIndex(Generic[U]):
                 self._network = load_for_index(self.job, *asked)
             self._asked = self._named = asked
         return self._network
+
+    @cached_property
+    def tight_crops(self) -> TightCrops:
+        """The tight crops that the index keeps for its network."""
+        job = self.job
+        return TightCrops(self.directory, digests.of_json([job.model, job.weights, job.preprocessing.as_dict()]))
 
     def fields(self, layer: str) -> FieldsBySize:
         """The receptive fields of a layer for every input size; read once."""
@@ -199,6 +213,14 @@ class OpenIndex(Generic[U]):
         if layer not in self._stats:
             self._stats[layer] = self.store.stats(layer)
         return self._stats[layer]
+
+    def path(self, image: int) -> str:
+        """The photograph's path in the source."""
+        return self.store.image(image).path
+
+    def digest(self, image: int) -> str:
+        """The digest of the photograph's bytes."""
+        return self.store.image(image).digest
 
     def placement(self, image: int) -> Placement:
         """How that photograph lies in the input."""
@@ -251,6 +273,7 @@ class OpenIndex(Generic[U]):
             field=field,
             placement=self.preprocessing.place(*record.size),
             read=lambda: self.photograph(image),
+            tighten=lambda: crop_of(self, Seat(unit, image, place)),
         )
 
 
@@ -291,7 +314,7 @@ class OpenUnit:
         pick: str = "top",
         crop: str = "rf",
         seed: int = 0,
-        share: float = defaults.SHARE,
+        share: float | None = None,
         *,
         of_class: str | None = None,
         not_class: str | None = None,
@@ -309,15 +332,18 @@ class OpenUnit:
         where classes are known.
 
         `crop` decides what a patch's `box` holds: `rf` the receptive field, outside of which nothing can change the
-        value; `erf` the effective one, which holds `share` of the gradient's energy; `image` all that the network saw;
-        `auto` is `rf` while that covers less than half of the input, and `erf` beyond.
+        value; `erf` the effective one, which holds `share` (default 0.95) of the gradient's energy; `image` all that
+        the network saw; `tight` the smallest box that alone brings back `share` (default 0.8) of the activation, found
+        with the network where the index does not keep it; `auto` is `rf` while that covers less than half of the input,
+        `erf` beyond, and `tight` for the patches whose tight crop the index keeps.
 
         Raises RequestError for another pick, crop or class, StoreError when the index has no table and the kept top-k
         cannot answer.
         """
         if k < 1:
             raise RequestError(f"-k must be at least 1, not {k}")
-        meant = self.index.settled(self.unit, Cropping(crop, share))
+        cropping = Cropping(crop, share)
+        meant = self.index.settled(self.unit, cropping)
         chosen = self._kept(k) if (pick, of_class, not_class, diverse) == ("top", None, None, False) else None
         if chosen is None:
             from patchmine.reading.picks import Wish, picked  # not for every cold query
@@ -325,18 +351,15 @@ class OpenUnit:
             wish = Wish(k, pick, seed, of_class, not_class, diverse)
             chosen = picked(self.index.store, self.unit, wish, self.index.alike)
         values, images, places = chosen
-        return Patches(
-            [
-                self.index.patch(self.unit, rank, value, image, place, meant)
-                for rank, (value, image, place) in enumerate(
-                    zip(values.tolist(), images.tolist(), places.tolist(), strict=True), 1
-                )
-            ],
-            self.index,
-            unit=self.unit,
-            cropping=meant,
-            pick=pick,
-        )
+        patches = [
+            self.index.patch(self.unit, rank, value, image, place, meant)
+            for rank, (value, image, place) in enumerate(
+                zip(values.tolist(), images.tolist(), places.tolist(), strict=True), 1
+            )
+        ]
+        patches, meant = cropped(self.index, patches, cropping, meant)
+        kind = TightPatches if meant.crop == "tight" else Patches
+        return kind(patches, self.index, unit=self.unit, cropping=meant, pick=pick)
 
     def _kept(self, k: int) -> tuple[Float32, Int64, NDArray[np.integer]] | None:
         """Values, images and places of the k best patches, as the index keeps them; None if it keeps too few."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from patchmine.defaults import DIFFUSE
 from patchmine.errors import UnitError
-from patchmine.fields.cropping import Cropping
+from patchmine.fields.cropping import Cropping, squared
 from patchmine.fields.field import ReceptiveField
-from patchmine.photographs.placement import Placement
+from patchmine.photographs.placement import Placement, View
+from patchmine.store.tight_crops import TightCrop
 from patchmine.units import Box, Position, Unit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from patchmine.photographs.placement import View
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Patch:
     `image` is the photograph's path in its source, `image_id` its number in the index, or -1 for a photograph that is
     in no index. `field` is the layer's receptive field at the size of this input, `placement` how the photograph lies
     in it, `read` returns the photograph's encoded bytes; they are None in a patch that belongs to no index.
+
+    With `cropped` the patch shows its tight crop, where it has one: `input_box` and `box` are those of the crop then.
     """
 
     unit: Unit
@@ -45,6 +48,34 @@ class Patch:
     field: ReceptiveField | None = dataclasses.field(default=None, repr=False, compare=False)
     placement: Placement | None = dataclasses.field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
+    tighten: Callable[[], TightCrop | None] | None = dataclasses.field(default=None, repr=False, compare=False)
+    cropped: bool = dataclasses.field(default=False, repr=False)
+
+    @cached_property
+    def tight(self) -> TightCrop | None:
+        """The tight crop; None if the photograph drives the unit hardly more than a background does.
+
+        What the index does not keep is computed, with the network, and kept. Raises UnitError for a patch that belongs
+        to no index, and what `OpenIndex.network` raises.
+        """
+        if self.tighten is None:
+            raise UnitError(f"this patch of {self.image!r} belongs to no index, so it has no tight crop")
+        return self.tighten()
+
+    @property
+    def area(self) -> float | None:
+        """The share of the input that the tight crop covers; None where there is none."""
+        if self.tight is None or self.placement is None:
+            return None
+        return self.tight.box.area / (self.placement.input[0] * self.placement.input[1])
+
+    def with_tight(self, crop: TightCrop | None) -> Patch:
+        """The same patch, showing this tight crop; without one its boxes stay."""
+        assert self.placement is not None, "a patch that belongs to no index has no tight crop"
+        shown = dataclasses.replace(self, cropped=True, tighten=lambda: crop)
+        if crop is None:
+            return shown
+        return dataclasses.replace(shown, input_box=crop.box, box=self.placement.to_source(crop.box))
 
     @classmethod
     def at(
@@ -61,6 +92,7 @@ class Patch:
         field: ReceptiveField,
         placement: Placement,
         read: Callable[[], bytes],
+        tighten: Callable[[], TightCrop | None] | None = None,
     ) -> Patch:
         """The patch at a position of the layer's grid; `cropping`, which must be settled, decides its `box`."""
         return cls(
@@ -77,6 +109,7 @@ class Patch:
             field=field,
             placement=placement,
             read=read,
+            tighten=tighten,
         )
 
     def photograph(self) -> bytes:
@@ -96,8 +129,14 @@ class Patch:
 
     def view(self, cropping: Cropping) -> View:
         """What a tile of the patch shows, in input pixels. The cropping must be settled."""
-        assert self.field is not None, "a patch that belongs to no index has no view"
-        return cropping.view(self.field, self.unit.channel, self.position)
+        assert self.field is not None and self.placement is not None, "a patch that belongs to no index has no view"
+        view = cropping.view(self.field, self.unit.channel, self.position)
+        if cropping.crop != "tight":
+            return view
+        if not self.cropped or self.tight is None:
+            return View(squared(view.window, self.field.input), view.shown, view.outline)
+        window = squared(self.tight.box, self.field.input)
+        return View(window, window, lit=self.tight.box)
 
     def tile(self, view: View, size: tuple[int, int]) -> Image:
         """The view as a Pillow RGB image of `size` (width, height) pixels. Raises PhotographError as `crop` does."""
@@ -118,7 +157,27 @@ class Patch:
             "visible": round(self.visible, 6),
             "input_box": self.input_box.as_dict(),
             "box": self.box.as_dict(),
+            **(self._proof() if self.cropped else {}),
         }
+
+    def _proof(self) -> dict[str, float | None]:
+        if self.tight is None or self.area is None:
+            return dict.fromkeys(("retained", "without", "area"))
+        return {
+            "retained": round(self.tight.retained, 6),
+            "without": round(self.tight.without, 6),
+            "area": round(self.area, 6),
+        }
+
+    @property
+    def proof_text(self) -> str | None:
+        """What the tight crop proves, in words; None if the patch does not show one."""
+        if not self.cropped:
+            return None
+        if self.tight is None or self.area is None:
+            return "no tight crop: hardly stronger than the background"
+        text = f"{_percent(self.tight.retained)} of the activation from {_percent(self.area)} of the picture"
+        return f"diffuse: {text}" if self.area > DIFFUSE else text
 
     @property
     def caption(self) -> str:
@@ -134,3 +193,8 @@ class Patch:
         from patchmine.reading.notebook import thumbnail_html
 
         return thumbnail_html(self)
+
+
+def _percent(share: float) -> str:
+    """A share in percent, with a digit after the point below 1 %."""
+    return f"{share * 100:.0f} %" if share >= 0.01 else f"{share * 100:.1f} %"

@@ -61,7 +61,8 @@ class Wish:
     diverse: bool = False
 
 
-def picked(store: Store, unit: Unit, wish: Wish, alike: Callable[[int, list[int]], bool]
+def picked(
+    store: Store, unit: Unit, wish: Wish, alike: Callable[[int, list[int]], bool]
 ) -> tuple[Float32, Int64, NDArray[np.integer]]:
     """Values, images and places (y * grid width + x) of the patches that the wish chooses, each (patches,)."""
     among = _among(store, wish.of_class, wish.not_class)

@@ -20,9 +20,7 @@ from patchmine.system.printable import printable
 from patchmine.units import Position
 
 
-def images(
-    patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int], missing: list[str]
-) -> list[Image]:
+def images(patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int], missing: list[str]) -> list[Image]:
     """The tiles of patches, each of `size` (width, height) pixels, read and cut in parallel.
 
     A photograph that cannot be shown gets a tile with the reason, and a line in `missing`.
@@ -39,8 +37,8 @@ def images(
 
 
 def ratio(patches: Sequence[Patch], cropping: Cropping) -> float:
-    """Height over width of the tiles of one unit's patches; 1 without patches."""
-    if not patches:
+    """Height over width of the tiles of one unit's patches; 1 without patches, and for tight crops."""
+    if not patches or cropping.crop == "tight":
         return 1.0
     window = patches[0].view(cropping).window
     return window.height / window.width
@@ -78,10 +76,12 @@ def field_text(unit: OpenUnit, cropping: Cropping) -> str:
         whole += f" ({held}: some gates of the layer see the whole input)"
     if cropping.crop == "image":
         return f"{whole}; the whole input is shown"
+    if cropping.crop == "tight":
+        return f"tight crops: boxes that alone bring back {cropping.retained:.0%} of the activation; {whole}"
     if cropping.crop == "erf":
         middle = Position(field.grid[0] // 2, field.grid[1] // 2)
-        box = field.effective_box(unit.unit.channel, middle, cropping.share)
+        box = field.effective_box(unit.unit.channel, middle, cropping.energy)
         assert box is not None
-        effective = f"effective field {box.width}×{box.height} px, {cropping.share:.0%} of the gradient's energy"
+        effective = f"effective field {box.width}×{box.height} px, {cropping.energy:.0%} of the gradient's energy"
         return f"{effective}, of the {whole}"
     return whole

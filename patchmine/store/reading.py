@@ -245,9 +245,7 @@ class Store:
         height, width = preprocessing["crop"]
         stored = self._data(layer, "fields", dtypes=["text"], shape=(), longest=checks.FIELDS_BYTES)
         try:
-            fields = checks.read_fields(
-                stored.text(0), layer, self.channels[layer], self._grid(layer), (height, width)
-            )
+            fields = checks.read_fields(stored.text(0), layer, self.channels[layer], self._grid(layer), (height, width))
         except Misfit as misfit:
             raise refusal(self._file, f"{layer}/fields", str(misfit)) from None
         if not self._datasets.has(*_place(layer, "effective")):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from patchmine import defaults
 from patchmine.cli import options
 from patchmine.synthesis.recipe import METHODS, OBJECTIVES, Recipe, beside
 
@@ -36,7 +35,7 @@ def compare(
     seed: Annotated[int, typer.Option(metavar="N", help="Seed; another seed gives other images.")] = Recipe.seed,
     out: options.Sheet = None,
     crop: options.Crop = None,
-    share: options.Share = defaults.SHARE,
+    share: options.Share = None,
     layer: options.Layer = None,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,
@@ -68,7 +67,7 @@ def compare(
     form.print(found.as_dict, found.rows, list(found.columns), lambda: _print(found))
 
 
-def _found(asked: IndexedUnit, recipe: Recipe, k: int, crop: str, share: float) -> Comparison:
+def _found(asked: IndexedUnit, recipe: Recipe, k: int, crop: str, share: float | None) -> Comparison:
     from patchmine.cli import progress
     from patchmine.cli.stopping import stoppable
     from patchmine.index import Cropping

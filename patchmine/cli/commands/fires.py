@@ -22,7 +22,7 @@ def fires(
     layer: options.Layer = None,
     k: Annotated[int, typer.Option("-k", metavar="K", help="How many units.")] = defaults.K,
     crop: options.Crop = None,
-    share: options.Share = defaults.SHARE,
+    share: options.Share = None,
     out: options.Sheet = None,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,
@@ -44,7 +44,7 @@ def fires(
     form = Form(json, csv, out)
     at = opened(index, source, model, weights)
     found = at.fires(photo, layer=layer, k=k, crop=crop or form.crop, share=share)
-    form.draw(lambda: _page(found))
+    form.draw(lambda: _page(found, crop or form.crop, share))
     form.answer(
         found,
         f"{photo} among {len(at)} photographs of {at.name}",
@@ -52,8 +52,7 @@ def fires(
     )
 
 
-def _page(found: Fires[IndexedUnit]) -> Page:
+def _page(found: Fires[IndexedUnit], crop: str, share: float | None) -> Page:
     from patchmine.sheets.layouts.fires import BEST, fires_page
 
-    crop, share = found.cropping.crop, found.cropping.share
     return fires_page(found, [fired.unit.top(BEST, crop=crop, share=share) for fired in found.units])

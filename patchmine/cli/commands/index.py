@@ -144,9 +144,7 @@ def index(
         field=field,
         view=view,
     )
-    run = Run(
-        engine=engine, workers=workers, calibrate=not no_calibrate, fresh=fresh, extend=extend, strict=strict
-    )
+    run = Run(engine=engine, workers=workers, calibrate=not no_calibrate, fresh=fresh, extend=extend, strict=strict)
 
     def work(display: Progress) -> Report:
         from patchmine.mining.build import build_index

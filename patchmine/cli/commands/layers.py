@@ -65,7 +65,7 @@ def rf(
             show_default=False,
         ),
     ] = None,
-    share: options.Share = defaults.SHARE,
+    share: options.Energy = defaults.SHARE,
     json: options.Json = False,
 ) -> None:
     """Compute the exact receptive field of each layer, in input pixels.

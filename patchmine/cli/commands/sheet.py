@@ -42,7 +42,7 @@ def sheet(
     k: Annotated[int, typer.Option("-k", metavar="K", help="Patches in a strip.")] = 8,
     project: options.Project = None,
     crop: options.Crop = None,
-    share: options.Share = defaults.SHARE,
+    share: options.Share = None,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,
     index: options.IndexDir = None,
@@ -72,13 +72,13 @@ def sheet(
     print(out)
 
 
-def _strips(units: list[IndexedUnit], k: int, crop: str, share: float) -> Page:
+def _strips(units: list[IndexedUnit], k: int, crop: str, share: float | None) -> Page:
     from patchmine.sheets.layouts.strips import strips_page
 
     return strips_page([(unit, unit.top(k, crop=crop, share=share)) for unit in units], k)
 
 
-def _zeiler(index: Index, units: list[IndexedUnit], method: str, crop: str, share: float) -> Page:
+def _zeiler(index: Index, units: list[IndexedUnit], method: str, crop: str, share: float | None) -> Page:
     from patchmine.cli import progress
     from patchmine.sheets.layouts.zeiler import SIDE, zeiler_page
 

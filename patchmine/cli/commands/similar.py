@@ -53,7 +53,7 @@ def similar(
         bool, typer.Option("--several", help="Allow several patches of one photograph, not only its nearest.")
     ] = False,
     crop: options.Crop = None,
-    share: options.Share = defaults.SHARE,
+    share: options.Share = None,
     out: options.Sheet = None,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,

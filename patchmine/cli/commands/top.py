@@ -35,7 +35,7 @@ def top(
     ] = False,
     layer: options.Layer = None,
     crop: options.Crop = None,
-    share: options.Share = defaults.SHARE,
+    share: options.Share = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of --pick random.")] = 0,
     out: options.Sheet = None,
     project: options.Project = None,

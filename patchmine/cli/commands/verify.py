@@ -30,7 +30,7 @@ def verify(
         int, typer.Option("--units", metavar="N", help="With --crops: random units of each layer.")
     ] = UNITS,
     k: Annotated[int, typer.Option("-k", metavar="K", help="With --crops: patches of each unit.")] = K,
-    share: options.Share = defaults.SHARE,
+    share: options.Energy = defaults.SHARE,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random samples.")] = 0,
     model: options.ModelOfIndex = None,
     weights: options.Weights = None,

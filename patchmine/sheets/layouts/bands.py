@@ -14,7 +14,7 @@ from patchmine.ranking import Float32
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import NARROWEST, caption, head
+from patchmine.sheets.layouts.grid import NARROWEST, caption, caption_height, head
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, WIDTH
 
@@ -94,7 +94,7 @@ def spectrum_page(unit: OpenUnit, patches: Patches, column: Float32) -> Page:
             x = MARGIN + ASIDE + AIR + number * (width + GAP)
             page.pictures.append(Picture(next(shown), x, y, width, height))
             caption(page, patch, x, y + height, width)
-        y += max(height + 2 * LEADING, NUMBER + LEADING + 5 + HEIGHT) + GAP
+        y += max(height + caption_height(strip.patches, width), NUMBER + LEADING + 5 + HEIGHT) + GAP
     page.height = y - GAP + MARGIN - 4
     return page
 

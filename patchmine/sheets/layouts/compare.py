@@ -10,7 +10,7 @@ from PIL import Image
 from patchmine.questions.compare import Comparison
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import caption
+from patchmine.sheets.layouts.grid import caption, caption_height
 from patchmine.sheets.origin import Origin
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
@@ -60,7 +60,7 @@ def compare_page(found: Comparison) -> Page:
 
 def _window(found: Comparison) -> tuple[float, float]:
     """Width and height of a patch's tile in input pixels."""
-    if not found.patches:
+    if not found.patches or found.cropping.crop == "tight":
         return found.images[0].picture.shape[1], found.images[0].picture.shape[0]
     window = found.patches[0].view(found.cropping).window
     return window.width, window.height
@@ -79,10 +79,11 @@ def _head(page: Page, found: Comparison) -> float:
     page.texts.append(
         Text(fitted(unit.name, WIDTH - 2 * MARGIN, TITLE, True), MARGIN, MARGIN + TITLE * 0.8, TITLE, True)
     )
+    scale = " · patches enlarged to one size" if found.cropping.crop == "tight" else " · both at the same scale"
     facts = (
         f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, found.cropping)} · "
         f"{origin.photographs} photographs in {origin.source} · synthetic: {OBJECTIVES[recipe.objective]}, "
-        f"{METHODS[recipe.method]}, {recipe.steps} steps · both at the same scale"
+        f"{METHODS[recipe.method]}, {recipe.steps} steps{scale}"
     )
     y = MARGIN + TITLE + LEADING
     for line in wrapped(facts, WIDTH - 2 * MARGIN, SMALL):
@@ -128,7 +129,7 @@ def _patches(
     across, down = _window(found)
     width, height = across * scale, down * scale
     size = (max(1, round(width * DPI / 72)), max(1, round(height * DPI / 72)))
-    step = height + 2 * LEADING + GAP + 2
+    step = height + caption_height(patches, width) + GAP + 2
     shown = tiles.images(patches, found.cropping, size, page.missing)
     for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
         left, top = x + number % columns * (width + GAP), y + number // columns * step

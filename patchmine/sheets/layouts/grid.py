@@ -12,7 +12,7 @@ from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
 from patchmine.sheets.origin import Origin, name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
-from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TINY, TINY_LEADING, TITLE, WIDTH
 
 LARGEST_TILE, NARROWEST = 200.0, 330.0
 
@@ -25,7 +25,7 @@ def grid_page(unit: OpenUnit, patches: Patches) -> Page:
     height = width * tiles.ratio(patches, patches.cropping)
     page = Page(inner + 2 * MARGIN, 0)
     top = head(page, unit, patches)
-    step = height + 2 * LEADING + GAP + 2
+    step = height + caption_height(patches, width) + GAP + 2
     size = (round(width * DPI / 72), round(height * DPI / 72))
     for number, (patch, image) in enumerate(
         zip(patches, tiles.images(patches, patches.cropping, size, page.missing), strict=True)
@@ -51,10 +51,30 @@ def head(page: Page, unit: OpenUnit, patches: Patches, *, also: Sequence[str] = 
 
 
 def caption(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
-    """Add rank and value in one line and the class (or the file's name) in the next, below a tile that ends at `y`."""
+    """Add rank and value in one line and the class (or the file's name) in the next, below a tile that ends at `y`.
+
+    Then comes what a tight crop proves, where the patch shows one.
+    """
     page.texts.append(Text(f"{patch.rank}", x, y + 8.5, SMALL, bold=True))
     page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, color=QUIET, right=True))
     page.texts.append(Text(fitted(named(patch), width, SMALL), x, y + 8.5 + LEADING, SMALL))
+    proof_text(page, patch, x, y + 8.5 + 2 * LEADING, width)
+
+
+def proof_text(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
+    """Add what the patch's tight crop proves, from the baseline `y` on; nothing for a patch that shows none."""
+    for number, line in enumerate(_proof(patch, width)):
+        page.texts.append(Text(line, x, y + number * TINY_LEADING, TINY, color=QUIET))
+
+
+def caption_height(patches: Sequence[Patch], width: float) -> float:
+    """The height of the tallest caption of these patches, below tiles of that width."""
+    return 2 * LEADING + TINY_LEADING * max((len(_proof(patch, width)) for patch in patches), default=0)
+
+
+def _proof(patch: Patch, width: float) -> list[str]:
+    text = patch.proof_text
+    return wrapped(text, width, TINY) if text else []
 
 
 def named(patch: Patch) -> str:
@@ -78,6 +98,11 @@ def _warnings(unit: OpenUnit, patches: Patches) -> list[str]:
             f"Saturated: {numbers.tied} photographs reach the maximum {numbers.maximum:.3g}, so the choice among them "
             "is arbitrary."
         )
-    if patches.cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
+    if patches.cropping.crop == "tight":
+        texts.append(
+            "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back that much of "
+            "the activation. Faded: its surroundings."
+        )
+    elif patches.cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
         texts.append("Hatched: outside the receptive field or outside the picture that the network saw.")
     return texts

@@ -17,9 +17,9 @@ from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import caption, head
+from patchmine.sheets.layouts.grid import caption, caption_height, head
 from patchmine.sheets.page import DPI, Page, Picture
-from patchmine.sheets.style import GAP, LEADING, MARGIN, WIDTH
+from patchmine.sheets.style import GAP, MARGIN, WIDTH
 
 if TYPE_CHECKING:
     from patchmine.questions.project import Projector
@@ -81,7 +81,7 @@ def pairs_page(unit: OpenUnit, patches: Patches, projector: Projector) -> Page:
     texts = [normalized_text(projector.method), projector.remark([unit.unit.layer])]
     top = head(page, unit, patches, also=[text for text in texts if text])
     projector.progress.begin(len(patches), 0, "projections")
-    step = height + 2 * LEADING + GAP + 2
+    step = height + caption_height(patches, pair) + GAP + 2
     both = projected_tiles(page, patches, projector, (width, height))
     for number, (patch, (seen, drawn)) in enumerate(zip(patches, both, strict=True)):
         x, y = MARGIN + number % columns * (pair + BETWEEN), top + number // columns * step

@@ -9,6 +9,7 @@ from typing import Any
 from patchmine.questions.similar import Similar
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import photograph_picture
+from patchmine.sheets.layouts.grid import caption_height, proof_text
 from patchmine.sheets.origin import Origin, name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
@@ -29,7 +30,7 @@ def similar_page(found: Similar[Any]) -> Page:
     size = (round(width * DPI / 72), round(height * DPI / 72))
     top = _head(page, found)
     shown = tiles.images(found.patches, cropping, size, page.missing)
-    step = height + 2 * LEADING + GAP + 2
+    step = height + caption_height(found.patches, width) + GAP + 2
     for number, (patch, similarity, image) in enumerate(zip(found.patches, found.similarities, shown, strict=True)):
         x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
         page.pictures.append(Picture(image, x, y, width, height))
@@ -38,6 +39,7 @@ def similar_page(found: Similar[Any]) -> Page:
         page.texts.append(Text(f"{similarity:.3f}", x + width, below, SMALL, color=QUIET, right=True))
         named = patch.class_name or PurePath(patch.image).name
         page.texts.append(Text(fitted(named, width, SMALL), x, below + LEADING, SMALL))
+        proof_text(page, patch, x, below + 2 * LEADING, width)
     page.height = top + ceil(len(found.patches) / columns) * step - GAP + MARGIN - 8
     return page
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import caption
+from patchmine.sheets.layouts.grid import caption, caption_height
 from patchmine.sheets.origin import Origin, names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
@@ -51,6 +51,6 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
             x = MARGIN + number * (width + GAP)
             page.pictures.append(Picture(image, x, y, width, height))
             caption(page, patch, x, y + height, width)
-        y += height + 2 * LEADING + 2
+        y += height + caption_height(patches, width) + 2
     page.height = y + MARGIN - 8
     return page

@@ -102,9 +102,11 @@ def _size_text(unit: OpenUnit, cropping: Cropping) -> str:
     field = unit.index.field(unit.unit.layer)
     if cropping.crop == "image":
         return f"the whole input of {field.input[1]}×{field.input[0]} px"
-    size = field.effective_size(cropping.share) if cropping.crop == "erf" else None
+    if cropping.crop == "tight":
+        return f"tight crops: {cropping.retained:.0%} of the activation"
+    size = field.effective_size(cropping.energy) if cropping.crop == "erf" else None
     if size is not None:
-        return f"effective field {size} px, {cropping.share:.0%} of the gradient's energy"
+        return f"effective field {size} px, {cropping.energy:.0%} of the gradient's energy"
     height, width = field.group(unit.unit.channel).largest
     whole = field.group(unit.unit.channel).size
     return f"receptive field {whole[1]}×{whole[0]} px" if whole else f"receptive field up to {width}×{height} px"

@@ -1,0 +1,80 @@
+"""One patch's tight crop, from the first look at the photograph to the last: a conversation with the network.
+
+A box *retains* the smaller, over both backgrounds g, of (f(x in the box, g around) - f(g)) / (f(x) - f(g)), where f is
+the unit's activation at the patch's position and x the photograph as the network saw it. *Without* is the share left
+when the box is covered by the blurred photograph and the rest is whole: (f(blur in the box, x around) - f(blur)) /
+(f(x) - f(blur)). The idea is that of sufficient input subsets (B. Carter, J. Mueller, S. Jain and D. Gifford, "What
+made you do this?", AISTATS 2019) and of extremal perturbations (R. Fong, M. Patrick and A. Vedaldi, ICCV 2019), for a
+box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from patchmine.store.tight_crops import TightCrop
+from patchmine.tight.probes import Probe, Spot
+from patchmine.tight.search import BLUR, STEP, search
+from patchmine.units import Box
+
+Probing = Generator[Probe, float, TightCrop | None]
+"""A running search on a photograph: it yields probes, is sent activations, and returns the crop."""
+
+TOO_NEAR = 1e-3
+"""If the photograph drives the unit more than a background by less than this share of its spread, there is no crop."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A patch as the search sees it.
+
+    `picture` and `blurred` are float32 (3, height, width), normalized. `domain` is the part of the input that can
+    change the activation, `center` (y, x) the position's center, both in input pixels; `spread` is the unit's standard
+    deviation over the photographs.
+    """
+
+    picture: Tensor
+    blurred: Tensor
+    spot: Spot
+    domain: Box
+    center: tuple[float, float]
+    spread: float
+
+
+def tight_crop(subject: Subject, share: float) -> Probing:
+    """The crop; None where the photograph drives the unit hardly more than a background does."""
+    picture, spot = subject.picture, subject.spot
+    backgrounds = (None, subject.blurred)
+    whole = yield Probe(spot, picture)
+    gains = []
+    for background in backgrounds:
+        blank = yield Probe(spot, background)
+        gains.append((blank, whole - blank))
+    if not all(gain > TOO_NEAR * subject.spread for _, gain in gains):
+        return None
+    asking = search(subject.domain, subject.center, share)
+    question = next(asking)
+    while True:
+        blank, gain = gains[question.background]
+        value = yield Probe(spot, backgrounds[question.background], picture, question.box)
+        try:
+            question = asking.send((value - blank) / gain)
+        except StopIteration as end:
+            found = end.value
+            break
+    covered = yield Probe(spot, picture, subject.blurred, found.box)
+    blank, gain = gains[BLUR]
+    return TightCrop(found.box, found.retained, (covered - blank) / gain, found.asked)
+
+
+def on_grid(box: Box, size: tuple[int, int]) -> Box:
+    """The box with its sides moved outward to the grid of the search, inside an input of (height, width)."""
+    return Box(
+        box.left // STEP * STEP,
+        box.top // STEP * STEP,
+        min(-(-box.right // STEP) * STEP, size[1]),
+        min(-(-box.bottom // STEP) * STEP, size[0]),
+    )

@@ -1,0 +1,211 @@
+"""The search for a tight crop: it asks for one measurement after another and ends with the smallest box it found.
+
+Which box to measure next is a question of expected gain: the probability that a box retains enough, by the surrogate,
+times the logarithm of how much smaller it is than the best box so far (D. R. Jones, M. Schonlau and W. J. Welch,
+"Efficient global optimization of expensive black-box functions", Journal of Global Optimization 13, 1998, 455-492, with
+the gain in area instead of in value). It goes from coarse boxes anywhere to fine ones near the best, and then moves
+single sides in until every such move loses too much. Uses numpy only; the same measurements give the same box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from math import isfinite, log
+from typing import NamedTuple
+
+import numpy as np
+
+from patchmine.tight.surrogate import DIVISIONS, Spans, Surrogate
+from patchmine.units import Box
+
+STEP = 4
+"""The grid of a tight crop's sides, in input pixels; the borders of the domain count as on it."""
+
+GREY, BLUR = 0, 1
+"""The backgrounds, by number."""
+
+MARGIN = 1e-3
+"""A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
+
+COARSE, FINE = 24, 16
+"""Maximum numbers of boxes tried on the coarse grid, and near the best of them."""
+
+NEAR = 3
+"""The fine boxes have each side at most this many steps away from the best box's."""
+
+_GAIN = 1e-3  # a box with a smaller expected gain is not worth a measurement
+_MODEL = 5e-3  # variance of what a linear model cannot know
+
+
+class Question(NamedTuple):
+    """What the search asks: how much of the activation the box retains on one of the backgrounds."""
+
+    box: Box
+    background: int
+
+
+Asking = Generator[Question, float, "Found"]
+"""A running search: it yields questions, is sent the shares retained, and returns the box."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A box in input pixels, what it retains on the worse background, and how many measurements it took."""
+
+    box: Box
+    retained: float
+    asked: int
+
+
+def search(domain: Box, center: tuple[float, float], share: float) -> Asking:
+    """Search inside the domain, which retains everything, for the smallest box that retains `share`.
+
+    `domain` and `center` (y, x), the position's center, are in input pixels. A measurement that is not finite counts as
+    nothing retained.
+    """
+    run = _Run(domain, center, share)
+    yield from run.coarse()
+    yield from run.fine()
+    yield from run.close()
+    return Found(run.best, run.retained, run.asked)
+
+
+class _Run:
+    """The state of one search. The surrogate's intervals are in pixels of the domain, boxes in input pixels."""
+
+    def __init__(self, domain: Box, center: tuple[float, float], share: float) -> None:
+        self.domain, self.needed = domain, share + MARGIN
+        self.best, self.retained, self.asked = domain, 1.0, 0
+        self.known: dict[Box, float] = {domain: 1.0}
+        self.first = BLUR  # the background that retained less when both were asked last
+        self.surrogate = Surrogate((domain.height, domain.width), (center[0] - domain.top, center[1] - domain.left))
+        self._learn(domain, 1.0)
+
+    def measure(self, box: Box) -> Generator[Question, float, bool]:
+        """Whether the box retains enough. The second background is asked only if the first does not rule it out."""
+        if box not in self.known:
+            retained = yield self._question(box, self.first)
+            if retained >= self.needed:
+                other = yield self._question(box, 1 - self.first)
+                if not other >= retained:
+                    self.first, retained = 1 - self.first, other
+            retained = retained if isfinite(retained) else 0.0
+            self.known[box] = retained
+            self._learn(box, retained)
+            if retained >= self.needed and box.area < self.best.area:
+                self.best, self.retained = box, retained
+        return self.known[box] >= self.needed
+
+    def coarse(self) -> Generator[Question, float, None]:
+        """Measure boxes anywhere, with their sides at the divisions of the domain."""
+        spans = _Spans(
+            _pairs(_divided(self.domain.left, self.domain.right)), _pairs(_divided(self.domain.top, self.domain.bottom))
+        )
+        self._watch(spans)
+        for _ in range(COARSE):
+            box = self._promising(spans)
+            if box is None:
+                return
+            yield from self.measure(box)
+
+    def fine(self) -> Generator[Question, float, None]:
+        """Measure boxes whose sides are at most NEAR steps from those of the best one."""
+        around: Box | None = None
+        for _ in range(FINE):
+            if around != self.best:
+                around = self.best
+                spans = _Spans(
+                    _near(around.left, around.right, self.domain.left, self.domain.right),
+                    _near(around.top, around.bottom, self.domain.top, self.domain.bottom),
+                )
+                self._watch(spans)
+            box = self._promising(spans)
+            if box is None:
+                return
+            yield from self.measure(box)
+
+    def close(self) -> Generator[Question, float, None]:
+        """Move single sides of the best box in by a step until each such move loses too much."""
+        moved = True
+        while moved:
+            moved = False
+            for box in moves_in(self.best):
+                moved = yield from self.measure(box)
+                if moved:
+                    break
+
+    def _question(self, box: Box, background: int) -> Question:
+        self.asked += 1
+        return Question(box, background)
+
+    def _learn(self, box: Box, retained: float) -> None:
+        left, top = self.domain.left, self.domain.top
+        inside = (box.left - left, box.top - top, box.right - left, box.bottom - top)
+        self.surrogate.add(inside, min(max(retained, -1.0), 2.0))
+
+    def _watch(self, spans: _Spans) -> None:
+        left, top = self.domain.left, self.domain.top
+        self.surrogate.watch(spans.across - left, spans.down - top)
+
+    def _promising(self, spans: _Spans) -> Box | None:
+        """The box with the highest expected gain; None if there is none worth a measurement."""
+        smaller = log(self.best.area) - spans.areas
+        deviation = np.sqrt(self.surrogate.variance + _MODEL)
+        # The logistic function in place of the normal distribution: at most 0.01 apart.
+        likely = 1 / (1 + np.exp(-1.702 * (self.surrogate.mean - self.needed) / deviation))
+        gain = np.where(smaller > 1e-9, likely * smaller, 0.0)
+        for box in self.known:
+            gain[spans.at(box)] = 0.0
+        column, row = np.unravel_index(int(gain.argmax()), gain.shape)
+        return spans.box(int(column), int(row)) if gain[column, row] > _GAIN else None
+
+
+class _Spans:
+    """The boxes with each of some intervals of columns `across` and each of rows `down`, both int64 (spans, 2)."""
+
+    def __init__(self, across: Spans, down: Spans) -> None:
+        self.across, self.down = across, down
+        self.areas = np.log(np.outer(across[:, 1] - across[:, 0], down[:, 1] - down[:, 0]))
+        self._columns = {pair: number for number, pair in enumerate(map(tuple, across.tolist()))}
+        self._rows = {pair: number for number, pair in enumerate(map(tuple, down.tolist()))}
+
+    def box(self, column: int, row: int) -> Box:
+        (left, right), (top, bottom) = self.across[column].tolist(), self.down[row].tolist()
+        return Box(left, top, right, bottom)
+
+    def at(self, box: Box) -> tuple[int, int] | tuple[list[int], list[int]]:
+        """The indices of a box, empty ones if it is not among them."""
+        column, row = self._columns.get((box.left, box.right)), self._rows.get((box.top, box.bottom))
+        return ([], []) if column is None or row is None else (column, row)
+
+
+def moves_in(box: Box) -> list[Box]:
+    """The boxes that result when one side moves in by a step; none with an area of 0."""
+    left, top = (box.left // STEP + 1) * STEP, (box.top // STEP + 1) * STEP
+    right, bottom = (box.right - 1) // STEP * STEP, (box.bottom - 1) // STEP * STEP
+    moved = (
+        Box(left, box.top, box.right, box.bottom),
+        Box(box.left, top, box.right, box.bottom),
+        Box(box.left, box.top, right, box.bottom),
+        Box(box.left, box.top, box.right, bottom),
+    )
+    return [part for part in moved if part.left < part.right and part.top < part.bottom]
+
+
+def _divided(start: int, stop: int) -> list[int]:
+    """The edges of the divisions of an axis, on the grid except for the ends."""
+    inner = (round(edge / STEP) * STEP for edge in np.linspace(start, stop, DIVISIONS + 1)[1:-1].tolist())
+    return [start, *sorted({edge for edge in inner if start < edge < stop}), stop]
+
+
+def _pairs(edges: list[int]) -> Spans:
+    return np.array([(low, high) for low in edges for high in edges if low < high], np.int64)
+
+
+def _near(low: int, high: int, start: int, stop: int) -> Spans:
+    """The intervals with both ends at most NEAR steps away from those of [low, high), inside [start, stop]."""
+    lows, highs = (
+        {min(max((end // STEP + n) * STEP, start), stop) for n in range(-NEAR, NEAR + 1)} | {end} for end in (low, high)
+    )
+    return np.array([(a, b) for a in sorted(lows) for b in sorted(highs) if a < b], np.int64)
