@@ -17,7 +17,7 @@ its own size."""
 PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
-LAYOUTS = ("strip", "zeiler")
+LAYOUTS = ("strip", "zeiler", "context")
 SHARE = 0.95
 """The share of the gradient's energy that the box of an effective receptive field holds."""
 TIGHT_SHARE = 0.8

@@ -6,7 +6,7 @@ Each question is a module of its own below this one and takes an opened index; i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ from patchmine import defaults
 from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
 from patchmine.reading.answers import Patches, Units
+from patchmine.reading.cropped import find, seat_of
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
+from patchmine.store.tight_crops import Seat, TightCrop
 from patchmine.units import Box, Unit
 
 if TYPE_CHECKING:
@@ -171,6 +173,39 @@ class Index(OpenIndex[IndexedUnit]):
 
         self.use(model, weights)
         return fires(self, image, layer=layer, k=k, cropping=Cropping(crop, share))
+
+    def tighten(
+        self,
+        units: Sequence[str | Unit] | None = None,
+        *,
+        layer: str | None = None,
+        k: int = defaults.TIGHT_K,
+        pick: str = defaults.PICKS[0],
+        share: float = defaults.TIGHT_SHARE,
+        workers: int | None = None,
+        model: str | None = None,
+        weights: str | Path | None = None,
+    ) -> Iterator[tuple[IndexedUnit, dict[Seat, TightCrop | None]]]:
+        """Find and keep the tight crops of the k patches that `pick` chooses, unit by unit; kept ones are not sought.
+
+        `units` are all of the layer, or of the index, by default. Raises UnitError for an unknown unit or layer,
+        RequestError for an invalid share, StoreError if the crops cannot be kept, and what `tight.tightening.tightened`
+        raises.
+        """
+        self.use(model, weights)
+        Cropping("tight", share)
+        named = self.units(layer) if units is None else [self.unit(unit, layer) for unit in units]
+        run = defaults.Run() if workers is None else defaults.Run(workers=workers)
+        with self.watching() as progress:
+            from patchmine.tight.tightening import tightened
+
+            seats = {unit.unit: [seat_of(patch) for patch in unit.top(k, pick)] for unit in named}
+            for unit, crops in tightened(self, seats, share, progress, run, must_keep=True):
+                yield self.unit(unit), crops
+
+    def tight(self, units: Sequence[IndexedUnit], k: int, share: float | None = None) -> None:
+        """Find the tight crops of the k best patches of these units at once: much faster than unit by unit."""
+        find(self, [seat_of(patch) for unit in units for patch in unit.top(k)], Cropping("tight", share).retained)
 
     def projector(
         self,

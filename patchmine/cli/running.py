@@ -37,8 +37,13 @@ def _watching() -> Iterator[Progress]:
         yield display
 
 
-def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -> None:
-    """Do the work, which builds an index in `directory`, and print its report or, if interrupted, how to resume."""
+def carry_out(
+    work: Callable[[Progress], Report], directory: Path, json: bool, then: Callable[[], None] = lambda: None
+) -> None:
+    """Do the work, which builds an index in `directory`, and print its report or, if interrupted, how to resume.
+
+    `then` does what is to be done with the finished index before the report.
+    """
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
@@ -54,6 +59,8 @@ def carry_out(work: Callable[[Progress], Report], directory: Path, json: bool) -
         from patchmine.mining.workspace import Workspace
 
         raise type(interrupt)(Workspace(directory).kept() or "nothing was computed yet") from None
+
+    then()
 
     from patchmine.cli.output import print_json
     from patchmine.cli.summary import print_report

@@ -20,6 +20,7 @@ from patchmine.sources import Entry, open_source
 from patchmine.sources.union import united
 from patchmine.store.job import WHICH, Job, listing_digest
 from patchmine.store.reading import Store
+from patchmine.store.tight_crops import TightCrops, network_key
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.timing import Stages
 
@@ -80,7 +81,13 @@ def merge_indexes(
         stages=stages,
     )
     plan = prepared(task, network, taps)
-    return carried_out(plan, space, run, progress, began)
+    report = carried_out(plan, space, run, progress, began)
+    key = network_key(job)
+    try:
+        TightCrops(space.directory, key).join([TightCrops(store.directory, key) for store in stores])
+    except OSError as error:
+        progress.note(f"the tight crops of the indexes were not taken over: {error.strerror}")
+    return report
 
 
 def _common_job(stores: Sequence[Store]) -> Job:

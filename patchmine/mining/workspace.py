@@ -12,13 +12,14 @@ from typing import Any
 
 from patchmine.errors import PatchmineError, StoreError
 from patchmine.store import reading as store
+from patchmine.store import tight_crops
 from patchmine.store.job import WHICH, Job
 from patchmine.store.shardfile import ShardFile, shard_path
 from patchmine.system.atomic import write_atomically
 
 LOG, LOCK = "index.log", "index.lock"
 _PROOF = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
-_OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, LOG, LOCK}
+_OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, tight_crops.FOLDER, LOG, LOCK}
 
 
 @dataclass(frozen=True)

@@ -210,8 +210,12 @@ class Units(Answer, Sequence[D]):
         "positive": float,
         "tied": int,
         "marks": str,
+        "tight": float,
+        "diffuse": float,
     }
-    header: ClassVar[Sequence[str]] = ("unit", "name", "label", "auroc", "max", "mean", "positive", "tied", "")
+    header: ClassVar[Sequence[str]] = (
+        "unit", "name", "label", "auroc", "max", "mean", "positive", "tied", "tight", "diffuse", "",
+    )  # fmt: skip
 
     def __init__(self, units: Iterable[D], index: Describing | None = None) -> None:
         self._units = list(units)
@@ -264,6 +268,8 @@ def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
         "positive": f"{summary['positive']:.0%}",
         "tied": summary["tied"],
         **({"facets": summary["facets"]} if "facets" in summary else {}),
+        "tight": None if summary["tight"] is None else f"{summary['tight']:.1%}",
+        "diffuse": None if summary["diffuse"] is None else f"{summary['diffuse']:.0%}",
         "": " ".join(summary["marks"]),
     }
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from patchmine.defaults import TIGHT_SHARE
+from patchmine.defaults import DIFFUSE, TIGHT_K, TIGHT_SHARE
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import ReceptiveField
 from patchmine.photographs.placement import Placement
+from patchmine.reading.answers import Answer
 from patchmine.reading.patch import Patch
+from patchmine.reading.tables import Columns
 from patchmine.store.tight_crops import Seat, TightCrop, Where
 from patchmine.system import digests
 from patchmine.system.untrusted_json import Misfit
@@ -33,7 +36,7 @@ def cropped(
     share = cropping.retained
     seats = [seat_of(patch) for patch in patches]
     if cropping.crop == "tight":
-        found = _found(index, seats, share)
+        found = find(index, seats, share)
         return [patch.with_tight(found.get(seat)) for patch, seat in zip(patches, seats, strict=True)], settled
     kept = _kept(index, seats, share)
     if not kept:
@@ -42,6 +45,102 @@ def cropped(
         patch.with_tight(kept[seat]) if seat in kept else patch for patch, seat in zip(patches, seats, strict=True)
     ]
     return shown, replace(cropping, crop="tight", otherwise=settled.crop)
+
+
+class Tightened(Answer):
+    """The tight crops of units, which the index keeps, unit by unit."""
+
+    columns: ClassVar[Columns] = {
+        "layer": str,
+        "channel": int,
+        "name": str,
+        "patches": int,
+        "area": float,
+        "retained": float,
+        "without": float,
+        "diffuse": float,
+    }
+    header: ClassVar[Sequence[str]] = ("layer", "units", "patches", "median area", "median without", "diffuse", "none")
+
+    def __init__(self, index: str, share: float) -> None:
+        self._index, self._share = index, share
+        self._units: list[tuple[dict[str, Any], list[tuple[TightCrop, float]], int]] = []
+
+    def add(self, index: Photographs, unit: Mapping[str, Any], crops: Mapping[Seat, TightCrop | None]) -> None:
+        """Add a unit, described as in `top --json`, with its crops."""
+        found = [(crop, _area(index, seat, crop)) for seat, crop in crops.items() if crop is not None]
+        self._units.append((dict(unit), found, len(crops)))
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document of `tighten --json`."""
+        return {"index": self._index, "share": self._share, "units": self.rows()}
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                **{key: unit[key] for key in ("layer", "channel", "name")},
+                "patches": of,
+                "area": _median([area for _, area in crops]),
+                "retained": min((round(crop.retained, 6) for crop, _ in crops), default=None),
+                "without": _median([crop.without for crop, _ in crops]),
+                "diffuse": _share_diffuse([area for _, area in crops]),
+            }
+            for unit, crops, of in self._units
+        ]
+
+    def shown(self) -> list[tuple[object, ...]]:
+        """One row for each layer."""
+        rows = []
+        for layer in dict.fromkeys(unit["layer"] for unit, _, _ in self._units):
+            units = [(crops, of) for unit, crops, of in self._units if unit["layer"] == layer]
+            crops = [pair for found, _ in units for pair in found]
+            areas = [area for _, area in crops]
+            without = _median([crop.without for crop, _ in crops])
+            total = sum(of for _, of in units)
+            rows.append(
+                (
+                    layer,
+                    len(units),
+                    total,
+                    *map(_rounded, (_median(areas), without, _share_diffuse(areas))),
+                    total - len(crops),
+                )
+            )
+        return rows
+
+
+def tightness(index: Photographs, unit: Unit) -> tuple[float | None, float | None]:
+    """The median area of the unit's kept tight crops, as a share of the input, and the share of them that are diffuse.
+
+    Of its TIGHT_K best patches at the default share; None where the index keeps none.
+    """
+    if not index.tight_crops.any:
+        return None, None
+    _, images, places = index.store.top(unit.layer, unit.channel)
+    best = zip(images[:TIGHT_K].tolist(), places[:TIGHT_K].tolist(), strict=True)
+    kept = _kept(index, [Seat(unit, image, place) for image, place in best], TIGHT_SHARE)
+    areas = [_area(index, seat, crop) for seat, crop in kept.items() if crop is not None]
+    return _median(areas), _share_diffuse(areas)
+
+
+def _area(index: Photographs, seat: Seat, crop: TightCrop) -> float:
+    width, height = index.placement(seat.image).input
+    return crop.box.area / (width * height)
+
+
+def _median(numbers: Sequence[float]) -> float | None:
+    return round(median(numbers), 6) if numbers else None
+
+
+def _share_diffuse(areas: Sequence[float]) -> float | None:
+    return round(sum(area > DIFFUSE for area in areas) / len(areas), 6) if areas else None
+
+
+def _rounded(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
 
 
 class Beside:
@@ -80,7 +179,7 @@ def seat_of(patch: Patch) -> Seat:
 
 def crop_of(index: Photographs, seat: Seat, share: float = TIGHT_SHARE) -> TightCrop | None:
     """The tight crop of one patch: kept, or found and kept."""
-    return _found(index, [seat], share).get(seat)
+    return find(index, [seat], share).get(seat)
 
 
 def _kept(index: Photographs, seats: Sequence[Seat], share: float) -> dict[Seat, TightCrop | None]:
@@ -100,7 +199,8 @@ def _kept(index: Photographs, seats: Sequence[Seat], share: float) -> dict[Seat,
     return found
 
 
-def _found(index: Photographs, seats: Sequence[Seat], share: float) -> dict[Seat, TightCrop | None]:
+def find(index: Photographs, seats: Sequence[Seat], share: float) -> dict[Seat, TightCrop | None]:
+    """The tight crops of these patches: those that are kept, and those that are found now."""
     known = {seat: index.tight_found[seat, share] for seat in seats if (seat, share) in index.tight_found}
     known |= _kept(index, [seat for seat in seats if seat not in known], share)
     lacking = [seat for seat in seats if seat not in known]

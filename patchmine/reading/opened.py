@@ -5,8 +5,8 @@ Needs neither torch nor the network, until `network()` loads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -27,13 +27,14 @@ from patchmine.labels.of_index import UnitLabels
 from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.ranking import Float32, Int64
 from patchmine.reading.answers import Patches, TightPatches, Units
-from patchmine.reading.cropped import crop_of, cropped
+from patchmine.reading.asked import AskedNetwork, Loading, Watching
+from patchmine.reading.cropped import crop_of, cropped, tightness
 from patchmine.reading.patch import Patch
 from patchmine.store.job import Job
 from patchmine.store.reading import Store
-from patchmine.store.tight_crops import Seat, TightCrop, TightCrops
+from patchmine.store.tight_crops import Seat, TightCrop, TightCrops, network_key
 from patchmine.system import digests
-from patchmine.system.progress import Progress, Silent
+from patchmine.system.progress import Progress
 from patchmine.units import Unit
 
 if TYPE_CHECKING:
@@ -62,11 +63,7 @@ class OpenIndex(Generic[U]):
         self._fields: dict[str, FieldsBySize] = {}
         self._stats: dict[str, dict[str, Any]] = {}
         self.tight_found: dict[tuple[Seat, float], TightCrop | None] = {}  # in this process, by share
-        self._network: Network | None = None
-        self._named: tuple[str | None, Path | None] = (None, None)  # model and weights that loaded
-        self._asked: tuple[str | None, Path | None] = self._named
-        self._loading: Callable[[], AbstractContextManager[None]] = nullcontext
-        self.watching: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(Silent())
+        self._asked = AskedNetwork(self.job)
 
     def __repr__(self) -> str:
         return f"<patchmine.Index {str(self.directory)!r}: {len(self)} photographs, {sum(self.layers.values())} units>"
@@ -157,37 +154,31 @@ class OpenIndex(Generic[U]):
         self,
         model: str | None = None,
         weights: str | Path | None = None,
-        loading: Callable[[], AbstractContextManager[None]] | None = None,
-        watching: Callable[[], AbstractContextManager[Progress]] | None = None,
+        loading: Loading | None = None,
+        watching: Watching | None = None,
     ) -> None:
         """Remember how the user names the network, as for `models.load_for_index`; None keeps the earlier name.
 
         Nothing is loaded yet. `loading` makes a context in which `network` imports torch and loads, `watching` one that
         shows the progress of tight crops.
         """
-        self._asked = (model or self._asked[0], self._asked[1] if weights is None else Path(weights))
-        self._loading = loading or self._loading
-        self.watching = watching or self.watching
+        self._asked.use(model, weights, loading, watching)
+
+    def watching(self) -> AbstractContextManager[Progress]:
+        """A context that shows the progress of work on this index."""
+        return self._asked.watching()
 
     def network(self) -> Network:
         """The network of the index, prepared as it was when the index was built; loaded once and remembered.
 
         Raises ModelError and StoreError as `models.load_for_index` does; what the user named then is forgotten.
         """
-        if self._network is None or self._asked != self._named:
-            asked, self._asked = self._asked, self._named
-            with self._loading():
-                from patchmine.models import load_for_index
-
-                self._network = load_for_index(self.job, *asked)
-            self._asked = self._named = asked
-        return self._network
+        return self._asked.load()
 
     @cached_property
     def tight_crops(self) -> TightCrops:
         """The tight crops that the index keeps for its network."""
-        job = self.job
-        return TightCrops(self.directory, digests.of_json([job.model, job.weights, job.preprocessing.as_dict()]))
+        return TightCrops(self.directory, network_key(self.job))
 
     def fields(self, layer: str) -> FieldsBySize:
         """The receptive fields of a layer for every input size; read once."""
@@ -380,6 +371,7 @@ class OpenUnit:
     def summary(self) -> dict[str, Any]:
         """The unit as `units --json` lists it."""
         numbers = self.statistics
+        tight, diffuse = tightness(self.index, self.unit)
         return {
             **self.as_dict(),
             "auroc": None if (area := self.auroc) is None else round(area, 6),
@@ -388,6 +380,8 @@ class OpenUnit:
             "positive": numbers.positive,
             "tied": numbers.tied,
             "marks": numbers.marks,
+            "tight": tight,
+            "diffuse": diffuse,
         }
 
     def _repr_html_(self) -> str:

@@ -138,6 +138,12 @@ class Patch:
         window = squared(self.tight.box, self.field.input)
         return View(window, window, lit=self.tight.box)
 
+    def context(self) -> View:
+        """What a tile shows that has the whole input: it is faded outside the tight crop, if the patch shows one."""
+        assert self.field is not None, "a patch that belongs to no index has no view"
+        whole = Box(0, 0, self.field.input[1], self.field.input[0])
+        return View(whole, whole, lit=self.tight.box if self.cropped and self.tight is not None else None)
+
     def tile(self, view: View, size: tuple[int, int]) -> Image:
         """The view as a Pillow RGB image of `size` (width, height) pixels. Raises PhotographError as `crop` does."""
         from patchmine.photographs.crops import tile

@@ -19,14 +19,28 @@ from patchmine.sheets.page import LONGEST, font
 from patchmine.system.printable import printable
 from patchmine.units import Position
 
+TIGHT_LEGEND = (
+    "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back that much of the "
+    "activation. Faded: its surroundings."
+)
 
-def images(patches: Sequence[Patch], cropping: Cropping, size: tuple[int, int], missing: list[str]) -> list[Image]:
+
+def images(
+    patches: Sequence[Patch],
+    cropping: Cropping,
+    size: tuple[int, int],
+    missing: list[str],
+    context: bool = False,
+) -> list[Image]:
     """The tiles of patches, each of `size` (width, height) pixels, read and cut in parallel.
+
+    With `context` a tile shows the whole input, faded outside the patch's tight crop.
 
     A photograph that cannot be shown gets a tile with the reason, and a line in `missing`.
     """
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda patch: _image(patch, patch.view(cropping), size), patches))
+        views = [patch.context() if context else patch.view(cropping) for patch in patches]
+        found = list(pool.map(lambda patch, view: _image(patch, view, size), patches, views))
     tiles = []
     for patch, image in zip(patches, found, strict=True):
         if isinstance(image, str):

@@ -10,13 +10,14 @@ weights, the preparation of photographs or the rule change. Standard library onl
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from patchmine.store.job import Job
 from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
 from patchmine.system.untrusted_json import Misfit, Part, parse, read_bounded
@@ -65,6 +66,11 @@ class Where(NamedTuple):
 
 Crops = dict[Where, TightCrop | None]
 """Kept crops; None where the photograph drives the unit hardly more than a background."""
+
+
+def network_key(job: Job) -> str:
+    """A digest of all that a crop depends on, besides its photograph: the weights and what the network sees of it."""
+    return digests.of_json([job.model, job.weights, job.preprocessing.as_dict()])
 
 
 class TightCrops:
@@ -116,10 +122,36 @@ class TightCrops:
         with suppress(OSError):
             file.replace(file.with_suffix(".damaged"))
 
+    def join(self, others: Sequence[TightCrops]) -> None:
+        """Take over the crops of other indexes. A damaged file of theirs is left out. Raises OSError."""
+        files = {file.relative_to(other.folder) for other in others for file in other.folder.glob("*/*.json")}
+        for file in sorted(files):
+            joined: Crops = {}
+            unit = None
+            for other in others:
+                with suppress(Misfit, FileNotFoundError):
+                    unit = _unit(read_bounded(other.folder / file, _LARGEST))
+                    if other.file(unit) == other.folder / file:
+                        joined |= other.read(unit)
+            if unit is not None and joined:
+                self.write(unit, {**self._readable(unit), **joined})
+
+    def _readable(self, unit: Unit) -> Crops:
+        with suppress(Misfit):
+            return self.read(unit)
+        return {}
+
     @property
     def any(self) -> bool:
         """Whether the index may have tight crops at all."""
         return self.folder.is_dir()
+
+
+def _unit(data: bytes) -> Unit:
+    layer, _, channel = parse(data).text("unit").rpartition(":")
+    if not channel.isdecimal() or len(channel) > 9:
+        raise Misfit("its unit is not LAYER:CHANNEL")
+    return Unit(layer, int(channel))
 
 
 def _row(where: Where, crop: TightCrop | None) -> dict[str, Any]:

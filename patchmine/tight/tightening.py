@@ -19,6 +19,7 @@ from patchmine.networks.network import Network
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement, Preprocessing
+from patchmine.store.reading import Store
 from patchmine.store.tight_crops import Crops, Seat, TightCrop, TightCrops, Where
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.untrusted_json import Misfit
@@ -40,6 +41,8 @@ class Photographs(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def store(self) -> Store: ...
     @property
     def layers(self) -> dict[str, int]: ...
     @property
@@ -65,15 +68,18 @@ def tightened(
     share: float,
     progress: Progress | None = None,
     run: Run | None = None,
+    must_keep: bool = False,
 ) -> Iterator[tuple[Unit, dict[Seat, TightCrop | None]]]:
     """The tight crops of these patches, unit by unit: the kept ones first, then each unit as soon as it is kept.
 
     A patch whose photograph has changed or is gone is named in a note and left out. The network is loaded only if
-    something is missing. Raises StoreError if a layer is not as the index has it, SourceError if the source has
+    something is missing. Crops that cannot be kept are an error with `must_keep`, and a note without.
+
+    Raises StoreError if a layer is not as the index has it or the crops cannot be kept, SourceError if the source has
     disappeared, and what `OpenIndex.network` raises.
     """
     shown = progress or Silent()
-    library = Library(index, share, shown)
+    library = Library(index, share, shown, must_keep)
     missing: dict[Unit, list[Seat]] = {}
     for unit, of_unit in seats.items():
         lacking = library.lacking(unit, of_unit)
@@ -104,7 +110,8 @@ def tightened(
 class Library:
     """Reads and keeps the crops of an index, and says so once if they cannot be kept."""
 
-    def __init__(self, index: Photographs, share: float, progress: Progress) -> None:
+    def __init__(self, index: Photographs, share: float, progress: Progress, must_keep: bool) -> None:
+        self._must_keep = must_keep
         self._index, self._share, self._progress = index, share, progress
         self._store: TightCrops = index.tight_crops
         self._crops: dict[Unit, Crops] = {}
@@ -133,6 +140,11 @@ class Library:
             self._store.write(unit, {**self._read(unit), **self._crops[unit]})
         except OSError as error:
             self.unkept = error
+            if self._must_keep:
+                raise StoreError(
+                    f"the tight crops cannot be kept in {str(self._store.folder)!r} ({error.strerror}): what is there "
+                    "stays; mend that and run the same command again"
+                ) from None
             self._progress.note(
                 f"the tight crops cannot be kept in {str(self._store.folder)!r} ({error.strerror}): "
                 "they are shown this once"

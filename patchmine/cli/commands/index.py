@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchmine.cli import options
-from patchmine.defaults import Run, Wanted
+from patchmine.defaults import TIGHT_SHARE, Run, Wanted
 from patchmine.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -114,6 +114,12 @@ def index(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a photograph that cannot be read, instead of skipping it.")
     ] = RUN.strict,
+    tighten: Annotated[
+        int,
+        typer.Option(
+            "--tighten", metavar="K", help="Then find the tight crops of each unit's K best patches: patchmine tighten."
+        ),
+    ] = 0,
     json: options.Json = False,
 ) -> None:
     """Index the photographs in SOURCE: find where each unit responds most strongly in each of them, and how strongly.
@@ -124,6 +130,7 @@ def index(
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
     from patchmine.cli.running import carry_out
+    from patchmine.errors import RequestError
     from patchmine.sources import open_source
 
     directory = out or Path(f"{open_source(source).name}.patchmine")
@@ -151,4 +158,14 @@ def index(
 
         return build_index(source, directory, wanted, run, display)
 
-    carry_out(work, directory, json)
+    if tighten < 0:
+        raise RequestError(f"--tighten must be at least 0, not {tighten}")
+    carry_out(work, directory, json, lambda: _tighten(directory, tighten, workers, model, weights))
+
+
+def _tighten(directory: Path, k: int, workers: int, model: str, weights: Path | None) -> None:
+    if k:
+        from patchmine.cli.commands.tighten import tightened
+        from patchmine.cli.running import opened
+
+        tightened(opened(directory, None, model, weights), None, None, k, "top", TIGHT_SHARE, workers)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from patchmine.index import Index, IndexedUnit
     from patchmine.sheets.page import Page
 
+ZEILER_K = 9
+"""Patches of a unit in the layout zeiler."""
+
 MOST = 64
 """Units on one page."""
 
@@ -36,10 +39,10 @@ def sheet(
         typer.Option(
             "--layout",
             help="strip: a row of patches for each unit; zeiler: nine projections beside their nine patches, as in "
-            "figure 2 of Zeiler & Fergus 2013.",
+            "figure 2 of Zeiler & Fergus 2013; context: whole photographs, faded but for their tight crops.",
         ),
     ] = defaults.LAYOUTS[0],
-    k: Annotated[int, typer.Option("-k", metavar="K", help="Patches in a strip.")] = 8,
+    k: Annotated[int, typer.Option("-k", metavar="K", help="Patches of each unit; zeiler always has 9.")] = 8,
     project: options.Project = None,
     crop: options.Crop = None,
     share: options.Share = None,
@@ -65,8 +68,14 @@ def sheet(
         raise RequestError(f"--layout {layout} cannot show --project {project}: use --layout zeiler")
     at = opened(index, source, model, weights)
     units = _meant(at, unit or [], layer, match)
+    if layout == "context" and crop not in (None, "tight"):
+        raise RequestError(f"--layout context shows tight crops, not --crop {crop}: leave --crop out")
+    if crop == "tight" and layout != "context":
+        at.tight(units, ZEILER_K if layout == "zeiler" else k, share)
     if layout == "zeiler":
         form.draw(lambda: _zeiler(at, units, project or defaults.PROJECTION, crop or form.crop, share))
+    elif layout == "context":
+        form.draw(lambda: _context(at, units, k, share))
     else:
         form.draw(lambda: _strips(units, k, crop or form.crop, share))
     print(out)
@@ -76,6 +85,13 @@ def _strips(units: list[IndexedUnit], k: int, crop: str, share: float | None) ->
     from patchmine.sheets.layouts.strips import strips_page
 
     return strips_page([(unit, unit.top(k, crop=crop, share=share)) for unit in units], k)
+
+
+def _context(index: Index, units: list[IndexedUnit], k: int, share: float | None) -> Page:
+    from patchmine.sheets.layouts.context import context_page
+
+    index.tight(units, k, share)
+    return context_page([(unit, unit.top(k, crop="tight", share=share)) for unit in units])
 
 
 def _zeiler(index: Index, units: list[IndexedUnit], method: str, crop: str, share: float | None) -> Page:

@@ -12,7 +12,7 @@ from patchmine.cli import options
 if TYPE_CHECKING:
     from patchmine.index import Index
 
-KEYS = ("max", "mean", "positive", "tied", "auroc", "facets", "name", "label")
+KEYS = ("max", "mean", "positive", "tied", "auroc", "tight", "diffuse", "facets", "name", "label")
 
 
 def units(
@@ -40,7 +40,7 @@ def units(
         typer.Option(
             "--sort",
             metavar="KEY",
-            help=f"Sort by {', '.join(KEYS)}; numbers in descending order.",
+            help=f"Sort by {', '.join(KEYS)}; numbers in descending order, but tight crops from the smallest on.",
             show_default=False,
         ),
     ] = None,
@@ -105,5 +105,7 @@ def _sort(units: list[dict[str, Any]], key: str) -> None:
     """Sort numbers descending and words ascending; units without a value come last."""
     if key in ("name", "label"):
         units.sort(key=lambda unit: (unit[key] is None, unit[key] or ""))
+    elif key == "tight":
+        units.sort(key=lambda unit: float("inf") if unit[key] is None else unit[key])
     else:
         units.sort(key=lambda unit: -float("inf") if unit[key] is None else unit[key], reverse=True)

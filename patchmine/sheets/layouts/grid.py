@@ -99,10 +99,7 @@ def _warnings(unit: OpenUnit, patches: Patches) -> list[str]:
             "is arbitrary."
         )
     if patches.cropping.crop == "tight":
-        texts.append(
-            "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back that much of "
-            "the activation. Faded: its surroundings."
-        )
+        texts.append(tiles.TIGHT_LEGEND)
     elif patches.cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
         texts.append("Hatched: outside the receptive field or outside the picture that the network saw.")
     return texts

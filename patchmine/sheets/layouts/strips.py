@@ -15,6 +15,12 @@ from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 HEADING = 9.5
 
 
+def _legend(rows: Sequence[Patches]) -> str:
+    tight = [patches.cropping.crop == "tight" for patches in rows]
+    hatched = "Hatched: outside the receptive field or outside the picture that the network saw."
+    return " ".join(([tiles.TIGHT_LEGEND] if any(tight) else []) + ([] if all(tight) else [hatched]))
+
+
 def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
     """A page with a row of patches for each unit, in the order given; k is the most patches of a row.
 
@@ -31,7 +37,7 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
     y = MARGIN + TITLE + LEADING
     facts = (
         f"The patches of {origin.photographs} photographs in {origin.source} that drive each unit hardest. "
-        "Hatched: outside the receptive field or outside the picture that the network saw."
+        f"{_legend([patches for _, patches in rows])}"
     )
     names = names_text(units[0].index, units)
     for line in wrapped(f"{facts} {names}" if names else facts, WIDTH - 2 * MARGIN, SMALL):

@@ -1,0 +1,72 @@
+"""Context: each unit's patches as whole inputs of the network, faded but for the tight crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+
+from patchmine.reading.answers import Patches
+from patchmine.reading.opened import OpenUnit
+from patchmine.reading.patch import Patch
+from patchmine.sheets import tiles
+from patchmine.sheets.layouts.grid import caption, caption_height
+from patchmine.sheets.origin import Origin, names_text
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+
+COLUMNS = 5
+"""The most tiles in a row."""
+
+HEADING = 9.5
+
+
+def context_page(rows: Sequence[tuple[OpenUnit, Patches]]) -> Page:
+    """A page with the patches of each unit, which must show their tight crops, in the order given.
+
+    Raises ValueError without rows.
+    """
+    if not rows:
+        raise ValueError("a sheet of contexts needs at least one unit")
+    units = [unit for unit, _ in rows]
+    origin = Origin.of(units[0].index)
+    page = Page(WIDTH, 0)
+    title = f"{len(units)} unit{'s' if len(units) > 1 else ''} of {origin.model}"
+    page.texts.append(Text(title, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
+    y = MARGIN + TITLE + LEADING
+    facts = (
+        f"The photographs, of {origin.photographs} in {origin.source}, that drive each unit hardest, as the network "
+        f"saw them. {tiles.TIGHT_LEGEND}"
+    )
+    names = names_text(units[0].index, units)
+    for line in wrapped(f"{facts} {names}" if names else facts, WIDTH - 2 * MARGIN, SMALL):
+        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
+        y += LEADING
+    for unit, patches in rows:
+        y = _row(page, unit, patches, y)
+    page.height = y + MARGIN - 8
+    return page
+
+
+def _row(page: Page, unit: OpenUnit, patches: Patches, y: float) -> float:
+    """Add the unit's name and tiles below `y`; returns where they end."""
+    columns = min(COLUMNS, max(len(patches), 3))
+    width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) / columns
+    height = width * max((_ratio(patch) for patch in patches), default=1.0)
+    y += HEADING + 4
+    inner = WIDTH - 2 * MARGIN
+    page.texts.append(Text(fitted(unit.name, inner - 120, HEADING, True), MARGIN, y, HEADING, bold=True))
+    page.texts.append(Text(str(unit.unit), WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
+    y += 5
+    step = height + caption_height(patches, width) + GAP
+    size = (round(width * DPI / 72), round(height * DPI / 72))
+    shown = tiles.images(patches, patches.cropping, size, page.missing, context=True)
+    for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
+        left, top = MARGIN + number % columns * (width + GAP), y + number // columns * step
+        page.pictures.append(Picture(image, left, top, width, height))
+        caption(page, patch, left, top + height, width)
+    return y + ceil(len(patches) / columns) * step
+
+
+def _ratio(patch: Patch) -> float:
+    window = patch.context().window
+    return window.height / window.width
