@@ -181,7 +181,7 @@ def state(module):
 @pytest.fixture
 def shapes_index(shapes_index, network):
     """The index with this network in the place of its own."""
-    shapes_index._network = network
+    shapes_index._asked._network = network
     return shapes_index
 
 

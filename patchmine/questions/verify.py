@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from patchmine.networks.network import Network
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
+from patchmine.reading.cropped import kept_crops
 from patchmine.reading.opened import OpenIndex
 from patchmine.store import patches_faiss
 from patchmine.store import reading as store
 from patchmine.store.job import Job
 from patchmine.system import digests
 from patchmine.system.progress import Progress
+from patchmine.tight.tightening import measured_again
 
 PHOTOGRAPHS = 10_000
 """Photographs whose bytes are compared with their digests, unless all are requested."""
@@ -41,6 +44,12 @@ AGAIN = 32
 TOLERANCE = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 1e-1}
 """The largest accepted difference from the recorded value, as a share of the unit's standard deviation. Another batch
 size or library version rounds differently."""
+
+CROPS = 32
+"""Kept tight crops that are measured again, unless all are requested."""
+
+CROP_TOLERANCE = 1e-2
+"""The largest accepted difference in the share that a tight crop retains."""
 
 _BLOCK = 4096
 
@@ -88,6 +97,7 @@ def verify(
     yield photographs
     again = drawn if everything else np.sort(rng.permutation(drawn[np.isin(drawn, intact)])[:AGAIN])
     yield _activations(index, again[np.isin(again, intact)], run, progress)
+    yield from _tight_crops(index, everything, rng, run, progress)
 
 
 def _drawn(count: int, most: int, rng: np.random.Generator) -> Int64:
@@ -237,6 +247,35 @@ def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progr
     left = len(index) - len(images)
     unproved = f"the activations of {left} photographs: --all computes them" if left else ""
     return Finding("activations", exact, tuple(wrong), unproved)
+
+
+def _tight_crops(
+    index: OpenIndex[Any], everything: bool, rng: np.random.Generator, run: Run, progress: Progress
+) -> Iterator[Finding]:
+    """Measure kept tight crops again: all, or some of the units' best patches. Nothing if the index keeps none."""
+    kept, damaged = kept_crops(index)
+    if not kept and not damaged:
+        return
+    seats = sorted(kept)
+    drawn = seats if everything else [seats[row] for row in _drawn(len(seats), CROPS, rng).tolist()]
+    progress.begin(len(drawn), 0, "tight crops measured again")
+    wrong = [f"the tight crops kept for {unit} are damaged: patchmine tighten computes them again" for unit in damaged]
+    largest, compared = 0.0, 0
+    for seat, again in measured_again(index, {seat: kept[seat] for seat in drawn}, run):
+        progress.advance(1)
+        if isinstance(again, PhotographError):
+            continue  # the check of photographs says so
+        crop = kept[seat]
+        off = inf if again is None else max(abs(again.retained - crop.retained), abs(again.without - crop.without))
+        compared, largest = compared + 1, max(largest, off)
+        if off > CROP_TOLERANCE:
+            found = "no activation" if again is None else f"{again.retained:.4f}"
+            wrong.append(
+                f"the tight crop of {seat.unit} on {index.path(seat.image)!r} retains {found}, not {crop.retained:.4f}"
+            )
+    what = f"{compared} of {len(kept)} kept tight crops measured again: largest difference {largest:.1e}"
+    left = len(kept) - len(drawn)
+    yield Finding("tight crops", what, tuple(wrong), f"{left} tight crops: --all measures them" if left else "")
 
 
 def _executor(job: Job, network: Network, taps: Sequence[Any], run: Run) -> tuple[Executor, str]:

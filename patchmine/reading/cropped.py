@@ -199,6 +199,32 @@ def _kept(index: Photographs, seats: Sequence[Seat], share: float) -> dict[Seat,
     return found
 
 
+def kept_crops(index: Photographs) -> tuple[dict[Seat, TightCrop], list[Unit]]:
+    """All kept crops of the patches in the units' tops, at any share, and the units whose file is damaged."""
+    kept: dict[Seat, TightCrop] = {}
+    damaged: list[Unit] = []
+    if not index.tight_crops.any:
+        return kept, damaged
+    for layer, channels in index.layers.items():
+        for unit in (Unit(layer, channel) for channel in range(channels)):
+            try:
+                crops = index.tight_crops.read(unit)
+            except Misfit:
+                damaged.append(unit)
+                continue
+            if crops:
+                _, images, places = index.store.top(layer, unit.channel)
+                numbers = {
+                    (index.digest(i), p): Seat(unit, i, p)
+                    for i, p in zip(images.tolist(), places.tolist(), strict=True)
+                }
+                for where, crop in crops.items():
+                    seat = numbers.get((where.photograph, where.place))
+                    if seat is not None and crop is not None:
+                        kept[seat] = crop
+    return kept, damaged
+
+
 def find(index: Photographs, seats: Sequence[Seat], share: float) -> dict[Seat, TightCrop | None]:
     """The tight crops of these patches: those that are kept, and those that are found now."""
     known = {seat: index.tight_found[seat, share] for seat in seats if (seat, share) in index.tight_found}

@@ -70,6 +70,21 @@ def tight_crop(subject: Subject, share: float) -> Probing:
     return TightCrop(found.box, found.retained, (covered - blank) / gain, found.asked)
 
 
+def measured(subject: Subject, box: Box) -> Probing:
+    """What a box retains and what is left without it, measured afresh; None where there is no tight crop."""
+    picture, spot, blur = subject.picture, subject.spot, subject.blurred
+    whole = yield Probe(spot, picture)
+    shares = []
+    for background in (None, blur):
+        blank = yield Probe(spot, background)
+        if not whole - blank > TOO_NEAR * subject.spread:
+            return None
+        alone = yield Probe(spot, background, picture, box)
+        shares.append((alone - blank) / (whole - blank))
+    covered = yield Probe(spot, picture, blur, box)
+    return TightCrop(box, min(shares), (covered - blank) / (whole - blank), 0)
+
+
 def on_grid(box: Box, size: tuple[int, int]) -> Box:
     """The box with its sides moved outward to the grid of the search, inside an input of (height, width)."""
     return Box(

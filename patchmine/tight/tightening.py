@@ -24,7 +24,7 @@ from patchmine.store.tight_crops import Crops, Seat, TightCrop, TightCrops, Wher
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.untrusted_json import Misfit
 from patchmine.tight.backgrounds import blurred
-from patchmine.tight.crop import Probing, Subject, on_grid, tight_crop
+from patchmine.tight.crop import Probing, Subject, measured, on_grid, tight_crop
 from patchmine.tight.lanes import Lanes
 from patchmine.tight.probes import Prober, Spot
 from patchmine.units import Box, Position, Unit
@@ -166,10 +166,23 @@ class Library:
         return Where(self._index.digest(seat.image), seat.place, self._share)
 
 
+def measured_again(
+    index: Photographs, crops: Mapping[Seat, TightCrop], run: Run | None = None
+) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
+    """What the boxes of these crops retain now, and what is left without them; in any order."""
+    return _carried_out(index, list(crops), lambda seat, subject: measured(subject, crops[seat].box), run)
+
+
 def _searched(
     index: Photographs, seats: Sequence[Seat], share: float, run: Run | None
 ) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
-    """Search for the crops of these patches, one layer and input size after the other."""
+    return _carried_out(index, seats, lambda _, subject: tight_crop(subject, share), run)
+
+
+def _carried_out(
+    index: Photographs, seats: Sequence[Seat], probing: Callable[[Seat, Subject], Probing], run: Run | None
+) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
+    """Probe these patches, one layer and input size after the other."""
 
     def batch_of(seat: Seat) -> tuple[int, tuple[int, int]]:
         width, height = index.placement(seat.image).input
@@ -183,7 +196,7 @@ def _searched(
         prober, lanes, threads = _prober(index, alike[0].unit.layer, size, len(alike), run or Run())
         device = prober.executor.device
         jobs: Iterator[tuple[Seat, Callable[[], Probing]]] = (
-            (seat, partial(_search, index, seat, share, device)) for seat in alike
+            (seat, partial(_begun, index, seat, probing, device)) for seat in alike
         )
         running: Lanes[Seat] = Lanes(prober, lanes, threads)
         yield from running.run(jobs)
@@ -208,8 +221,10 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], patches: int,
     return Prober(executors.build(names[0], network, taps, setting, lanes), batch_size, size), lanes, 1
 
 
-def _search(index: Photographs, seat: Seat, share: float, device: torch.device) -> Probing:
-    """Load the photograph and begin the search. Raises PhotographError."""
+def _begun(
+    index: Photographs, seat: Seat, probing: Callable[[Seat, Subject], Probing], device: torch.device
+) -> Probing:
+    """Load the photograph and begin. Raises PhotographError."""
     pixels = prepare(index.photograph(seat.image), index.preprocessing)
     with torch.inference_mode():
         picture = normalized(pixels.tensor[None].to(device), index.preprocessing)
@@ -227,4 +242,4 @@ def _search(index: Photographs, seat: Seat, share: float, device: torch.device) 
         center=field.center(channel, position),
         spread=float(index.stats(layer)["std"][channel]),
     )
-    return tight_crop(subject, share)
+    return probing(seat, subject)
