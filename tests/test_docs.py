@@ -161,7 +161,7 @@ def test_links_and_pictures_of_pages_outside_the_site_exist(page):
 
 DOCUMENT = re.compile(r"```sh\npatchmine ([^\n]+)\n```\n\n```json\n(.*?)```", re.DOTALL)
 DOCUMENTS = DOCUMENT.findall((REFERENCE / "json.md").read_text("utf-8"))
-DATA = {"datasets", "given", "others", "skipped"}
+DATA = {"datasets", "given", "named", "others", "skipped"}
 """Whose keys are data and differ from index to index."""
 NOT_RUN = {"why": "takes a minute; tests/test_why.py has it"}
 

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import patchmine
 from patchmine import models
 from patchmine.errors import StoreError
+from patchmine.labels.support import Support
 from patchmine.mining.predictions import predictor
 from patchmine.questions import rename
 from patchmine.sheets.layouts.bands import spectrum_page
@@ -25,6 +28,11 @@ from patchmine.units import Unit
 from tests.support.commands import failed
 
 LABELED = "thing"
+
+CHANNELS = {"contrast": 8, "colour": 8, "template": 52, "shape": 4, "thing": 24}
+"""The layers of the network that is set by hand."""
+
+STATISTICS = ("max", "mean", "positive", "tied")
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +48,12 @@ def named(classes_dir, tmp_path):
     return shutil.copytree(classes_dir, tmp_path / "s.patchmine")
 
 
+def unit_of(directory):
+    return patchmine.open_index(directory).units(LABELED)
+
+
 def labeled_unit(directory):
-    return next(unit for unit in patchmine.open_index(directory).units(LABELED) if unit.label)
+    return next(unit for unit in unit_of(directory) if unit.label)
 
 
 def test_units_find_their_own_things(classes_dir):
@@ -61,23 +73,127 @@ def test_units_find_their_own_things(classes_dir):
 def test_units_lists_labels_and_filters_by_them(cli, classes_dir):
     unit = labeled_unit(classes_dir)
     words = ("units", "-i", classes_dir, "--layer", LABELED)
-    document = json.loads(cli(*words, "--json", "--sort", "auroc").stdout)
+    for key in ("hits", "lift", "r", "auroc"):
+        document = json.loads(cli(*words, "--json", "--sort", key).stdout)
+        numbers = [u[key] for u in document["units"] if u[key] is not None]
+        assert numbers == sorted(numbers, reverse=True)
+        assert [u[key] for u in document["units"]][: len(numbers)] == numbers
+        assert all((u[key] is None) == (u["label"] is None) for u in document["units"])
     assert document["labels"]["from"] == "classes"
-    areas = [u["auroc"] for u in document["units"] if u["auroc"] is not None]
-    assert areas == sorted(areas, reverse=True)
-    assert [u["auroc"] for u in document["units"]][: len(areas)] == areas
     for pattern in (unit.label, unit.label.replace(" ", "_"), unit.label[:3] + "*"):
         found = json.loads(cli(*words, "--json", "--label", pattern).stdout)["units"]
         assert unit.name in {u["name"] for u in found}
     assert "no unit has the label 'nonsense'" in failed(cli(*words, "--label", "nonsense"))
     table = cli(*words, "--facets").stdout.splitlines()
-    assert table[0].split() == ["unit", "name", "label", "auroc", "max", "mean", "positive", "tied", "facets"]
+    assert table[0].split() == ["unit", "name", "label", "evidence", "auroc", *STATISTICS, "facets"]
     assert table[-1] == "labels: by the classes of the photographs"
     facets = json.loads(cli(*words, "--json", "--sort", "facets").stdout)["units"]
     assert all(u["facets"] >= 1 for u in facets)
-    assert cli(*words, "--csv", "--facets").stdout.startswith("layer,channel,name,label,auroc,max,")
+    assert cli(*words, "--csv", "--facets").stdout.startswith("layer,channel,name,label,hits,of,lift,r,auroc,max,")
     top = json.loads(cli("top", "-i", classes_dir, "--unit", unit.name, "--layer", LABELED, "--json").stdout)
     assert top["unit"]["label"] == unit.label
+
+
+def test_the_hits_beside_a_name_are_those_counted_on_the_sheet(cli, classes_dir):
+    """The window of 160 photographs is 20. Ties make an expected number, so only units without them are counted."""
+    index = patchmine.open_index(classes_dir)
+    share = Counter(record.class_name for record in index.store.records())
+    counted = 0
+    for unit in index.units():
+        top = unit.top(21)
+        found = unit.support
+        if top[19].value == top[20].value:
+            continue
+        classes = Counter(patch.class_name for patch in top[:20])
+        assert (found.common_hits, found.of) == (classes.most_common(1)[0][1], 20)
+        assert classes[found.common] == found.common_hits
+        if unit.label:
+            counted += 1
+            lift = classes[unit.label] / 20 / (share[unit.label] / 160)
+            assert found.hits == classes[unit.label]
+            assert found.lift == pytest.approx(lift)
+            assert unit.evidence == f"{unit.label} {classes[unit.label]} of top 20 ({lift:.1f}x chance)"
+    assert counted > 10
+    unit = labeled_unit(classes_dir)
+    words = ("-i", classes_dir, "--unit", unit.name, "--layer", LABELED, "-k", 1)
+    title = cli("top", *words).stdout.splitlines()[0]
+    assert title == f"{unit.name} · {unit.evidence} · {unit.unit} in {classes_dir}: top"
+    row = next(row for row in cli("units", "-i", classes_dir).stdout.splitlines() if row.startswith(f"{unit.unit} "))
+    assert unit.evidence.removeprefix(f"{unit.label} ") in row
+
+
+def test_ties_are_told():
+    assert str(Support("fish", 0.9, 12.4, 25, 11.96, 0.3)) == "fish 12 of top 25 (12x chance, ties)"
+    assert str(Support("fish", 0.9, 12, 25, 5.84, 0.3)) == "fish 12 of top 25 (5.8x chance)"
+    assert str(Support("fish", 0.9)) == "fish (AUROC 0.90)"
+    assert str(Support()) == ""
+    assert str(Support(of=25, common="fan", common_hits=1)) == "no label; no two of the top 25 share a class"
+    assert (
+        str(Support(of=25, common="fan", common_hits=4.5)) == "no label; commonest class in the top 25: fan (4, ties)"
+    )
+
+
+def test_info_says_how_many_units_are_named_and_what_would_name_more(cli, classes_dir, named):
+    index = patchmine.open_index(classes_dir)
+    names = json.loads(cli("info", "-i", classes_dir, "--json").stdout)["names"]
+    labels = [unit.label for unit in index.units(LABELED)]
+    of_layer = names["layers"][-1]
+    assert of_layer == {"layer": LABELED, "units": len(labels), "named": sum(label is not None for label in labels)}
+    assert index.manifest["labels"]["named"] == {layer["layer"]: layer["named"] for layer in names["layers"]}
+    assert index.manifest["labels"]["rule"] == "top-25"
+    line = next(line for line in cli("info", "-i", classes_dir).stdout.splitlines() if line.startswith("names "))
+    share = 100 * of_layer["named"] / len(labels)
+    assert f"{share:.0f} % of {LABELED}; {names['tried']} labels tried (7 photographs each needed); more" in line
+    (named.parent / "one.csv").write_text("\n".join(f"{record.path},one" for record in index.store.records()))
+    told = cli("name", "-i", named, "--auto", "--labels", "one.csv").stdout
+    assert "0 labels tried" in told
+    assert "photographs of a second class are needed" in told
+    assert json.loads(cli("info", "-i", named, "--json").stdout)["names"]["tried"] == 0
+
+
+def test_labels_by_the_first_rule_stay_readable_until_they_are_made_anew(cli, tmp_path):
+    directory = shutil.copytree(Path(__file__).parent / "kept/format1.patchmine", tmp_path / "old.patchmine")
+    with h5py.File(directory / "activations.h5", "r+", libver="v110") as file:
+        del file["labels/name"], file["labels/key"]
+        file["labels/name"], file["labels/key"] = [["red disc"]] * 2
+        file["layers/thing/label"][0], file["layers/thing/auroc"][0] = 0, 0.75
+    unit = patchmine.open_index(directory).unit("thing:0")
+    assert (unit.label, unit.auroc, unit.evidence) == ("red disc", 0.75, "red disc (AUROC 0.75)")
+    assert [unit.summary()[name] for name in ("hits", "of", "lift", "r")] == [None] * 4
+    assert "label anew by today's with: patchmine name --auto" in cli("info", "-i", directory).stdout
+    assert json.loads(cli("info", "-i", directory, "--json").stdout)["names"] is None
+    cli("name", "-i", directory, "--auto")
+    assert patchmine.open_index(directory).labels.about["rule"] == "top-25"
+    job = patchmine.open_index(directory).manifest["job_digest"]
+    channels = patchmine.open_index(directory).layers
+    layers = {name: {"label": ["x"] * units, "auroc": [0.5] * units} for name, units in channels.items()}
+    auto = {"job": job, "from": "classes", "alpha": 0.05, "units": 1, "layers": layers}
+    (directory / "names.json").write_text(json.dumps({"format": 1, "given": {}, "auto": auto}))
+    assert str(patchmine.open_index(directory).unit("thing:0").support) == "x (AUROC 0.50)"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("label", 999),
+        ("label", -2),
+        ("auroc", 2),
+        ("auroc", np.nan),
+        ("hits", 21),
+        ("hits", np.nan),
+        ("of", -1),
+        ("lift", np.inf),
+        ("r", 2),
+        ("common", 999),
+        ("common_hits", -1),
+    ],
+)
+def test_labels_of_a_stranger_are_checked(named, column, value):
+    unit = labeled_unit(named).unit
+    with h5py.File(named / "activations.h5", "r+", libver="v110") as file:
+        file[f"layers/{unit.layer}/{column}"][unit.channel] = value
+    with pytest.raises(StoreError, match=f"{LABELED}/({column}|label|auroc)"):
+        str(patchmine.open_index(named).unit(unit).support)
 
 
 def test_dead_and_saturated_units_are_marked(named):
@@ -170,6 +286,13 @@ def test_an_index_of_an_older_patchmine_has_no_labels(cli, named):
     assert labeled_unit(named).label
 
 
+def strange(column, values):
+    """Columns as in a names.json of one unit, one of them with a value that cannot be."""
+    sound = {"label": ["a"], "auroc": [1], "hits": [20], "of": [25], "lift": [2], "r": [0.5]}
+    layer = sound | {"common": ["a"], "common_hits": [20], column: values}
+    return {name: {key: value * units for key, value in layer.items()} for name, units in CHANNELS.items()}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -185,6 +308,15 @@ def test_an_index_of_an_older_patchmine_has_no_labels(cli, named):
         '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "layers": {"colour": {}}}}',
         '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "layers": {"colour": '
         '{"label": ["a"], "auroc": [7]}}}}',
+        *(
+            '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "layers": LAYERS}}'.replace(
+                "LAYERS", json.dumps(layers)
+            )
+            for layers in (strange("hits", [26]), strange("of", [-1]), strange("r", ["x"]), strange("lift", [True]))
+        ),
+        '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "tried": -1, "layers": {}}}',
+        '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "rule": 5, "layers": {}}}',
+        '{"format": 1, "given": {}, "auto": {"job": "JOB", "from": "classes", "named": 5, "layers": {}}}',
         "[" * 100_000,
     ],
 )
@@ -192,14 +324,6 @@ def test_names_of_a_stranger_are_checked(named, text):
     job = patchmine.open_index(named).manifest["job_digest"]
     (named / "names.json").write_text(text.replace("JOB", job))
     with pytest.raises(StoreError, match=r"names\.json is damaged.*repair or delete it"):
-        [unit.auroc for unit in patchmine.open_index(named).units() if unit.name]
-
-
-@pytest.mark.parametrize(("name", "value"), [("label", 99), ("label", -2), ("auroc", 2.0), ("auroc", np.nan)])
-def test_labels_of_a_stranger_are_checked(named, name, value):
-    with h5py.File(named / "activations.h5", "r+", libver="v110") as file:
-        file[f"layers/{LABELED}/{name}"][labeled_unit(named).unit.channel] = value
-    with pytest.raises(StoreError, match=f"{LABELED}/(label|auroc)"):
         [unit.auroc for unit in patchmine.open_index(named).units() if unit.name]
 
 
@@ -243,7 +367,7 @@ def test_where_nothing_has_a_class_the_network_says_what_it_sees(cli, unclassifi
     assert PREDICTED in cli("info", "-i", predicted).stdout
     assert PREDICTED in cli("units", "-i", predicted).stdout
     unit = str(labeled_unit(predicted).unit)
-    words = ("-i", predicted, "-k", 2)
+    words = ("-i", predicted, "-k", 24)
     asked = [("top", "--unit", unit), ("similar", "--unit", unit), ("fires", "000001.png", "--layer", LABELED)]
     for question in asked:
         assert PREDICTED in cli(*question, *words).stdout
@@ -281,12 +405,15 @@ def words_on(page):
 def test_sheets_say_where_names_come_from(classes_dir, predicted, named):
     for directory, origin in ((classes_dir, "by the classes of the photographs"), (predicted, PREDICTED)):
         unit = labeled_unit(directory)
-        index, label = unit.index, f"Label “{unit.label}” (AUROC {unit.auroc:.2f}): {origin}"
+        index, label = unit.index, f"{unit.evidence}, {origin}"
+        assert unit.evidence.startswith(f"{unit.label} {round(unit.support.hits)} of top {unit.support.of} (")
         column, _ = index.store.column(unit.unit.layer, unit.unit.channel)
         assert label in words_on(grid_page(unit, unit.top(2)))
         assert label in words_on(spectrum_page(unit, unit.top(2, "spectrum"), column))
         assert label in words_on(similar_page(index.similar(unit.unit, k=2)))
-        assert f"Labels: {origin}" in words_on(strips_page([(unit, unit.top(2))], 2))
+        strips = words_on(strips_page([(unit, unit.top(2))], 2))
+        assert f"Labels: {origin}" in strips
+        assert f"{unit.name} · {unit.evidence}" in strips
         fires = index.fires(index.store.image(0).path, layer=LABELED, k=24)
         assert f"Labels: {origin}" in words_on(fires_page(fires, [fired.unit.top(2) for fired in fires.units]))
     rename.give(patchmine.open_index(named), Unit("colour", 1), "koi")
@@ -294,7 +421,9 @@ def test_sheets_say_where_names_come_from(classes_dir, predicted, named):
     assert "Named by a person" in words_on(grid_page(unit, unit.top(1)))
     assert "Named by a person: koi." in words_on(strips_page([(unit, unit.top(1))], 1))
     plain = next(unit for unit in unit.index.units() if not unit.label)
-    assert "Label" not in words_on(grid_page(plain, plain.top(1)))
+    assert f"{plain.name} no label; commonest class in the top 20: " in words_on(grid_page(plain, plain.top(1)))
+    plain = next(unit for unit in unit_of(predicted) if not unit.label)
+    assert "no label; commonest predicted class in the top 7: " in words_on(grid_page(plain, plain.top(1)))
 
 
 def test_the_network_is_not_asked_where_a_class_is_known():

@@ -1,106 +1,111 @@
-"""Labels by evidence: what a unit responds to, judged by the classes of the photographs. Uses numpy alone.
+"""Labels by evidence: the class, or the WordNet noun above classes, that a unit's strongest photographs share.
 
 The rule
 ========
-A *label* is a class, or a WordNet noun above one. It is tested if at least LEAST photographs carry it and at least
-LEAST do not. Of labels that the same photographs carry, only the most specific is tested. For each unit and label:
+Only photographs with a class take part: n of them. x is the unit's maximum in each photograph. A *label* is a class or
+a noun above classes; m photographs carry it.
 
-1. *Separation* is the area under the ROC curve (AUROC). Among all pairs of a photograph with the label and one
-   without, it is the share in which the unit's activation is higher on the first; ties count half. Photographs
-   without a class or with a non-finite activation are left out.
-2. A label on m photographs is *significant* if m photographs drawn at random would rarely reach its AUROC: with a
-   probability of at most ALPHA divided by the number of labels tested (Bonferroni). The probability is bounded, not
-   approximated: W. Hoeffding, "Probability inequalities for sums of bounded random variables", JASA 58 (1963),
-   sections 4 and 6. The ranks of the label's photographs are a sample without replacement from all ranks of the unit,
-   ties included. Their mean exceeds t with a probability of at most exp(-m (s t - K(s))) for every s > 0. Here K(s)
-   is the logarithm of the mean of exp(s rank). So the bound holds for rare labels and for units that are 0 nearly
-   everywhere, where the usual normal approximation of the Mann-Whitney test finds too many labels. The price is power:
-   a label that half of the photographs carry needs twice the evidence.
-3. The *lower bound* of an AUROC A is the area A' below it that solves A - A' = Z sd(A'). Here sd is the standard
-   deviation by J. A. Hanley and B. J. McNeil ("The meaning and use of the area under a receiver operating
-   characteristic (ROC) curve", Radiology 143, 1982). Taking it at A' instead of A, as R. G. Newcombe does (Statistics
-   in Medicine 25, 2006, 559-573), keeps the bound honest for few photographs: five that rank above all others have an
-   AUROC of 1 and a bound of 0.75.
+1. *Window.* The judgment is about the K strongest photographs, K = min(25, max(5, n // 8)), and a label needs at least
+   t = ceil(8 K / 25) of them. With n <= K there are no labels.
+2. *Labels tried.* A label is tried if at least max(5, t) photographs carry it and at least 5 do not. A noun above
+   classes is not tried if more than half of all photographs carry it. Of labels on the same photographs, only the most
+   specific is tried. L is the number of labels tried.
+3. *Hits.* c is the K-th highest x; a photographs lie above c, e are equal to c. The hits of a label are its photographs
+   above c, plus (K - a) / e for each of its photographs at c: the expected number over all ways to break the tie.
+4. *Gate.* A label passes if its hits, rounded down, reach t, and if K photographs drawn at random would rarely have as
+   many: with a probability of at most ALPHA / L (Bonferroni), by the hypergeometric distribution. If there is a tie at
+   c, the probability counts twice, because the median of a hypergeometric variable is at least its mean rounded down.
+5. *Choice.* z = max(x - mean of x, 0)^2. r is Pearson's correlation of z with the 0/1 column of the label. Among the
+   labels that pass and have r > 0, the highest r wins (to 9 decimals; then the fewest photographs, then the alphabet).
+6. *As specific as the evidence.* While a label strictly below the chosen one passes with the same hits, that label is
+   chosen (of several, the one with the highest r).
+7. If no label passes, the unit has none. A unit with values that are not finite is judged alone, by the same rule over
+   the photographs in which it is finite.
 
-The unit's label comes from the significant labels whose lower bound is less than MARGIN below the highest. It is the
-one that the fewest photographs carry, then the one with the higher bound, then the first in alphabetical order. A unit
-without a significant label has no label.
+The AUROC of the chosen label is a number beside it; it chooses nothing. All sums are exact, so the order of the
+photographs changes nothing. Uses numpy alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from math import log
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.labels.wordnet import ancestors, breadth
+from patchmine.labels.candidates import LEAST, Labels
 from patchmine.ranking import Float32
 
-LEAST = 5
-"""Minimum number of photographs that carry a label, and minimum number that do not."""
+RULE = "top-25"
+"""The name of the rule in the facts about labels."""
 
-ALPHA = 0.05
+ALPHA = 0.01
 """Maximum probability that a unit unrelated to the classes gets a label."""
 
-Z = 1.959964
-"""The normal quantile of the lower bound: one-sided 97.5 %."""
+WINDOW, SHARE = 25, 8
+"""The strongest photographs that are judged, and how many of them must carry the label."""
 
-MARGIN = 0.02
-"""Lower bounds that differ by less count as equal."""
+SLACK = 1e-9
+"""Hits that differ by less are equal."""
 
-STEPS = 0.01 * 1.15 ** np.arange(88)
-"""Values of s to try for the bound on the probability. Each gives a valid bound; a finer grid would gain little."""
+_WORK = 1 << 21
+"""Activations in float64 that are in work at once."""
 
-POINTS = 1024
-"""Maximum number of distinct ranks in a unit's distribution; above it, ranks are rounded away from the middle."""
+_REMEMBERED = 8
+"""Sets of labels to try that are remembered, of 11 MB for ImageNet's classes."""
 
 Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The labels to test: `keys`, and `members`, bool (labels, classes): whether a class lies below a label."""
+def window(count: int) -> int:
+    """The number of strongest photographs to judge among `count`; 0 if there are too few for labels."""
+    size = min(WINDOW, max(LEAST, count // 8))
+    return size if count > size else 0
 
-    keys: tuple[str, ...]
-    members: NDArray[np.bool_]
 
-    @classmethod
-    def of_classes(cls, classes: Sequence[str]) -> Labels:
-        """The classes and all nouns above them, sorted; of those with the same classes, only the most specific."""
-        above = [{name} | ancestors(name) for name in classes]
-        keys = sorted(set().union(*above))
-        members = np.array([[key in of_class for of_class in above] for key in keys], np.bool_)
-        members = members.reshape(len(keys), len(classes))
-        most_specific: dict[bytes, str] = {}
-        # Of two nouns above the same classes, the deeper one has more ancestors.
-        for key in sorted(keys, key=lambda key: (key not in classes, breadth(key), -len(ancestors(key)), key)):
-            most_specific.setdefault(members[keys.index(key)].tobytes(), key)
-        chosen = set(most_specific.values())
-        kept = [row for row, key in enumerate(keys) if key in chosen]
-        return cls(tuple(keys[row] for row in kept), members[kept])
-
-    def tried(self, counts: NDArray[np.int64]) -> Labels:
-        """The labels with enough photographs on both sides; `counts` (classes,) has the photographs of each class."""
-        inside = self.members @ counts
-        kept = np.flatnonzero((inside >= LEAST) & (counts.sum() - inside >= LEAST))
-        return Labels(tuple(self.keys[row] for row in kept), self.members[kept])
-
-    @cached_property
-    def weights(self) -> Float64:
-        return self.members.astype(np.float64)
+def least_hits(size: int) -> int:
+    """The least number of hits in a window of that size: a third of it."""
+    return -(-SHARE * size // WINDOW)
 
 
 @dataclass(frozen=True)
 class Labeled:
-    """The labels of units: `label`, int32 (units,), a row of `keys` or -1; `auroc`, float32 (units,), NaN for none."""
+    """The labels of units, every array (units,).
 
-    keys: tuple[str, ...]
+    `label` int32 is a row of the labels' keys or -1, `auroc`, `hits`, `lift` and `r` float32 are NaN for a unit without
+    a label. `of` int32 is the size of the window, 0 with too few photographs. `common` int32 is the class of most
+    photographs in the window, or -1, and `common_hits` float32 how many they are.
+    """
+
     label: NDArray[np.int32]
     auroc: Float32
+    hits: Float32
+    of: NDArray[np.int32]
+    lift: Float32
+    r: Float32
+    common: NDArray[np.int32]
+    common_hits: Float32
+
+    @classmethod
+    def none(cls, units: int) -> Labeled:
+        def empty(kind: Any, value: float) -> NDArray[Any]:
+            return np.full(units, value, kind)
+
+        numbers = {name: empty(np.float32, np.nan) for name in ("auroc", "hits", "lift", "r", "common_hits")}
+        return cls(label=empty(np.int32, -1), of=empty(np.int32, 0), common=empty(np.int32, -1), **numbers)
+
+    def put(self, units: Int64, other: Labeled) -> None:
+        """Replace the values of some units."""
+        for field in fields(self):
+            getattr(self, field.name)[units] = getattr(other, field.name)
+
+    @classmethod
+    def joined(cls, parts: list[Labeled]) -> Labeled:
+        parts = parts or [cls.none(0)]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: Labels) -> Labeled:
@@ -109,137 +114,191 @@ def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: 
     `columns` yields activations in blocks (images, units of the block), so that only one block is in memory at a time.
     `codes` (images,) is the row of each image's class, -1 for none.
     """
-    with_class = np.flatnonzero(codes >= 0)
-    codes = codes[with_class]
-    tried = labels.tried(np.bincount(codes, minlength=labels.members.shape[1]).astype(np.int64))
-    chosen: list[int] = []
-    aurocs: list[float] = []
-    cumulants = _Cumulants()
-    for block in columns:
-        for column in block[with_class].T:
-            row, auroc = _label(Separation.of(column, codes, tried), tried, cumulants)
-            chosen.append(row)
-            aurocs.append(auroc)
-    return Labeled(tried.keys, np.array(chosen, np.int32), np.array(aurocs, np.float32))
+    order = np.argsort(codes, kind="stable")
+    order = order[np.searchsorted(codes[order], 0) :]  # photographs without a class take no part
+    of_image: Int64 = codes[order].astype(np.int64)
+    trials = _Trials(labels)
+    return Labeled.joined([_of_group(group, of_image, trials) for block in columns for group in _groups(block, order)])
 
 
-@dataclass(frozen=True)
-class Separation:
-    """How well one unit separates each label.
-
-    `auroc`, `inside` and `outside`, float64 (labels,), are the AUROC and the numbers of photographs with and without
-    the label. `ranks` are the unit's distinct midranks, ascending, and `shares` the share of the `count` photographs
-    at each rank.
-    """
-
-    count: int
-    auroc: Float64
-    inside: Float64
-    outside: Float64
-    ranks: Float64
-    shares: Float64
-
-    @classmethod
-    def of(cls, column: Float32, codes: NDArray[np.integer], labels: Labels) -> Separation:
-        """The separation by activations (images,) of images with classes `codes` (images,).
-
-        Sums of ranks are exact in float64, so the result depends neither on the order of addition nor on the machine.
-        """
-        finite = np.isfinite(column)
-        if not finite.all():
-            column, codes = column[finite], codes[finite]
-        count = len(column)
-        order = np.argsort(column)
-        ordered = column[order]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if count else np.zeros(0, np.int64)
-        sizes = np.diff(np.r_[starts, count])
-        middle = starts + (sizes + 1) / 2
-        ranks = np.empty(count)
-        ranks[order] = np.repeat(middle, sizes)
-        classes = labels.members.shape[1]
-        inside = labels.weights @ np.bincount(codes, minlength=classes)
-        total = labels.weights @ np.bincount(codes, ranks, minlength=classes)
-        outside = count - inside
-        with np.errstate(invalid="ignore", divide="ignore"):
-            auroc = (total - inside * (inside + 1) / 2) / (inside * outside)
-        return cls(count, auroc, inside, outside, middle, sizes / max(count, 1))
-
-    @property
-    def tied(self) -> bool:
-        return len(self.ranks) < self.count
-
-    def cumulants(self) -> tuple[Float64, Float64]:
-        """K(s) for s in STEPS, of the ranks centered on 0 and divided by `count`, and of their mirror image."""
-        centered = (self.ranks - (self.count + 1) / 2) / self.count
-        return _cumulants(centered, self.shares), _cumulants(-centered[::-1], self.shares[::-1])
-
-    def evidence(self, cumulants: tuple[Float64, Float64]) -> Float64:
-        """Minus the logarithm of the bound on the probability of such an AUROC, float64 (labels,).
-
-        Photographs with the label rank high exactly when those without it rank low; the sharper of both bounds counts.
-        """
-        found = np.zeros(len(self.auroc))
-        rows = np.flatnonzero(self.auroc > 0.5)
-        inside, outside, more = self.inside[rows], self.outside[rows], (self.auroc[rows] - 0.5) / self.count
-        for size, mean, cumulant in zip((inside, outside), (outside * more, inside * more), cumulants, strict=True):
-            best = (STEPS * mean[:, None] - cumulant).max(axis=1, initial=0)
-            found[rows] = np.maximum(found[rows], size * best)
-        return found
+def _groups(block: Float32, order: Int64) -> Iterator[Float32]:
+    """The units of a block (units, photographs), few at a time, with the photographs in that order."""
+    step = max(1, _WORK // max(1, len(order)))
+    for start in range(0, block.shape[1], step):
+        yield np.ascontiguousarray(block[:, start : start + step].T)[:, order]
 
 
-def _cumulants(points: Float64, shares: Float64) -> Float64:
-    if len(points) > POINTS:
-        starts = np.linspace(0, len(points), POINTS, endpoint=False).astype(np.int64)
-        # The highest of each group represents it, so that the bound still holds.
-        points, shares = points[np.r_[starts[1:], len(points)] - 1], np.add.reduceat(shares, starts)
-    highest = STEPS * points[-1]
-    return highest + np.log(np.exp(STEPS[:, None] * points - highest[:, None]) @ shares)
-
-
-def lower_bound(auroc: Float64, inside: Float64, outside: Float64) -> Float64:
-    """The lower bounds of the rule, from areas and the numbers of photographs with and without the label (labels,)."""
-    low, high = np.zeros_like(auroc), auroc.copy()
-    for _ in range(40):
-        middle = (low + high) / 2
-        above = auroc - middle > Z * spread(middle, inside, outside)
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return low
-
-
-def spread(area: Float64, inside: Float64, outside: Float64) -> Float64:
-    """Hanley and McNeil's standard deviation of an estimated area (Radiology 143, 1982)."""
-    first, second = area / (2 - area), 2 * area**2 / (1 + area)
-    square = area**2
-    variance = area * (1 - area) + (inside - 1) * (first - square) + (outside - 1) * (second - square)
-    found: Float64 = np.sqrt(np.maximum(variance, 0) / (inside * outside))
+def _of_group(values: Float32, codes: Int64, trials: _Trials) -> Labeled:
+    """The labels of units (units, photographs), whose photographs are sorted by class."""
+    found = Labeled.none(len(values))
+    finite = np.isfinite(values)
+    whole = finite.all(axis=1)
+    if whole.any():
+        found.put(np.flatnonzero(whole), trials.of(codes).judge(values[whole], codes))
+    for unit in np.flatnonzero(~whole):
+        kept = finite[unit]
+        found.put(np.array([unit]), trials.of(codes[kept]).judge(values[None, unit, kept], codes[kept]))
     return found
 
 
-class _Cumulants:
-    """Cumulants of a unit's ranks. Those of untied ranks are cached: they depend only on the number of photographs."""
+class _Trials:
+    """The labels to try on a set of photographs, with the hits that each needs; remembered by counts of photographs."""
 
-    def __init__(self) -> None:
-        self._untied: dict[int, tuple[Float64, Float64]] = {}
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+        self._known: dict[bytes, Trial] = {}
 
-    def of(self, separation: Separation) -> tuple[Float64, Float64]:
-        if separation.tied:
-            return separation.cumulants()
-        if separation.count not in self._untied:
-            self._untied[separation.count] = separation.cumulants()
-        return self._untied[separation.count]
+    def of(self, codes: Int64) -> Trial:
+        counts = np.bincount(codes, minlength=self._labels.members.shape[1]).astype(np.int64)
+        key = counts.tobytes()
+        if key not in self._known:
+            if len(self._known) == _REMEMBERED:
+                self._known.popitem()  # the newest: the first is that of all photographs
+            self._known[key] = Trial.of(self._labels, counts)
+        return self._known[key]
 
 
-def _label(separation: Separation, tried: Labels, cumulants: _Cumulants) -> tuple[int, float]:
-    """The row of the unit's label and its AUROC; -1 and NaN without a label."""
-    if not tried.keys or not separation.count:
-        return -1, np.nan
-    enough = (separation.inside >= LEAST) & (separation.outside >= LEAST)
-    convincing = separation.evidence(cumulants.of(separation)) >= log(len(tried.keys) / ALPHA)
-    rows = np.flatnonzero(enough & convincing)
-    if not len(rows):
-        return -1, np.nan
-    inside, area = separation.inside[rows], separation.auroc[rows]
-    bounds = lower_bound(area, inside, separation.outside[rows])
-    near = np.flatnonzero(bounds > bounds.max() - MARGIN)
-    best = min(near, key=lambda at: (inside[at], -bounds[at], tried.keys[rows[at]]))
-    return int(rows[best]), float(area[best])
+@dataclass(frozen=True)
+class Trial:
+    """The labels tried on `count` photographs, because at least `least` carry them; `window` is the size of the window.
+
+    `rows` int64 (tried,) are their rows in the labels, `members` float64 (tried, classes), `inside` int64 (tried,) the
+    photographs that carry each, and `need` int64 (2, tried) the least hits: without and with a tie at the cut.
+    """
+
+    count: int
+    window: int
+    least: int
+    rows: Int64
+    members: Float64
+    inside: Int64
+    need: Int64
+
+    @classmethod
+    def of(cls, labels: Labels, counts: Int64) -> Trial:
+        count = int(counts.sum())
+        size = window(count)
+        least = max(LEAST, least_hits(size))
+        rows = labels.tried(counts, least) if size else np.zeros(0, np.int64)
+        inside = labels.members[rows] @ counts
+        need = [needed_hits(count, inside, size, ALPHA / times / max(1, len(rows))) for times in (1, 2)]
+        return cls(count, size, least, rows, labels.members[rows].astype(np.float64), inside, np.array(need))
+
+    def judge(self, values: Float32, codes: Int64) -> Labeled:
+        """The labels of units with finite values (units, photographs), sorted by class."""
+        found = Labeled.none(len(values))
+        if not self.window:
+            return found
+        found.of[:] = self.window
+        above, at, share = self._top(values, codes)
+        of_class = above + share * at
+        found.common[:] = of_class.argmax(axis=1)
+        found.common_hits[:] = of_class.max(axis=1)
+        hits = above @ self.members.T + share * (at @ self.members.T)
+        tied = (above + at).sum(axis=1) > self.window
+        passed = np.floor(hits + SLACK) >= self.need[tied.astype(int)]
+        if not passed.any():
+            return found
+        able = np.flatnonzero(passed.any(axis=1))
+        r = self._correlations(values[able], codes)
+        for unit, correlations in zip(able, r, strict=True):
+            row = self._chosen(passed[unit], correlations, hits[unit])
+            if row is not None:
+                found.label[unit] = self.rows[row]
+                found.hits[unit] = hits[unit, row]
+                found.lift[unit] = hits[unit, row] / self.window / (self.inside[row] / self.count)
+                found.r[unit] = correlations[row]
+                found.auroc[unit] = auroc(values[unit], self.members[row, codes] > 0)
+        return found
+
+    def _top(self, values: Float32, codes: Int64) -> tuple[Float64, Float64, Float64]:
+        """For each unit the photographs of each class above the cut, and at it, both (units, classes), and the share
+        (units, 1) of those at the cut that belongs to the window. Numbers of photographs are exact in float64."""
+        units, classes = len(values), self.members.shape[1]
+        cut = np.partition(values, self.count - self.window, axis=1)[:, self.count - self.window, None]
+        unit, photograph = np.nonzero(values >= cut)
+        place = unit * classes + codes[photograph]
+        higher = values[unit, photograph] > cut[unit, 0]
+        above, at = (
+            np.bincount(place[which], minlength=units * classes).reshape(units, classes).astype(np.float64)
+            for which in (higher, ~higher)
+        )
+        return above, at, (self.window - above.sum(axis=1, keepdims=True)) / at.sum(axis=1, keepdims=True)
+
+    def _correlations(self, values: Float32, codes: Int64) -> Float64:
+        """r (units, tried) to 9 decimals."""
+        x = values.astype(np.float64)
+        mean = _exact(x).sum(axis=1, keepdims=True) / self.count
+        z = _exact(np.maximum(x - mean, 0) ** 2)
+        starts = np.flatnonzero(np.r_[True, codes[1:] != codes[:-1]])
+        of_class = np.zeros((len(x), self.members.shape[1]))
+        of_class[:, codes[starts]] = np.add.reduceat(z, starts, axis=1)
+        total, squares = z.sum(axis=1, keepdims=True), _exact(z**2).sum(axis=1, keepdims=True)
+        share = self.inside / self.count
+        root = np.sqrt(self.inside * (1 - share) * np.maximum(squares - total**2 / self.count, 0))
+        above = of_class @ self.members.T - total * share
+        return np.round(np.divide(above, root, out=np.zeros_like(above), where=root > 0), 9)
+
+    def _chosen(self, passed: NDArray[np.bool_], r: Float64, hits: Float64) -> int | None:
+        """The row of the unit's label among those tried."""
+
+        def best(rows: Int64) -> int:
+            return min(rows.tolist(), key=lambda row: (-r[row], self.inside[row], row))
+
+        rows = np.flatnonzero(passed & (r > 0))
+        if not len(rows):
+            return None
+        chosen = best(rows)
+        while True:
+            inside = self.members[chosen]
+            same = np.flatnonzero(passed & (np.abs(hits - hits[chosen]) < SLACK) & (self.inside < self.inside[chosen]))
+            below = same[(self.members[same] <= inside).all(axis=1)]
+            if not len(below):
+                return chosen
+            chosen = best(below)
+
+
+def needed_hits(count: int, inside: Int64, size: int, alpha: float) -> Int64:
+    """The least k from `least_hits` on that `size` of `count` photographs reach with a probability of at most `alpha`.
+
+    `inside` (labels,) are the photographs that carry each label. The result is size + 1 if no k is enough.
+    """
+    distinct, which = np.unique(inside, return_inverse=True)
+    # Every factor of the hypergeometric distribution as a sum of at most 25 logarithms: exact for any number.
+    ways = _log_choices(distinct, size) + _log_choices(count - distinct, size)[:, ::-1]
+    chance = np.exp(ways - _log_choices(np.array([count]), size)[:, -1:])
+    at_least = np.cumsum(chance[:, ::-1], axis=1)[:, ::-1]
+    enough = at_least <= alpha
+    enough[:, : least_hits(size)] = False
+    need: Int64 = np.where(enough.any(axis=1), enough.argmax(axis=1), size + 1)
+    return need[which]
+
+
+def _log_choices(numbers: Int64, most: int) -> Float64:
+    """The logarithm of the number of ways to choose 0 to `most` of each number, (numbers, most + 1)."""
+    step = np.arange(most)
+    with np.errstate(divide="ignore"):
+        factors = np.log(np.maximum(numbers[:, None] - step, 0)) - np.log(step + 1)
+    return np.concatenate([np.zeros((len(numbers), 1)), np.cumsum(factors, axis=1)], axis=1)
+
+
+def _exact(numbers: Float64) -> Float64:
+    """The numbers of each row, rounded to multiples of a power of two so that float64 adds them in any order exactly.
+
+    With 50,000 numbers the step is 2^-37 of the highest.
+    """
+    _, exponent = np.frexp(np.abs(numbers).max(axis=1, keepdims=True))
+    step = np.ldexp(1.0, exponent + (int(numbers.shape[1]).bit_length() - 53))
+    return np.rint(numbers / step) * step
+
+
+def auroc(values: Float32, carries: NDArray[np.bool_]) -> float:
+    """The share of pairs of a photograph with the label and one without in which the unit is higher on the first.
+
+    Ties count half. Sums of ranks are exact in float64.
+    """
+    ordered = np.sort(values)
+    inside = values[carries]
+    ranks = (np.searchsorted(ordered, inside, "left") + np.searchsorted(ordered, inside, "right") + 1) / 2
+    m = len(inside)
+    return float((ranks.sum() - m * (m + 1) / 2) / (m * (len(values) - m)))

@@ -1,33 +1,41 @@
 """names.json in an index: the names that a person gave, and labels that were computed again later.
 
 `{"format": 1, "given": {"blocks.6:33": "koi"}, "auto": {"job": DIGEST, "from": "classes", ..., "layers":
-{"blocks.6": {"label": ["fish", null, ...], "auroc": [0.98, null, ...]}}}}`. Rebuilding the index leaves the file alone:
-it keeps given names of units that no longer exist, and labels of another job are ignored.
+{"blocks.6": {"label": ["fish", null, ...], "auroc": [0.98, null, ...], "hits": [19, null, ...], ...}}}}`: the columns
+of `store.label_columns`, with words instead of rows and null instead of NaN. Rebuilding the index leaves the file
+alone: it keeps given names of units that no longer exist, and labels of another job are ignored.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchmine.errors import StoreError
 from patchmine.labels.names import misfit
 from patchmine.labels.of_index import Found, UnitLabels
-from patchmine.store.checks import LABELS_FROM
+from patchmine.store.checks import check_label_facts
+from patchmine.store.label_columns import LabelColumns
 from patchmine.store.reading import NAMES, Store
 from patchmine.system.printable import printable
-from patchmine.system.untrusted_json import Misfit, Part, parse, read_bounded
+from patchmine.system.untrusted_json import TEXT, Misfit, Part, parse, read_bounded
 from patchmine.units import Unit
 
 FORMAT = 1
 
 BYTES = 32 << 20
 """Maximum size of a names.json, in bytes."""
+
+WORDS = ("label", "common")
+"""The columns that hold words instead of numbers."""
+
+_HIGHEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -61,12 +69,16 @@ class NamesFile:
 
     def with_labels(self, store: Store, found: Found) -> NamesFile:
         """The same content with the labels that were computed again for that index."""
+        words = [*found.words.values(), None]
+
+        def column(name: str, values: NDArray[Any]) -> list[Any]:
+            if name in WORDS:
+                return [words[row] for row in values]
+            return [None if np.isnan(value) else value for value in values.tolist()]
+
         layers = {
-            layer: {
-                "label": [None if key is None else found.words[key] for key in keys],
-                "auroc": [None if np.isnan(area) else float(area) for area in auroc],
-            }
-            for layer, (keys, auroc) in found.layers.items()
+            layer: {name: column(name, values) for name, values in vars(columns).items()}
+            for layer, columns in found.layers.items()
         }
         return replace(self, auto={"job": store.manifest["job_digest"], **found.about, "layers": layers})
 
@@ -105,29 +117,46 @@ def _checked_names(part: Part) -> dict[str, str]:
 
 
 def _checked_labels(auto: Part, store: Store) -> UnitLabels:
-    auto.word("from", LABELS_FROM)
+    check_label_facts(auto)
     if "file" in auto.data:
         auto.text("file")
     layers = auto.part("layers")
     rows: dict[str, int] = {}
-    areas = {}
+    columns = {}
     for layer, units in store.channels.items():
         of_layer = layers.part(layer) if layers.data else Part({"label": [None] * units, "auroc": [None] * units})
-        found = [_checked_label(of_layer.data.get("label"), of_layer.data.get("auroc"), unit) for unit in range(units)]
-        label = [-1 if word is None else rows.setdefault(word, len(rows)) for word, _ in found]
-        areas[layer] = (np.array(label, np.int32), np.array([area for _, area in found], np.float32))
+        columns[layer] = _checked_columns(of_layer, units, rows)
+    for layer, found in columns.items():
+        wrong = found.misfit(len(rows))
+        if wrong is not None:
+            raise Misfit(f"auto.layers.{layer}.{wrong[0]}: {wrong[1]}")
     about = {key: value for key, value in auto.data.items() if key not in ("job", "layers")}
     words = list(rows)
-    return UnitLabels(store.channels, areas.__getitem__, lambda: words, about)
+    return UnitLabels(store.channels, columns.__getitem__, lambda: words, about)
 
 
-def _checked_label(words: Any, areas: Any, unit: int) -> tuple[str | None, float]:
-    if not isinstance(words, list) or not isinstance(areas, list) or not unit < min(len(words), len(areas)):
-        raise Misfit("auto: not every unit has a label and an area")
-    word, area = words[unit], areas[unit]
-    if word is None and area is None:
-        return None, float("nan")
-    sound = isinstance(word, str) and 0 < len(word) <= 4096 and isinstance(area, float | int) and 0 <= area <= 1
-    if not sound or isinstance(area, bool):
-        raise Misfit(f"auto: unit {unit} has an invalid label or area")
-    return word, float(area)
+def _checked_columns(part: Part, units: int, rows: dict[str, int]) -> LabelColumns:
+    """The columns of one layer; `rows` collects the words."""
+
+    def numbers(name: str) -> NDArray[Any]:
+        values = part.data.get(name)
+        if not isinstance(values, list) or len(values) != units:
+            raise Misfit(f"{part.place}.{name}: it does not have {units} values")
+        if name in WORDS:
+            return np.array([_row(value, rows) for value in values], np.int32)
+        if not all(value is None or (type(value) in (float, int) and abs(value) < _HIGHEST) for value in values):
+            raise Misfit(f"{part.place}.{name}: a value is not a number")
+        kind = np.int32 if name == "of" else np.float32
+        return np.array([(0 if name == "of" else np.nan) if value is None else value for value in values], kind)
+
+    if "hits" not in part.data:
+        return LabelColumns.by_first_rule(numbers("label"), numbers("auroc"))
+    return LabelColumns(**{column.name: numbers(column.name) for column in fields(LabelColumns)})
+
+
+def _row(word: Any, rows: dict[str, int]) -> int:
+    if word is None:
+        return -1
+    if not isinstance(word, str) or not 0 < len(word) <= TEXT:
+        raise Misfit("auto: a label is not a word")
+    return rows.setdefault(word, len(rows))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from patchmine.fields.cropping import Cropping
+from patchmine.labels.support import counted_hits
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns, flat, html_table, text_table, to_arrow, to_pandas
 from patchmine.units import Unit
@@ -204,6 +205,10 @@ class Units(Answer, Sequence[D]):
 
     columns: ClassVar[Columns] = {
         **UNIT,
+        "hits": float,
+        "of": float,
+        "lift": float,
+        "r": float,
         "auroc": float,
         "max": float,
         "mean": float,
@@ -214,8 +219,19 @@ class Units(Answer, Sequence[D]):
         "diffuse": float,
     }
     header: ClassVar[Sequence[str]] = (
-        "unit", "name", "label", "auroc", "max", "mean", "positive", "tied", "tight", "diffuse", "",
-    )  # fmt: skip
+        "unit",
+        "name",
+        "label",
+        "evidence",
+        "auroc",
+        "max",
+        "mean",
+        "positive",
+        "tied",
+        "tight",
+        "diffuse",
+        "",
+    )
 
     def __init__(self, units: Iterable[D], index: Describing | None = None) -> None:
         self._units = list(units)
@@ -262,6 +278,7 @@ def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
         "unit": f"{summary['layer']}:{summary['channel']}",
         "name": summary["name"],
         "label": summary["label"],
+        "evidence": counted_hits(summary["hits"], summary["of"], summary["lift"]),
         "auroc": None if summary["auroc"] is None else f"{summary['auroc']:.3f}",
         "max": _short(summary["max"]),
         "mean": _short(summary["mean"]),

@@ -112,18 +112,19 @@ class Tightened(Answer):
         return rows
 
 
-def tightness(index: Photographs, unit: Unit) -> tuple[float | None, float | None]:
-    """The median area of the unit's kept tight crops, as a share of the input, and the share of them that are diffuse.
+def tightness(index: Photographs, unit: Unit) -> dict[str, float | None]:
+    """`tight`, the median area of the unit's kept tight crops as a share of the input, and `diffuse`, the share of them
+    that are diffuse.
 
     Of its TIGHT_K best patches at the default share; None where the index keeps none.
     """
     if not index.tight_crops.any:
-        return None, None
+        return {"tight": None, "diffuse": None}
     _, images, places = index.store.top(unit.layer, unit.channel)
     best = zip(images[:TIGHT_K].tolist(), places[:TIGHT_K].tolist(), strict=True)
     kept = _kept(index, [Seat(unit, image, place) for image, place in best], TIGHT_SHARE)
     areas = [_area(index, seat, crop) for seat, crop in kept.items() if crop is not None]
-    return _median(areas), _share_diffuse(areas)
+    return {"tight": _median(areas), "diffuse": _share_diffuse(areas)}
 
 
 def _area(index: Photographs, seat: Seat, crop: TightCrop) -> float:

@@ -66,11 +66,12 @@ def png_html(image: Image, height_px: int = 128) -> str:
     return f'<img src="data:image/png;base64,{data}" style="height:{height_px}px;margin:4px">'
 
 
-def unit_html(name: str, unit: Unit, patches: str) -> str:
-    """A unit's name above the HTML of its best patches."""
+def unit_html(name: str, unit: Unit, evidence: str, patches: str) -> str:
+    """A unit's name and how far its label holds, above the HTML of its best patches."""
     from html import escape
 
-    return f"<p><b>{escape(printable(name))}</b> ({escape(printable(str(unit)))})</p>{patches}"
+    beside = f" · {escape(printable(evidence))}" if evidence else ""
+    return f"<p><b>{escape(printable(name))}</b> ({escape(printable(str(unit)))}){beside}</p>{patches}"
 
 
 def _jpeg(patch: Thumbnail, height_px: int) -> str:

@@ -38,8 +38,7 @@ from patchmine.system.progress import Progress
 from patchmine.units import Unit
 
 if TYPE_CHECKING:
-    from PIL import Image as PillowImage
-
+    from patchmine.labels.support import Support
     from patchmine.networks.network import Network
     from patchmine.reading.picks import Alike
     from patchmine.reading.statistics import Statistics
@@ -98,7 +97,8 @@ class OpenIndex(Generic[U]):
     @cached_property
     def labels(self) -> UnitLabels:
         """The labels of units, as last computed for this index."""
-        return self.names_file.labels(self.store) or UnitLabels.stored(self.store)
+        anew = self.names_file.labels(self.store)
+        return UnitLabels.stored(self.store) if anew is None else anew
 
     @cached_property
     def names(self) -> Names:
@@ -217,12 +217,6 @@ class OpenIndex(Generic[U]):
         """How that photograph lies in the input."""
         return self.preprocessing.place(*self.store.image(image).size)
 
-    def cut(self, patch: Patch) -> PillowImage.Image:
-        """The pixels inside the patch's box. Raises PhotographError when the photograph cannot be read."""
-        from patchmine.photographs.crops import cut
-
-        return cut(self.photograph(patch.image_id), patch.box)
-
     def photograph(self, image: int) -> bytes:
         """The encoded bytes of a photograph: exactly those that were indexed, wherever its path leads.
 
@@ -284,9 +278,19 @@ class OpenUnit:
         return self.index.names.label(self.unit)
 
     @property
+    def support(self) -> Support:
+        """How far the label holds, in numbers."""
+        return self.index.labels.support(self.unit)
+
+    @property
     def auroc(self) -> float | None:
         """How well the label's photographs are separated from all others; None without a label."""
-        return self.index.labels.auroc(self.unit)
+        return self.support.auroc
+
+    @property
+    def evidence(self) -> str:
+        """What stands beside the name: `canine 19 of top 25 (5.8x chance)`, or why there is no label; may be empty."""
+        return str(self.support)
 
     def labeled(self, pattern: str) -> bool:
         """Whether the label fits a shell pattern, as it is or as names spell it."""
@@ -371,23 +375,21 @@ class OpenUnit:
     def summary(self) -> dict[str, Any]:
         """The unit as `units --json` lists it."""
         numbers = self.statistics
-        tight, diffuse = tightness(self.index, self.unit)
         return {
             **self.as_dict(),
-            "auroc": None if (area := self.auroc) is None else round(area, 6),
+            **self.support.numbers(),
             "max": _finite(numbers.maximum),
             "mean": _finite(numbers.mean),
             "positive": numbers.positive,
             "tied": numbers.tied,
             "marks": numbers.marks,
-            "tight": tight,
-            "diffuse": diffuse,
+            **tightness(self.index, self.unit),
         }
 
     def _repr_html_(self) -> str:
         from patchmine.reading.notebook import unit_html
 
-        return unit_html(self.name, self.unit, self.top(9)._repr_html_())
+        return unit_html(self.name, self.unit, self.evidence, self.top(9)._repr_html_())
 
 
 def _finite(number: float) -> float | None:

@@ -42,7 +42,7 @@ def check_manifest(document: Part) -> None:
     document.part("versions").text("patchmine")
     document.whole("images", 1, NO_IMAGE - 1)
     if "labels" in document.data:  # older versions of patchmine did not write labels
-        document.part("labels").word("from", LABELS_FROM)
+        check_label_facts(document.part("labels"))
     if "seconds" in document.data:  # the copy in activations.h5 has no timings
         document.number("seconds", 0, COUNT)
     if "checksums" in document.data:
@@ -72,6 +72,20 @@ def check_manifest(document: Part) -> None:
         raise Misfit(f"it names {units} units, more than {UNITS}")
     if len({layer.text("layer") for layer in layers}) < len(layers):
         raise Misfit("it names a layer twice")
+
+
+def check_label_facts(about: Part) -> None:
+    """Check the facts about labels that are ever read. Raises Misfit."""
+    about.word("from", LABELS_FROM)
+    for key in ("classes", "photographs", "tried", "needed", "units"):
+        if key in about.data:
+            about.whole(key, 0, COUNT)
+    if "rule" in about.data:
+        about.text("rule")
+    if "named" in about.data:
+        named = about.part("named")
+        for layer in named.data:
+            named.whole(layer, 0, UNITS)
 
 
 def _check_job(job: Part) -> None:

@@ -19,6 +19,7 @@ from patchmine.fields.field import FieldsBySize
 from patchmine.ranking import Float32, Int64, TopK, sort_keys
 from patchmine.store import checks
 from patchmine.store.hdf5 import Data, Datasets, refusal
+from patchmine.store.label_columns import LabelColumns, read_labels
 from patchmine.system import digests
 from patchmine.system.untrusted_json import TEXT, Misfit, parse
 from patchmine.units import Position
@@ -357,22 +358,12 @@ class Store:
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:
-        """The words of the units' labels; empty for an index made by an older patchmine or without a table."""
+        """The words of labels and commonest classes; empty for an index of an older patchmine or without a table."""
         return self._all_texts("labels", "name") if self._datasets.has("labels", "name") else ()
 
-    def labels(self, layer: str) -> tuple[NDArray[np.int32], Float32]:
-        """The row of `label_names` and the area under the ROC curve of each unit of the layer; -1 and NaN without a
-        label."""
-        units = self.channels[layer]
-        if not self._datasets.has(*_place(layer, "label")):
-            return np.full(units, -1, np.int32), np.full(units, np.nan, np.float32)
-        label = self._data(layer, "label", dtypes=["i4"], shape=(units,))[:]
-        auroc = self._data(layer, "auroc", dtypes=["f4"], shape=(units,))[:]
-        if ((label < -1) | (label >= len(self.label_names))).any():
-            raise refusal(self._file, f"{layer}/label", f"a label is not one of the {len(self.label_names)}")
-        if not (np.isnan(auroc) == (label < 0)).all() or (auroc < 0).any() or (auroc > 1).any():
-            raise refusal(self._file, f"{layer}/auroc", "its values are not areas from 0 to 1")
-        return label, auroc
+    def labels(self, layer: str) -> LabelColumns:
+        """The labels of the layer's units, as rows of `label_names`, and how far they hold."""
+        return read_labels(self._datasets, _place(layer), self.channels[layer], len(self.label_names))
 
     def place(self, layer: str, place: int, grid: tuple[int, int]) -> Position:
         """The cell y * grid width + x of a grid (height, width). Raises StoreError if the cell does not exist."""

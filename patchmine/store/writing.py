@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from patchmine.errors import StoreError
 from patchmine.fields.field import FieldsBySize
 from patchmine.ranking import CELLS, Float32, Int64, TopK, among, position_dtype
+from patchmine.store.label_columns import LabelColumns, write_columns
 from patchmine.store.reading import FORMAT, MANIFEST, QUANTILES, TIED
 from patchmine.system import digests
 
@@ -311,21 +312,17 @@ class _Moments:
         group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
 
 
-def write_labels(
-    file: Path, words: Mapping[str, str], layers: Mapping[str, tuple[Sequence[str | None], Float32]]
-) -> None:
-    """Write the labels of units into activations.h5: for each layer their keys and areas, both (units,), and the word
-    of each key. Raises OSError."""
-    rows = {key: row for row, key in enumerate(sorted(words))}
+def write_labels(file: Path, words: Mapping[str, str], layers: Mapping[str, LabelColumns]) -> None:
+    """Write the labels of units into activations.h5: the word of each key, in order, and the columns of each layer.
+
+    Raises OSError.
+    """
     text = h5py.string_dtype("utf-8")
     with _written(file, "r+") as h5:
-        h5.create_dataset("labels/name", data=[_storable(words[key]) for key in rows], dtype=text)
-        h5.create_dataset("labels/key", data=[_storable(key) for key in rows], dtype=text)
-        for layer, (keys, auroc) in layers.items():
-            group = h5[f"layers/{layer}"]
-            group.create_dataset("label", data=np.array([-1 if key is None else rows[key] for key in keys], np.int32))
-            group["label"].attrs["meaning"] = "row of /labels; -1 where the unit separates nothing"
-            group.create_dataset("auroc", data=auroc)
+        h5.create_dataset("labels/name", data=[_storable(word) for word in words.values()], dtype=text)
+        h5.create_dataset("labels/key", data=[_storable(key) for key in words], dtype=text)
+        for layer, columns in layers.items():
+            write_columns(h5[f"layers/{layer}"], columns)
 
 
 def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:

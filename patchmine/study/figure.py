@@ -33,7 +33,8 @@ def page(found: Study) -> Figure:
         figure = Figure(figsize=(8.27, 11.69))
         FigureCanvasAgg(figure)
         figure.text(0.06, 0.965, f"Why {found.name}?", size=15, weight="bold")
-        figure.text(0.06, 0.951, f"{found.unit}, field {found.subject.pattern} px", size=8, color="#555555")
+        facts = [str(found.unit), f"field {found.subject.pattern} px", *([found.evidence] if found.evidence else ())]
+        figure.text(0.06, 0.951, " · ".join(facts), size=8, color="#555555")
         figure.text(0.06, 0.938, textwrap.fill(found.conclusion, 108), size=9, va="top", linespacing=1.35)
         _canvases(figure, found)
         curves = figure.add_gridspec(2, 3, left=0.08, right=0.96, bottom=0.05, top=0.40, hspace=0.42, wspace=0.36)

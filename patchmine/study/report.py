@@ -60,6 +60,7 @@ def markdown(found: Study, index: OpenIndex[Any]) -> str:
     lines = [
         f"# {printable(found.name)} ({found.unit})",
         "",
+        *([f"{printable(found.evidence)}.", ""] if found.evidence else ()),
         found.conclusion,
         "",
         "![Figures behind the verdicts](report.png)",

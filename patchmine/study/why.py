@@ -49,6 +49,7 @@ class Study:
     noise: Noise | None
     verdicts: list[Verdict]
     seconds: float
+    evidence: str = ""
 
     @property
     def conclusion(self) -> str:
@@ -122,7 +123,10 @@ def study(
     heard = _or_none(lambda: noise(results, subject, seen), shown)
     repeats = _or_none(lambda: alike(laboratory, results, seen), shown)
     judged = [*verdicts(results, subject, seen, repeats), heard.verdict if heard else unmeasured()]
-    return Study(unit, found.name, subject, settings, results, left_out, seen, heard, judged, perf_counter() - began)
+    seconds = perf_counter() - began
+    return Study(
+        unit, found.name, subject, settings, results, left_out, seen, heard, judged, seconds, evidence=found.evidence
+    )
 
 
 def alike(laboratory: Laboratory, results: Mapping[Trial, Result], seen: InPhotographs | None) -> Alike | None:

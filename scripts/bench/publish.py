@@ -20,6 +20,7 @@ from patchmine import models
 from patchmine.executors import Reduced
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import FieldsBySize
+from patchmine.labels.imagenet import imagenet_wnids
 from patchmine.mining.miner import LayerShard
 from patchmine.mining.publish import Timing, publish
 from patchmine.mining.workspace import Workspace
@@ -91,7 +92,7 @@ def main() -> None:
 
 def draw(job: Job, taps: tuple, space: Workspace) -> None:
     """Shards as mining leaves them: the vectors are those of units that beat their bound."""
-    rng = np.random.default_rng(0)
+    rng, wnids = np.random.default_rng(0), imagenet_wnids()
     layers = [LayerShard(tap, SHARD, job.keep, True) for tap in taps]
     for shard in job.shards:
         images = np.arange(shard.start, shard.stop)
@@ -109,7 +110,7 @@ def draw(job: Job, taps: tuple, space: Workspace) -> None:
         records = [
             {
                 "path": f"{i:08d}.jpg",
-                "class": f"n{i % 1000:08d}",
+                "class": wnids[i % len(wnids)],
                 "digest": f"{i:032x}",
                 "size": [500, 375],
                 "reason": None,

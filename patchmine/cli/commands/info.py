@@ -13,11 +13,12 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     from patchmine.cli.output import print_json, print_line
     from patchmine.cli.summary import print_layers
     from patchmine.index import open_index
-    from patchmine.labels.of_index import said
+    from patchmine.labels.of_index import naming, naming_text, said
 
     opened = open_index(index)
     if json:
-        print_json({"index": opened.name, **opened.manifest})
+        names = naming(opened.labels.about, opened.layers)
+        print_json({"index": opened.name, **opened.manifest, "names": names})
         return
     manifest, job = opened.manifest, opened.manifest["job"]
     print_line(f"{opened.name}: {manifest['images']} photographs, {sum(opened.layers.values())} units")
@@ -29,6 +30,9 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     about = opened.labels.about
     share = f" ({about['units']} units have one)" if "units" in about else ""
     print_line(f"labels     {said(about)}{share}")
+    named = naming_text(about, opened.layers)
+    if named is not None:
+        print_line(f"names      {named}")
     took = f"in {manifest['seconds']:.0f} s " if "seconds" in manifest else ""
     print_line(f"built      {took}by patchmine {manifest['versions']['patchmine']}")
     print_layers(manifest)

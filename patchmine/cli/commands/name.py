@@ -58,9 +58,10 @@ def name(
         if json:
             print_json({"index": opened.name, "labels": about})
         else:
-            from patchmine.labels.of_index import said
+            from patchmine.labels.of_index import naming_text, said
 
             print_line(f"{about.get('units', 0)} of {sum(opened.layers.values())} units have a label")
+            print_line(f"names: {naming_text(about, opened.layers)}")
             print_line(f"labels: {said(about)}")
         return
     if unit is not None:

@@ -67,7 +67,13 @@ def top(
     form.draw(
         lambda: _page(found, patches) if project is None else _projected(at, found, patches, project), len(patches)
     )
-    form.answer(patches, f"{found.name} ({found.unit}) in {at.name}: {pick}", lambda: print_labels(at.labels, [found]))
+    form.answer(patches, f"{_named(found)} in {at.name}: {pick}", lambda: print_labels(at.labels, [found]))
+
+
+def _named(unit: IndexedUnit) -> str:
+    """The unit's name and, if it has a label, how far that holds."""
+    beside = unit.support.beside
+    return f"{unit.name} ({unit.unit})" if beside is None else f"{unit.name} · {beside} · {unit.unit}"
 
 
 def _page(unit: IndexedUnit, patches: Patches) -> Page:

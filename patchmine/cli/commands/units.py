@@ -12,7 +12,7 @@ from patchmine.cli import options
 if TYPE_CHECKING:
     from patchmine.index import Index
 
-KEYS = ("max", "mean", "positive", "tied", "auroc", "tight", "diffuse", "facets", "name", "label")
+KEYS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", "tight", "diffuse", "facets", "name", "label")
 
 
 def units(
@@ -54,7 +54,7 @@ def units(
 ) -> None:
     """List the units of an index, with their names, labels and statistics.
 
-    Example: `patchmine units --layer blocks.6 --label dog --sort auroc`
+    Example: `patchmine units --layer blocks.6 --label dog --sort hits`
     """
     if facets or sort == "facets":
         # There are thousands of small matrices: BLAS threads gain nothing, and cost ten times as much on busy cores.

@@ -11,7 +11,7 @@ from patchmine.questions.compare import Comparison
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.grid import caption, caption_height
-from patchmine.sheets.origin import Origin
+from patchmine.sheets.origin import Origin, name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 from patchmine.synthesis.library import SyntheticImage
@@ -86,9 +86,10 @@ def _head(page: Page, found: Comparison) -> float:
         f"{METHODS[recipe.method]}, {recipe.steps} steps{scale}"
     )
     y = MARGIN + TITLE + LEADING
-    for line in wrapped(facts, WIDTH - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
-        y += LEADING
+    for text in filter(None, (name_text(unit), facts)):
+        for line in wrapped(text, WIDTH - 2 * MARGIN, SMALL):
+            page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
+            y += LEADING
     return y + HEADING
 
 

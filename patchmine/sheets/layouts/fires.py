@@ -11,7 +11,7 @@ from patchmine.questions.fires import Fired, Fires
 from patchmine.reading.answers import Patches
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import COLORS, photograph_picture
-from patchmine.sheets.origin import Origin, names_text
+from patchmine.sheets.origin import Origin, beside_name, names_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 
@@ -77,7 +77,7 @@ def _row(page: Page, fired: Fired[Any], patches: Patches, y: float) -> float:
     )
     page.texts.append(Text(numbers, WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
     page.texts.append(Text(fitted(fired.unit.name, 200, NAME, bold=True), MARGIN + 16, y, NAME, bold=True))
-    y += 4
+    y = beside_name(page, fired.unit, (MARGIN + 16, y, WIDTH - 2 * MARGIN - 16)) + 4
     own = fired.patch.tile(fired.patch.view(cropping), size)
     page.pictures.append(Picture(own, MARGIN, y, width, height))
     shown = tiles.images(patches, cropping, size, page.missing)

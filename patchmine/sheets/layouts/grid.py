@@ -38,10 +38,10 @@ def grid_page(unit: OpenUnit, patches: Patches) -> Page:
 
 
 def head(page: Page, unit: OpenUnit, patches: Patches, *, also: Sequence[str] = ()) -> float:
-    """Add the title, the facts, the origin of the name, the texts in `also`, and warnings; returns where they end."""
+    """Add the title, what the name rests on, the facts, the texts in `also`, and warnings; returns where they end."""
     inner = page.width - 2 * MARGIN
     origin = name_text(unit)
-    texts = [_facts(unit, patches), *([origin] if origin else ()), *also]
+    texts = [*([origin] if origin else ()), _facts(unit, patches), *also]
     lines = [line for text in (*texts, *_warnings(unit, patches)) for line in wrapped(text, inner, SMALL)]
     page.texts.append(Text(unit.name, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
     first = MARGIN + TITLE + LEADING

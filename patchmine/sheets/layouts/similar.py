@@ -72,13 +72,12 @@ def _facts(found: Similar[Any]) -> list[str]:
         asked = "the box in the photograph"
     else:
         asked = "the place of the photograph where the layer responds most"
+    name = name_text(index.unit(found.asked.unit)) if found.sight is None else None
     texts = [
+        *([name] if name else ()),
         f"The indexed patches of {origin.photographs} photographs in {origin.source} that are nearest to {asked}, by "
         f"the cosine similarity of all {index.layers[found.layer]} channels of {found.layer} of {origin.model}.",
     ]
-    name = name_text(index.unit(found.asked.unit)) if found.sight is None else None
-    if name:
-        texts.append(name)
     if found.units:
         units = ", ".join(f"{unit.unit} ({similarity:.2f})" for unit, similarity in found.units[:UNITS])
         texts.append(f"Units that correlate with it over all photographs: {units}.")

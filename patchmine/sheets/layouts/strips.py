@@ -9,7 +9,7 @@ from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.grid import caption, caption_height
 from patchmine.sheets.origin import Origin, names_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, wrapped
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, text_width, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 
 HEADING = 9.5
@@ -45,9 +45,14 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
         y += LEADING
     for unit, patches in rows:
         y += HEADING + 4
-        page.texts.append(Text(unit.name, MARGIN, y, HEADING, bold=True))
+        name = fitted(unit.name, WIDTH / 2, HEADING, bold=True)
+        page.texts.append(Text(name, MARGIN, y, HEADING, bold=True))
+        if unit.evidence:
+            x = MARGIN + text_width(f"{name} ", HEADING, bold=True)
+            page.texts.append(Text(fitted(f"· {unit.evidence}", WIDTH - MARGIN - x, SMALL), x, y, SMALL))
+        y += LEADING
         detail = f"{unit.unit} · {tiles.field_text(unit, patches.cropping)}"
-        page.texts.append(Text(detail, WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
+        page.texts.append(Text(detail, MARGIN, y, SMALL, color=QUIET))
         y += 5
         height = width * tiles.ratio(patches, patches.cropping)
         size = (round(width * DPI / 72), round(height * DPI / 72))

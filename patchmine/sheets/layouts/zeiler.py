@@ -11,7 +11,7 @@ from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.pairs import BETWEEN, SEAM, normalized_text, projected_tiles
-from patchmine.sheets.origin import Origin, names_text
+from patchmine.sheets.origin import Origin, beside_name, names_text
 from patchmine.sheets.page import QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import LEADING, MARGIN, SMALL, TITLE, WIDTH
 
@@ -85,7 +85,7 @@ def _blocks(
     name = fitted(unit.name, across / 2, HEADING, bold=True)
     page.texts.append(Text(name, x, y, HEADING, bold=True))
     page.texts.append(Text(value, x + across, y, SMALL, color=QUIET, right=True))
-    y += LEADING
+    y = beside_name(page, unit, (x, y, across)) + LEADING
     page.texts.append(Text(fitted(_size_text(unit, patches.cropping), across, SMALL), x, y, SMALL, color=QUIET))
     y += 4
     for number, (seen, drawn) in enumerate(projected_tiles(page, patches, projector, (width, height))):
