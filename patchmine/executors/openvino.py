@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
+from patchmine.executors._openvino_graphs import cached
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import replica
 from patchmine.networks.network import Network
@@ -94,7 +95,7 @@ def _converted(network: Network, taps: tuple[Tap, ...]) -> Any:
     key = (network.weights, network.preprocessing.crop, tuple(tap.layer for tap in taps))
     if key not in _graphs:
         _graphs.clear()
-        _graphs[key] = _convert(network, taps)
+        _graphs[key] = cached(network, taps, lambda: _convert(network, taps))
     return _graphs[key]
 
 

@@ -24,6 +24,7 @@ from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap
 from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
+from patchmine.system.caches import user_cache
 
 WORTH_IT = 3000
 """The number of photographs from which calibration saves more time than it takes."""
@@ -168,8 +169,7 @@ def _processor() -> str:
 
 
 def _file() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "patchmine" / "calibration.json"
+    return user_cache() / "calibration.json"
 
 
 def _known() -> dict[str, dict[str, object]]:

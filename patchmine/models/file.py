@@ -51,4 +51,4 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  
     if weights is not None:
         fill(module, read_weights(weights), spec, str(weights))
     module.eval().requires_grad_(False)
-    return Network(spec, module, preprocessing, weights_digest(module))
+    return Network(spec, module, preprocessing, weights_digest(module), own_code=True)

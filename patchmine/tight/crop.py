@@ -56,15 +56,16 @@ def tight_crop(subject: Subject, share: float) -> Probing:
     if not all(gain > TOO_NEAR * subject.spread for _, gain in gains):
         return None
     asking = search(subject.domain, subject.center, share)
-    question = next(asking)
+    answer = None
     while True:
-        blank, gain = gains[question.background]
-        value = yield Probe(spot, backgrounds[question.background], picture, question.box)
         try:
-            question = asking.send((value - blank) / gain)
+            question = asking.send(answer)  # type: ignore[arg-type]  # the first send begins, and must be None
         except StopIteration as end:
             found = end.value
             break
+        blank, gain = gains[question.background]
+        value = yield Probe(spot, backgrounds[question.background], picture, question.box)
+        answer = (value - blank) / gain
     covered = yield Probe(spot, picture, subject.blurred, found.box)
     blank, gain = gains[BLUR]
     return TightCrop(found.box, found.retained, (covered - blank) / gain, found.asked)

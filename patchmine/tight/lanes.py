@@ -27,10 +27,10 @@ _AHEAD = 3
 
 
 class Lanes(Generic[K]):
-    """`count` threads that compute probes, `threads` of the executor for each."""
+    """`count` threads that compute probes, a batch each."""
 
-    def __init__(self, prober: Prober, count: int, threads: int = 1) -> None:
-        self._prober, self._count, self._threads = prober, count, threads
+    def __init__(self, prober: Prober, count: int) -> None:
+        self._prober, self._count = prober, count
         self._ready: deque[tuple[K, Probing, Probe]] = deque()
         self._changed = threading.Condition()
         self._stopped = False
@@ -90,7 +90,7 @@ class Lanes(Generic[K]):
     def _lane(self) -> None:
         try:
             if self._prober.executor.device.type == "cpu":
-                set_num_threads(self._threads)
+                set_num_threads(1)
             batch = self._prober.batch()
             while items := self._take():
                 values = self._prober.compute([probe for _, _, probe in items], batch)

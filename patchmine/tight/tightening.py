@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ import torch
 
 from patchmine import executors
 from patchmine.defaults import Run
-from patchmine.errors import PhotographError, StoreError
+from patchmine.errors import PhotographError, RequestError, StoreError
 from patchmine.executors import Setting
 from patchmine.fields.field import ReceptiveField
 from patchmine.networks.network import Network
@@ -31,9 +31,6 @@ from patchmine.units import Box, Position, Unit
 
 BATCH = {"cpu": 4, "cuda": 64}
 """Inputs in a batch, by the type of the device."""
-
-FEW = 4
-"""Up to so many patches of a layer are not worth an executor that has to prepare itself."""
 
 
 class Photographs(Protocol):
@@ -193,17 +190,21 @@ def _carried_out(
     ordered = sorted(seats, key=lambda seat: (batch_of(seat), order[seat.unit]))
     for (_, size), group in groupby(ordered, key=batch_of):
         alike = list(group)
-        prober, lanes, threads = _prober(index, alike[0].unit.layer, size, len(alike), run or Run())
+        prober, lanes = _prober(index, alike[0].unit.layer, size, run or Run())
         device = prober.executor.device
         jobs: Iterator[tuple[Seat, Callable[[], Probing]]] = (
             (seat, partial(_begun, index, seat, probing, device)) for seat in alike
         )
-        running: Lanes[Seat] = Lanes(prober, lanes, threads)
+        running: Lanes[Seat] = Lanes(prober, lanes)
         yield from running.run(jobs)
 
 
-def _prober(index: Photographs, layer: str, size: tuple[int, int], patches: int, run: Run) -> tuple[Prober, int, int]:
-    """A prober for a layer and inputs of (height, width), with its number of lanes, and of threads in each."""
+def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> tuple[Prober, int]:
+    """A prober for a layer and inputs of (height, width), with its number of lanes.
+
+    It always computes in float32 with the fastest executor that takes the network, whatever the index was built with:
+    what a crop retains is a claim about the network, not about a precision.
+    """
     network = index.network()
     network.layer(layer)
     taps = survey(network.module, torch.zeros(1, 3, *size), [layer])
@@ -212,13 +213,13 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], patches: int,
             f"layer {layer} of {network.name} differs from that in {index.name}: build it again with --fresh"
         )
     device = executors.kind(executors.DEFAULT).default_device()
-    names = executors.usable(network, device, "fp32")
-    if patches <= FEW:
-        names = [name for name in names if executors.kind(name).READY]
     batch_size = BATCH.get(torch.device(device).type, BATCH["cpu"])
     lanes = run.workers if device == "cpu" else 2
     setting = Setting(device=device, precision="fp32", batch_size=batch_size, threads=1)
-    return Prober(executors.build(names[0], network, taps, setting, lanes), batch_size, size), lanes, 1
+    for name in executors.usable(network, device, "fp32"):
+        with suppress(RequestError):  # it turns out not to take this network
+            return Prober(executors.build(name, network, taps, setting, lanes), batch_size, size), lanes
+    raise RequestError(f"no executor takes {network.name} on {device}")
 
 
 def _begun(
