@@ -21,7 +21,7 @@ from patchmine.system.progress import Silent
 from patchmine.system.untrusted_json import Misfit
 from patchmine.tight import tightening
 from patchmine.tight.backgrounds import blurred
-from patchmine.tight.search import BLUR, GREY, STEP, moves_in, search
+from patchmine.tight.search import BLUR, COVERED, GREY, STEP, moved_in, search
 from patchmine.tight.surrogate import DIVISIONS, Surrogate
 from patchmine.units import Box, Unit
 
@@ -41,7 +41,16 @@ def carried_out(asking, retained):
 
 def share_of(thing):
     """A picture whose evidence lies evenly inside a box: another box retains the share of it that it covers."""
-    return lambda question: question.box.intersect(thing).area / thing.area
+
+    def answer(question):
+        covered = question.box.intersect(thing).area / thing.area
+        return 1 - covered if question.around == COVERED else covered
+
+    return answer
+
+
+def moves_in(box):
+    return [moved for side in range(4) if (moved := moved_in(box, side)) is not None]
 
 
 @pytest.mark.parametrize("thing", [Box(40, 60, 104, 116), Box(0, 0, 32, 224), Box(180, 184, 224, 220)])
@@ -64,10 +73,11 @@ def test_a_crop_is_on_the_grid_and_no_side_can_move_in(seed):
 
     def retained(question):
         box = question.box
-        value = evidence[box.top : box.bottom, box.left : box.right].sum() * (
-            1.05 if question.background == GREY else 1
-        )
-        known.setdefault(box, {})[question.background] = value
+        value = evidence[box.top : box.bottom, box.left : box.right].sum()
+        if question.around == COVERED:
+            return 1 - value
+        value *= 1.05 if question.around == GREY else 1
+        known.setdefault(box, {})[question.around] = value
         return value
 
     found, asked = carried_out(search(INPUT, (112, 112), 0.8), retained)

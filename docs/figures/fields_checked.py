@@ -1,7 +1,7 @@
 """Write docs/receptive-fields-checked.md from the results of tests/slow/test_fields.py.
 
-    python -m pytest tests/slow/test_fields.py -m slow --networks all --results FILE
-    python -m docs.figures.fields_checked FILE
+python -m pytest tests/slow/test_fields.py -m slow --networks all --results FILE
+python -m docs.figures.fields_checked FILE
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Draw the contact sheets of the documentation: strips of units of three layers, and projections.
+"""Draw the contact sheets of the documentation: strips of units of three deep layers, and projections.
 
-    python -m docs.figures.readme
+python -m docs.figures.readme
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from patchmine.questions.highlights import telling_units
 from patchmine.sheets import write
 from patchmine.sheets.layouts.strips import strips_page
 
-LAYERS, EACH, K = ("blocks.1", "blocks.2", "blocks.3"), 2, 6
+LAYERS, EACH, K = ("blocks.4", "blocks.5", "blocks.6"), 2, 6
 TILE_PX = 128
 PROJECTED = ("blocks.2:14", "blocks.2:24", "blocks.3:54", "blocks.3:65", "blocks.4:83", "blocks.4:93")
 WIDTH_PX = 1200
@@ -29,7 +29,8 @@ def main() -> None:
         index = index_of(folder)
         sheet = Path(temporary) / "sheet.png"
         shown = telling_units(index, LAYERS, EACH)
-        write(strips_page([(unit, unit.top(K, crop="auto")) for unit in shown], K), sheet)
+        index.tight(shown, K)
+        write(strips_page([(unit, unit.top(K, crop="tight")) for unit in shown], K), sheet)
         save(sheet, "demo.jpg", width=WIDTH_PX, quality=88)
 
         tiles = Path(temporary) / "scikit-image-tiles"

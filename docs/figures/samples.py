@@ -17,7 +17,6 @@ from tests.support.tutorials import FREE, keep
 IMAGES = Path(__file__).parents[1] / "images"
 
 
-
 def free_photographs(where: Path, names: Sequence[str] = FREE) -> Path:
     """A new folder in `where` with these photographs."""
     folder = where / "scikit-image"

@@ -1,6 +1,6 @@
 """Draw the synthetic images of the documentation, beside photographs.
 
-    python -m docs.figures.synthesis
+python -m docs.figures.synthesis
 """
 
 from __future__ import annotations

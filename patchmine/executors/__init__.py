@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch import device as Device
 from torch.cuda import OutOfMemoryError
 
 from patchmine.errors import RequestError, nearest
@@ -69,9 +69,10 @@ class Reduced:
 
 
 class Executor(Protocol):
-    """Computes batches on `device`. Both methods can be called from several threads at once."""
+    """Computes batches on its `device`. Both methods can be called from several threads at once."""
 
-    device: torch.device
+    @property
+    def device(self) -> Device: ...
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         """Compute a batch: pixels uint8 (N, 3, height, width), image ids (N,), and a bound for each layer."""

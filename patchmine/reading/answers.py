@@ -228,8 +228,6 @@ class Units(Answer, Sequence[D]):
         "mean",
         "positive",
         "tied",
-        "tight",
-        "diffuse",
         "",
     )
 
@@ -272,8 +270,8 @@ def worded(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, "marks": " ".join(summary["marks"])}
 
 
-def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
-    """The summary of a unit as a row of a table for a person."""
+def unit_row(summary: Mapping[str, Any], tight: bool = False) -> dict[str, object]:
+    """The summary of a unit as a row of a table for a person; `tight` adds the columns of tight crops."""
     return {
         "unit": f"{summary['layer']}:{summary['channel']}",
         "name": summary["name"],
@@ -285,8 +283,7 @@ def unit_row(summary: Mapping[str, Any]) -> dict[str, object]:
         "positive": f"{summary['positive']:.0%}",
         "tied": summary["tied"],
         **({"facets": summary["facets"]} if "facets" in summary else {}),
-        "tight": None if summary["tight"] is None else f"{summary['tight']:.1%}",
-        "diffuse": None if summary["diffuse"] is None else f"{summary['diffuse']:.0%}",
+        **({key: _percent(summary[key]) for key in ("tight", "diffuse")} if tight else {}),
         "": " ".join(summary["marks"]),
     }
 
@@ -305,6 +302,10 @@ def more_html(of: int, shown: int) -> str:
 
 def counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%}"
 
 
 def _short(number: float | None) -> str | None:

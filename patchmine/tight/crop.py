@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchmine.store.tight_crops import TightCrop
 from patchmine.tight.probes import Probe, Spot
-from patchmine.tight.search import BLUR, STEP, search
+from patchmine.tight.search import BLUR, COVERED, STEP, search
 from patchmine.units import Box
 
 Probing = Generator[Probe, float, TightCrop | None]
@@ -63,12 +63,14 @@ def tight_crop(subject: Subject, share: float) -> Probing:
         except StopIteration as end:
             found = end.value
             break
-        blank, gain = gains[question.background]
-        value = yield Probe(spot, backgrounds[question.background], picture, question.box)
+        if question.around == COVERED:
+            blank, gain = gains[BLUR]
+            value = yield Probe(spot, picture, subject.blurred, question.box)
+        else:
+            blank, gain = gains[question.around]
+            value = yield Probe(spot, backgrounds[question.around], picture, question.box)
         answer = (value - blank) / gain
-    covered = yield Probe(spot, picture, subject.blurred, found.box)
-    blank, gain = gains[BLUR]
-    return TightCrop(found.box, found.retained, (covered - blank) / gain, found.asked)
+    return TightCrop(found.box, found.retained, found.without, found.asked)
 
 
 def measured(subject: Subject, box: Box) -> Probing:

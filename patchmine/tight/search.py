@@ -1,7 +1,7 @@
 """The search for a tight crop: it asks for one measurement after another and ends with the smallest box it found.
 
 Which box to measure next is a question of expected gain: the probability that a box retains enough, by the surrogate,
-times the logarithm of how much smaller it is than the best box so far (D. R. Jones, M. Schonlau and W. J. Welch,
+times how much it would better the best box so far (D. R. Jones, M. Schonlau and W. J. Welch,
 "Efficient global optimization of expensive black-box functions", Journal of Global Optimization 13, 1998, 455-492, with
 the gain in area instead of in value). It goes from coarse boxes anywhere to fine ones near the best, and then moves
 single sides in until every such move loses too much. Uses numpy only; the same measurements give the same box.
@@ -16,19 +16,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from patchmine.tight.surrogate import DIVISIONS, Spans, Surrogate
+from patchmine.tight.surrogate import DIVISIONS, Float64, Spans, Surrogate
 from patchmine.units import Box
 
 STEP = 4
 """The grid of a tight crop's sides, in input pixels; the borders of the domain count as on it."""
 
-GREY, BLUR = 0, 1
-"""The backgrounds, by number."""
+GREY, BLUR, COVERED = 0, 1, 2
+"""What surrounds the box: a background, by number, or the whole photograph while the box itself is covered."""
+
+SPARE, AMPLE, WEIGHT = 0.3, 0.15, 0.4
+"""A box without which more than SPARE of the activation is left was not the only evidence. The excess counts against
+it, times WEIGHT, beside its share of the area: else the search prefers tiny boxes that the unit can spare. The fine falls
+with the area, to nothing at AMPLE."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
 
-COARSE, FINE = 24, 16
+COARSE, FINE = 16, 10
 """Maximum numbers of boxes tried on the coarse grid, and near the best of them."""
 
 NEAR = 3
@@ -39,10 +44,10 @@ _MODEL = 5e-3  # variance of what a linear model cannot know
 
 
 class Question(NamedTuple):
-    """What the search asks: how much of the activation the box retains on one of the backgrounds."""
+    """What the search asks: how much of the activation the box retains on a background, or is left without it."""
 
     box: Box
-    background: int
+    around: int
 
 
 Asking = Generator[Question, float, "Found"]
@@ -51,10 +56,12 @@ Asking = Generator[Question, float, "Found"]
 
 @dataclass(frozen=True)
 class Found:
-    """A box in input pixels, what it retains on the worse background, and how many measurements it took."""
+    """A box in input pixels, what it retains on the worse background, what is left `without` it, and how many
+    measurements that took."""
 
     box: Box
     retained: float
+    without: float
     asked: int
 
 
@@ -68,19 +75,23 @@ def search(domain: Box, center: tuple[float, float], share: float) -> Asking:
     yield from run.coarse()
     yield from run.fine()
     yield from run.close()
-    return Found(run.best, run.retained, run.asked)
+    without = yield from run.left(run.best)
+    return Found(run.best, run.known[run.best], without, run.asked)
 
 
 class _Run:
     """The state of one search. The surrogate's intervals are in pixels of the domain, boxes in input pixels."""
 
     def __init__(self, domain: Box, center: tuple[float, float], share: float) -> None:
-        self.domain, self.needed = domain, share + MARGIN
-        self.best, self.retained, self.asked = domain, 1.0, 0
+        self.domain, self.needed = domain, min(share + MARGIN, 1.0)
+        self.best, self.cost, self.asked = domain, 1.0, 0
         self.known: dict[Box, float] = {domain: 1.0}
+        self.without: dict[Box, float] = {domain: 0.0}
         self.first = BLUR  # the background that retained less when both were asked last
-        self.surrogate = Surrogate((domain.height, domain.width), (center[0] - domain.top, center[1] - domain.left))
-        self._learn(domain, 1.0)
+        size, middle = (domain.height, domain.width), (center[0] - domain.top, center[1] - domain.left)
+        self.retaining, self.needing = Surrogate(size, middle), Surrogate(size, middle)
+        for surrogate in (self.retaining, self.needing):
+            surrogate.add(self._inside(domain), 1.0)
 
     def measure(self, box: Box) -> Generator[Question, float, bool]:
         """Whether the box retains enough. The second background is asked only if the first does not rule it out."""
@@ -90,12 +101,26 @@ class _Run:
                 other = yield self._question(box, 1 - self.first)
                 if not other >= retained:
                     self.first, retained = 1 - self.first, other
-            retained = retained if isfinite(retained) else 0.0
-            self.known[box] = retained
-            self._learn(box, retained)
-            if retained >= self.needed and box.area < self.best.area:
-                self.best, self.retained = box, retained
+            self.known[box] = retained = retained if isfinite(retained) else 0.0
+            self.retaining.add(self._inside(box), _bounded(retained))
         return self.known[box] >= self.needed
+
+    def judge(self, box: Box) -> Generator[Question, float, None]:
+        """Measure the box, and what is left without it if it retains enough; make it the best if it is better."""
+        enough = yield from self.measure(box)
+        if enough:
+            without = yield from self.left(box)
+            cost = float(_cost(box.area / self.domain.area, without))
+            if cost < self.cost:
+                self.best, self.cost = box, cost
+
+    def left(self, box: Box) -> Generator[Question, float, float]:
+        """The share left without the box."""
+        if box not in self.without:
+            without = yield self._question(box, COVERED)
+            self.without[box] = without = without if isfinite(without) else 1.0
+            self.needing.add(self._inside(box), _bounded(1 - without))
+        return self.without[box]
 
     def coarse(self) -> Generator[Question, float, None]:
         """Measure boxes anywhere, with their sides at the divisions of the domain."""
@@ -107,7 +132,7 @@ class _Run:
             box = self._promising(spans)
             if box is None:
                 return
-            yield from self.measure(box)
+            yield from self.judge(box)
 
     def fine(self) -> Generator[Question, float, None]:
         """Measure boxes whose sides are at most NEAR steps from those of the best one."""
@@ -123,38 +148,40 @@ class _Run:
             box = self._promising(spans)
             if box is None:
                 return
-            yield from self.measure(box)
+            yield from self.judge(box)
 
     def close(self) -> Generator[Question, float, None]:
         """Move single sides of the best box in by a step until each such move loses too much."""
-        moved = True
-        while moved:
-            moved = False
-            for box in moves_in(self.best):
-                moved = yield from self.measure(box)
-                if moved:
-                    break
+        sides = list(range(4))
+        tried = 0
+        while tried < 4:
+            box = moved_in(self.best, sides[0])
+            enough = False if box is None else (yield from self.measure(box))
+            if box is not None and enough:
+                self.best, tried = box, 0
+            else:
+                sides, tried = [*sides[1:], sides[0]], tried + 1
 
-    def _question(self, box: Box, background: int) -> Question:
+    def _question(self, box: Box, around: int) -> Question:
         self.asked += 1
-        return Question(box, background)
+        return Question(box, around)
 
-    def _learn(self, box: Box, retained: float) -> None:
+    def _inside(self, box: Box) -> tuple[int, int, int, int]:
         left, top = self.domain.left, self.domain.top
-        inside = (box.left - left, box.top - top, box.right - left, box.bottom - top)
-        self.surrogate.add(inside, min(max(retained, -1.0), 2.0))
+        return box.left - left, box.top - top, box.right - left, box.bottom - top
 
     def _watch(self, spans: _Spans) -> None:
         left, top = self.domain.left, self.domain.top
-        self.surrogate.watch(spans.across - left, spans.down - top)
+        for surrogate in (self.retaining, self.needing):
+            surrogate.watch(spans.across - left, spans.down - top)
 
     def _promising(self, spans: _Spans) -> Box | None:
         """The box with the highest expected gain; None if there is none worth a measurement."""
-        smaller = log(self.best.area) - spans.areas
-        deviation = np.sqrt(self.surrogate.variance + _MODEL)
+        better = log(self.cost) - np.log(_cost(spans.areas / self.domain.area, 1 - self.needing.mean))
+        deviation = np.sqrt(self.retaining.variance + _MODEL)
         # The logistic function in place of the normal distribution: at most 0.01 apart.
-        likely = 1 / (1 + np.exp(-1.702 * (self.surrogate.mean - self.needed) / deviation))
-        gain = np.where(smaller > 1e-9, likely * smaller, 0.0)
+        likely = 1 / (1 + np.exp(-1.702 * (self.retaining.mean - self.needed) / deviation))
+        gain = np.where(better > 1e-9, likely * better, 0.0)
         for box in self.known:
             gain[spans.at(box)] = 0.0
         column, row = np.unravel_index(int(gain.argmax()), gain.shape)
@@ -166,7 +193,7 @@ class _Spans:
 
     def __init__(self, across: Spans, down: Spans) -> None:
         self.across, self.down = across, down
-        self.areas = np.log(np.outer(across[:, 1] - across[:, 0], down[:, 1] - down[:, 0]))
+        self.areas = np.outer(across[:, 1] - across[:, 0], down[:, 1] - down[:, 0])
         self._columns = {pair: number for number, pair in enumerate(map(tuple, across.tolist()))}
         self._rows = {pair: number for number, pair in enumerate(map(tuple, down.tolist()))}
 
@@ -180,17 +207,28 @@ class _Spans:
         return ([], []) if column is None or row is None else (column, row)
 
 
-def moves_in(box: Box) -> list[Box]:
-    """The boxes that result when one side moves in by a step; none with an area of 0."""
-    left, top = (box.left // STEP + 1) * STEP, (box.top // STEP + 1) * STEP
-    right, bottom = (box.right - 1) // STEP * STEP, (box.bottom - 1) // STEP * STEP
-    moved = (
-        Box(left, box.top, box.right, box.bottom),
-        Box(box.left, top, box.right, box.bottom),
-        Box(box.left, box.top, right, box.bottom),
-        Box(box.left, box.top, box.right, bottom),
+def moved_in(box: Box, side: int) -> Box | None:
+    """The box with one side (0 to 3: left, top, right, bottom) a step further in; None if nothing is left of it."""
+    left, top, right, bottom = box.as_tuple()
+    sides = (
+        Box((left // STEP + 1) * STEP, top, right, bottom),
+        Box(left, (top // STEP + 1) * STEP, right, bottom),
+        Box(left, top, (right - 1) // STEP * STEP, bottom),
+        Box(left, top, right, (bottom - 1) // STEP * STEP),
     )
-    return [part for part in moved if part.left < part.right and part.top < part.bottom]
+    moved = sides[side]
+    return moved if moved.left < moved.right and moved.top < moved.bottom else None
+
+
+def _cost(area: float | Float64, without: float | Float64) -> float | Float64:
+    """What the search makes small: a box's share of the domain, and a fine if it is small and too much is left without
+    it."""
+    return area + WEIGHT * np.clip(without - SPARE, 0.0, 1.0) * np.clip(1 - area / AMPLE, 0.0, 1.0)
+
+
+def _bounded(share: float) -> float:
+    """A share as the surrogates take it: an outlier would bend them everywhere."""
+    return min(max(share, -1.0), 2.0)
 
 
 def _divided(start: int, stop: int) -> list[int]:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-LAYERS = ("blocks.1", "blocks.2", "blocks.3")
-EACH, K = 2, 8
+LAYERS = ("blocks.4", "blocks.5", "blocks.6")
+EACH, K = 2, 6
 
 
 def demo(
@@ -48,9 +48,11 @@ def demo(
         best = unit.top(3)
         named = ", ".join(patch.class_name or Path(patch.image).name for patch in best)
         print(f"{unit.unit!s:14} {best[0].value:6.2f}  {named}")
+    index.use(watching=progress.shown)
+    index.tight(units, K)
     strips, single = out / "sheet.png", out / f"{str(units[-1].unit).replace(':', '_')}.png"
-    write(strips_page([(unit, unit.top(K, crop="auto")) for unit in units], K), strips)
-    write(grid_page(units[-1], units[-1].top(9, crop="auto")), single)
-    print(f"top {K} of each unit: {strips}")
+    write(strips_page([(unit, unit.top(K, crop="tight")) for unit in units], K), strips)
+    write(grid_page(units[-1], units[-1].top(K, crop="tight")), single)
+    print(f"top {K} of each unit, cropped to what the unit needs: {strips}")
     print(f"one unit:           {single}")
-    print(f"next: patchmine top -i {index_dir} --unit {units[-1].unit} -o sheet.pdf")
+    print(f"next: patchmine top -i {index_dir} --unit {units[-1].unit} --crop tight -o sheet.pdf")

@@ -85,7 +85,8 @@ def units(
     about = opened.labels.about
 
     def text() -> None:
-        rows = [unit_row(unit) for unit in found]
+        tight = any(unit["tight"] is not None for unit in found)
+        rows = [unit_row(unit, tight) for unit in found]
         print_table([list(row.values()) for row in rows], list(rows[0]))
         print_line(f"labels: {said(about)}")
 

@@ -62,6 +62,6 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
             x = MARGIN + number * (width + GAP)
             page.pictures.append(Picture(image, x, y, width, height))
             caption(page, patch, x, y + height, width)
-        y += height + caption_height(patches, width) + 2
+        y += height + caption_height(patches, width) + 6
     page.height = y + MARGIN - 8
     return page
