@@ -203,7 +203,7 @@ class Index(OpenIndex[IndexedUnit]):
             for unit, crops in tightened(self, seats, share, progress, run, must_keep=True):
                 yield self.unit(unit), crops
 
-    def tight(self, units: Sequence[IndexedUnit], k: int, share: float | None = None) -> None:
+    def tight(self, units: Sequence[OpenUnit], k: int, share: float | None = None) -> None:
         """Find the tight crops of the k best patches of these units at once: much faster than unit by unit."""
         find(self, [seat_of(patch) for unit in units for patch in unit.top(k)], Cropping("tight", share).retained)
 

@@ -25,10 +25,10 @@ STEP = 4
 GREY, BLUR, COVERED = 0, 1, 2
 """What surrounds the box: a background, by number, or the whole photograph while the box itself is covered."""
 
-SPARE, AMPLE, WEIGHT = 0.3, 0.15, 0.4
+SPARE, AMPLE, WEIGHT = 0.3, 0.12, 1.0
 """A box without which more than SPARE of the activation is left was not the only evidence. The excess counts against
-it, times WEIGHT, beside its share of the area: else the search prefers tiny boxes that the unit can spare. The fine falls
-with the area, to nothing at AMPLE."""
+it, times WEIGHT, beside its share of the area: else the search prefers tiny boxes that the unit can spare. The fine
+falls with the area, to nothing at AMPLE."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""

@@ -74,7 +74,8 @@ def test_labels_are_those_of_the_rule_written_anew(
 ) -> None:
     carried = photographs_by_label(classes)
     keys = list(found.words)
-    wrong, doubtful = [], []
+    wrong: list[str] = []
+    doubtful: list[str] = []
     units = sampled(index, request, seed)
     for layer, channel in units:
         columns = found.layers[layer]
