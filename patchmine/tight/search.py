@@ -25,7 +25,7 @@ STEP = 4
 GREY, BLUR, COVERED = 0, 1, 2
 """What surrounds the box: a background, by number, or the whole photograph while the box itself is covered."""
 
-SPARE, AMPLE, WEIGHT = 0.3, 0.12, 1.0
+SPARE, AMPLE, WEIGHT = 0.3, 0.15, 0.4
 """A box without which more than SPARE of the activation is left was not the only evidence. The excess counts against
 it, times WEIGHT, beside its share of the area: else the search prefers tiny boxes that the unit can spare. The fine
 falls with the area, to nothing at AMPLE."""
