@@ -1,4 +1,4 @@
-"""Draw the contact sheets of the documentation: strips of units of three deep layers, and projections.
+"""Draw the contact sheets of the documentation: strips of units of two deep layers, and projections.
 
 python -m docs.figures.readme
 """
@@ -17,10 +17,10 @@ from patchmine.questions.highlights import telling_units
 from patchmine.sheets import write
 from patchmine.sheets.layouts.strips import strips_page
 
-LAYERS, EACH, K = ("blocks.4", "blocks.5", "blocks.6"), 2, 6
+LAYERS, EACH, K = ("blocks.5", "blocks.6"), 2, 5
 TILE_PX = 128
 PROJECTED = ("blocks.2:14", "blocks.2:24", "blocks.3:54", "blocks.3:65", "blocks.4:83", "blocks.4:93")
-WIDTH_PX = 1200
+WIDTH_PX, STRIPS_PX = 1200, 1000
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         shown = telling_units(index, LAYERS, EACH)
         index.tight(shown, K)
         write(strips_page([(unit, unit.top(K, crop="tight")) for unit in shown], K), sheet)
-        save(sheet, "demo.jpg", width=WIDTH_PX, quality=88)
+        save(sheet, "demo.jpg", width=STRIPS_PX, quality=88)
 
         tiles = Path(temporary) / "scikit-image-tiles"
         _cut(folder, tiles)
