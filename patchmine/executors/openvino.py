@@ -87,7 +87,13 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
             "NUM_STREAMS": lanes,
         },
     )
-    return OpenVinoExecutor(network, taps, setting.batch_size, [compiled.create_infer_request() for _ in range(lanes)])
+    requests = [compiled.create_infer_request() for _ in range(lanes)]
+    executor = OpenVinoExecutor(network, taps, setting.batch_size, requests)
+    # OpenVINO's Python binding initializes itself at the first pass. If two threads are the first, they deadlock: one
+    # waits for the other's initialization while it holds the interpreter's lock.
+    none = np.zeros(0, np.int64)
+    executor.values(torch.zeros(setting.batch_size, 3, *network.preprocessing.crop), none, none)
+    return executor
 
 
 def _converted(network: Network, taps: tuple[Tap, ...]) -> Any:
