@@ -11,7 +11,7 @@ from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.grid import caption, caption_height
 from patchmine.sheets.origin import Origin, names_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, text_width, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 
 COLUMNS = 5
@@ -53,9 +53,11 @@ def _row(page: Page, unit: OpenUnit, patches: Patches, y: float) -> float:
     width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) / columns
     height = width * max((_ratio(patch) for patch in patches), default=1.0)
     y += HEADING + 4
-    inner = WIDTH - 2 * MARGIN
-    page.texts.append(Text(fitted(unit.name, inner - 120, HEADING, True), MARGIN, y, HEADING, bold=True))
-    page.texts.append(Text(str(unit.unit), WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
+    name = fitted(unit.name, WIDTH / 2, HEADING, bold=True)
+    page.texts.append(Text(name, MARGIN, y, HEADING, bold=True))
+    x = MARGIN + text_width(f"{name} ", HEADING, bold=True)
+    beside = f"· {unit.unit}" + (f" · {unit.evidence}" if unit.evidence else "")
+    page.texts.append(Text(fitted(beside, WIDTH - MARGIN - x, SMALL), x, y, SMALL, color=QUIET))
     y += 5
     step = height + caption_height(patches, width) + GAP
     size = (round(width * DPI / 72), round(height * DPI / 72))
