@@ -3,7 +3,7 @@
     python -m pytest tests/slow/test_tight.py -m slow -s --index INDEX --units 50 [--kills 50]
 
 For units drawn from each of three deep layers and their best nine patches: what the crop retains on both backgrounds,
-and whether any side could move in, by plain torch with torchvision's blur; what it retains on backgrounds that the
+and whether any side could move in, by plain torch with scipy's blur; what it retains on backgrounds that the
 search never saw; what is left without it; and what boxes of equal area retain that come from occlusion, from the
 activation map (as Grad-CAM of a unit in its own layer) and from the gradient times the input. Prints a line for each.
 """
@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from patchmine.index import Index
 from patchmine.networks.taps import Tap, maps, run_until, survey, tapped
@@ -120,8 +120,8 @@ def measured(looker: Looker, patch: Patch) -> list[float]:
     assert patch.tight is not None and patch.area is not None
     picture, box = looker.picture(patch.photograph()), patch.tight.box
     gray = torch.zeros_like(picture)
-    size, sigma = (2 * int(3 * min(picture.shape[1:]) / 14) + 1,) * 2, (min(picture.shape[1:]) / 14,) * 2
-    blur = gaussian_blur(picture[None], list(size), list(sigma))[0]
+    sigma = min(picture.shape[1:]) / 14
+    blur = torch.from_numpy(gaussian_filter(picture.numpy(), (0, sigma, sigma), mode="mirror", truncate=3))
     whole, *blanks = looker.values([picture, gray, blur], patch)
 
     def retained(part: Box) -> float:
