@@ -24,11 +24,11 @@ from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.reading.opened import OpenIndex
 from patchmine.reading.patch import Patch
+from patchmine.tight.crop import TOO_NEAR
 from patchmine.units import Box, Unit
 
 CROPS = ("rf", "erf")
 _BATCH = 8
-_TOO_NEAR = 1e-3  # of the unit's spread: if the whole picture does no more than the background, the share is undefined
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,6 @@ def _shares(patches: Sequence[Patch], seen: Tensor, background: Tensor, spread: 
     for patch, found in zip(patches, seen, strict=True):
         place = (patch.unit.channel, patch.position.y, patch.position.x)
         blank = float(background[place])
-        if abs(patch.value - blank) > _TOO_NEAR * spread:
+        if abs(patch.value - blank) > TOO_NEAR * spread:
             shares.append((float(found[place]) - blank) / (patch.value - blank))
     return np.array(shares, np.float64)

@@ -10,14 +10,13 @@ from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.grid import caption, caption_height
-from patchmine.sheets.origin import Origin, names_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, text_width, wrapped
-from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.layouts.strips import HEADING, page_of_units
+from patchmine.sheets.origin import Origin
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, text_width
+from patchmine.sheets.style import GAP, MARGIN, SMALL, WIDTH
 
 COLUMNS = 5
 """The most tiles in a row."""
-
-HEADING = 9.5
 
 
 def context_page(rows: Sequence[tuple[OpenUnit, Patches]]) -> Page:
@@ -29,18 +28,11 @@ def context_page(rows: Sequence[tuple[OpenUnit, Patches]]) -> Page:
         raise ValueError("a sheet of contexts needs at least one unit")
     units = [unit for unit, _ in rows]
     origin = Origin.of(units[0].index)
-    page = Page(WIDTH, 0)
-    title = f"{len(units)} unit{'s' if len(units) > 1 else ''} of {origin.model}"
-    page.texts.append(Text(title, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
-    y = MARGIN + TITLE + LEADING
-    facts = (
+    page, y = page_of_units(
+        units,
         f"The photographs, of {origin.photographs} in {origin.source}, that drive each unit hardest, as the network "
-        f"saw them. {tiles.TIGHT_LEGEND}"
+        f"saw them. {tiles.TIGHT_LEGEND}",
     )
-    names = names_text(units[0].index, units)
-    for line in wrapped(f"{facts} {names}" if names else facts, WIDTH - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
-        y += LEADING
     for unit, patches in rows:
         y = _row(page, unit, patches, y)
     page.height = y + MARGIN - 8

@@ -21,6 +21,20 @@ def _legend(rows: Sequence[Patches]) -> str:
     return " ".join(([tiles.TIGHT_LEGEND] if any(tight) else []) + ([] if all(tight) else [hatched]))
 
 
+def page_of_units(units: Sequence[OpenUnit], facts: str) -> tuple[Page, float]:
+    """A page headed by the number of units and, in lines, the facts and where names come from; and where that ends."""
+    index = units[0].index
+    page = Page(WIDTH, 0)
+    title = f"{len(units)} unit{'s' if len(units) > 1 else ''} of {Origin.of(index).model}"
+    page.texts.append(Text(title, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
+    y = MARGIN + TITLE + LEADING
+    names = names_text(index, units)
+    for line in wrapped(f"{facts} {names}" if names else facts, WIDTH - 2 * MARGIN, SMALL):
+        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
+        y += LEADING
+    return page, y
+
+
 def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
     """A page with a row of patches for each unit, in the order given; k is the most patches of a row.
 
@@ -31,18 +45,11 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int) -> Page:
     units = [unit for unit, _ in rows]
     origin = Origin.of(units[0].index)
     width = (WIDTH - 2 * MARGIN - (k - 1) * GAP) / k
-    page = Page(WIDTH, 0)
-    title = f"{len(units)} units of {origin.model}"
-    page.texts.append(Text(title, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
-    y = MARGIN + TITLE + LEADING
-    facts = (
+    page, y = page_of_units(
+        units,
         f"The patches of {origin.photographs} photographs in {origin.source} that drive each unit hardest. "
-        f"{_legend([patches for _, patches in rows])}"
+        f"{_legend([patches for _, patches in rows])}",
     )
-    names = names_text(units[0].index, units)
-    for line in wrapped(f"{facts} {names}" if names else facts, WIDTH - 2 * MARGIN, SMALL):
-        page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
-        y += LEADING
     for unit, patches in rows:
         y += HEADING + 4
         name = fitted(unit.name, WIDTH / 2, HEADING, bold=True)
