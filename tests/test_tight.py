@@ -22,7 +22,7 @@ from patchmine.system.progress import Silent
 from patchmine.system.untrusted_json import Misfit
 from patchmine.tight import tightening
 from patchmine.tight.backgrounds import blurred
-from patchmine.tight.search import BLUR, COVERED, GREY, STEP, moved_in, search
+from patchmine.tight.search import BLUR, COVERED, GREY, NOISE, STEP, Question, moved_in, search
 from patchmine.tight.surrogate import DIVISIONS, Surrogate
 from patchmine.units import Box, Unit
 
@@ -100,6 +100,36 @@ def test_a_search_is_deterministic_and_answers_to_nothing_finite():
 def test_any_domain_will_do(domain):
     found, _ = carried_out(search(domain, (domain.top, domain.left), 0.8), share_of(domain))
     assert domain.contains(found.box) and found.retained >= 0.8
+
+
+@pytest.mark.parametrize("error", [-0.05, 0.05])
+def test_a_rough_search_ends_with_exact_measurements(error):
+    thing = Box(40, 60, 104, 116)
+    exact = share_of(thing)
+
+    def answer(question):
+        return exact(question) if question.exact else exact(question) + error
+
+    found, asked = carried_out(search(INPUT, (88, 72), 0.8, rough=True), answer)
+    assert found.retained == exact(Question(found.box, GREY)) >= 0.8
+    assert all(exact(Question(box, GREY)) < 0.8 + 1e-3 for box in moves_in(found.box))
+    assert {question.exact for question in asked} == {True, False}
+    assert {Question(box, around) for box in (found.box, *moves_in(found.box)) for around in (GREY, BLUR)} & set(asked)
+
+
+def test_a_box_that_loses_too_much_on_noise_is_passed_over():
+    """Either of two things retains everything, the nearer one not on noise."""
+    frail, sound = Box(0, 0, 40, 40), Box(160, 160, 216, 216)
+
+    def answer(question):
+        of = [question.box.intersect(part).area / part.area for part in (frail, sound)]
+        if question.around == COVERED:
+            return 1 - max(of)
+        return of[1] if question.around == NOISE else max(of)
+
+    found, _ = carried_out(search(INPUT, (40, 40), 0.8), answer)
+    assert found.box.intersect(sound).area >= 0.8 * sound.area
+    assert found.box.intersect(frail).area == 0
 
 
 def test_the_second_background_is_asked_only_if_the_first_does_not_rule_the_box_out():

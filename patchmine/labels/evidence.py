@@ -23,20 +23,20 @@ a noun above classes; m photographs carry it.
    the photographs in which it is finite.
 
 The AUROC of the chosen label is a number beside it; it chooses nothing. All sums are exact, so the order of the
-photographs changes nothing. Uses numpy alone.
+photographs changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.labels.candidates import LEAST, Labels
 from patchmine.ranking import Float32
+from patchmine.store.label_columns import LabelColumns
 
 RULE = "top-25"
 """The name of the rule in the facts about labels."""
@@ -71,45 +71,8 @@ def least_hits(size: int) -> int:
     return -(-SHARE * size // WINDOW)
 
 
-@dataclass(frozen=True)
-class Labeled:
-    """The labels of units, every array (units,).
-
-    `label` int32 is a row of the labels' keys or -1, `auroc`, `hits`, `lift` and `r` float32 are NaN for a unit without
-    a label. `of` int32 is the size of the window, 0 with too few photographs. `common` int32 is the class of most
-    photographs in the window, or -1, and `common_hits` float32 how many they are.
-    """
-
-    label: NDArray[np.int32]
-    auroc: Float32
-    hits: Float32
-    of: NDArray[np.int32]
-    lift: Float32
-    r: Float32
-    common: NDArray[np.int32]
-    common_hits: Float32
-
-    @classmethod
-    def none(cls, units: int) -> Labeled:
-        def empty(kind: Any, value: float) -> NDArray[Any]:
-            return np.full(units, value, kind)
-
-        numbers = {name: empty(np.float32, np.nan) for name in ("auroc", "hits", "lift", "r", "common_hits")}
-        return cls(label=empty(np.int32, -1), of=empty(np.int32, 0), common=empty(np.int32, -1), **numbers)
-
-    def put(self, units: Int64, other: Labeled) -> None:
-        """Replace the values of some units."""
-        for field in fields(self):
-            getattr(self, field.name)[units] = getattr(other, field.name)
-
-    @classmethod
-    def joined(cls, parts: list[Labeled]) -> Labeled:
-        parts = parts or [cls.none(0)]
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
-
-
-def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: Labels) -> Labeled:
-    """The labels of all units by the rule.
+def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: Labels) -> LabelColumns:
+    """The labels of all units by the rule: `label` is a row of the labels' keys, `common` a row of the classes.
 
     `columns` yields activations in blocks (images, units of the block), so that only one block is in memory at a time.
     `codes` (images,) is the row of each image's class, -1 for none.
@@ -118,7 +81,9 @@ def label_units(columns: Iterable[Float32], codes: NDArray[np.integer], labels: 
     order = order[np.searchsorted(codes[order], 0) :]  # photographs without a class take no part
     of_image: Int64 = codes[order].astype(np.int64)
     trials = _Trials(labels)
-    return Labeled.joined([_of_group(group, of_image, trials) for block in columns for group in _groups(block, order)])
+    return LabelColumns.joined(
+        [_of_group(group, of_image, trials) for block in columns for group in _groups(block, order)]
+    )
 
 
 def _groups(block: Float32, order: Int64) -> Iterator[Float32]:
@@ -128,9 +93,9 @@ def _groups(block: Float32, order: Int64) -> Iterator[Float32]:
         yield np.ascontiguousarray(block[:, start : start + step].T)[:, order]
 
 
-def _of_group(values: Float32, codes: Int64, trials: _Trials) -> Labeled:
+def _of_group(values: Float32, codes: Int64, trials: _Trials) -> LabelColumns:
     """The labels of units (units, photographs), whose photographs are sorted by class."""
-    found = Labeled.none(len(values))
+    found = LabelColumns.none(len(values))
     finite = np.isfinite(values)
     whole = finite.all(axis=1)
     if whole.any():
@@ -184,9 +149,9 @@ class Trial:
         need = [needed_hits(count, inside, size, ALPHA / times / max(1, len(rows))) for times in (1, 2)]
         return cls(count, size, least, rows, labels.members[rows].astype(np.float64), inside, np.array(need))
 
-    def judge(self, values: Float32, codes: Int64) -> Labeled:
+    def judge(self, values: Float32, codes: Int64) -> LabelColumns:
         """The labels of units with finite values (units, photographs), sorted by class."""
-        found = Labeled.none(len(values))
+        found = LabelColumns.none(len(values))
         if not self.window:
             return found
         found.of[:] = self.window

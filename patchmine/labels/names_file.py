@@ -58,7 +58,7 @@ class NamesFile:
         except FileNotFoundError:
             return cls()
         except Misfit as error:
-            raise StoreError(f"{file} is damaged or of another version: {error}; repair or delete it") from None
+            raise StoreError(f"{file} is damaged or from another version: {error}; repair or delete it") from None
 
     def write(self, directory: Path) -> None:
         """Write names.json atomically. Raises OSError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,10 +36,26 @@ class LabelColumns:
     common_hits: Float32
 
     @classmethod
+    def none(cls, units: int) -> LabelColumns:
+        def empty(kind: Any, value: float) -> NDArray[Any]:
+            return np.full(units, value, kind)
+
+        numbers = {name: empty(np.float32, np.nan) for name in ("auroc", "hits", "lift", "r", "common_hits")}
+        return cls(label=empty(np.int32, -1), of=empty(np.int32, 0), common=empty(np.int32, -1), **numbers)
+
+    @classmethod
     def by_first_rule(cls, label: NDArray[np.int32], auroc: Float32) -> LabelColumns:
-        units = len(label)
-        nothing, none = np.full(units, np.nan, np.float32), np.full(units, -1, np.int32)
-        return cls(label, auroc, nothing, np.zeros(units, np.int32), nothing, nothing, none, nothing)
+        return replace(cls.none(len(label)), label=label, auroc=auroc)
+
+    @classmethod
+    def joined(cls, parts: Sequence[LabelColumns]) -> LabelColumns:
+        parts = parts or [cls.none(0)]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    def put(self, units: NDArray[np.int64], other: LabelColumns) -> None:
+        """Replace the values of some units."""
+        for field in fields(self):
+            getattr(self, field.name)[units] = getattr(other, field.name)
 
     def misfit(self, words: int) -> tuple[str, str] | None:
         """The first column with an impossible value and what is wrong with it; None if all are possible."""
@@ -98,7 +114,7 @@ def read_labels(datasets: Datasets, place: Sequence[str], units: int, words: int
         return datasets.data(*place, name, dtypes=[_KINDS[name]], shape=(units,))[:]
 
     if not datasets.has(*place, "label"):
-        return LabelColumns.by_first_rule(np.full(units, -1, np.int32), np.full(units, np.nan, np.float32))
+        return LabelColumns.none(units)
     if datasets.has(*place, "hits"):
         found = LabelColumns(**{name: column(name) for name in _KINDS})
     else:

@@ -1,4 +1,4 @@
-"""The two backgrounds on which a box must bring back the activation: gray, and the photograph blurred."""
+"""What surrounds a box: the photograph blurred, or noise. The third background is gray, which is 0."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ def blurred(inputs: Tensor) -> Tensor:
     return planes.reshape(inputs.shape)
 
 
+def noisy(inputs: Tensor) -> Tensor:
+    """White Gaussian noise with the mean and standard deviation of each channel of the inputs (N, 3, height, width).
+
+    It is the same noise for every input of a size.
+    """
+    deviation, mean = torch.std_mean(inputs, dim=(-2, -1), keepdim=True)
+    return _noise(tuple(inputs.shape[-3:])).to(inputs.device) * deviation + mean
+
+
 def _padded(height: int, width: int, reach: int) -> tuple[int, int]:
     return height + 2 * reach, width + 2 * reach
 
@@ -43,3 +52,9 @@ def _weights(sigma: float, reach: int) -> Tensor:
         distance = torch.arange(-reach, reach + 1, dtype=torch.float64)
         weights = torch.exp(-(distance**2) / (2 * sigma**2))
         return (weights / weights.sum()).to(torch.float32)
+
+
+@lru_cache(maxsize=4)
+def _noise(shape: tuple[int, ...]) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))

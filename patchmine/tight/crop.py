@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchmine.store.tight_crops import TightCrop
 from patchmine.tight.probes import Probe, Spot
-from patchmine.tight.search import BLUR, COVERED, STEP, search
+from patchmine.tight.search import BLUR, COVERED, GREY, NOISE, STEP, search
 from patchmine.units import Box
 
 Probing = Generator[Probe, float, TightCrop | None]
@@ -31,31 +31,36 @@ TOO_NEAR = 1e-3
 class Subject:
     """A patch as the search sees it.
 
-    `picture` and `blurred` are float32 (3, height, width), normalized. `domain` is the part of the input that can
-    change the activation, `center` (y, x) the position's center, both in input pixels; `spread` is the unit's standard
-    deviation over the photographs.
+    `picture`, `blurred` and `noise` are float32 (3, height, width), normalized. `domain` is the part of the input that
+    can change the activation, `center` (y, x) the position's center, both in input pixels; `spread` is the unit's
+    standard deviation over the photographs.
     """
 
     picture: Tensor
     blurred: Tensor
+    noise: Tensor
     spot: Spot
     domain: Box
     center: tuple[float, float]
     spread: float
 
 
-def tight_crop(subject: Subject, share: float) -> Probing:
-    """The crop; None where the photograph drives the unit hardly more than a background does."""
+def tight_crop(subject: Subject, share: float, *, rough: bool = False) -> Probing:
+    """The crop; None where the photograph drives the unit hardly more than a background does.
+
+    With `rough`, the search finds its way with probes that need not be exact.
+    """
     picture, spot = subject.picture, subject.spot
-    backgrounds = (None, subject.blurred)
+    backgrounds: dict[int, Tensor | None] = {GREY: None, BLUR: subject.blurred, NOISE: subject.noise}
     whole = yield Probe(spot, picture)
-    gains = []
-    for background in backgrounds:
-        blank = yield Probe(spot, background)
-        gains.append((blank, whole - blank))
-    if not all(gain > TOO_NEAR * subject.spread for _, gain in gains):
+    blanks, gains = {}, {}
+    for around, background in backgrounds.items():
+        blanks[around] = yield Probe(spot, background)
+        gains[around] = whole - blanks[around]
+    near = TOO_NEAR * subject.spread
+    if not (gains[GREY] > near and gains[BLUR] > near):
         return None
-    asking = search(subject.domain, subject.center, share)
+    asking = search(subject.domain, subject.center, share, rough=rough)
     answer = None
     while True:
         try:
@@ -63,13 +68,14 @@ def tight_crop(subject: Subject, share: float) -> Probing:
         except StopIteration as end:
             found = end.value
             break
-        if question.around == COVERED:
-            blank, gain = gains[BLUR]
-            value = yield Probe(spot, picture, subject.blurred, question.box)
+        covered = question.around == COVERED
+        around = BLUR if covered else question.around
+        if gains[around] > near:
+            outside, inside = (picture, subject.blurred) if covered else (backgrounds[around], picture)
+            value = yield Probe(spot, outside, inside, question.box, question.exact)
+            answer = (value - blanks[around]) / gains[around]
         else:
-            blank, gain = gains[question.around]
-            value = yield Probe(spot, backgrounds[question.around], picture, question.box)
-        answer = (value - blank) / gain
+            answer = 1.0  # noise drives the unit as much as the photograph: it rules no box out
     return TightCrop(found.box, found.retained, found.without, found.asked)
 
 

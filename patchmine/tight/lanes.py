@@ -31,7 +31,8 @@ class Lanes(Generic[K]):
 
     def __init__(self, prober: Prober, count: int) -> None:
         self._prober, self._count = prober, count
-        self._ready: deque[tuple[K, Probing, Probe]] = deque()
+        self._ready: dict[bool, deque[tuple[K, Probing, Probe]]] = {True: deque(), False: deque()}
+        """By whether the probe must be exact: a batch is one or the other."""
         self._changed = threading.Condition()
         self._stopped = False
         self._results: SimpleQueue[tuple[K, Result] | BaseException] = SimpleQueue()
@@ -84,12 +85,13 @@ class Lanes(Generic[K]):
 
     def _add(self, items: list[tuple[K, Probing, Probe]]) -> None:
         with self._changed:
-            self._ready.extend(items)
+            for item in items:
+                self._ready[item[2].exact].append(item)
             self._changed.notify_all()
 
     def _lane(self) -> None:
         try:
-            if self._prober.executor.device.type == "cpu":
+            if self._prober.exact.device.type == "cpu":
                 set_num_threads(1)
             batch = self._prober.batch()
             while items := self._take():
@@ -99,13 +101,14 @@ class Lanes(Generic[K]):
             self._results.put(error)
 
     def _take(self) -> list[tuple[K, Probing, Probe]]:
-        """The next probes, oldest first, at most a batch; none when the run ends."""
+        """The next probes of the longer queue, oldest first, at most a batch; none when the run ends."""
         with self._changed:
-            while not self._ready and not self._stopped:
+            while not any(self._ready.values()) and not self._stopped:
                 self._changed.wait()
             if self._stopped:
                 return []
-            return [self._ready.popleft() for _ in range(min(len(self._ready), self._prober.batch_size))]
+            queue = max(self._ready.values(), key=len)
+            return [queue.popleft() for _ in range(min(len(queue), self._prober.batch_size))]
 
     def _advanced(
         self, items: list[tuple[K, Probing, Probe]], values: list[float]

@@ -25,35 +25,39 @@ class Spot:
 class Probe:
     """One input and the cell to read on it: `inside` within the box, `outside` around it.
 
-    Both are float32 (3, height, width), normalized, on the executor's device; None is gray.
+    Both are float32 (3, height, width), normalized, on the executor's device; None is gray. Where an activation of low
+    precision will do, it need not be `exact`.
     """
 
     spot: Spot
     outside: Tensor | None
     inside: Tensor | None = None
     box: Box | None = None
+    exact: bool = True
 
 
 class Prober:
-    """Computes probes with an executor that taps one layer, in batches of a fixed size.
+    """Computes probes with executors that tap one layer, in batches of a fixed size.
 
+    `exact` computes in float32; `rough`, if there is one, on the same device, faster and in a lower precision.
     `compute` can be called from several threads at once; each gives its own `batch`, float32 (N, 3, height, width).
     """
 
-    def __init__(self, executor: Executor, batch_size: int, size: tuple[int, int]) -> None:
-        self.executor, self.batch_size, self.size = executor, batch_size, size
+    def __init__(self, exact: Executor, rough: Executor | None, batch_size: int, size: tuple[int, int]) -> None:
+        self.exact, self.rough, self.batch_size, self.size = exact, rough, batch_size, size
 
     def batch(self) -> Tensor:
-        return torch.zeros(self.batch_size, 3, *self.size, device=self.executor.device)
+        return torch.zeros(self.batch_size, 3, *self.size, device=self.exact.device)
 
     def compute(self, probes: Sequence[Probe], batch: Tensor) -> list[float]:
-        """The activations, in the order of the probes: at most a batch of them."""
+        """The activations, in the order of the probes: at most a batch of them, all of them exact or none."""
+        executor = self.exact if probes[0].exact or self.rough is None else self.rough
         with torch.inference_mode():
             for row, probe in zip(batch, probes, strict=False):
                 _compose(row, probe)
         channels = np.array([probe.spot.channel for probe in probes], np.int64)
         places = np.array([probe.spot.place for probe in probes], np.int64)
-        values: list[float] = self.executor.values(batch, channels, places).astype(np.float64).tolist()
+        values: list[float] = executor.values(batch, channels, places).astype(np.float64).tolist()
         return values
 
 

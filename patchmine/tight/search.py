@@ -22,13 +22,16 @@ from patchmine.units import Box
 STEP = 4
 """The grid of a tight crop's sides, in input pixels; the borders of the domain count as on it."""
 
-GREY, BLUR, COVERED = 0, 1, 2
+GREY, BLUR, NOISE, COVERED = 0, 1, 2, 3
 """What surrounds the box: a background, by number, or the whole photograph while the box itself is covered."""
 
-SPARE, AMPLE, WEIGHT = 0.3, 0.15, 0.4
+CARRY = 0.875
+"""On the way, a box must also retain this much of the share on noise: else the search finds boxes that retain enough on
+gray and blur and on little else."""
+
+SPARE, WEIGHT = 0.35, 2.0
 """A box without which more than SPARE of the activation is left was not the only evidence. The excess counts against
-it, times WEIGHT, beside its share of the area: else the search prefers tiny boxes that the unit can spare. The fine
-falls with the area, to nothing at AMPLE."""
+it, times WEIGHT, beside the logarithm of its area: else the search prefers tiny boxes that the unit can spare."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
@@ -48,6 +51,7 @@ class Question(NamedTuple):
 
     box: Box
     around: int
+    exact: bool = True  # else a value of low precision will do
 
 
 Asking = Generator[Question, float, "Found"]
@@ -65,16 +69,19 @@ class Found:
     asked: int
 
 
-def search(domain: Box, center: tuple[float, float], share: float) -> Asking:
+def search(domain: Box, center: tuple[float, float], share: float, *, rough: bool = False) -> Asking:
     """Search inside the domain, which retains everything, for the smallest box that retains `share`.
 
     `domain` and `center` (y, x), the position's center, are in input pixels. A measurement that is not finite counts as
-    nothing retained.
+    nothing retained. With `rough`, the way to the box takes measurements of low precision; what the box retains, and
+    that no side can move in, rests on exact ones.
     """
-    run = _Run(domain, center, share)
+    run = _Run(domain, center, share, rough)
     yield from run.coarse()
     yield from run.fine()
     yield from run.close()
+    if rough:
+        yield from run.settle()
     without = yield from run.left(run.best)
     return Found(run.best, run.known[run.best], without, run.asked)
 
@@ -82,8 +89,9 @@ def search(domain: Box, center: tuple[float, float], share: float) -> Asking:
 class _Run:
     """The state of one search. The surrogate's intervals are in pixels of the domain, boxes in input pixels."""
 
-    def __init__(self, domain: Box, center: tuple[float, float], share: float) -> None:
-        self.domain, self.needed = domain, min(share + MARGIN, 1.0)
+    def __init__(self, domain: Box, center: tuple[float, float], share: float, rough: bool) -> None:
+        self.domain, self.needed, self.exact = domain, min(share + MARGIN, 1.0), not rough
+        self.carried = CARRY * share
         self.best, self.cost, self.asked = domain, 1.0, 0
         self.known: dict[Box, float] = {domain: 1.0}
         self.without: dict[Box, float] = {domain: 0.0}
@@ -101,13 +109,19 @@ class _Run:
                 other = yield self._question(box, 1 - self.first)
                 if not other >= retained:
                     self.first, retained = 1 - self.first, other
-            self.known[box] = retained = retained if isfinite(retained) else 0.0
-            self.retaining.add(self._inside(box), _bounded(retained))
+            self.known[box] = retained if isfinite(retained) else 0.0
         return self.known[box] >= self.needed
 
     def judge(self, box: Box) -> Generator[Question, float, None]:
-        """Measure the box, and what is left without it if it retains enough; make it the best if it is better."""
+        """Measure the box, also on noise if it retains enough, and what is left without it if that is enough too; make
+        it the best if it is better."""
         enough = yield from self.measure(box)
+        retained = self.known[box]
+        if enough:
+            noise = yield self._question(box, NOISE)
+            enough = noise >= self.carried
+            retained = min(retained, self.needed + noise - self.carried) if isfinite(noise) else 0.0
+        self.retaining.add(self._inside(box), _bounded(retained))
         if enough:
             without = yield from self.left(box)
             cost = float(_cost(box.area / self.domain.area, without))
@@ -162,9 +176,17 @@ class _Run:
             else:
                 sides, tried = [*sides[1:], sides[0]], tried + 1
 
+    def settle(self) -> Generator[Question, float, None]:
+        """Measure exactly: the best box grows by a step on every side until it retains enough, and is closed again."""
+        self.exact = True
+        self.known, self.without = {self.domain: 1.0}, {self.domain: 0.0}
+        while not (yield from self.measure(self.best)):
+            self.best = _grown(self.best, self.domain)
+        yield from self.close()
+
     def _question(self, box: Box, around: int) -> Question:
         self.asked += 1
-        return Question(box, around)
+        return Question(box, around, self.exact)
 
     def _inside(self, box: Box) -> tuple[int, int, int, int]:
         left, top = self.domain.left, self.domain.top
@@ -220,10 +242,19 @@ def moved_in(box: Box, side: int) -> Box | None:
     return moved if moved.left < moved.right and moved.top < moved.bottom else None
 
 
+def _grown(box: Box, domain: Box) -> Box:
+    """The box with every side a step further out, inside the domain."""
+    return Box(
+        max(box.left - STEP, domain.left),
+        max(box.top - STEP, domain.top),
+        min(box.right + STEP, domain.right),
+        min(box.bottom + STEP, domain.bottom),
+    )
+
+
 def _cost(area: float | Float64, without: float | Float64) -> float | Float64:
-    """What the search makes small: a box's share of the domain, and a fine if it is small and too much is left without
-    it."""
-    return area + WEIGHT * np.clip(without - SPARE, 0.0, 1.0) * np.clip(1 - area / AMPLE, 0.0, 1.0)
+    """What the search makes small: a box's share of the domain, times a fine if too much is left without it."""
+    return area * np.exp(WEIGHT * np.clip(without - SPARE, 0.0, 1.0))
 
 
 def _bounded(share: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from patchmine.store.reading import Store
 from patchmine.store.tight_crops import Crops, Seat, TightCrop, TightCrops, Where
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.untrusted_json import Misfit
-from patchmine.tight.backgrounds import blurred
+from patchmine.tight.backgrounds import blurred, noisy
 from patchmine.tight.crop import Probing, Subject, measured, on_grid, tight_crop
 from patchmine.tight.lanes import Lanes
 from patchmine.tight.probes import Prober, Spot
@@ -167,17 +168,17 @@ def measured_again(
     index: Photographs, crops: Mapping[Seat, TightCrop], run: Run | None = None
 ) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
     """What the boxes of these crops retain now, and what is left without them; in any order."""
-    return _carried_out(index, list(crops), lambda seat, subject: measured(subject, crops[seat].box), run)
+    return _carried_out(index, list(crops), lambda seat, subject, _: measured(subject, crops[seat].box), run)
 
 
 def _searched(
     index: Photographs, seats: Sequence[Seat], share: float, run: Run | None
 ) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
-    return _carried_out(index, seats, lambda _, subject: tight_crop(subject, share), run)
+    return _carried_out(index, seats, lambda _, subject, rough: tight_crop(subject, share, rough=rough), run)
 
 
 def _carried_out(
-    index: Photographs, seats: Sequence[Seat], probing: Callable[[Seat, Subject], Probing], run: Run | None
+    index: Photographs, seats: Sequence[Seat], probing: Callable[[Seat, Subject, bool], Probing], run: Run | None
 ) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
     """Probe these patches, one layer and input size after the other."""
 
@@ -191,9 +192,8 @@ def _carried_out(
     for (_, size), group in groupby(ordered, key=batch_of):
         alike = list(group)
         prober, lanes = _prober(index, alike[0].unit.layer, size, run or Run())
-        device = prober.executor.device
         jobs: Iterator[tuple[Seat, Callable[[], Probing]]] = (
-            (seat, partial(_begun, index, seat, probing, device)) for seat in alike
+            (seat, partial(_begun, index, seat, probing, prober)) for seat in alike
         )
         running: Lanes[Seat] = Lanes(prober, lanes)
         yield from running.run(jobs)
@@ -203,7 +203,8 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> 
     """A prober for a layer and inputs of (height, width), with its number of lanes.
 
     It always computes in float32 with the fastest executor that takes the network, whatever the index was built with:
-    what a crop retains is a claim about the network, not about a precision.
+    what a crop retains is a claim about the network, not about a precision. Only the way to the crop is computed in
+    bfloat16, if an executor made for this device supports it.
     """
     network = index.network()
     network.layer(layer)
@@ -216,20 +217,24 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> 
     batch_size = BATCH.get(torch.device(device).type, BATCH["cpu"])
     lanes = run.workers if device == "cpu" else 2
     setting = Setting(device=device, precision="fp32", batch_size=batch_size, threads=1)
+    able = executors.usable(network, device, "bf16")
     for name in executors.usable(network, device, "fp32"):
         with suppress(RequestError):  # it turns out not to take this network
-            return Prober(executors.build(name, network, taps, setting, lanes), batch_size, size), lanes
+            exact, rough = executors.build(name, network, taps, setting, lanes), None
+            if name != executors.DEFAULT and name in able:  # the default takes bfloat16 also where that is slow
+                rough = executors.build(name, network, taps, replace(setting, precision="bf16"), lanes)
+            return Prober(exact, rough, batch_size, size), lanes
     raise RequestError(f"no executor takes {network.name} on {device}")
 
 
 def _begun(
-    index: Photographs, seat: Seat, probing: Callable[[Seat, Subject], Probing], device: torch.device
+    index: Photographs, seat: Seat, probing: Callable[[Seat, Subject, bool], Probing], prober: Prober
 ) -> Probing:
     """Load the photograph and begin. Raises PhotographError."""
     pixels = prepare(index.photograph(seat.image), index.preprocessing)
     with torch.inference_mode():
-        picture = normalized(pixels.tensor[None].to(device), index.preprocessing)
-        blur = blurred(picture)
+        picture = normalized(pixels.tensor[None].to(prober.exact.device), index.preprocessing)
+        blur, noise = blurred(picture), noisy(picture)
     layer, channel = seat.unit.layer, seat.unit.channel
     field = index.field(layer, seat.image)
     position = Position(*divmod(seat.place, field.grid[1]))
@@ -238,9 +243,10 @@ def _begun(
     subject = Subject(
         picture=picture[0],
         blurred=blur[0],
+        noise=noise[0],
         spot=Spot(channel, seat.place),
         domain=domain,
         center=field.center(channel, position),
         spread=float(index.stats(layer)["std"][channel]),
     )
-    return probing(seat, subject)
+    return probing(seat, subject, prober.rough is not None)
