@@ -11,17 +11,43 @@ overlap: a kind with a prefix such as `shapes:` claims nothing else, a kind of p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from patchmine.errors import SourceError, nearest
 from patchmine.plugins import Kinds
 from patchmine.system.regular_files import is_there
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
 """Name endings of photographs, in upper or lower case, in folders and archives that may hold other files too."""
 
+HEIF = (".heic", ".heif", ".hif", ".avif")
+"""Name endings of photographs that need the extra `heif`."""
+
+CLASS_KEYS = (
+    "class_name",
+    "class",
+    "label",
+    "cls",
+    "label_name",
+    "category_name",
+    "category",
+    "target",
+    "wnid",
+    "synset",
+)
+"""Names, in lower case, under which tables and JSON give a photograph's class; the first that is there counts."""
+
+_SUFFIX = re.compile(r"\.[a-z][a-z0-9_]{0,9}|\.7z")
+_TABLES = (".csv", ".tsv", ".jsonl", ".txt", ".mat")
+_MOST_TABLES = 20
+_IMAGENET = re.compile(r"(?:.*/)?(n[0-9]{8})_[0-9]+\.[^/]*", re.DOTALL)
 _ODD = re.compile(r"\0|(?:^|/)(?:\.|/|__MACOSX|\Z)")
 """Finds member names that need cleaning or refusing. Most names do not, and a tar has thousands."""
 
@@ -34,8 +60,63 @@ class Entry:
     class_name: str | None
 
 
+@dataclass
+class Passed:
+    """What a source holds besides its photographs.
+
+    `others` counts files of other kinds by their name ending in lower case ('' for none or an odd one). `left_out` has
+    the reason for each path that is neither a file nor a folder of its own, such as a link to nothing. `tables` holds
+    the paths of the first files that may list classes.
+    """
+
+    others: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, str] = field(default_factory=dict)
+    tables: list[str] = field(default_factory=list)
+
+    def add(self, path: str) -> None:
+        """Count a file that is not a photograph."""
+        suffix = PurePosixPath(path).suffix.lower()
+        self.others[suffix if _SUFFIX.fullmatch(suffix) else ""] += 1
+        if suffix in _TABLES and len(self.tables) < _MOST_TABLES:
+            self.tables.append(path)
+
+    def join(self, other: Passed, prefix: str = "") -> None:
+        """Add what another part of the source holds, whose paths begin with `prefix`."""
+        self.others += other.others
+        self.left_out |= {prefix + path: reason for path, reason in other.left_out.items()}
+        self.tables += [prefix + path for path in other.tables]
+
+    def counted(self) -> dict[str, int]:
+        """`others` as in JSON, the commonest first."""
+        return {suffix or "other": count for suffix, count in self.others.most_common()}
+
+    def named(self) -> list[dict[str, str]]:
+        """`left_out` as in JSON, sorted by path."""
+        return [{"path": path, "reason": reason} for path, reason in sorted(self.left_out.items())]
+
+    def clause(self) -> str:
+        """The end of an error about a source without photographs: what it holds instead; may be empty."""
+        counted = [f"{count} {suffix}" for suffix, count in list(self.counted().items())[:6]]
+        if self.left_out:
+            path = min(self.left_out)
+            counted.append(f"{path!r}, {self.left_out[path]}" + (", and others" if len(self.left_out) > 1 else ""))
+        return f"; found {', '.join(counted)}" if counted else ""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The photographs of a source, sorted by path, and what was passed over. `notes` tell how classes were found."""
+
+    entries: list[Entry]
+    passed: Passed = field(default_factory=Passed)
+    notes: tuple[str, ...] = ()
+
+
 class Source(Protocol):
-    """A collection of photographs whose order does not change between calls. Sources can be pickled."""
+    """A collection of photographs whose order does not change between calls. Sources can be pickled.
+
+    A source that can tell what else it holds also has `listed() -> Listed`, whose `entries` are those of `entries()`.
+    """
 
     @property
     def spec(self) -> str:
@@ -82,14 +163,31 @@ def open_source(spec: str) -> Source:
         raise SourceError(f"{spec!r} starts with the home folder of an unknown user: write the full path") from None
 
 
+def listed(source: Source) -> Listed:
+    """The photographs of a source, with what it passed over if it can tell. Raises SourceError as `entries` does."""
+    tell = getattr(source, "listed", None)
+    return Listed(source.entries()) if tell is None else tell()
+
+
+def suffixes() -> tuple[str, ...]:
+    """The name endings of photographs that this installation can decode."""
+    return (*SUFFIXES, *HEIF) if find_spec("pillow_heif") else SUFFIXES
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of that name is skipped; macOS packs its metadata into `__MACOSX`."""
     return name.startswith(".") or name == "__MACOSX"
 
 
-def first_folder(path: str) -> str | None:
-    """The default class of a photograph: the first folder of its path, or None without a folder."""
-    return path.partition("/")[0] if "/" in path else None
+def class_in_path(path: str) -> str | None:
+    """The default class of a photograph: the first folder of its path, else the WordNet id in its name, else None."""
+    return path.partition("/")[0] if "/" in path else class_in_name(path)
+
+
+def class_in_name(path: str) -> str | None:
+    """`n01440764` for ImageNet's `n01440764_10026.JPEG`; None for other names."""
+    found = _IMAGENET.fullmatch(path)
+    return found and found[1]
 
 
 def packed_path(name: str, archive: str) -> str | None:
