@@ -75,10 +75,6 @@ class Report:
             "images": self.images,
             "skipped": len(self.manifest["skipped_files"]),
             "skipped_files": self.manifest["skipped_files"],
-            "classes": len({entry.class_name for entry in self.entries} - {None}),
-            "passed_over": self.listed.passed.counted(),
-            "left_out": self.listed.passed.named(),
-            "notes": list(self.listed.notes),
             "layers": [
                 {"layer": layer["layer"], "units": layer["units"], "grid": layer["grid"]}
                 for layer in self.manifest["layers"]
@@ -86,6 +82,10 @@ class Report:
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 2),
             "resumed": self.resumed,
+            "classes": len({entry.class_name for entry in self.entries} - {None}),
+            "passed_over": self.listed.passed.counted(),
+            "left_out": self.listed.passed.named(),
+            "notes": list(self.listed.notes),
         }
 
 
