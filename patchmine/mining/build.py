@@ -347,7 +347,7 @@ def _job(
         weights=network.weights,
         layers=tuple(tap.layer for tap in taps),
         preprocessing=network.preprocessing,
-        decoder=decoder_name(),
+        decoder=decoder_name(entry.path for entry in entries),
         executor=choice.executor,
         runtime=executors.kind(choice.executor).version(),
         device=device,
