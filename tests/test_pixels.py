@@ -132,6 +132,7 @@ def test_a_12_bit_tiff_fills_the_range():
         (tiff(LEVELS.astype(np.int8), kind=2), "a TIFF of signed 8-bit pixels"),
         (tiff(RAMP.astype(np.float32), bits=32, kind=3, order=">", squeezed=True), "a compressed big-endian TIFF"),
         (tiff(RGB.astype(np.uint16).transpose(2, 0, 1), bits=16, photometric=2, planes=2), "separate color planes"),
+        (tiff(RAMP.astype(np.float32), bits=32, kind=3, photometric=0), "a TIFF of 32-bit pixels whose zero is white"),
         (tiff(RAMP, bits=64, kind=3), "a TIFF that is damaged or of unsupported pixels"),
     ],
 )

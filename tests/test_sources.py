@@ -251,6 +251,29 @@ def test_links_that_lead_nowhere_are_left_out_and_named_and_their_neighbors_list
         paths(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["good", "good.csv", "good.tar", "good.zip"])
+def test_a_source_that_is_a_link_to_itself_is_called_so(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).symlink_to(name)
+    for spec in (name, f"{name}/../{name}"):
+        with pytest.raises(SourceError, match="leads nowhere|not found"):
+            open_source(spec)
+    with pytest.raises(SourceError, match=f"'{name}' is a link that leads nowhere: give what it should lead to"):
+        open_source(name)
+
+
+def test_paths_and_classes_too_long_for_an_index_are_left_out_and_named(tmp_path):
+    long, huge = "x/" * 2500 + "1.jpg", "c" * 5000
+    members = {long: PHOTOGRAPH, "2.jpg": PHOTOGRAPH, "2.cls": huge.encode(), "3.jpg": PHOTOGRAPH, "3.cls": b"a\0b"}
+    found = sources.listed(open_source(str(tarred(tmp_path / "x.tar", members))))
+    assert found.entries == [Entry("2.jpg", None), Entry("3.jpg", None)]
+    assert found.notes == ("2 classes are longer than 4,096 bytes or not text, and left out",)
+    assert found.passed.left_out == {long: "its path is longer than 4,096 bytes"}
+    assert len(found.passed.named()[0]["path"]) < 500
+    with pytest.raises(SourceError, match="has a path of more than 4,096 bytes: shorten them"):
+        sources.listed(open_source(str(tarred(tmp_path / "y.tar", {long: PHOTOGRAPH}))))
+
+
 def test_the_wordnet_id_in_an_imagenet_name_is_the_class_without_folders(tmp_path):
     for name in ("n01440764_10026.JPEG", "n0144_1.jpg", "deep/n01440764_2.JPEG"):
         photograph(tmp_path, name)

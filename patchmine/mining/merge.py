@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def merge_indexes(
     """
     stages, began = Stages(), perf_counter()
     run, progress = replace(run or Run(), extend=False), progress or Silent()
-    if len({Path(index).resolve() for index in indexes}) < 2:
+    if len({os.path.realpath(index) for index in indexes}) < 2:
         raise RequestError("merge needs at least two indexes, as in patchmine merge A.patchmine B.patchmine")
     stores = [Store(Path(index)) for index in indexes]
     job = _common_job(stores)

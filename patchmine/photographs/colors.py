@@ -51,6 +51,8 @@ def refuse_misread(image: Image.Image) -> None:
         raise PhotographError("a TIFF of signed 8-bit pixels: save it with unsigned ones")
     if bits == 16 and raw and _tag(image, _PLANES, 1) == _SEPARATE and len(image.getbands()) > 1:
         raise PhotographError("a 16-bit TIFF of separate color planes: save it with interleaved ones, or compressed")
+    if image.mode in ("I", "F") and _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
+        raise PhotographError(f"a TIFF of {bits}-bit pixels whose zero is white: save it with black as zero")
     if image.mode in ("I", "F") and not raw and image.tag_v2.prefix == b"MM":
         raise PhotographError(f"a compressed big-endian TIFF of {bits}-bit pixels: save it little-endian")
 

@@ -10,6 +10,7 @@ overlap: a kind with a prefix such as `shapes:` claims nothing else, a kind of p
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Protocol
 
 from patchmine.errors import SourceError, nearest
 from patchmine.plugins import Kinds
-from patchmine.system.regular_files import is_there
+from patchmine.system.regular_files import is_link, is_there
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
@@ -43,6 +44,9 @@ CLASS_KEYS = (
     "synset",
 )
 """Names, in lower case, under which tables and JSON give a photograph's class; the first that is there counts."""
+
+LONGEST = 4096
+"""The longest path, or name of a class, that an index holds, in bytes; no operating system opens a longer path."""
 
 _SUFFIX = re.compile(r"\.[a-z][a-z0-9_]{0,9}|\.7z")
 _TABLES = (".csv", ".tsv", ".jsonl", ".txt", ".mat")
@@ -91,15 +95,18 @@ class Passed:
         return {suffix or "other": count for suffix, count in self.others.most_common()}
 
     def named(self) -> list[dict[str, str]]:
-        """`left_out` as in JSON, sorted by path."""
-        return [{"path": path, "reason": reason} for path, reason in sorted(self.left_out.items())]
+        """`left_out` as in JSON, sorted by path; long paths are shortened in the middle."""
+        return [
+            {"path": path if len(path) <= 400 else f"{path[:200]}...{path[-200:]}", "reason": reason}
+            for path, reason in sorted(self.left_out.items())
+        ]
 
     def clause(self) -> str:
         """The end of an error about a source without photographs: what it holds instead; may be empty."""
         counted = [f"{count} {suffix}" for suffix, count in list(self.counted().items())[:6]]
         if self.left_out:
-            path = min(self.left_out)
-            counted.append(f"{path!r}, {self.left_out[path]}" + (", and others" if len(self.left_out) > 1 else ""))
+            first = self.named()[0]
+            counted.append(f"{first['path']!r}, {first['reason']}" + (", and others" if len(self.left_out) > 1 else ""))
         return f"; found {', '.join(counted)}" if counted else ""
 
 
@@ -164,9 +171,29 @@ def open_source(spec: str) -> Source:
 
 
 def listed(source: Source) -> Listed:
-    """The photographs of a source, with what it passed over if it can tell. Raises SourceError as `entries` does."""
+    """The photographs of a source that an index can hold, with what was passed over. Raises SourceError."""
     tell = getattr(source, "listed", None)
-    return Listed(source.entries()) if tell is None else tell()
+    found: Listed = Listed(source.entries()) if tell is None else tell()
+    entries = [entry for entry in found.entries if _fits(entry.path)]
+    if not entries:
+        raise SourceError(f"each photograph of {source.spec!r} has a path of more than {LONGEST:,} bytes: shorten them")
+    long = {entry.path for entry in found.entries} - {entry.path for entry in entries}
+    found.passed.left_out |= dict.fromkeys(long, f"its path is longer than {LONGEST:,} bytes")
+    odd = sum(not _is_class(entry.class_name) for entry in entries)
+    if not odd:
+        return Listed(entries, found.passed, found.notes)
+    note = f"{odd} classes are longer than {LONGEST:,} bytes or not text, and left out"
+    entries = [Entry(entry.path, entry.class_name if _is_class(entry.class_name) else None) for entry in entries]
+    return Listed(entries, found.passed, (*found.notes, note))
+
+
+def _fits(text: str) -> bool:
+    """Whether the index can hold a text of this length."""
+    return len(text) <= LONGEST // 4 or len(text.encode("utf-8", "surrogateescape")) <= LONGEST
+
+
+def _is_class(name: str | None) -> bool:
+    return name is None or (_fits(name) and "\0" not in name)
 
 
 def suffixes() -> tuple[str, ...]:
@@ -205,6 +232,19 @@ def packed_path(name: str, archive: str) -> str | None:
     return None if any(map(is_hidden, parts)) else "/".join(parts)
 
 
+def absolute(path: Path) -> str:
+    """The absolute path; symbolic links stay as typed unless `..` follows one."""
+    return os.path.realpath(path) if ".." in path.parts else str(path.absolute())
+
+
+def not_found(kind: str, spec: str, suffixes: tuple[str, ...] = ()) -> str:
+    """The error message for the path of a source at which there is nothing."""
+    path = Path(spec).expanduser()
+    if is_link(path):
+        return f"{spec!r} is a link that leads nowhere: give what it should lead to"
+    return f"{kind} {spec!r} not found{beside(path, suffixes)}"
+
+
 def beside(path: Path, suffixes: tuple[str, ...] = ()) -> str:
     """A clause for an error message that names the folders, or files with `suffixes`, nearest to a missing path."""
     try:
@@ -223,4 +263,6 @@ def _refusal(spec: str) -> str:
         return f"the source is empty: give {known}"
     if is_there(path):
         return f"{spec!r} is a file, not a source of photographs: give {known}"
-    return f"folder {spec!r} not found{beside(path) or f'; give {known}'}"
+    if is_link(path) or beside(path):
+        return not_found("folder", spec)
+    return f"folder {spec!r} not found; give {known}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import Entry, Listed, Passed, class_in_path, is_hidden, suffixes
+from patchmine.sources import Entry, Listed, Passed, absolute, class_in_path, is_hidden, suffixes
 from patchmine.system.regular_files import is_folder, read_whole
 
 FOLDER = "a folder"
@@ -62,7 +62,7 @@ def claim(spec: str) -> Folder | None:
     # An empty spec would mean the working directory, which an unset shell variable hardly intends.
     if not spec or not is_folder(path):
         return None
-    return Folder(str(path.resolve() if ".." in path.parts else path.absolute()))
+    return Folder(absolute(path))
 
 
 def _images(root: str, known: tuple[str, ...], passed: Passed) -> Iterator[str]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import Entry, Listed, _tables, beside, class_in_name
+from patchmine.sources import Entry, Listed, _tables, absolute, class_in_name, not_found
 from patchmine.system.regular_files import is_folder, is_there, read_text, read_whole
 
 HELP = "a .txt of paths (one per line), a .csv, .tsv or .jsonl of path,class"
@@ -78,8 +78,8 @@ def claim(spec: str) -> Listing | None:
     if not spec.lower().endswith(SUFFIXES) or is_folder(path):
         return None
     if not is_there(path):
-        raise SourceError(f"list {spec!r} not found{beside(path, SUFFIXES)}")
-    return Listing(str(path.resolve() if ".." in path.parts else path.absolute()))
+        raise SourceError(not_found("list", spec, SUFFIXES))
+    return Listing(absolute(path))
 
 
 @lru_cache(2)

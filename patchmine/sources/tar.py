@@ -24,8 +24,10 @@ from patchmine.sources import (
     Entry,
     Listed,
     Passed,
+    absolute,
     beside,
     class_in_path,
+    not_found,
     packed_path,
     suffixes,
 )
@@ -114,11 +116,12 @@ def claim(spec: str) -> Tar | None:
         return None
     if spec.lower().endswith(COMPRESSED):
         raise SourceError(f"{spec!r} is a compressed tar, which {WHY_NOT_COMPRESSED}")
-    source = Tar(str(path.resolve() if ".." in path.parts else path.absolute()))
+    source = Tar(absolute(path))
     # One existing tar is enough, so that a sheet can be drawn while a tar that it does not need is missing.
     if not any(is_there(tar) for tar in _tars(source.spec).values()):
-        what = f"none of the tars {spec!r} exists" if _is_pattern(source.spec) else f"tar {spec!r} not found"
-        raise SourceError(f"{what}{beside(path, ('.tar',))}")
+        if _is_pattern(source.spec):
+            raise SourceError(f"none of the tars {spec!r} exists{beside(path, ('.tar',))}")
+        raise SourceError(not_found("tar", spec, (".tar",)))
     return source
 
 

@@ -12,7 +12,7 @@ from stat import S_ISLNK
 from typing import TYPE_CHECKING, NamedTuple
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import Entry, Listed, Passed, beside, class_in_path, packed_path, suffixes
+from patchmine.sources import Entry, Listed, Passed, absolute, class_in_path, not_found, packed_path, suffixes
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def claim(spec: str) -> Zip | None:
     if not spec.lower().endswith(".zip") or is_folder(path):
         return None
     if not is_there(path):
-        raise SourceError(f"zip {spec!r} not found{beside(path, ('.zip',))}")
-    return Zip(str(path.resolve() if ".." in path.parts else path.absolute()))
+        raise SourceError(not_found("zip", spec, (".zip",)))
+    return Zip(absolute(path))
 
 
 @lru_cache(CACHED_ZIPS)
