@@ -88,7 +88,9 @@ def test_of_two_members_of_one_name_the_later_counts(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_an_archive_without_images_is_refused_naming_it_and_the_suffixes(tmp_path, kind):
     file = packed(tmp_path, kind, {"notes.txt": b"nothing"})
-    with pytest.raises(SourceError, match=r"no images in '.*': looked for members ending in \.jpg \.jpeg \.png"):
+    with pytest.raises(
+        SourceError, match=r"no images in '.*': looked for members ending in \.jpg \.jpeg \.jpe .*; found 1 \.txt"
+    ):
         classes(file)
 
 
@@ -178,7 +180,9 @@ def test_a_sample_says_its_class_and_several_tars_lend_their_names(tmp_path):
         ({"dog/1.json": b'{"class": "cat"}'}, "cat"),
         ({"dog/1.json": b'{"cls": 5}'}, "5"),
         ({"dog/1.json": b'{"label": 0}'}, "0"),
-        ({"dog/1.json": b'{"label": true, "class": ["cat"]}'}, "dog"),
+        ({"dog/1.json": b'{"label": true, "class": ["cat", "owl"]}'}, "dog"),
+        ({"dog/1.json": b'{"Label": ["cat"]}'}, "cat"),
+        ({"dog/1.json": b'{"category": 3.0}'}, "3"),
         ({"dog/1.json": b'{"caption": "a cat"}'}, "dog"),
         ({"dog/1.json": b'["cat"]'}, "dog"),
         ({"dog/1.json": b"{broken"}, "dog"),
@@ -190,6 +194,32 @@ def test_a_sample_says_its_class_and_several_tars_lend_their_names(tmp_path):
 def test_the_class_is_what_the_sample_says_else_the_first_folder(tmp_path, members, said):
     file = tarred(tmp_path / "x.tar", {"dog/1.seg.jpg": PHOTOGRAPH, **members})
     assert classes(file) == {"dog/1.seg.jpg": said}
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_other_members_are_counted_and_links_named(tmp_path, kind):
+    file = packed(tmp_path, kind, {"1.jpg": PHOTOGRAPH, "2.heic": b"", "3.HEIC": b"", "notes.txt": b"", "4": b""})
+    if kind == "tar":
+        with tarfile.open(file, "a") as tar:
+            link = tarfile.TarInfo("good")
+            link.type, link.linkname = tarfile.SYMTYPE, "good"
+            tar.addfile(link)
+    else:
+        with zipfile.ZipFile(file, "a") as archive:
+            link = zipfile.ZipInfo("good")
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, "good")
+    passed = open_source(str(file)).listed().passed
+    assert passed.counted() == {".heic": 2, ".txt": 1, "other": 1}
+    assert passed.left_out == {"good": f"a symbolic link in the {kind}"}
+
+
+def test_members_that_give_classes_are_not_counted_and_json_without_any_is_told(tmp_path):
+    said = {"1.jpg": PHOTOGRAPH, "1.json": b'{"species": "oak", "__key__": "1"}', "2.cls": b"7", "2.heic": b""}
+    found = open_source(str(tarred(tmp_path / "x.tar", said))).listed()
+    assert found.passed.counted() == {".heic": 1, ".cls": 1}
+    assert len(found.notes) == 1
+    assert "the samples' JSON names no class: its keys are 'species'" in found.notes[0]
 
 
 def test_a_missing_tar_is_named_with_those_that_are_there(tmp_path):

@@ -129,6 +129,24 @@ def test_a_csv_names_classes_with_or_without_a_header(labels):
     assert classes([Entry("caf\udce9.jpg", None)], labels("caf\udce9.jpg,5\n")) == ["5"]
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("file_name,label,width\na.jpg,dog,64\nb.jpg,,64\n", "metadata.csv"),
+        ("Label;Image\ndog;a.jpg\n", "labels.csv"),
+        ('{"file_name": "a.jpg", "label": "dog"}\n', "metadata.jsonl"),
+    ],
+)
+def test_a_table_names_classes_by_its_header(labels, text, name):
+    entries = [Entry("a.jpg", None), Entry("b.jpg", None)]
+    assert classes(entries, labels(text, name)) == ["dog", None]
+
+
+def test_a_table_without_a_column_of_classes_is_refused_with_its_columns(labels):
+    with pytest.raises(SourceError, match="has no column 'class', only 'species', 'id'"):
+        classes([Entry("a.jpg", None)], labels("path,species,id\na.jpg,dog,1\n"))
+
+
 @pytest.mark.parametrize("text", ["", "a.jpg\n", "a.jpg,cat,1\n", "1\n2\nx\n", "1" * 5000])
 def test_what_is_no_labels_file_is_refused_naming_the_forms(labels, text):
     with pytest.raises(SourceError, match=r"labels\.csv' is not a labels file.*: give PATH,CLASS .* val\.txt, or the"):

@@ -69,6 +69,10 @@ def test_index_json_is_the_contract_and_progress_is_on_stderr(cli):
         "seconds",
         "images_per_second",
         "resumed",
+        "classes",
+        "passed_over",
+        "left_out",
+        "notes",
     ]
     assert (document["images"], document["skipped"], document["resumed"]) == (6, 0, False)
     assert document["layers"][0].keys() == {"layer", "units", "grid"}

@@ -54,7 +54,7 @@ def test_a_csv_says_classes(listing):
     [
         ("", "has no column 'path': write path or path,class"),
         ("a.jpg,dog\n", "has no column 'path'"),
-        ("path;class\na.jpg;dog\n", "has no column 'path'"),
+        ("id;class\n1;dog\n", "has no column 'path'"),
         ("path,class\na.jpg,dog\nb.jpg\n", "line 3 of {file} has 1 values for 2 columns"),
         ("path,class\na.jpg,dog,cat\n", "line 2 of {file} has 3 values for 2 columns"),
         ("path,class\n,dog\n", "line 2 of {file} has no path"),
@@ -70,6 +70,46 @@ def test_a_bad_row_is_refused_by_its_line(listing, text, answer):
         source.entries()
     assert answer.format(file=repr(source.spec)) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "said"),
+    [
+        ("path;class\na.jpg;dog\n", "p.csv", ()),
+        ("path,Class\na.jpg,dog\n", "p.csv", ("the classes are those of the column 'Class'",)),
+        ("label,file_name\ndog,a.jpg\n", "p.csv", ("the classes are those of the column 'label'",)),
+        ("image\tclass-name\na.jpg\tdog\n", "p.tsv", ("the classes are those of the column 'class-name'",)),
+        ('{"file_name": "a.jpg", "label": "dog"}\n', "p.jsonl", ("the classes are those of the column 'label'",)),
+        ("a.jpg dog\n", "p.txt", ("each line of 'p.txt' is taken for a path and its class",)),
+    ],
+)
+def test_classes_are_taken_by_the_names_that_people_give_to_their_columns(listing, text, name, said):
+    found = listing(text, name).listed()
+    assert found.entries == [Entry("a.jpg", "dog")]
+    assert found.notes == said
+
+
+def test_a_column_that_may_hold_classes_is_named_if_none_is_taken(listing):
+    found = listing("path,Species,id\na.jpg,oak,7\n", "p.csv").listed()
+    assert found.entries == [Entry("a.jpg", None)]
+    assert len(found.notes) == 1
+    assert "no column of 'p.csv' is called 'class'; if one of 'Species', 'id' holds classes" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ('{"file_name": "a.jpg"}\n[1]\n', "line 2 of {file} is not a JSON object"),
+        ('{"file_name": "a.jpg"}\n{"label": 1}\n', "line 2 of {file} has no path"),
+        ('{"label": 1}\n', "has no column 'path'"),
+        ("\n", "has no column 'path'"),
+    ],
+)
+def test_bad_json_lines_are_refused_by_their_line(listing, text, answer):
+    source = listing(text, "p.jsonl")
+    with pytest.raises(SourceError) as caught:
+        source.entries()
+    assert answer.format(file=repr(source.spec)) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n"])

@@ -202,7 +202,7 @@ def test_what_is_no_source_is_answered_with_every_kind_in_one_sentence(tmp_path)
         open_source(str(photograph(tmp_path, "a.jpg")))
     assert str(caught.value).endswith(
         "is a file, not a source of photographs: give a folder of photographs (recursive; the first folder level is "
-        "the class), a .txt of paths (one per line), a .csv of path,class, "
+        "the class), a .txt of paths (one per line), a .csv, .tsv or .jsonl of path,class, "
         "shapes:N (N drawn pictures with known ground truth; shapes:N@SEED draws others), "
         'a .tar (several: NAME-{000000..000063}.tar), union:["A","B"] (several sources as one) or a .zip'
     )
@@ -219,18 +219,72 @@ def test_the_first_folder_level_is_the_class(tmp_path):
 def test_only_visible_regular_files_with_an_image_suffix_count(tmp_path):
     for name in ("x.JPG", "y.tiff", "z.pgm", "notes.txt", "jpg", ".hidden.jpg", ".git/w.png", "list.jpg.bak"):
         photograph(tmp_path, name)
+    for name in ("1.jfif", "2.JPE", "3.heic", "4.avif", "5.heic", "a.00001"):
+        photograph(tmp_path, name)
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "dangling.png").symlink_to("gone.png")
     (tmp_path / "link.png").symlink_to("x.JPG")
-    assert paths(tmp_path) == ["link.png", "x.JPG", "y.tiff", "z.pgm"]
+    found = open_source(str(tmp_path)).listed()
+    assert [entry.path for entry in found.entries] == ["1.jfif", "2.JPE", "link.png", "x.JPG", "y.tiff", "z.pgm"]
+    assert found.passed.counted() == {".heic": 2, "other": 2, ".avif": 1, ".txt": 1, ".bak": 1}
+    assert found.passed.left_out == {"pipe.png": "a FIFO", "dangling.png": "a link to nothing"}
+
+
+def test_links_that_lead_nowhere_are_left_out_and_named_and_their_neighbors_listed(tmp_path):
+    photograph(tmp_path, "cat/1.jpg")
+    for name, target in (("good", "good"), ("a", "b"), ("b", "a"), ("x.jpg", "x.jpg"), ("gone", "nowhere")):
+        (tmp_path / "cat" / name).symlink_to(target)
+    (tmp_path / "twin").symlink_to("cat")
+    (tmp_path / "n" / "up").parent.mkdir()
+    (tmp_path / "n" / "up").symlink_to("..")
+    found = open_source(str(tmp_path)).listed()
+    assert found.entries == [Entry("cat/1.jpg", "cat")]
+    loop, known = "a link that leads to itself", "a link to a folder that is listed already"
+    assert found.passed.left_out == {
+        **dict.fromkeys(("cat/good", "cat/a", "cat/b", "cat/x.jpg"), loop),
+        **dict.fromkeys(("twin", "n/up"), known),
+        "cat/gone": "a link to nothing",
+    }
+    (tmp_path / "cat" / "1.jpg").unlink()
+    with pytest.raises(SourceError, match="no images in .*; found 'cat/a', a link that leads to itself, and others"):
+        paths(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["good", "good.csv", "good.tar", "good.zip"])
+def test_a_source_that_is_a_link_to_itself_is_called_so(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).symlink_to(name)
+    for spec in (name, f"{name}/../{name}"):
+        with pytest.raises(SourceError, match="leads nowhere|not found"):
+            open_source(spec)
+    with pytest.raises(SourceError, match=f"'{name}' is a link that leads nowhere: give what it should lead to"):
+        open_source(name)
+
+
+def test_paths_and_classes_too_long_for_an_index_are_left_out_and_named(tmp_path):
+    long, huge = "x/" * 2500 + "1.jpg", "c" * 5000
+    members = {long: PHOTOGRAPH, "2.jpg": PHOTOGRAPH, "2.cls": huge.encode(), "3.jpg": PHOTOGRAPH, "3.cls": b"a\0b"}
+    found = sources.listed(open_source(str(tarred(tmp_path / "x.tar", members))))
+    assert found.entries == [Entry("2.jpg", None), Entry("3.jpg", None)]
+    assert found.notes == ("2 classes are longer than 4,096 bytes or not text, and left out",)
+    assert found.passed.left_out == {long: "its path is longer than 4,096 bytes"}
+    assert len(found.passed.named()[0]["path"]) < 500
+    with pytest.raises(SourceError, match="has a path of more than 4,096 bytes: shorten them"):
+        sources.listed(open_source(str(tarred(tmp_path / "y.tar", {long: PHOTOGRAPH}))))
+
+
+def test_the_wordnet_id_in_an_imagenet_name_is_the_class_without_folders(tmp_path):
+    for name in ("n01440764_10026.JPEG", "n0144_1.jpg", "deep/n01440764_2.JPEG"):
+        photograph(tmp_path, name)
+    assert [entry.class_name for entry in open_source(str(tmp_path)).entries()] == ["deep", "n01440764", None]
 
 
 @pytest.mark.parametrize("names", [[], ["notes.txt"], [".hidden.png", "a/b/readme.md"]])
 def test_a_folder_without_images_is_refused_naming_it_and_the_suffixes(tmp_path, names):
     for name in names:
         photograph(tmp_path, name)
-    with pytest.raises(SourceError, match=r"no images in the folder .*\.jpg \.jpeg \.png") as caught:
+    with pytest.raises(SourceError, match=r"no images in the folder .*\.jpg \.jpeg \.jpe") as caught:
         paths(tmp_path)
     assert str(tmp_path) in str(caught.value)
 

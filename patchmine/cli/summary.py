@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from patchmine.cli.output import print_line, print_table
+from patchmine.labels.class_hints import census
 
 if TYPE_CHECKING:
     from patchmine.mining.build import Report
+
+MOST_NAMED, MOST_KINDS = 20, 12
+"""Photographs and places that are named, and kinds of files that are counted apart, before the rest is summed."""
 
 
 def print_report(report: Report) -> None:
@@ -22,9 +26,11 @@ def print_report(report: Report) -> None:
     else:
         print("this index was already finished; there was nothing to do")
     print_layers(manifest)
+    print_passed(report.listed.passed.counted(), report.listed.passed.named())
     first = manifest["layers"][-1]["layer"]
     size = sum(file.stat().st_size for file in report.directory.iterdir() if file.is_file())
-    print(f"{report.directory}: {manifest['images']} photographs, {size / 1e6:.0f} MB on disk")
+    found = census(report.entries)
+    print(f"{report.directory}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB on disk")
     print(f"next: patchmine top -i {report.directory} --unit {first}:0")
 
 
@@ -68,10 +74,24 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["skipped"].items())
         print_line(f"{len(skipped)} photographs were skipped: {reasons}")
-        for entry in skipped[:20]:
+        for entry in skipped[:MOST_NAMED]:
             print_line(f"  {entry['image']}: {entry['reason']}")
-        if len(skipped) > 20:
-            print(f"  ... and {len(skipped) - 20} more: patchmine info --json")
+        if len(skipped) > MOST_NAMED:
+            print(f"  ... and {len(skipped) - MOST_NAMED} more: patchmine info --json")
+
+
+def print_passed(others: Mapping[str, int], left_out: Sequence[Mapping[str, str]]) -> None:
+    """Print what the source holds besides its photographs: files of other kinds, and links that were left out."""
+    if others:
+        kinds = [f"{count} {suffix}" for suffix, count in list(others.items())[:MOST_KINDS]]
+        more = sum(list(others.values())[MOST_KINDS:])
+        print_line(f"passed over: {', '.join([*kinds, *([f'{more} of other kinds'] if more else [])])}")
+    if left_out:
+        print_line(f"left out: {len(left_out)} {'place' if len(left_out) == 1 else 'places'} in the source")
+        for place in left_out[:MOST_NAMED]:
+            print_line(f"  {place['path']}: {place['reason']}")
+        if len(left_out) > MOST_NAMED:
+            print(f"  ... and {len(left_out) - MOST_NAMED} more: patchmine info --json")
 
 
 def _saturation(layer: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """`--labels FILE`: the classes of photographs from a separate file, in one of three formats:
 
-- a CSV of PATH,CLASS, with or without a header `path,class`;
+- a table (CSV, TSV or JSON lines) whose header names columns of paths and classes, or a CSV of PATH,CLASS without one;
 - ImageNet's `val.txt` as distributed with Caffe: NAME INDEX, where the index is that of a network's output, 0 to 999;
 - `ILSVRC2012_validation_ground_truth.txt` of ImageNet's development kit, beside its `meta.mat`: one number per
   photograph, counted from 1 in the kit's own order of classes, which is not the order of a network's outputs.
@@ -18,6 +18,7 @@ from pathlib import Path
 from patchmine.errors import SourceError, nearest
 from patchmine.labels.imagenet import imagenet_wnids
 from patchmine.sources import Entry
+from patchmine.sources._tables import read_table
 from patchmine.system.regular_files import read_text
 
 FORMS = "PATH,CLASS on each line, ImageNet's val.txt, or the kit's ILSVRC2012_validation_ground_truth.txt"
@@ -67,13 +68,21 @@ def _of_csv(text: str, file: Path) -> dict[str, str]:
     import csv
     import io
 
+    table = read_table(str(file), text)
+    if table is not None:
+        if table.column is None:
+            shown = ", ".join(map(repr, table.others))
+            raise SourceError(
+                f"{str(file)!r} has no column 'class', only {shown}: call the one with the classes 'class'"
+            )
+        return {path: name for path, name in table.rows if name is not None}
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     except csv.Error as error:
         raise SourceError(f"{str(file)!r} is not a labels file ({error}): give {FORMS}") from None
     if not rows or any(len(row) != 2 for row in rows):
         raise SourceError(f"{str(file)!r} is not a labels file: give {FORMS}")
-    return {path: name for path, name in rows if [path, name] != ["path", "class"]}
+    return dict(rows)
 
 
 def _of_indices(text: str, file: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from patchmine import engines, executors, models
 from patchmine.defaults import FIELDS, VIEWS, Run, Wanted
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, nearest
 from patchmine.fields.exact import FieldKind
+from patchmine.labels.class_hints import hints
 from patchmine.labels.label_file import classified
 from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest
 from patchmine.mining.fields import Fields
@@ -28,7 +29,7 @@ from patchmine.networks.layers import choose
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
 from patchmine.photographs.decode import decoder_name, prepare
-from patchmine.sources import Entry, Source, open_source
+from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
 from patchmine.store import reading as store
 from patchmine.store.job import Job, listing_digest
 from patchmine.store.shardfile import ShardFile, shard_path
@@ -43,13 +44,14 @@ SAMPLE = 32
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a run of `build_index`: the index, and what this run did."""
+    """The result of a run of `build_index`: the index, what this run did, and what it found in the source."""
 
     directory: Path
     manifest: dict[str, Any]
     resumed: bool
     seconds: float
     mined: int
+    listed: Listed
 
     @property
     def images(self) -> int:
@@ -59,6 +61,12 @@ class Report:
     def images_per_second(self) -> float:
         """The rate of this run; 0 if there was nothing left to mine."""
         return self.mined / self.seconds if self.seconds else 0.0
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The photographs that could be read, with their classes."""
+        skipped = {file["image"] for file in self.manifest["skipped_files"]}
+        return [entry for entry in self.listed.entries if entry.path not in skipped]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON document of `patchmine index`."""
@@ -74,6 +82,10 @@ class Report:
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 2),
             "resumed": self.resumed,
+            "classes": len({entry.class_name for entry in self.entries} - {None}),
+            "passed_over": self.listed.passed.counted(),
+            "left_out": self.listed.passed.named(),
+            "notes": list(self.listed.notes),
         }
 
 
@@ -105,7 +117,8 @@ def build_index(
         _check(wanted, run)
         space = Workspace(directory)
         space.refuse_foreign()
-        entries = _entries(opened, wanted)
+        found = _listed(opened, wanted)
+        entries = found.entries
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
@@ -122,7 +135,7 @@ def build_index(
         with stages.timed("compare"):
             known = _known(space, opened, entries, predicts(network, entries), finished is not None, run, progress)
     if finished is not None and not space.shards.exists():
-        return Report(directory, finished, True, 0.0, 0)
+        return Report(directory, finished, True, 0.0, 0, found)
     task = Task(
         job=job,
         source=opened,
@@ -134,15 +147,15 @@ def build_index(
         stages=stages,
     )
     plan = prepared(task, network, taps)
-    return carried_out(plan, space, run, progress, began)
+    return carried_out(plan, space, run, progress, began, found)
 
 
-def _entries(source: Source, wanted: Wanted) -> list[Entry]:
-    """The photographs to index, with their classes."""
-    entries = source.entries()
+def _listed(source: Source, wanted: Wanted) -> Listed:
+    """The photographs to index, with their classes, and what to say about what else is there."""
+    found = listed(source)
     if wanted.labels is not None:
-        entries = classified(entries, wanted.labels)
-    return entries[: wanted.limit]
+        found = replace(found, entries=classified(found.entries, wanted.labels))
+    return Listed(found.entries[: wanted.limit], found.passed, tuple(hints(source, found)))
 
 
 def _known(
@@ -195,18 +208,20 @@ def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
         return Plan(replace(task, here=tools(task.job, network, taps, task.entries, task.workers)), fields)
 
 
-def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float) -> Report:
+def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float, found: Listed) -> Report:
     """Lock the workspace, compute the missing shards and publish. `began` is on perf_counter."""
     with space.taken(), logged(space.directory / LOG, progress) as receiver:
         # Another process may have finished the job by now, or died after publishing and before tidying up.
         finished = None if run.fresh else space.finished(plan.task.job, run.extend)
         if finished is not None:
             space.end()
-            return Report(space.directory, finished, True, 0.0, 0)
-        return _complete(plan, space, run, receiver, began)
+            return Report(space.directory, finished, True, 0.0, 0, found)
+        for note in found.notes:
+            receiver.note(note)
+        return _complete(plan, space, run, receiver, began, found)
 
 
-def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float) -> Report:
+def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float, found: Listed) -> Report:
     """Compute the missing shards and publish. The workspace must be taken."""
     task, job = plan.task, plan.task.job
     if job.precision != "fp32":
@@ -226,15 +241,17 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
             progress.committed(count, len(job.shards))
         mined = sum(shard.stop - shard.start for shard in todo)
         timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages)
-        manifest = _published(plan, space, run, progress, timing)
+        manifest = _published(plan, space, run, progress, timing, found.passed)
     except OSError as error:
         raise space.unwritable(error) from error
     space.end()
     progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
-    return Report(space.directory, manifest, bool(done), perf_counter() - began, mined)
+    return Report(space.directory, manifest, bool(done), perf_counter() - began, mined, found)
 
 
-def _published(plan: Plan, space: Workspace, run: Run, progress: Progress, timing: Timing) -> dict[str, Any]:
+def _published(
+    plan: Plan, space: Workspace, run: Run, progress: Progress, timing: Timing, passed: Passed
+) -> dict[str, Any]:
     """Publish the index made from all shards, and return its manifest."""
     task, job = plan.task, plan.task.job
     files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
@@ -243,7 +260,7 @@ def _published(plan: Plan, space: Workspace, run: Run, progress: Progress, timin
     with task.stages.timed("effective"):
         layers = plan.fields.plans(job, files, task.source, task.entries, run.workers)
     allocator.give_back()
-    return publish(space.directory, job, files, layers, timing)
+    return publish(space.directory, job, files, layers, timing, passed)
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
@@ -330,7 +347,7 @@ def _job(
         weights=network.weights,
         layers=tuple(tap.layer for tap in taps),
         preprocessing=network.preprocessing,
-        decoder=decoder_name(),
+        decoder=decoder_name(entry.path for entry in entries),
         executor=choice.executor,
         runtime=executors.kind(choice.executor).version(),
         device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from patchmine.mining.task import Task
 from patchmine.mining.workspace import Workspace
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
-from patchmine.sources import Entry, open_source
+from patchmine.sources import Entry, Listed, Passed, open_source
 from patchmine.sources.union import united
 from patchmine.store.job import WHICH, Job, listing_digest
 from patchmine.store.reading import Store
@@ -29,7 +30,7 @@ FREE = ("source", *WHICH)
 
 
 @dataclass(frozen=True)
-class Listed:
+class Held:
     """One photograph of one of the indexes."""
 
     store: int
@@ -56,7 +57,7 @@ def merge_indexes(
     """
     stages, began = Stages(), perf_counter()
     run, progress = replace(run or Run(), extend=False), progress or Silent()
-    if len({Path(index).resolve() for index in indexes}) < 2:
+    if len({os.path.realpath(index) for index in indexes}) < 2:
         raise RequestError("merge needs at least two indexes, as in patchmine merge A.patchmine B.patchmine")
     stores = [Store(Path(index)) for index in indexes]
     job = _common_job(stores)
@@ -81,13 +82,22 @@ def merge_indexes(
         stages=stages,
     )
     plan = prepared(task, network, taps)
-    report = carried_out(plan, space, run, progress, began)
+    report = carried_out(plan, space, run, progress, began, Listed(entries, _passed(stores)))
     key = network_key(job)
     try:
         TightCrops(space.directory, key).join([TightCrops(store.directory, key) for store in stores])
     except OSError as error:
         progress.note(f"the tight crops of the indexes were not taken over: {error.strerror}")
     return report
+
+
+def _passed(stores: Sequence[Store]) -> Passed:
+    """What the sources of all indexes held besides their photographs."""
+    passed = Passed()
+    for store in stores:
+        passed.others.update(store.manifest.get("passed_over", {}))
+        passed.left_out |= {place["path"]: place["reason"] for place in store.manifest.get("left_out", [])}
+    return passed
 
 
 def _common_job(stores: Sequence[Store]) -> Job:
@@ -136,18 +146,18 @@ def _network(job: Job, weights: Path | None) -> tuple[Network, tuple[Tap, ...]]:
     return network, survey(network.module, network.blank(), job.layers)
 
 
-def _listed(stores: Sequence[Store]) -> list[Listed]:
-    found: list[Listed] = []
+def _listed(stores: Sequence[Store]) -> list[Held]:
+    found: list[Held] = []
     for number, store in enumerate(stores):
-        found += [Listed(number, Entry(r.path, r.class_name), r.digest) for r in store.records()]
-        found += [Listed(number, Entry(s["image"], None), "") for s in store.manifest["skipped_files"]]
+        found += [Held(number, Entry(r.path, r.class_name), r.digest) for r in store.records()]
+        found += [Held(number, Entry(s["image"], None), "") for s in store.manifest["skipped_files"]]
     return found
 
 
-def _twice(listed: Sequence[Listed]) -> dict[str, str]:
+def _twice(listed: Sequence[Held]) -> dict[str, str]:
     """The photographs that repeat one of another index, by bytes or by path, with the path of the first."""
-    by_digest: dict[str, Listed] = {}
-    by_path: dict[str, Listed] = {}
+    by_digest: dict[str, Held] = {}
+    by_path: dict[str, Held] = {}
     twice: dict[str, str] = {}
     for photograph in listed:
         path = photograph.entry.path

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from patchmine.labels import of_index
+from patchmine.sources import Passed
 from patchmine.store import patches_faiss, writing
 from patchmine.store import reading as store
 from patchmine.store.job import Job
@@ -62,8 +63,12 @@ def publish(
     files: Sequence[ShardFile],
     layers: Sequence[writing.LayerPlan],
     timing: Timing,
+    passed: Passed,
 ) -> dict[str, Any]:
-    """Build the index in `directory` from all shards of the job, and return its manifest. Raises OSError."""
+    """Build the index in `directory` from all shards of the job, and return its manifest. Raises OSError.
+
+    `passed` is what the source holds besides its photographs: only the manifest tells it.
+    """
     stages = timing.stages
     making = directory / store.SHARDS / "publish"
     shutil.rmtree(making, ignore_errors=True)
@@ -85,6 +90,8 @@ def publish(
     times = timing.as_dict()
     manifest = {
         **content,
+        "passed_over": passed.counted(),
+        "left_out": passed.named(),
         "checksums": sums,
         "seconds": times["total"],
         "images_per_second": round(timing.mined / times["total"], 2),

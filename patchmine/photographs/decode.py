@@ -1,14 +1,16 @@
 """From the bytes of a photograph to the pixels that the network sees, with one fixed decoder per format.
 
-JPEG goes through libjpeg-turbo in torchvision, everything else (and the rare JPEG that torchvision refuses)
+JPEG goes through libjpeg-turbo in torchvision, everything else (and a JPEG that is CMYK or that torchvision refuses)
 through Pillow. Resizing is torch's antialiased uint8 interpolation for both, because a resizer that differs by even
 one gray level changes many activations.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -19,15 +21,30 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from patchmine.errors import PhotographError, RequestError
 from patchmine.photographs.placement import Placement, Preprocessing
-from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, load, opened, orientation, to_array, turned
+from patchmine.photographs.upright import (
+    MOST_PIXELS,
+    is_plain_jpeg,
+    load,
+    opened,
+    orientation,
+    to_array,
+    turned,
+    with_heif,
+)
+
+HEIC = (".heic", ".heif", ".hif")
+"""Name endings of photographs that pillow-heif decodes."""
 
 
-def decoder_name() -> str:
-    """The decoders and their versions, for the job: another version may give other pixels."""
+def decoder_name(paths: Iterable[str] = ()) -> str:
+    """The decoders of these photographs and their versions, for the job: another version may give other pixels."""
     import PIL
     import torchvision
 
-    return f"torchvision {torchvision.__version__} for JPEG, Pillow {PIL.__version__} for the rest"
+    jpeg = f"torchvision {torchvision.__version__} for JPEG"
+    if with_heif() and any(path.lower().endswith(HEIC) for path in paths):
+        jpeg += f", pillow-heif {version('pillow-heif')} for HEIC"
+    return f"{jpeg}, Pillow {PIL.__version__} for the rest"
 
 
 @dataclass(frozen=True)
@@ -56,7 +73,7 @@ def prepare(data: bytes, preprocessing: Preprocessing) -> Pixels:
 def full_size(data: bytes) -> Tensor:
     """Decode and turn upright: uint8 (3, height, width). Raises PhotographError."""
     image = None if is_plain_jpeg(data) else opened(data)
-    if image is None or image.format in ("JPEG", "MPO"):
+    if image is None or (image.format in ("JPEG", "MPO") and image.mode != "CMYK"):
         try:
             picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,16 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from patchmine.errors import PhotographError
+from patchmine.photographs.colors import Rendering, refuse_misread, rendering
 
 MOST_PIXELS = 178_956_970
 """Maximum number of pixels; larger photographs are refused by their header. This is also Pillow's own default."""
 
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 """Supported formats, whatever a file's name (an MPO opens as JPEG). Pillow reads more, such as EPS by Ghostscript."""
+
+WITH_HEIF = ("HEIF", "AVIF")
+"""Formats that the extra `heif` adds."""
 
 MOST_SCANNED = 16 * MOST_PIXELS
 """Maximum pixels times scans of a JPEG. Each scan covers the whole picture, so a small file could take very long."""
@@ -51,6 +56,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP_BYTES = 1 << 22
 
 
@@ -78,15 +85,38 @@ def opened(data: bytes) -> Image.Image:
         raise PhotographError("empty file")
     try:
         with _quiet():
-            image = Image.open(io.BytesIO(data), formats=KINDS)
+            image = Image.open(io.BytesIO(data), formats=(*KINDS, *with_heif()))
     except UnidentifiedImageError:
-        raise PhotographError(f"not an image in a supported format ({' '.join(KINDS)})") from None
+        raise PhotographError(_unidentified(data)) from None
     except Image.DecompressionBombError as error:
         raise PhotographError(_too_large(error)) from None
     except DAMAGE as error:
         raise PhotographError(f"damaged: {_one_line(error)}") from None
     _refuse_endless(image, data)
+    refuse_misread(image)
     return image
+
+
+@cache
+def with_heif() -> tuple[str, ...]:
+    """The formats of the extra `heif`, or none where it is not installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return ()
+    register_heif_opener()
+    return WITH_HEIF
+
+
+def _unidentified(data: bytes) -> str:
+    """Why Pillow finds no picture in these bytes."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS and not with_heif():
+        return "HEIC or AVIF, which needs an extra: pip install 'patchmine[heif]'"
+    if data[:4] in _TIFF_HEADS:
+        return (
+            "a TIFF that is damaged or of unsupported pixels: save it with 8 or 16 bits for each of 1, 3 or 4 channels"
+        )
+    return f"not an image in a supported format ({' '.join(KINDS)})"
 
 
 def _refuse_endless(image: Image.Image, data: bytes) -> None:
@@ -184,39 +214,38 @@ def turned(stored: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in 8-bit RGB. Deeper grays are scaled to 0..255 rather than clipped; alpha is dropped."""
-    if image.mode == "RGB":
+    """The decoded image in 8-bit RGB, as a viewer shows it: over white where it is transparent.
+
+    Raises PhotographError for pixels whose brightness or color nobody could know.
+    """
+    render = _rendering(image)
+    if render is None:
         return image
-    if _is_deep(image):
-        gray = Image.new("L", image.size)
-        for top, strip in _strips(image):
-            gray.paste(_shallow(strip), (0, top))
-        image = gray
-    return _converted(image)
+    shown = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        shown.paste(_converted(strip, render), (0, top))
+    return shown
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
     """`to_rgb` as an array, uint8 (height, width, 3), without the memory for another RGB Image."""
-    array, deep = np.empty((image.height, image.width, 3), np.uint8), _is_deep(image)
+    render = _rendering(image)
+    array = np.empty((image.height, image.width, 3), np.uint8)
     for top, strip in _strips(image):
-        array[top : top + strip.height] = np.asarray(_converted(_shallow(strip) if deep else strip))
+        array[top : top + strip.height] = np.asarray(strip if render is None else _converted(strip, render))
     return array
 
 
-def _is_deep(image: Image.Image) -> bool:
-    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "TIFF", "PPM"))
+def _rendering(image: Image.Image) -> Rendering | None:
+    return rendering(image, lambda: (strip for _, strip in _strips(image)))
 
 
-def _shallow(image: Image.Image) -> Image.Image:
-    return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-
-
-def _converted(image: Image.Image) -> Image.Image:
+def _converted(strip: Image.Image, render: Rendering) -> Image.Image:
     try:
         with _quiet():
-            return image.convert("RGB")
+            return render(strip)
     except DAMAGE as error:
-        raise PhotographError(f"cannot be converted from {image.mode} to RGB: {_one_line(error)}") from None
+        raise PhotographError(f"cannot be converted from {strip.mode} to RGB: {_one_line(error)}") from None
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from patchmine.errors import RequestError
@@ -15,7 +16,7 @@ def check_target(target: Path) -> None:
     if target.suffix.lower() not in SUFFIXES:
         suffixes = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise RequestError(f"{str(target)!r} is not a sheet: end its name in {suffixes}")
-    if not target.resolve().parent.is_dir():
+    if not Path(os.path.realpath(target)).parent.is_dir():
         raise RequestError(f"folder {str(target.parent)!r} not found: create it, or write {target.name} elsewhere")
 
 

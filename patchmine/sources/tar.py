@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,20 @@ from os import fstat
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import SUFFIXES, Entry, beside, first_folder, packed_path
+from patchmine.sources import (
+    HEIF,
+    SUFFIXES,
+    Entry,
+    Listed,
+    Passed,
+    absolute,
+    beside,
+    class_in_path,
+    not_found,
+    packed_path,
+    suffixes,
+)
+from patchmine.sources._tables import class_in_record
 from patchmine.sources._tar_headers import FOLDER, WHY_NOT_COMPRESSED, Member, members
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 
@@ -27,9 +41,6 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.z
 
 LABELS = ("cls", "cls.txt", "json")
 """Extensions (after the first dot of a name) of members that may give a sample's class; the first that does counts."""
-
-KEYS = ("class_name", "class", "label", "cls")
-"""Keys that may give the class in a sample's JSON; the first that is there counts."""
 
 LARGEST_LABEL = 1 << 20
 """Maximum size in bytes of a member that gives a class."""
@@ -57,6 +68,9 @@ class Tar:
         return stem or "photographs"
 
     def entries(self) -> list[Entry]:
+        return self.listed().entries
+
+    def listed(self) -> Listed:
         tars = _tars(self.spec)
         missing = {name: tar for name, tar in tars.items() if not is_there(tar)}
         if missing:
@@ -64,10 +78,16 @@ class Tar:
                 f"{len(missing)} of the {len(tars)} tars {self.spec!r} are missing, first {next(iter(missing))!r}; "
                 f"found: {_enumerated([name for name in tars if name not in missing])}"
             )
-        found = [entry for name, tar in tars.items() for entry in _entries(tar, f"{name}/" if name else "")]
+        known, passed, keys, found = suffixes(), Passed(), Counter[str](), list[Entry]()
+        for name, tar in tars.items():
+            prefix, part = f"{name}/" if name else "", Passed()
+            found += _entries(tar, prefix, known, part, keys)
+            passed.join(part, prefix)
         if not found:
-            raise SourceError(f"no images in {self.spec!r}: looked for members ending in {' '.join(SUFFIXES)}")
-        return sorted(found, key=lambda entry: entry.path)
+            raise SourceError(
+                f"no images in {self.spec!r}: looked for members ending in {' '.join(known)}{passed.clause()}"
+            )
+        return Listed(sorted(found, key=lambda entry: entry.path), passed, _notes(found, keys))
 
     def read(self, path: str) -> bytes:
         """The bytes of one member. Opens no other tar."""
@@ -96,11 +116,12 @@ def claim(spec: str) -> Tar | None:
         return None
     if spec.lower().endswith(COMPRESSED):
         raise SourceError(f"{spec!r} is a compressed tar, which {WHY_NOT_COMPRESSED}")
-    source = Tar(str(path.resolve() if ".." in path.parts else path.absolute()))
+    source = Tar(absolute(path))
     # One existing tar is enough, so that a sheet can be drawn while a tar that it does not need is missing.
     if not any(is_there(tar) for tar in _tars(source.spec).values()):
-        what = f"none of the tars {spec!r} exists" if _is_pattern(source.spec) else f"tar {spec!r} not found"
-        raise SourceError(f"{what}{beside(path, ('.tar',))}")
+        if _is_pattern(source.spec):
+            raise SourceError(f"none of the tars {spec!r} exists{beside(path, ('.tar',))}")
+        raise SourceError(not_found("tar", spec, (".tar",)))
     return source
 
 
@@ -112,33 +133,46 @@ def _bytes(descriptor: int, member: Member) -> bytes:
     return read_at(descriptor, member.size, member.offset)
 
 
-def _entries(tar: str, prefix: str) -> Iterator[Entry]:
-    """The photographs of one tar, in tar order. Raises SourceError."""
+def _entries(tar: str, prefix: str, known: tuple[str, ...], passed: Passed, keys: Counter[str]) -> Iterator[Entry]:
+    """The photographs of one tar, in tar order. Adds to `passed`, and to `keys` those of JSON without a class.
+
+    Raises SourceError.
+    """
     photographs: dict[str, Member] = {}
     labels: dict[str, dict[str, Member]] = {}
+    others: list[str] = []
     try:
         with opened(tar) as descriptor:
             for path, member in _files(descriptor, tar):
                 lowered = path.lower()
-                if lowered.endswith(SUFFIXES):
+                if lowered.endswith(known):
                     photographs[path] = member
-                elif lowered.endswith(LABELS) and not member.unlike and member.size <= LARGEST_LABEL:
+                elif member.unlike:
+                    passed.left_out[path] = f"{member.unlike} in the tar"
+                elif lowered.endswith(LABELS) and member.size <= LARGEST_LABEL:
                     sample, extension = _key(path)
                     labels.setdefault(sample, {})[extension.lower()] = member
+                else:
+                    others.append(path)
             for path in photographs:
                 found = labels.get(_key(path)[0], {})
                 believed = (found[extension] for extension in LABELS if extension in found)
-                said = (_class_in(label, read_at(descriptor, label.size, label.offset)) for label in believed)
-                yield Entry(prefix + path, next(filter(None, said), None) or first_folder(path))
+                said = (_class_in(label, read_at(descriptor, label.size, label.offset), keys) for label in believed)
+                yield Entry(prefix + path, next(filter(None, said), None) or class_in_path(path))
     except OSError as error:
         raise SourceError(f"{tar!r} cannot be read: {error.strerror}") from None
+    samples = {_key(path)[0] for path in photographs}
+    alone = (member.name for sample in labels.keys() - samples for member in labels[sample].values())
+    for path in (*others, *alone):
+        passed.add(path)
 
 
 @lru_cache(CACHED_TARS)
 def _photographs(tar: str, _changed_ns: int, _size: int) -> dict[str, Member]:
     """The photographs of a tar by path, cached until the file changes."""
+    known = (*SUFFIXES, *HEIF)
     with opened(tar) as descriptor:
-        return {path: member for path, member in _files(descriptor, tar) if path.lower().endswith(SUFFIXES)}
+        return {path: member for path, member in _files(descriptor, tar) if path.lower().endswith(known)}
 
 
 def _files(descriptor: int, tar: str) -> Iterator[tuple[str, Member]]:
@@ -156,8 +190,8 @@ def _key(path: str) -> tuple[str, str]:
     return folder + slash + stem, extension
 
 
-def _class_in(label: Member, data: bytes) -> str | None:
-    """The class that a member of a sample gives, exactly as written there, or None."""
+def _class_in(label: Member, data: bytes, keys: Counter[str]) -> str | None:
+    """The class that a member of a sample gives, as written there, or None. Counts the `keys` of JSON without one."""
     text = data.decode("utf-8", "surrogateescape").strip()
     if not label.name.lower().endswith(".json"):
         return text or None
@@ -165,9 +199,18 @@ def _class_in(label: Member, data: bytes) -> str | None:
         said = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    values = [said[key] for key in KEYS if key in said] if isinstance(said, dict) else []
-    names = [str(value).strip() for value in values if isinstance(value, str | int) and not isinstance(value, bool)]
-    return next(filter(None, names), None)
+    found = class_in_record(said) if isinstance(said, dict) else None
+    if found is None and isinstance(said, dict):
+        keys.update(key for key in said if not key.startswith("_"))
+    return found
+
+
+def _notes(found: Sequence[Entry], keys: Counter[str]) -> tuple[str, ...]:
+    """What to say about JSON that gives no class, if nothing else gives one."""
+    if not keys or any(entry.class_name for entry in found):
+        return ()
+    shown = ", ".join(repr(key) for key, _ in keys.most_common(6))
+    return (f"the samples' JSON names no class: its keys are {shown}; call the one with the classes 'class'",)
 
 
 def _is_pattern(spec: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import Entry, Source, open_source
+from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
 
 PREFIX = "union:"
 HELP = 'union:["A","B"] (several sources as one)'
@@ -34,20 +34,27 @@ class Union:
         return tuple(open_source(spec) for spec in self.specs)
 
     def entries(self) -> list[Entry]:
+        return self.listed().entries
+
+    def listed(self) -> Listed:
         """The photographs of all parts, sorted by path.
 
         Raises SourceError if two parts have the same path, since only one of the two could be read.
         """
         first: dict[str, str] = {}
         entries: list[Entry] = []
+        passed, notes = Passed(), dict[str, None]()
         for part in self.parts:
-            for entry in part.entries():
+            found = listed(part)
+            for entry in found.entries:
                 if first.setdefault(entry.path, part.spec) != part.spec:
                     raise SourceError(
                         f"{entry.path!r} is in both {first[entry.path]!r} and {part.spec!r}: give one folder above both"
                     )
                 entries.append(entry)
-        return sorted(entries, key=lambda entry: entry.path)
+            passed.join(found.passed)
+            notes |= dict.fromkeys(found.notes)
+        return Listed(sorted(entries, key=lambda entry: entry.path), passed, tuple(notes))
 
     def read(self, path: str) -> bytes:
         reason = PhotographError("not in any part of the source")

@@ -12,7 +12,7 @@ from stat import S_ISLNK
 from typing import TYPE_CHECKING, NamedTuple
 
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import SUFFIXES, Entry, beside, first_folder, packed_path
+from patchmine.sources import Entry, Listed, Passed, absolute, class_in_path, not_found, packed_path, suffixes
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ ENCRYPTED, UTF8 = 0x1, 0x800
 
 UNIX = 3
 """A member's `create_system` if it was packed on Unix."""
+
+LINK = "a symbolic link in the zip"
 
 CACHED_ZIPS = 4
 
@@ -55,21 +57,34 @@ class Zip:
         return Path(self.spec).stem
 
     def entries(self) -> list[Entry]:
+        return self.listed().entries
+
+    def listed(self) -> Listed:
         try:
             with opened(self.spec) as descriptor:
                 status = fstat(descriptor)
-            table = _photographs(self.spec, status.st_mtime_ns, status.st_size)
+            table = _members(self.spec, status.st_mtime_ns, status.st_size)
         except OSError as error:
             raise SourceError(f"{self.spec!r} cannot be read: {error.strerror}") from None
-        if not table:
-            raise SourceError(f"no images in {self.spec!r}: looked for members ending in {' '.join(SUFFIXES)}")
-        return [Entry(path, first_folder(path)) for path in sorted(table)]
+        passed, known, found = Passed(), suffixes(), list[Entry]()
+        for path, member in sorted(table.items()):
+            if path.lower().endswith(known):
+                found.append(Entry(path, class_in_path(path)))
+            elif member.is_link:
+                passed.left_out[path] = LINK
+            else:
+                passed.add(path)
+        if not found:
+            raise SourceError(
+                f"no images in {self.spec!r}: looked for members ending in {' '.join(known)}{passed.clause()}"
+            )
+        return Listed(found, passed)
 
     def read(self, path: str) -> bytes:
         try:
             with opened(self.spec) as descriptor:
                 status = fstat(descriptor)
-                member = _photographs(self.spec, status.st_mtime_ns, status.st_size).get(path)
+                member = _members(self.spec, status.st_mtime_ns, status.st_size).get(path)
                 if member is None:
                     raise PhotographError(f"not in {self.spec!r}")
                 return _unpacked(descriptor, member)
@@ -86,13 +101,13 @@ def claim(spec: str) -> Zip | None:
     if not spec.lower().endswith(".zip") or is_folder(path):
         return None
     if not is_there(path):
-        raise SourceError(f"zip {spec!r} not found{beside(path, ('.zip',))}")
-    return Zip(str(path.resolve() if ".." in path.parts else path.absolute()))
+        raise SourceError(not_found("zip", spec, (".zip",)))
+    return Zip(absolute(path))
 
 
 @lru_cache(CACHED_ZIPS)
-def _photographs(path: str, _changed_ns: int, _size: int) -> dict[str, Member]:
-    """The photographs of a zip by path, cached until the file changes."""
+def _members(path: str, _changed_ns: int, _size: int) -> dict[str, Member]:
+    """The members of a zip that a folder would show, by path, cached until the file changes."""
     from zipfile import BadZipFile, ZipFile
 
     try:
@@ -101,7 +116,7 @@ def _photographs(path: str, _changed_ns: int, _size: int) -> dict[str, Member]:
     except (BadZipFile, ValueError, OverflowError, NotImplementedError, EOFError, struct.error) as error:
         raise SourceError(f"{path!r} is not a zip, or is damaged ({error}): download or repack it") from None
     named = ((packed_path(_name(info), path), info) for info in infos if not info.is_dir())
-    return {name: _member(info) for name, info in named if name is not None and name.lower().endswith(SUFFIXES)}
+    return {name: _member(info) for name, info in named if name is not None}
 
 
 def _member(info: ZipInfo) -> Member:
@@ -130,7 +145,7 @@ def _name(info: ZipInfo) -> str:
 def _unpacked(descriptor: int, member: Member) -> bytes:
     """A member's bytes. Raises PhotographError if their number or checksum is not as declared."""
     if member.is_link:
-        raise PhotographError("a symbolic link in the zip, not a regular file")
+        raise PhotographError(f"{LINK}, not a regular file")
     if member.flags & ENCRYPTED:
         raise PhotographError("encrypted: repack it without a password")
     if member.method not in (STORED, DEFLATED):

@@ -56,6 +56,13 @@ def check_manifest(document: Part) -> None:
     for skipped in document.parts("skipped_files"):
         skipped.text("image")
         skipped.text("reason")
+    if "passed_over" in document.data:
+        passed = document.part("passed_over")
+        for suffix in passed.data:
+            passed.whole(suffix, 1, COUNT)
+        for place in document.parts("left_out"):
+            place.text("path")
+            place.text("reason")
     layers = document.parts("layers")
     if not 1 <= len(layers) <= LAYERS:
         raise Misfit(f"it names {len(layers)} layers, not 1 to {LAYERS}")

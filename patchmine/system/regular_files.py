@@ -24,6 +24,14 @@ def is_there(path: str | Path) -> bool:
     return True
 
 
+def is_link(path: str | Path) -> bool:
+    """Whether a symbolic link lies at that path, wherever it leads; False for a name that no file can have."""
+    try:
+        return Path(path).is_symlink()
+    except (OSError, ValueError):
+        return False
+
+
 def is_folder(path: str | Path) -> bool:
     """Whether a folder exists at that path; False even for a name that no folder can have."""
     return is_there(path) and Path(path).is_dir()

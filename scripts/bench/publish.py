@@ -27,6 +27,7 @@ from patchmine.mining.workspace import Workspace
 from patchmine.networks.layers import choose
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import decoder_name
+from patchmine.sources import Passed
 from patchmine.store import reading, writing
 from patchmine.store.job import Job
 from patchmine.store.shardfile import ShardFile, shard_path, write_shard
@@ -79,7 +80,7 @@ def main() -> None:
             opened = time.perf_counter() - start
             stages = Stages()
             timing = Timing(start, start, 0.0, 1, options.images, stages)
-            publish(space.directory, job, files, plans, timing)
+            publish(space.directory, job, files, plans, timing, Passed())
             print(f"{options.images} photographs x {sum(plan.units for plan in plans)} units, top {options.keep} kept")
             computed = time.process_time() - computed
             parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in stages.seconds.items() if seconds)

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +43,7 @@ def examine() -> None:
     from patchmine.models.shapes import PREPROCESSING
     from patchmine.photographs.decode import full_size, prepare
     from patchmine.photographs.upright import KINDS, upright
+    from tests.support.viewed import viewed
 
     def attempt(function: Any, data: bytes) -> Any:
         try:
@@ -51,16 +52,11 @@ def examine() -> None:
             return str(error)
 
     def of_pillow(data: bytes) -> NDArray[np.uint8] | None:
-        """The picture as Pillow alone decodes it, grays deeper than 8 bits scaled as patchmine promises."""
+        """The picture as a viewer shows it; None if Pillow does not read it."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                image = Image.open(io.BytesIO(data), formats=KINDS)
-                ImageOps.exif_transpose(image, in_place=True)
-                if image.mode[0] == "I":
-                    gray = (np.asarray(image).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
-                    return np.repeat(gray[:, :, None], 3, 2)
-                return _some(image.convert("RGB"))
+                return _some(viewed(data, KINDS))
         except Exception:  # noqa: BLE001
             return None
 

@@ -58,8 +58,8 @@ def _bases(rng: np.random.Generator) -> Iterator[tuple[str, str, bytes]]:
     alpha = rgb.copy()
     alpha.putalpha(gray)
     deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
-    wide = Image.fromarray(np.asarray(gray).astype(np.int32) * 300 - 5000)
-    real = Image.fromarray(np.asarray(gray).astype(np.float32) * 1.2 - 20)
+    wide = Image.fromarray(np.asarray(gray).astype(np.int32) * 257)
+    real = Image.fromarray(np.asarray(gray).astype(np.float32) / 255)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     lab = ImageCms.profileToProfile(
         rgb, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"

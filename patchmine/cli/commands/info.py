@@ -11,9 +11,11 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     Example: `patchmine info -i imagenet-val.patchmine`
     """
     from patchmine.cli.output import print_json, print_line
-    from patchmine.cli.summary import print_layers
+    from patchmine.cli.summary import print_layers, print_passed
     from patchmine.index import open_index
+    from patchmine.labels.class_hints import census
     from patchmine.labels.of_index import naming, naming_text, said
+    from patchmine.sources import Entry
 
     opened = open_index(index)
     if json:
@@ -21,7 +23,10 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
         print_json({"index": opened.name, **opened.manifest, "names": names})
         return
     manifest, job = opened.manifest, opened.manifest["job"]
-    print_line(f"{opened.name}: {manifest['images']} photographs, {sum(opened.layers.values())} units")
+    entries = [Entry(record.path, record.class_name) for record in opened.store.records()]
+    print_line(
+        f"{opened.name}: {manifest['images']} photographs {census(entries)}, {sum(opened.layers.values())} units"
+    )
     print_line(f"source     {job['source']}")
     print_line(f"model      {job['model']} ({job['executor']}, {job['device']}, {job['precision']})")
     print_line(
@@ -36,3 +41,4 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     took = f"in {manifest['seconds']:.0f} s " if "seconds" in manifest else ""
     print_line(f"built      {took}by patchmine {manifest['versions']['patchmine']}")
     print_layers(manifest)
+    print_passed(manifest.get("passed_over", {}), manifest.get("left_out", []))

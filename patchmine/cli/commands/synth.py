@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -108,7 +109,7 @@ def _check_target(out: Path, all_in: str | None) -> None:
         raise RequestError(f"-o {out} holds the image of one unit: leave it out, the index keeps those of --all-in")
     if out.suffix.lower() != ".png":
         raise RequestError(f"{str(out)!r} is not a PNG file: end its name in .png, or draw a sheet with compare")
-    if not out.resolve().parent.is_dir():
+    if not Path(os.path.realpath(out)).parent.is_dir():
         raise RequestError(f"folder {str(out.parent)!r} not found: create it, or write {out.name} elsewhere")
 
 
