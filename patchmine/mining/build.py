@@ -115,7 +115,7 @@ def build_index(
     device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()
     with stages.timed("calibrate"):
         choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
-    job = _job(wanted, choice, device, opened, entries, network, taps)
+    job = _job(wanted, choice, device, opened, entries, network, taps, there)
     finished = None if run.fresh else space.finished(job, run.extend)
     known = None
     if run.extend and not run.fresh:
@@ -128,7 +128,8 @@ def build_index(
         source=opened,
         entries=entries,
         folder=space.shards,
-        weights=wanted.weights,
+        model=models.absolute(wanted.model),
+        weights=wanted.weights and wanted.weights.absolute(),
         workers=run.workers,
         known=known,
         stages=stages,
@@ -321,6 +322,7 @@ def _job(
     entries: Sequence[Entry],
     network: Network,
     taps: Sequence[Tap],
+    there: Job | None,
 ) -> Job:
     return Job(
         source=source.spec,
@@ -341,6 +343,8 @@ def _job(
         keep=wanted.keep,
         table=wanted.table,
         field=wanted.field,
+        # An index made before jobs had this field stays resumable.
+        code=network.code if there is None or there.code is not None else None,
     )
 
 

@@ -17,7 +17,7 @@ from patchmine.defaults import MODEL
 from patchmine.errors import ModelError, StoreError, nearest
 from patchmine.networks.network import Network
 from patchmine.plugins import Kinds
-from patchmine.store.job import Job
+from patchmine.store.job import Job, function_of
 
 
 class Kind(Protocol):
@@ -50,20 +50,41 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
     """The network that an index was built with, with the same preprocessing. All questions to an index load it here.
 
     `model` is the user's `--model`, or None. An index may come from a stranger, and so may its model spec: if the spec
-    names a Python file, the file runs only if the user typed the same spec.
+    names a Python file, a file runs only if the user typed it. It may lie elsewhere than the file of the index did.
 
-    Raises ModelError if the user did not, and for anything that `load` refuses. Raises StoreError if the network or
-    its weights differ from those of the index.
+    Raises ModelError if the user did not, and for anything that `load` refuses. Raises StoreError if the network, its
+    code or its weights differ from those of the index.
     """
-    if model is not None and model != job.model:
+    code = getattr(_kind_of(job.model), "CODE", False)
+    if model is None:
+        if code:
+            raise ModelError(
+                f"the network of this index is a Python file, which runs only if you ask for it: read the file and, "
+                f"if you trust it, add --model {job.model}"
+            )
+        model = job.model
+    if code and getattr(_kind_of(model), "CODE", False):
+        if function_of(model) != function_of(job.model):
+            raise StoreError(
+                f"the index was built with the function {function_of(job.model)!r} of {job.model.rpartition(':')[0]}, "
+                f"not with {function_of(model)!r}: add --model {model.rpartition(':')[0]}:{function_of(job.model)}"
+            )
+    elif model != job.model:
         raise StoreError(f"the index was built with --model {job.model}, not {model}")
-    kind = _kind_of(job.model)
-    if model is None and getattr(kind, "CODE", False):
-        raise ModelError(
-            f"the network of this index is a Python file, which runs only if you ask for it: read the file and, "
-            f"if you trust it, add --model {job.model}"
+    return load_for_job(job, model, weights)
+
+
+def load_for_job(job: Job, model: str, weights: Path | None = None) -> Network:
+    """The network of a job, which the user's words name, with the job's preprocessing.
+
+    Raises ModelError for anything that `load` refuses, StoreError if its code or weights differ from those of the job.
+    """
+    network = load(model, weights)
+    if job.code is not None and network.code != job.code:
+        raise StoreError(
+            f"the code of {model} or of a file that it imports is not that of the index (digest {network.code}, not "
+            f"{job.code}): give the original file with --model"
         )
-    network = load(job.model, weights)
     if network.weights != job.weights:
         origin = f"those in {str(weights)!r}" if weights is not None else "those found here"
         raise StoreError(
@@ -71,6 +92,14 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
             f"(digest {network.weights}): give the original file with --weights"
         )
     return replace(network, preprocessing=job.preprocessing)
+
+
+def absolute(spec: str) -> str:
+    """The word that means the same network in a process with another working directory."""
+    kind = _kind_of(spec)
+    return (
+        str(Path(spec).absolute()) if getattr(kind, "CODE", False) and Path(spec.rpartition(":")[0]).is_file() else spec
+    )
 
 
 def _kind_of(spec: str) -> Kind | None:

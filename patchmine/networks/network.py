@@ -18,7 +18,8 @@ class Network:
 
     `name` is the value of `--model`. `weights` is a digest of every parameter and buffer. `class_names`, if known,
     are in the order of the outputs. `stages` are the default layers if the kind of model knows them; otherwise
-    `patchmine.networks.layers` finds them. `own_code` says that code of the user's own made the module.
+    `patchmine.networks.layers` finds them. `code` is a digest of the user's own code that made the module; None for a
+    network that a name alone identifies.
     """
 
     name: str
@@ -27,7 +28,7 @@ class Network:
     weights: str
     class_names: tuple[str, ...] | None = None
     stages: tuple[str, ...] | None = None
-    own_code: bool = False
+    code: str | None = None
 
     def layer(self, name: str) -> nn.Module:
         """The submodule of that dotted name. Raises ModelError for an unknown one."""

@@ -23,6 +23,7 @@ def merge(
     dedupe: Annotated[
         bool, typer.Option("--dedupe", help="If several indexes hold a photograph, keep the first copy by path.")
     ] = False,
+    model: options.ModelOfIndex = None,
     weights: options.Weights = None,
     workers: options.Workers = RUN.workers,
     fresh: options.Fresh = RUN.fresh,
@@ -39,6 +40,6 @@ def merge(
     def work(display: Progress) -> Report:
         from patchmine.mining.merge import merge_indexes
 
-        return merge_indexes(indexes, out, dedupe, weights, Run(workers=workers, fresh=fresh), display)
+        return merge_indexes(indexes, out, dedupe, weights, Run(workers=workers, fresh=fresh), display, model)
 
     carry_out(work, out, json)

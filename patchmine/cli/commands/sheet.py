@@ -58,6 +58,7 @@ def sheet(
     Example: `patchmine sheet --unit blocks.2:5 --unit blocks.3:70 --layout zeiler -o figure.pdf`
     """
     from patchmine.cli.deliver import Form
+    from patchmine.cli.output import print_line
     from patchmine.cli.running import opened
     from patchmine.errors import RequestError, nearest
 
@@ -78,7 +79,7 @@ def sheet(
         form.draw(lambda: _context(at, units, k, share))
     else:
         form.draw(lambda: _strips(units, k, crop or form.crop, share))
-    print(out)
+    print_line(str(out))
 
 
 def _strips(units: list[IndexedUnit], k: int, crop: str, share: float | None) -> Page:

@@ -108,7 +108,7 @@ def _conclude(findings: Sequence[Finding]) -> None:
 
 
 def _crops(index: Index, units: int, k: int, share: float, seed: int, json: bool) -> None:
-    from patchmine.cli.output import print_json, print_table
+    from patchmine.cli.output import print_json, print_line, print_table
     from patchmine.cli.progress import shown
 
     index.network()
@@ -125,7 +125,9 @@ def _crops(index: Index, units: int, k: int, share: float, seed: int, json: bool
         ]
         print_json({"index": index.name, "share": share, "layers": summary(found), "units": shares})
         return
-    print(f"activation retained by a crop alone, {units} units of each layer, top {k}; erf: {share:.0%} of the energy")
+    print_line(
+        f"activation retained by a crop alone, {units} units of each layer, top {k}; erf: {share:.0%} of the energy"
+    )
     print_table(
         [
             (row["layer"], row["crop"], row["patches"], *(_percent(row[key]) for key in ("median", "p10")))
