@@ -125,7 +125,7 @@ class Kinds(Generic[K]):
     def _load_foreign(self, point: EntryPoint) -> None:
         try:
             kind = point.load()
-        except Exception as error:  # noqa: BLE001 - no error in a plug-in may stop patchmine
+        except (Exception, SystemExit) as error:  # no error in a plug-in may stop patchmine
             reason = (str(error).splitlines() or [""])[0]
             self._leave_out(point, f"it fails to import ({type(error).__name__}{f': {reason}' if reason else ''})")
             return
@@ -153,7 +153,7 @@ def _file(module: str) -> str | None:
     """The file of a module, found without importing it; None if a package around it cannot be imported."""
     try:
         spec = find_spec(module)
-    except Exception:  # noqa: BLE001 - find_spec imports the packages around the module, whatever they raise
+    except (Exception, SystemExit):  # find_spec imports the packages around the module, whatever they raise
         return None
     return spec.origin if spec else None
 
