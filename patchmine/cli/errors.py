@@ -11,6 +11,7 @@ import typer
 
 from patchmine.cli.output import reserved
 from patchmine.cli.stopping import Terminated
+from patchmine.defaults import check
 from patchmine.errors import PatchmineError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
+            check(kwargs)
             with reserved():
                 return command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
@@ -50,7 +52,7 @@ def _line(error: Exception, fault: Fault | None) -> str | None:
     if isinstance(error, PatchmineError):
         return str(error)
     if fault is not None:
-        return f"the network fails: {fault}"
+        return f"{fault.owner} fails: {fault}"
     if isinstance(error, OSError) and (error.filename or error.strerror):  # a full disk, a folder that is not writable
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
     return None

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from patchmine import engines, executors, models
-from patchmine.defaults import FIELDS, VIEWS, Run, Wanted
-from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, nearest
+from patchmine.defaults import Run, Wanted, check
+from patchmine.errors import PhotographError, SourceError, StoreError
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.label_file import classified
 from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest
@@ -298,20 +298,7 @@ def _check(wanted: Wanted, run: Run) -> None:
     engines.kinds.get(run.engine, "--engine")
     if wanted.executor is not None:
         executors.kind(wanted.executor)
-    for option, word, words in (("--field", wanted.field, FIELDS), ("--view", wanted.view, VIEWS)):
-        if word not in words:
-            raise RequestError(f"unknown {option} {word!r}{nearest(word, words)}")
-    counts = {
-        "--keep": wanted.keep,
-        "--limit": wanted.limit,
-        "--shard-size": wanted.shard_size,
-        "--batch-size": wanted.batch_size,
-        "--threads": wanted.threads,
-        "--workers": run.workers,
-    }
-    for option, count in counts.items():
-        if count is not None and count < 1:
-            raise RequestError(f"{option} must be at least 1, not {count}")
+    check({**vars(wanted), **vars(run)})
 
 
 def _job(

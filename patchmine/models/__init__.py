@@ -1,6 +1,8 @@
 """Kinds of networks. Each module of this package without a leading `_` is one kind. It has
 
 - `HELP`: one line that says what to type and what it gives;
+- `CLAIM`, optional: a regular expression in one plain line that matches every word of this kind. It is read without
+  importing the module, so that a wrong word is refused before torch is loaded;
 - `CODE = True` if loading runs code that the spec names, so that the user must type the spec;
 - `claim(spec) -> bool`: whether `--model spec` means this kind;
 - `load(spec, weights, pretrained) -> Network`: the network in eval mode. `weights` is a file given by the user, or
@@ -37,11 +39,21 @@ def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True
 
     Raises ModelError for an unknown model and for weights that are unavailable or do not fit.
     """
-    kind = _kind_of(spec)
-    if kind is not None:
-        return kind.load(spec, weights, pretrained)
+    return _kind_of(spec).load(spec, weights, pretrained)
+
+
+def check(spec: str) -> None:
+    """Refuse, before torch is loaded, a model that no kind claims, and a file that is not there. Raises ModelError."""
+    getattr(_kind_of(spec), "check", lambda _: None)(spec)
+
+
+def _kind_of(spec: str) -> Kind:
+    """The kind that claims the spec. Raises ModelError if there is none."""
+    for kind in kinds.candidates(spec):
+        if kind.claim(spec):
+            return kind
     examples = [MODEL, "shapes", "torchvision:resnet50", "timm:resnet18", "my_net.py:build"]
-    close = nearest(spec, [spec_for for kind in kinds for spec_for in getattr(kind, "NAMES", ())])
+    close = nearest(spec, [claim for claim in kinds.literals("CLAIM") if claim.isidentifier()])
     hint = close if "did you mean" in close else f"; try {', '.join(examples)}"
     raise ModelError(f"unknown model {spec!r}{hint}")
 
@@ -55,6 +67,11 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
     Raises ModelError if the user did not, and for anything that `load` refuses. Raises StoreError if the network, its
     code or its weights differ from those of the index.
     """
+    return load_for_job(job, word_for_index(job, model), weights)
+
+
+def word_for_index(job: Job, model: str | None) -> str:
+    """The word by which `load_for_index` loads the network, or the error that it raises. Loads nothing."""
     code = getattr(_kind_of(job.model), "CODE", False)
     if model is None:
         if code:
@@ -71,7 +88,8 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
             )
     elif model != job.model:
         raise StoreError(f"the index was built with --model {job.model}, not {model}")
-    return load_for_job(job, model, weights)
+    check(model)
+    return model
 
 
 def load_for_job(job: Job, model: str, weights: Path | None = None) -> Network:
@@ -96,11 +114,5 @@ def load_for_job(job: Job, model: str, weights: Path | None = None) -> Network:
 
 def absolute(spec: str) -> str:
     """The word that means the same network in a process with another working directory."""
-    kind = _kind_of(spec)
-    return (
-        str(Path(spec).absolute()) if getattr(kind, "CODE", False) and Path(spec.rpartition(":")[0]).is_file() else spec
-    )
-
-
-def _kind_of(spec: str) -> Kind | None:
-    return next((kind for kind in kinds if kind.claim(spec)), None)
+    is_path = getattr(_kind_of(spec), "CODE", False) and Path(spec.rpartition(":")[0]).is_file()
+    return str(Path(spec).absolute()) if is_path else spec

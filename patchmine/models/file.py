@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import inspect
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
 from patchmine.errors import ModelError, nearest
-from patchmine.models._weights import fill, read_weights
 from patchmine.networks.network import Network, weights_digest
 from patchmine.owncode.faults import fault_of, reason, shown
 from patchmine.owncode.script import Script
 from patchmine.photographs.placement import Preprocessing
 
+CLAIM = ".*[.]py(:.*)?"
 CODE = True
 HELP = "path/to/file.py:function: your own network; the function returns a torch module or (module, Preprocessing)"
 
@@ -32,13 +29,6 @@ PREPROCESSING = Preprocessing(
     std=(0.229, 0.224, 0.225),
 )
 """Used if the function returns no Preprocessing: the one that most ImageNet networks were trained with."""
-
-_GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.get_rng_state, torch.set_rng_state),
-    (np.random.get_state, np.random.set_state),
-    (random.getstate, random.setstate),
-)
-"""How to read and set the state of each generator that initializes weights."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +44,25 @@ _ran: dict[tuple[Path, str], _Ran] = {}
 
 
 def claim(spec: str) -> bool:
-    return ".py:" in spec or spec.endswith(".py")
+    return re.fullmatch(CLAIM, spec) is not None
 
 
-def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  # noqa: ARG001
-    path, colon, function = spec.rpartition(":")
+def check(spec: str) -> None:
+    """Raises ModelError for a word without a function, and for a file that is not there."""
+    path, colon, _ = spec.rpartition(":")
     if not colon:
         raise ModelError(f"{spec!r} names a file but no function in it: write {spec}:build")
     if not Path(path).is_file():
         raise ModelError(f"model file {path!r} not found")
+
+
+def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  # noqa: ARG001
+    check(spec)
+    from torch import nn
+
+    from patchmine.models._weights import fill, read_weights
+
+    path, _, function = spec.rpartition(":")
     built, code = _built(Path(path).absolute(), function, spec)
     module, preprocessing = built if isinstance(built, tuple) and len(built) == 2 else (built, PREPROCESSING)
     if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
@@ -80,6 +80,8 @@ def _built(file: Path, function: str, spec: str) -> tuple[Any, str]:
     A file runs once, as a module that is imported twice does. Then the function starts with the generators as they were
     after that run, so that it returns the same network again.
     """
+    import torch
+
     ran = _ran.pop((file, function), None)
     script = ran.script if ran and ran.script.digest() == ran.code else Script(file)
     with torch.random.fork_rng(devices=[]):
@@ -89,9 +91,9 @@ def _built(file: Path, function: str, spec: str) -> tuple[Any, str]:
                 again = script.module is not None
                 made = _function(script.run(), function, spec)
                 if ran and again:
-                    for (_, restore), state in zip(_GENERATORS, ran.states, strict=True):
+                    for (_, restore), state in zip(_generators(), ran.states, strict=True):
                         restore(state)
-                states = [read() for read, _ in _GENERATORS]
+                states = [read() for read, _ in _generators()]
                 built = made()
         except ModelError:
             raise
@@ -102,8 +104,22 @@ def _built(file: Path, function: str, spec: str) -> tuple[Any, str]:
     return built, code
 
 
+def _generators() -> tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]:
+    """How to read and restore each generator that initializes weights."""
+    import numpy as np
+    import torch
+
+    return (
+        (torch.get_rng_state, torch.set_rng_state),
+        (np.random.get_state, np.random.set_state),
+        (random.getstate, random.setstate),
+    )
+
+
 def _function(module: ModuleType, name: str, spec: str) -> Callable[[], Any]:
     """The function of that name. Raises ModelError if there is none that can be called without arguments."""
+    from torch import nn
+
     made = getattr(module, name, None)
     if isinstance(made, nn.Module):
         raise ModelError(f"{spec} is a torch module, not a function that returns one: write def build(): return {name}")

@@ -15,6 +15,7 @@ from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
 PREFIX = "timm:"
+CLAIM = "timm:.*"
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 HELP = "timm:NAME[@random]: as in timm:convnext_tiny; @random for an untrained network"
 

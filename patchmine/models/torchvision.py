@@ -15,6 +15,7 @@ from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
 PREFIX = "torchvision:"
+CLAIM = "torchvision:.*"
 HELP = "torchvision:NAME[@WEIGHTS]: as in torchvision:resnet50@IMAGENET1K_V2; @random for an untrained network"
 
 

@@ -1,15 +1,16 @@
-"""A network: a torch module in eval mode with the facts that belong to its weights."""
+"""A network: a torch module in eval mode with the facts that belong to its weights. Importing this loads no torch."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from patchmine.errors import ModelError, nearest
 from patchmine.photographs.placement import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,15 @@ class Network:
 
     def blank(self) -> Tensor:
         """A mid-gray input of one image: float32 (1, 3, height, width)."""
+        import torch
+
         return torch.zeros(1, 3, *self.preprocessing.crop)
 
 
 def weights_digest(module: nn.Module) -> str:
     """A digest of the names, shapes, dtypes and bytes of the state dict."""
+    import torch
+
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())

@@ -1,4 +1,4 @@
-"""An error in code of the user's own: its place and reason in one line, and the user's part of its traceback."""
+"""An error in a network of the user's own or in a plug-in: its place and reason in one line, and its traceback."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from types import FrameType
 
 from patchmine.owncode import script
 
+plugins: dict[str, str] = {}
+"""Words that name each plug-in, by its file."""
+
 _INSIDE = str(Path(__file__).parents[1]) + os.sep
 """The folder of patchmine: an error that it raises is never the user's."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """An error that code of the user's own raised, or that a library raised below it."""
+    """An error that code of the user's own raised, or that a library raised below it. `owner` names that code."""
 
+    owner: str
     error: BaseException
     file: str
     line: int
@@ -30,7 +34,7 @@ class Fault:
     def traceback(self) -> str:
         """The traceback from the user's first line on."""
         steps = list(_steps(self.error))
-        first = next((i for i, (frame, _) in enumerate(steps) if _owned(frame.f_code.co_filename)), len(steps))
+        first = next((i for i, (frame, _) in enumerate(steps) if _owner(frame.f_code.co_filename)), len(steps))
         users = traceback.StackSummary.extract(iter(steps[first:]))
         return "".join(
             ["Traceback (most recent call last):\n", *users.format(), *traceback.format_exception_only(self.error)]
@@ -40,12 +44,14 @@ class Fault:
 def fault_of(error: BaseException | None) -> Fault | None:
     """The fault of the user's own code behind an error or behind its cause; None if the error is not theirs."""
     while error is not None:
-        if isinstance(error, SyntaxError) and error.filename and _owned(error.filename):
-            return Fault(error, error.filename, error.lineno or 1)
         places = [(frame.f_code.co_filename, line) for frame, line in _steps(error)]
-        owned = [place for place in places if _owned(place[0])]
-        if owned and not places[-1][0].startswith(_INSIDE):
-            return Fault(error, *owned[-1])
+        if isinstance(error, SyntaxError) and error.filename:
+            places.append((error.filename, error.lineno or 1))
+        inside = bool(places) and places[-1][0].startswith(_INSIDE)
+        for file, line in () if inside else reversed(places):
+            owner = _owner(file)
+            if owner is not None:
+                return Fault(owner, error, file, line)
         error = error.__cause__ or error.__context__
     return None
 
@@ -73,5 +79,5 @@ def _steps(error: BaseException) -> Iterator[tuple[FrameType, int]]:
             yield frame, line
 
 
-def _owned(file: str) -> bool:
-    return any(one.owns(file) for one in script.scripts)
+def _owner(file: str) -> str | None:
+    return "the network" if any(one.owns(file) for one in script.scripts) else plugins.get(file)

@@ -131,9 +131,19 @@ def index(
     """
     from patchmine.cli.running import carry_out
     from patchmine.errors import RequestError
+    from patchmine.mining.workspace import Workspace
+    from patchmine.models import check
+    from patchmine.plugins import Kinds
     from patchmine.sources import open_source
 
+    Kinds[object]("patchmine.engines").check(engine, "--engine")
+    if executor is not None:
+        Kinds[object]("patchmine.executors").check(executor, "--executor")
+    if tighten < 0:
+        raise RequestError(f"--tighten must be at least 0, not {tighten}")
     directory = out or Path(f"{open_source(source).name}.patchmine")
+    Workspace(directory).refuse_foreign()
+    check(model)
     wanted = Wanted(
         model=model,
         weights=weights,
@@ -158,8 +168,6 @@ def index(
 
         return build_index(source, directory, wanted, run, display)
 
-    if tighten < 0:
-        raise RequestError(f"--tighten must be at least 0, not {tighten}")
     carry_out(work, directory, json, lambda: _tighten(directory, tighten, workers, model, weights))
 
 

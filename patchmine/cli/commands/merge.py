@@ -36,6 +36,10 @@ def merge(
     Example: `patchmine merge one.patchmine two.patchmine -o both.patchmine`
     """
     from patchmine.cli.running import carry_out
+    from patchmine.store.reading import read_manifest
+
+    for one in indexes:
+        read_manifest(one)
 
     def work(display: Progress) -> Report:
         from patchmine.mining.merge import merge_indexes

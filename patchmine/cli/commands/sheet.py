@@ -60,11 +60,9 @@ def sheet(
     from patchmine.cli.deliver import Form
     from patchmine.cli.output import print_line
     from patchmine.cli.running import opened
-    from patchmine.errors import RequestError, nearest
+    from patchmine.errors import RequestError
 
     form = Form(out=out)
-    if layout not in defaults.LAYOUTS:
-        raise RequestError(f"unknown --layout {layout!r}{nearest(layout, defaults.LAYOUTS)}")
     if project is not None and layout != "zeiler":
         raise RequestError(f"--layout {layout} cannot show --project {project}: use --layout zeiler")
     at = opened(index, source, model, weights)

@@ -49,11 +49,7 @@ def verify(
     Example: `patchmine verify -i imagenet-val.patchmine --all`
     """
     from patchmine.cli.running import opened
-    from patchmine.errors import RequestError
 
-    for option, value in (("--units", units), ("-k", k)):
-        if value < 1:
-            raise RequestError(f"{option} must be at least 1, not {value}")
     at = opened(index, source, model, weights)
     if crops:
         _crops(at, units, k, share, seed, json)
