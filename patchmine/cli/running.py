@@ -25,7 +25,8 @@ def opened(
     if model is not None:
         from patchmine.models import word_for_index
 
-        word_for_index(found.job, model)  # refuses another network before torch is loaded
+        with starting():
+            word_for_index(found.job, model)  # refuses another network before the work
     found.use(model, weights, loading=starting, watching=_watching)
     return found
 

@@ -130,6 +130,7 @@ def index(
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
     from patchmine.cli.running import carry_out
+    from patchmine.cli.stopping import starting
     from patchmine.errors import RequestError
     from patchmine.mining.workspace import Workspace
     from patchmine.models import check
@@ -143,7 +144,8 @@ def index(
         raise RequestError(f"--tighten must be at least 0, not {tighten}")
     directory = out or Path(f"{open_source(source).name}.patchmine")
     Workspace(directory).refuse_foreign()
-    check(model)
+    with starting():
+        check(model)
     wanted = Wanted(
         model=model,
         weights=weights,
