@@ -70,6 +70,13 @@ def test_neighbors_are_those_of_the_file_whichever_was_loaded_before(files):
     assert [units(f"{folder}/net.py:build") for folder in (four, seven, four)] == [4, 7, 4]
     (four / "parts.py").write_text(STEM.format(units=5) + "# of another size, so that no cached bytecode fits\n")
     assert units(f"{four}/net.py:build") == 5
+    for text in ("def stem(:\\n", 's = """\\n'):
+        (four / "parts.py").write_text(text)
+        with pytest.raises(ModelError, match=r"parts.py, line 1: SyntaxError"):
+            models.load(f"{four}/net.py:build")
+    (four / "parts.py").unlink()
+    with pytest.raises(ModelError, match=r"net.py, line 3: ModuleNotFoundError: No module named 'parts'"):
+        models.load(f"{four}/net.py:build")
 
 
 @pytest.mark.parametrize("name", ["types", "random", "torch", "timm", "my-net.v1"])
@@ -219,6 +226,29 @@ def test_whatever_the_file_does_wrong_is_one_line_with_its_place(files, code):
     assert FAULTS[code] in line
     assert "net.py" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "256, 224, 'bilinear', half, half",
+        "256, (0, 224), 'bilinear', half, half",
+        "'256', (224, 224), 'bilinear', half, half",
+        "256, (224, 224), 'lanczos', half, half",
+        "256, (224, 224), 'bilinear', 0.5, 0.5",
+        "256, (224, 224), 'bilinear', half, (0, 0, 0)",
+        "256, (224, 224), 'bilinear', half, half, 'all'",
+    ],
+)
+def test_a_preprocessing_that_cannot_be_is_refused(files, values):
+    folder = files(
+        net_py=f"{NET}from patchmine import Preprocessing\nhalf = [0.5] * 3\n"
+        f"def build(): return nn.Conv2d(3, 4, 3), Preprocessing({values})\n"
+        "def sound(): return nn.Conv2d(3, 4, 3), Preprocessing([32, 32], [32, 32], 'bilinear', half, half)\n"
+    )
+    with pytest.raises(ModelError, match=r"returns Preprocessing\(.*give values such as"):
+        models.load(f"{folder}/net.py:build")
+    assert models.load(f"{folder}/net.py:sound").preprocessing.crop == (32, 32)
 
 
 def test_the_line_is_that_of_the_neighbor_that_fails(files):

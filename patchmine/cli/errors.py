@@ -32,7 +32,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except KeyboardInterrupt as interrupt:
             say(f"interrupted{': ' if str(interrupt) else ''}{interrupt}")
             raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             from patchmine.owncode.faults import fault_of
 
             fault = fault_of(error)
@@ -47,7 +47,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _line(error: Exception, fault: Fault | None) -> str | None:
+def _line(error: BaseException, fault: Fault | None) -> str | None:
     """What to say of an error; None for a bug of patchmine."""
     if isinstance(error, PatchmineError):
         return str(error)

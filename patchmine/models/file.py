@@ -11,11 +11,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from patchmine.defaults import VIEWS
 from patchmine.errors import ModelError, nearest
 from patchmine.networks.network import Network, weights_digest
 from patchmine.owncode.faults import fault_of, reason, shown
 from patchmine.owncode.script import Script
-from patchmine.photographs.placement import Preprocessing
+from patchmine.photographs.placement import FILTER_REACH, Preprocessing
 
 CLAIM = ".*[.]py(:.*)?"
 CODE = True
@@ -68,6 +69,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  
     if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
         found = "None" if built is None else f"a {type(built).__name__}"
         raise ModelError(f"{spec} returns {found}, but must return a torch module or a tuple (module, Preprocessing)")
+    preprocessing = _checked(preprocessing, spec)
     if weights is not None:
         fill(module, read_weights(weights), spec, str(weights))
     module.eval().requires_grad_(False)
@@ -102,6 +104,21 @@ def _built(file: Path, function: str, spec: str) -> tuple[Any, str]:
     code = script.digest()
     _ran[file, function] = _Ran(script, code, states)
     return built, code
+
+
+def _checked(given: Preprocessing, spec: str) -> Preprocessing:
+    """The same preprocessing with tuples for lists. Raises ModelError for values that it cannot have."""
+    try:
+        found = Preprocessing.from_dict(given.as_dict())
+        sound = min(*found.crop, *found.std) > 0 and found.interpolation in FILTER_REACH and found.view in VIEWS
+    except (TypeError, ValueError, LookupError):
+        sound = False
+    if not sound or isinstance(given.resize, str):
+        raise ModelError(
+            f"{spec} returns {given}: give values such as Preprocessing(256, (224, 224), 'bilinear', mean, std), with "
+            "three numbers in mean and in std"
+        )
+    return found
 
 
 def _generators() -> tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...]:

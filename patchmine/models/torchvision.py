@@ -66,11 +66,11 @@ def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
 
 
 def _check_reachable(url: str) -> None:
-    """Raises URLError if the weights are neither in torch's cache nor within reach."""
+    """Raises OSError if the weights are neither in torch's cache nor within reach."""
     cached = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(url).path).name)
     why = None if cached.is_file() else unreachable(url)
     if why is not None:
-        raise URLError(why)
+        raise OSError(why)
 
 
 def _preprocessing(transforms: Any) -> Preprocessing:

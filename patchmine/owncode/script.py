@@ -232,14 +232,22 @@ def _levels(file: Path) -> int:
 
 
 def _code_digest(file: Path) -> str:
-    """The digest of a module's source without comments and blank lines, or of the bytes of a compiled one."""
-    data = file.read_bytes()
-    if file.suffix != ".py":
+    """The digest of a module's source without comments and blank lines, or of its bytes if it is not sound source."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:  # since it was imported
+        return ""
+    try:
+        code = _without_comments(decode_source(data))
+    except (SyntaxError, ValueError, tokenize.TokenError):
         return digests.of_bytes(data)
-    text = decode_source(data)
-    lines = text.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    return digests.of_bytes(code.encode("utf-8", "surrogatepass"))
+
+
+def _without_comments(source: str) -> str:
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    return digests.of_bytes("\n".join(line.rstrip() for line in lines if line.strip()).encode("utf-8", "surrogatepass"))
+    return "\n".join(line.rstrip() for line in lines if line.strip())
