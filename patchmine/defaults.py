@@ -84,7 +84,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "layout": LAYOUTS,
     "precision": PRECISIONS,
 }
-_COUNTS = {"k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds", "steps"}
+_COUNTS = {"k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds"}
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia")
 
 
