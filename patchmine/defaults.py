@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from patchmine.errors import RequestError, nearest
 
 MODEL = "efficientnet_lite0"
 K = 25
@@ -18,6 +23,7 @@ PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler", "context")
+PRECISIONS = ("fp32", "bf16", "fp16")
 SHARE = 0.95
 """The share of the gradient's energy that the box of an effective receptive field holds."""
 TIGHT_SHARE = 0.8
@@ -67,3 +73,41 @@ class Run:
     extend: bool = False
     """Whether to update a finished index with photographs that were added or removed."""
     strict: bool = False
+
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "pick": PICKS,
+    "crop": CROPS,
+    "field": FIELDS,
+    "view": VIEWS,
+    "project": PROJECTIONS,
+    "layout": LAYOUTS,
+    "precision": PRECISIONS,
+}
+_COUNTS = {"k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds"}
+_DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia")
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuse what a setting cannot be, before anything heavy is imported. `settings` are options by parameter name.
+
+    Raises RequestError for an unknown word, a number out of range, and an option whose extra is not installed.
+    """
+    for name, value in settings.items():
+        option = "-k" if name == "k" else f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if name in _WORDS and value not in _WORDS[name] and not (name == "pick" and value.startswith("quantile:")):
+            raise RequestError(f"unknown {option} {value!r}{nearest(value, _WORDS[name])}")
+        if name in _COUNTS and value < 1:
+            raise RequestError(f"{option} must be at least 1, not {value:g}")
+        if name == "share" and not 0 < value <= 1:
+            raise RequestError(f"{option} must be above 0 and at most 1, not {value:g}")
+        if name == "seed" and value < 0:
+            raise RequestError(f"{option} must be at least 0, not {value}")
+        if name == "device" and value.partition(":")[0] not in _DEVICES:
+            raise RequestError(f"unknown {option} {value!r}: give cpu, or cuda for a GPU of NVIDIA or AMD")
+        if name in ("weights", "labels") and not Path(value).exists():
+            raise RequestError(f"{name} file {str(value)!r} not found")
+        if name == "project" and find_spec("captum") is None:
+            raise RequestError(f"{option} needs captum: pip install 'patchmine[attribution]'")

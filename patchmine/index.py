@@ -136,11 +136,13 @@ class Index(OpenIndex[IndexedUnit]):
         Raises RequestError unless exactly one of unit and image is given, and for a box outside the photograph;
         UnitError for an unknown unit or layer; SourceError for a photograph that cannot be read.
         """
+        if (unit is None) == (image is None):
+            raise RequestError("give exactly one of --unit U and --image FILE")
+        if layer is not None:
+            self.check_layer(layer)
         from patchmine.questions.similar import Wish, similar_to_photograph, similar_to_unit
 
         wish = Wish(k, several, Cropping(crop, share))
-        if (unit is None) == (image is None):
-            raise RequestError("give exactly one of --unit U and --image FILE")
         if unit is not None:
             if box is not None:
                 raise RequestError("--box selects a part of --image FILE, not of a unit: give only one of them")
@@ -169,6 +171,8 @@ class Index(OpenIndex[IndexedUnit]):
         Raises SourceError for a photograph that cannot be read, UnitError for an unknown layer, RequestError for an
         unknown crop, StoreError for an index without a table, ModelError where the network cannot be loaded.
         """
+        if layer is not None:
+            self.check_layer(layer)
         from patchmine.questions.fires import fires
 
         self.use(model, weights)

@@ -82,13 +82,31 @@ class Kinds(Generic[K]):
                 if kind is not None:
                     yield kind
 
-    def get(self, name: str, option: str) -> K:
-        """The kind of that name, imported. Raises RequestError if it is unknown or cannot be loaded.
+    def candidates(self, word: str) -> Iterator[K]:
+        """The kinds that may claim a word, the folder's own first. One whose CLAIM does not match is not imported."""
+        for names in (lambda: self._own, lambda: tuple(self._foreign)):
+            for name in names():
+                claim = self._literal(name, "CLAIM")
+                kind = self._load(name) if claim is None or re.fullmatch(claim, word) else None
+                if kind is not None:
+                    yield kind
+
+    def literals(self, constant: str) -> list[str]:
+        """The values of a constant that the kinds assign in one plain line. Imports no kind."""
+        found = [self._literal(name, constant) for name in self.names]
+        return [value for value in found if value is not None]
+
+    def check(self, name: str, option: str) -> None:
+        """Refuse an unknown name without importing anything. Raises RequestError.
 
         `option` is the option that takes the name, such as `--engine`, or another word for the choice.
         """
         if name not in self._own and name not in self._foreign:
             raise RequestError(f"unknown {option} {name!r}{nearest(name, self.names)}")
+
+    def get(self, name: str, option: str) -> K:
+        """The kind of that name, imported. Raises RequestError if it is unknown or cannot be loaded; see `check`."""
+        self.check(name, option)
         kind = self._load(name)
         if kind is None:
             raise RequestError(f"{option} {name} cannot be used: {self._left_out[name]}")
@@ -104,14 +122,16 @@ class Kinds(Generic[K]):
 
     def help(self, name: str) -> str:
         """The HELP line of a kind. A plain string is read from the source, so that nothing is imported."""
+        line = self._literal(name, "HELP")
+        return getattr(self._load(name), "HELP", name) if line is None else line
+
+    def _literal(self, name: str, constant: str) -> str | None:
+        """The string that a kind assigns to a constant in one plain line, without importing it; else None."""
         if name in self._own:
             file: str | None = str(Path(self._path[0], f"{name}.py"))
         else:
             file = _file(self._foreign[name].module)
-        line = _literal(Path(file), "HELP") if file else None
-        if line is None:
-            line = getattr(self._load(name), "HELP", name)
-        return line
+        return _literal(Path(file), constant) if file else None
 
     def _load(self, name: str) -> K | None:
         """The kind, imported once; None for a plug-in that is left out."""
@@ -125,7 +145,7 @@ class Kinds(Generic[K]):
     def _load_foreign(self, point: EntryPoint) -> None:
         try:
             kind = point.load()
-        except Exception as error:  # noqa: BLE001 - no error in a plug-in may stop patchmine
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - no error in a plug-in may stop patchmine
             reason = (str(error).splitlines() or [""])[0]
             self._leave_out(point, f"it fails to import ({type(error).__name__}{f': {reason}' if reason else ''})")
             return
@@ -133,6 +153,9 @@ class Kinds(Generic[K]):
         if missing:
             self._leave_out(point, f"it has no {' and no '.join(missing)}")
         else:
+            from patchmine.owncode import faults
+
+            faults.plugins[getattr(kind, "__file__", "")] = f"the plug-in {point.name!r} of package {_package(point)}"
             self._loaded[point.name] = kind
 
     def _leave_out(self, point: EntryPoint, reason: str) -> None:
@@ -153,7 +176,7 @@ def _file(module: str) -> str | None:
     """The file of a module, found without importing it; None if a package around it cannot be imported."""
     try:
         spec = find_spec(module)
-    except Exception:  # noqa: BLE001 - find_spec imports the packages around the module, whatever they raise
+    except (Exception, SystemExit):  # noqa: BLE001 - find_spec imports the packages around the module, whatever they raise
         return None
     return spec.origin if spec else None
 

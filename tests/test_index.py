@@ -57,7 +57,7 @@ def test_an_unknown_pick_is_refused(shapes_index, pick):
 def test_k_and_crop_are_checked(shapes_index):
     with pytest.raises(RequestError, match="-k must be at least 1, not 0"):
         every_unit(shapes_index)[0].top(0)
-    with pytest.raises(RequestError, match="unknown crop 'half'"):
+    with pytest.raises(RequestError, match="unknown --crop 'half'"):
         every_unit(shapes_index)[0].top(1, crop="half")
 
 
@@ -174,7 +174,7 @@ def test_another_model_than_that_of_the_index_is_refused_also_once_a_network_is_
     assert len(shapes_index.fires("000020.png", layer="thing", k=2).units) == 2
 
 
-@pytest.mark.parametrize(("crop", "share", "refusal"), [("half", 0.9, "unknown crop"), ("erf", 0, "--share must be")])
+@pytest.mark.parametrize(("crop", "share", "refusal"), [("half", 0.9, "unknown --crop"), ("erf", 0, "--share must be")])
 def test_a_cropping_validates_itself(shapes_index, crop, share, refusal):
     with pytest.raises(RequestError, match=refusal):
         Cropping(crop, share)

@@ -108,7 +108,7 @@ def test_a_task_refuses_other_weights_than_those_of_its_job(tmp_path):
     source = open_source(SHAPES)
     job = replace(patchmine.open_index(KEPT).job, weights="0" * 32)
     lost = task.Task(job=job, source=source, entries=source.entries(), folder=tmp_path, weights=None, workers=1)
-    with pytest.raises(StoreError, match="give every process the same file with --weights"):
+    with pytest.raises(StoreError, match="give the original file with --weights"):
         next(lost.work([0], Silent()))
 
 

@@ -386,7 +386,7 @@ def test_strips_of_units_by_pattern(cli, shapes_index_dir, tmp_path):
     ("words", "message"),
     [
         (["top", "--unit", "thing:3", "--project", "deconv"], "--project deconv needs a sheet.*add -o SHEET"),
-        (["top", "--unit", "thing:3", "--project", "guide", "-o", "x.png"], "--project guide; did you mean guided"),
+        (["top", "--unit", "thing:3", "--project", "guide", "-o", "x.png"], "--project 'guide'; did you mean guided"),
         (["sheet", "--unit", "thing:3", "--layout", "zeiger", "-o", "x.png"], "layout 'zeiger'; did you mean zeiler"),
         (["sheet", "--unit", "thing:3", "--project", "ig", "-o", "x.png"], "use --layout zeiler"),
         (["sheet", "-o", "x.png"], "no units given"),

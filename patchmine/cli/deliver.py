@@ -78,7 +78,7 @@ class Form:
         else:
             text()
             if self.out is not None:
-                print(self.out)
+                print_line(str(self.out))
 
 
 def print_labels(labels: UnitLabels, units: Iterable[OpenUnit]) -> None:

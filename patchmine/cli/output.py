@@ -1,41 +1,56 @@
-"""Printing on stdout."""
+"""Printing on stdout, which belongs to patchmine alone while a command runs."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from patchmine.reading.tables import text_table
 from patchmine.system.printable import printable
 
+_stdout: TextIO | None = None
+
+
+@contextmanager
+def reserved() -> Iterator[None]:
+    """Inside the block only the functions below print on stdout. What other code prints, such as a network of the
+    user's own, goes to stderr."""
+    global _stdout
+    _stdout = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout = None
+
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document. Bytes of a path that are not UTF-8 become \\udcXX escapes, which are valid JSON."""
-    print(json.dumps(document, allow_nan=False))
+    print(json.dumps(document, allow_nan=False), file=_stdout)
 
 
 def print_line(text: str) -> None:
-    _tolerate()
-    print(printable(text))
+    print(printable(text), file=_tolerate())
 
 
 def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
-    _tolerate()
-    writer = csv.DictWriter(sys.stdout, header, lineterminator="\n")
+    writer = csv.DictWriter(_tolerate(), header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
     """Print aligned columns; numbers are right-aligned."""
-    _tolerate()
-    print("\n".join(text_table(rows, header)))
+    print("\n".join(text_table(rows, header)), file=_tolerate())
 
 
-def _tolerate() -> None:
-    """Print an escape, not an error, where a terminal or pipe cannot show a character."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def _tolerate() -> TextIO:
+    """Stdout, which shows an escape where a terminal or pipe cannot show a character."""
+    stdout = _stdout or sys.stdout
+    if hasattr(stdout, "reconfigure"):
+        stdout.reconfigure(errors="backslashreplace")
+    return stdout

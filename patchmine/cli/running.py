@@ -22,6 +22,11 @@ def opened(
     from patchmine.index import open_index
 
     found = open_index(index, source)
+    if model is not None:
+        from patchmine.models import word_for_index
+
+        with starting():
+            word_for_index(found.job, model)  # refuses another network before the work
     found.use(model, weights, loading=starting, watching=_watching)
     return found
 

@@ -39,7 +39,7 @@ SKLEARN = ("china.jpg", "flower.jpg")
 IMAGENETTE_SIZE = "320px"
 """The smallest size from torchvision above the 256 px that networks need: 326 MB instead of 1.5 GB."""
 
-PROBE_S = 20.0
+PROBE_S = 5.0
 """Seconds to wait for the first response before the download counts as impossible."""
 
 

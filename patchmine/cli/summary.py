@@ -19,19 +19,19 @@ def print_report(report: Report) -> None:
     manifest = report.manifest
     if report.mined:
         rate = f"{report.images_per_second:.0f} images/s"
-        print(
+        print_line(
             f"{report.mined} photographs in {report.seconds:.1f} s, {rate}" + (" (resumed)" if report.resumed else "")
         )
-        print(seconds_by_stage(manifest["stages"]))
+        print_line(seconds_by_stage(manifest["stages"]))
     else:
-        print("this index was already finished; there was nothing to do")
+        print_line("this index was already finished; there was nothing to do")
     print_layers(manifest)
     print_passed(report.listed.passed.counted(), report.listed.passed.named())
     first = manifest["layers"][-1]["layer"]
     size = sum(file.stat().st_size for file in report.directory.iterdir() if file.is_file())
     found = census(report.entries)
-    print(f"{report.directory}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB on disk")
-    print(f"next: patchmine top -i {report.directory} --unit {first}:0")
+    print_line(f"{report.directory}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB on disk")
+    print_line(f"next: patchmine top -i {report.directory} --unit {first}:0")
 
 
 def seconds_by_stage(stages: Mapping[str, Any]) -> str:
@@ -66,7 +66,7 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
     )
     saturated = [layer for layer in manifest["layers"] if layer["saturated"]]
     if saturated:
-        print(
+        print_line(
             "saturated: more than 25 photographs reach the maximum of the unit, so its top 25 is arbitrary; "
             "index the layer before the bounded activation instead"
         )
@@ -77,7 +77,7 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
         for entry in skipped[:MOST_NAMED]:
             print_line(f"  {entry['image']}: {entry['reason']}")
         if len(skipped) > MOST_NAMED:
-            print(f"  ... and {len(skipped) - MOST_NAMED} more: patchmine info --json")
+            print_line(f"  ... and {len(skipped) - MOST_NAMED} more: patchmine info --json")
 
 
 def print_passed(others: Mapping[str, int], left_out: Sequence[Mapping[str, str]]) -> None:
@@ -91,7 +91,7 @@ def print_passed(others: Mapping[str, int], left_out: Sequence[Mapping[str, str]
         for place in left_out[:MOST_NAMED]:
             print_line(f"  {place['path']}: {place['reason']}")
         if len(left_out) > MOST_NAMED:
-            print(f"  ... and {len(left_out) - MOST_NAMED} more: patchmine info --json")
+            print_line(f"  ... and {len(left_out) - MOST_NAMED} more: patchmine info --json")
 
 
 def _saturation(layer: Mapping[str, Any]) -> str:

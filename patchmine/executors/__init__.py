@@ -23,7 +23,8 @@ from torch import Tensor
 from torch import device as Device
 from torch.cuda import OutOfMemoryError
 
-from patchmine.errors import RequestError, nearest
+from patchmine.defaults import check
+from patchmine.errors import RequestError
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap
 from patchmine.plugins import Kinds
@@ -31,9 +32,6 @@ from patchmine.ranking import Float32, Int64
 
 Bound = tuple[Float32, Int64]
 """Value and image of the last rank of each unit so far, both (units,)."""
-
-
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 DEFAULT = "torch"
 """The executor that is always available. All others are checked against it."""
@@ -138,6 +136,5 @@ def build(name: str, network: Network, taps: tuple[Tap, ...], setting: Setting, 
 
     Raises RequestError for an unknown kind and for a device or precision that is not available.
     """
-    if setting.precision not in PRECISIONS:
-        raise RequestError(f"unknown precision {setting.precision!r}{nearest(setting.precision, PRECISIONS)}")
+    check({"precision": setting.precision})
     return kind(name).build(network, taps, setting, lanes)

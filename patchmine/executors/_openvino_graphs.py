@@ -28,7 +28,7 @@ def cached(network: Network, taps: Sequence[Tap], convert: Callable[[], Any]) ->
     """
     import openvino
 
-    if network.own_code:
+    if network.code is not None:
         return convert()
     place = user_cache() / "openvino" / _key(network, taps)
     graph = place / "graph.xml"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from patchmine.defaults import CROPS, SHARE, TIGHT_SHARE
-from patchmine.errors import RequestError, nearest
+from patchmine.defaults import SHARE, TIGHT_SHARE, check
+from patchmine.errors import RequestError
 from patchmine.fields.field import ReceptiveField
 from patchmine.photographs.placement import View
 from patchmine.units import Box, Position
@@ -33,10 +33,7 @@ class Cropping:
     otherwise: str = "rf"
 
     def __post_init__(self) -> None:
-        if self.crop not in CROPS:
-            raise RequestError(f"unknown crop {self.crop!r}{nearest(self.crop, CROPS)}")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise RequestError(f"--share must be above 0 and at most 1, not {self.share:g}")
+        check({"crop": self.crop, "share": self.share})
 
     @property
     def energy(self) -> float:

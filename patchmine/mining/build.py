@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from patchmine import engines, executors, models
-from patchmine.defaults import FIELDS, VIEWS, Run, Wanted
-from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, nearest
+from patchmine.defaults import Run, Wanted, check
+from patchmine.errors import PhotographError, SourceError, StoreError
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.class_hints import hints
 from patchmine.labels.label_file import classified
@@ -128,7 +128,7 @@ def build_index(
     device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()
     with stages.timed("calibrate"):
         choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
-    job = _job(wanted, choice, device, opened, entries, network, taps)
+    job = _job(wanted, choice, device, opened, entries, network, taps, there)
     finished = None if run.fresh else space.finished(job, run.extend)
     known = None
     if run.extend and not run.fresh:
@@ -141,7 +141,8 @@ def build_index(
         source=opened,
         entries=entries,
         folder=space.shards,
-        weights=wanted.weights,
+        model=models.absolute(wanted.model),
+        weights=wanted.weights and wanted.weights.absolute(),
         workers=run.workers,
         known=known,
         stages=stages,
@@ -314,20 +315,7 @@ def _check(wanted: Wanted, run: Run) -> None:
     engines.kinds.get(run.engine, "--engine")
     if wanted.executor is not None:
         executors.kind(wanted.executor)
-    for option, word, words in (("--field", wanted.field, FIELDS), ("--view", wanted.view, VIEWS)):
-        if word not in words:
-            raise RequestError(f"unknown {option} {word!r}{nearest(word, words)}")
-    counts = {
-        "--keep": wanted.keep,
-        "--limit": wanted.limit,
-        "--shard-size": wanted.shard_size,
-        "--batch-size": wanted.batch_size,
-        "--threads": wanted.threads,
-        "--workers": run.workers,
-    }
-    for option, count in counts.items():
-        if count is not None and count < 1:
-            raise RequestError(f"{option} must be at least 1, not {count}")
+    check({**vars(wanted), **vars(run)})
 
 
 def _job(
@@ -338,6 +326,7 @@ def _job(
     entries: Sequence[Entry],
     network: Network,
     taps: Sequence[Tap],
+    there: Job | None,
 ) -> Job:
     return Job(
         source=source.spec,
@@ -358,6 +347,8 @@ def _job(
         keep=wanted.keep,
         table=wanted.table,
         field=wanted.field,
+        # An index made before jobs had this field stays resumable.
+        code=network.code if there is None or there.code is not None else None,
     )
 
 

@@ -45,12 +45,14 @@ def merge_indexes(
     weights: str | Path | None = None,
     run: Run | None = None,
     progress: Progress | None = None,
+    model: str | None = None,
 ) -> Report:
     """Merge `indexes` into `out`, the index that one run over all their photographs would build, in order of path.
 
     Nothing is mined again. The network is loaded only to measure the effective receptive fields at the strongest hits
-    of the merged index. A killed merge resumes like `build_index`. The same photograph (by its bytes) in two indexes is
-    an error; with `dedupe` the one whose path comes first stays, and the others are listed as skipped.
+    of the merged index; `model` names it if it is a Python file. A killed merge resumes like `build_index`. The same
+    photograph (by its bytes) in two indexes is an error; with `dedupe` the one whose path comes first stays, and the
+    others are listed as skipped.
 
     Raises RequestError for fewer than two indexes and for shared photographs, StoreError for indexes of different jobs
     or without a table, and the errors of `build_index`.
@@ -70,13 +72,14 @@ def merge_indexes(
     space = Workspace(Path(out))
     space.refuse_foreign()
     with stages.timed("load"):
-        network, taps = _network(job, file)
+        network, taps = _network(job, model, file)
     task = Task(
         job=job,
         source=source,
         entries=entries,
         folder=space.shards,
-        weights=file,
+        model=models.absolute(model or job.model),
+        weights=file and file.absolute(),
         workers=run.workers,
         known=known,
         stages=stages,
@@ -135,14 +138,9 @@ def _united(stores: Sequence[Store], dedupe: bool) -> tuple[Known, list[Entry]]:
     return known, [photograph.entry for photograph in listed if photograph.store == first[photograph.entry.path]]
 
 
-def _network(job: Job, weights: Path | None) -> tuple[Network, tuple[Tap, ...]]:
-    """The network of the job and its taps. Raises RequestError if its weights are not those of the job."""
-    network = models.load(job.model, weights)
-    network = replace(network, preprocessing=job.preprocessing)
-    if network.weights != job.weights:
-        raise RequestError(
-            f"the weights of {job.model} differ from those of the indexes: give the original file with --weights"
-        )
+def _network(job: Job, model: str | None, weights: Path | None) -> tuple[Network, tuple[Tap, ...]]:
+    """The network of the job and its taps. Raises what `models.load_for_index` raises."""
+    network = models.load_for_index(job, model, weights)
     return network, survey(network.module, network.blank(), job.layers)
 
 

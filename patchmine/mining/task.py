@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from patchmine import executors, models
-from patchmine.errors import StoreError
 from patchmine.executors import Executor, Setting
 from patchmine.mining.miner import ShardMiner
 from patchmine.mining.predictions import Predictor, predictor
@@ -46,9 +45,10 @@ def tools(job: Job, network: Network, taps: tuple[Tap, ...], entries: Sequence[E
 class Task:
     """The shards of a job over the photographs `entries` of a source, as files in `folder`.
 
-    `weights` is the user's weights file, `workers` the number of threads that decode and compute in one process, and
-    `known` the rows of finished indexes to reuse. A task can be pickled. The pickle leaves out the fields of this
-    process: `here` (the tools that it has already built), `finished`, and `stages` (its timing).
+    `model` and `weights` are the user's words for the network, with absolute paths; without `model` that of the job
+    counts. `workers` is the number of threads that decode and compute in one process, and `known` the rows of finished
+    indexes to reuse. A task can be pickled. The pickle leaves out the fields of this process: `here` (the tools that it
+    has already built), `finished`, and `stages` (its timing).
     """
 
     job: Job
@@ -57,6 +57,7 @@ class Task:
     folder: Path
     weights: Path | None
     workers: int
+    model: str | None = None
     known: Known | None = None
     here: Tools | None = field(default=None, repr=False, compare=False)
     finished: Sequence[ShardFile] = field(default=(), repr=False, compare=False)
@@ -73,8 +74,8 @@ class Task:
     def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
         """Compute these shards in this process; yields the number of each as soon as its file is on disk.
 
-        Raises ModelError or RequestError if the network cannot be loaded or computed here, StoreError if its weights
-        are not those of the job, and SourceError if the photographs have disappeared.
+        Raises ModelError or RequestError if the network cannot be loaded or computed here, StoreError if its code or
+        weights are not those of the job, and SourceError if the photographs have disappeared.
         """
         computing = self.here or self._built()
         miner = ShardMiner(
@@ -102,12 +103,6 @@ class Task:
             miner.close()
 
     def _built(self) -> Tools:
-        network = models.load(self.job.model, self.weights)
-        if network.weights != self.job.weights:
-            raise StoreError(
-                f"{self.job.model} has the weights {network.weights} here, but the job needs {self.job.weights}: "
-                "give every process the same file with --weights"
-            )
-        network = replace(network, preprocessing=self.job.preprocessing)
+        network = models.load_for_job(self.job, self.model or self.job.model, self.weights)
         taps = survey(network.module, network.blank(), self.job.layers)
         return tools(self.job, network, taps, self.entries, self.workers)

@@ -73,7 +73,7 @@ class Workspace:
         there = Job.from_dict(manifest["job"])
         if unfinished is None:
             self._refuse_other(there, job, WHICH if extend else ())
-        return manifest if there == job else None
+        return manifest if there.digest == job.digest else None
 
     def _refuse_other(self, there: Job, job: Job, but: Collection[str] = ()) -> None:
         difference = there.first_difference(job, but)

@@ -1,6 +1,8 @@
 """Kinds of networks. Each module of this package without a leading `_` is one kind. It has
 
 - `HELP`: one line that says what to type and what it gives;
+- `CLAIM`, optional: a regular expression in one plain line that matches every word of this kind. It is read without
+  importing the module, so that a wrong word is refused before torch is loaded;
 - `CODE = True` if loading runs code that the spec names, so that the user must type the spec;
 - `claim(spec) -> bool`: whether `--model spec` means this kind;
 - `load(spec, weights, pretrained) -> Network`: the network in eval mode. `weights` is a file given by the user, or
@@ -17,7 +19,7 @@ from patchmine.defaults import MODEL
 from patchmine.errors import ModelError, StoreError, nearest
 from patchmine.networks.network import Network
 from patchmine.plugins import Kinds
-from patchmine.store.job import Job
+from patchmine.store.job import Job, function_of
 
 
 class Kind(Protocol):
@@ -37,11 +39,21 @@ def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True
 
     Raises ModelError for an unknown model and for weights that are unavailable or do not fit.
     """
-    kind = _kind_of(spec)
-    if kind is not None:
-        return kind.load(spec, weights, pretrained)
+    return _kind_of(spec).load(spec, weights, pretrained)
+
+
+def check(spec: str) -> None:
+    """Refuse, before torch is loaded, a model that no kind claims, and a file that is not there. Raises ModelError."""
+    getattr(_kind_of(spec), "check", lambda _: None)(spec)
+
+
+def _kind_of(spec: str) -> Kind:
+    """The kind that claims the spec. Raises ModelError if there is none."""
+    for kind in kinds.candidates(spec):
+        if kind.claim(spec):
+            return kind
     examples = [MODEL, "shapes", "torchvision:resnet50", "timm:resnet18", "my_net.py:build"]
-    close = nearest(spec, [spec_for for kind in kinds for spec_for in getattr(kind, "NAMES", ())])
+    close = nearest(spec, [claim for claim in kinds.literals("CLAIM") if claim.isidentifier()])
     hint = close if "did you mean" in close else f"; try {', '.join(examples)}"
     raise ModelError(f"unknown model {spec!r}{hint}")
 
@@ -50,20 +62,47 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
     """The network that an index was built with, with the same preprocessing. All questions to an index load it here.
 
     `model` is the user's `--model`, or None. An index may come from a stranger, and so may its model spec: if the spec
-    names a Python file, the file runs only if the user typed the same spec.
+    names a Python file, a file runs only if the user typed it. It may lie elsewhere than the file of the index did.
 
-    Raises ModelError if the user did not, and for anything that `load` refuses. Raises StoreError if the network or
-    its weights differ from those of the index.
+    Raises ModelError if the user did not, and for anything that `load` refuses. Raises StoreError if the network, its
+    code or its weights differ from those of the index.
     """
-    if model is not None and model != job.model:
+    return load_for_job(job, word_for_index(job, model), weights)
+
+
+def word_for_index(job: Job, model: str | None) -> str:
+    """The word by which `load_for_index` loads the network, or the error that it raises. Loads nothing."""
+    code = getattr(_kind_of(job.model), "CODE", False)
+    if model is None:
+        if code:
+            raise ModelError(
+                f"the network of this index is a Python file, which runs only if you ask for it: read the file and, "
+                f"if you trust it, add --model {job.model}"
+            )
+        model = job.model
+    if code and getattr(_kind_of(model), "CODE", False):
+        if function_of(model) != function_of(job.model):
+            raise StoreError(
+                f"the index was built with the function {function_of(job.model)!r} of {job.model.rpartition(':')[0]}, "
+                f"not with {function_of(model)!r}: add --model {model.rpartition(':')[0]}:{function_of(job.model)}"
+            )
+    elif model != job.model:
         raise StoreError(f"the index was built with --model {job.model}, not {model}")
-    kind = _kind_of(job.model)
-    if model is None and getattr(kind, "CODE", False):
-        raise ModelError(
-            f"the network of this index is a Python file, which runs only if you ask for it: read the file and, "
-            f"if you trust it, add --model {job.model}"
+    check(model)
+    return model
+
+
+def load_for_job(job: Job, model: str, weights: Path | None = None) -> Network:
+    """The network of a job, which the user's words name, with the job's preprocessing.
+
+    Raises ModelError for anything that `load` refuses, StoreError if its code or weights differ from those of the job.
+    """
+    network = load(model, weights)
+    if job.code is not None and network.code != job.code:
+        raise StoreError(
+            f"the code of {model} or of a file that it imports is not that of the index (digest {network.code}, not "
+            f"{job.code}): give the original file with --model"
         )
-    network = load(job.model, weights)
     if network.weights != job.weights:
         origin = f"those in {str(weights)!r}" if weights is not None else "those found here"
         raise StoreError(
@@ -73,5 +112,7 @@ def load_for_index(job: Job, model: str | None = None, weights: Path | None = No
     return replace(network, preprocessing=job.preprocessing)
 
 
-def _kind_of(spec: str) -> Kind | None:
-    return next((kind for kind in kinds if kind.claim(spec)), None)
+def absolute(spec: str) -> str:
+    """The word that means the same network in a process with another working directory."""
+    is_path = getattr(_kind_of(spec), "CODE", False) and Path(spec.rpartition(":")[0]).is_file()
+    return str(Path(spec).absolute()) if is_path else spec

@@ -11,7 +11,7 @@ from patchmine.models._weights import fill, read_weights
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
-NAMES = ("efficientnet_lite0",)
+CLAIM = "efficientnet_lite0"
 HELP = "efficientnet_lite0: the default; 1,000 ImageNet classes, weights from a package, nothing downloaded"
 
 PREPROCESSING = Preprocessing(
@@ -20,7 +20,7 @@ PREPROCESSING = Preprocessing(
 
 
 def claim(spec: str) -> bool:
-    return spec in NAMES
+    return spec == CLAIM
 
 
 def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:

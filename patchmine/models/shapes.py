@@ -26,7 +26,7 @@ from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 from patchmine.sources.shapes import SHAPES
 
-NAMES = ("shapes",)
+CLAIM = "shapes"
 HELP = "shapes: a small network with hand-set weights whose units detect what shapes:N draws"
 
 PREPROCESSING = Preprocessing(
@@ -175,7 +175,7 @@ def template(shape: str, side: float) -> NDArray[np.float32]:
 
 
 def claim(spec: str) -> bool:
-    return spec in NAMES
+    return spec == CLAIM
 
 
 def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  # noqa: ARG001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 
 from patchmine.errors import ModelError, nearest
+from patchmine.models._downloads import hub
 from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
 PREFIX = "timm:"
+CLAIM = "timm:.*"
 _NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 HELP = "timm:NAME[@random]: as in timm:convnext_tiny; @random for an untrained network"
 
@@ -42,7 +45,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
 
 
 def _build(timm: Any, name: str, fetch: bool, spec: str) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), hub() if fetch else nullcontext() as unreachable:
         torch.manual_seed(0)
         try:
             with never_unpickling():
@@ -51,8 +54,8 @@ def _build(timm: Any, name: str, fetch: bool, spec: str) -> torch.nn.Module:
             if not fetch:
                 raise
             raise ModelError(
-                f"could not download the weights of {spec} ({first_line(error)}): give a state dict with "
-                f"--weights FILE, or use {PREFIX}{name}@random for an untrained network"
+                f"could not download the weights of {spec} ({unreachable or first_line(error)}): give a state dict "
+                f"with --weights FILE, or use {PREFIX}{name}@random for an untrained network"
             ) from None
     return module
 

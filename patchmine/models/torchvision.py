@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import torch
 
 from patchmine.errors import ModelError, nearest
+from patchmine.models._downloads import unreachable
 from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
 PREFIX = "torchvision:"
+CLAIM = "torchvision:.*"
 HELP = "torchvision:NAME[@WEIGHTS]: as in torchvision:resnet50@IMAGENET1K_V2; @random for an untrained network"
 
 
@@ -50,6 +53,8 @@ def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
         try:
             # Inception and GoogLeNet would otherwise grow training-time heads; no other network takes the argument.
             extra = {"init_weights": True} if entry is None and name in ("googlenet", "inception_v3") else {}
+            if entry is not None:
+                _check_reachable(entry.url)
             with never_unpickling():
                 module: torch.nn.Module = models.get_model(name, weights=entry, **extra)
         except (URLError, OSError, UnpicklingError) as error:
@@ -58,6 +63,14 @@ def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:
                 f"--weights FILE, or use {PREFIX}{name}@random for an untrained network"
             ) from None
     return module
+
+
+def _check_reachable(url: str) -> None:
+    """Raises OSError if the weights are neither in torch's cache nor within reach."""
+    cached = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(urlsplit(url).path).name)
+    why = None if cached.is_file() else unreachable(url)
+    if why is not None:
+        raise OSError(why)
 
 
 def _preprocessing(transforms: Any) -> Preprocessing:

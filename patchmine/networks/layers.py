@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from patchmine.errors import ModelError, nearest
 from patchmine.networks.layouts import layout_of
 from patchmine.networks.network import Network
+from patchmine.owncode.faults import fault_of, reason
 
 BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign)
 """Activations with an upper bound that many photographs reach exactly, which makes a top 25 arbitrary."""
@@ -59,11 +60,11 @@ def trace(network: Network) -> tuple[Call, ...]:
     try:
         with torch.no_grad():
             network.module(network.blank())
-    except RuntimeError as error:
+    except Exception as error:
         raise ModelError(
             f"{network.name} cannot take an input of {'x'.join(map(str, network.preprocessing.crop))} pixels: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
+            f"{fault_of(error) or reason(error)}"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()  # type: ignore[attr-defined]

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchmine import defaults
-from patchmine.errors import RequestError, nearest
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.questions.rectifiers import Until
@@ -62,10 +61,11 @@ class Projector:
     """
 
     def __init__(self, index: OpenIndex[Any], method: str, progress: Progress | None = None) -> None:
-        if method not in defaults.PROJECTIONS:
-            raise RequestError(f"unknown --project {method}{nearest(method, defaults.PROJECTIONS)}")
+        defaults.check({"project": method})
+        import captum.attr
+
         self.index, self.method, self.progress = index, method, progress or Silent()
-        self._attr = _captum()
+        self._attr: ModuleType = captum.attr
         self._network = index.network()
         self._ways: dict[tuple[str, tuple[int, int]], _Way] = {}
 
@@ -170,15 +170,6 @@ def _step(stride: int, length: int) -> int:
 
 
 _METHODS = {"deconv": _deconv, "guided": _guided, "gradxinput": _gradxinput, "ig": _ig, "occlusion": _occlusion}
-
-
-def _captum() -> ModuleType:
-    try:
-        import captum.attr
-    except ImportError:
-        raise RequestError("--project needs captum: pip install 'patchmine[attribution]'") from None
-    attr: ModuleType = captum.attr
-    return attr
 
 
 __all__ = ["Projector"]

@@ -99,6 +99,8 @@ def _check_job(job: Part) -> None:
     job.text("source", most=SOURCE)
     for key in ("listing", "model", "weights", "decoder", "executor", "runtime", "device", "precision"):
         job.text(key)
+    if "code" in job.data:
+        job.text("code")
     for key in ("photographs", "batch_size", "threads", "shard_size", "keep"):
         job.whole(key, 1, NO_IMAGE - 1)
     job.texts("layers")

@@ -47,10 +47,22 @@ class Job:
     table: bool
     field: str
     """`local` or `full`: whether receptive fields include what gates see."""
+    code: str | None = None
+    """Digest of the user's own code that made the network; None for a network that a name alone identifies."""
 
     @property
     def digest(self) -> str:
-        return digests.of_json(self.as_dict())
+        return digests.of_json(self.as_dict() | {"model": self.called})
+
+    @property
+    def called(self) -> str:
+        """The model, by which jobs are compared: of a file with a digest the function alone, wherever the file lies."""
+        return self.model if self.code is None else function_of(self.model)
+
+    @property
+    def network(self) -> str:
+        """What identifies the network beside its weights."""
+        return self.called if self.code is None else f"{self.called} {self.code}"
 
     def as_dict(self) -> dict[str, Any]:
         """The job as JSON holds it, without the optional fields that are at their defaults."""
@@ -72,7 +84,8 @@ class Job:
         for field in fields(self):
             name = field.name
             one, another = mine.get(name, field.default), theirs.get(name, field.default)
-            if name not in but and one != another:
+            same = self.called == other.called if name == "model" else one == another
+            if name not in but and not same:
                 return name, one, another
         return None
 
@@ -82,6 +95,11 @@ class Job:
             Shard(number, start, min(start + self.shard_size, self.photographs))
             for number, start in enumerate(range(0, self.photographs, self.shard_size))
         )
+
+
+def function_of(model: str) -> str:
+    """The function that the word `path/to/file.py:function` names."""
+    return model.rpartition(":")[2]
 
 
 def _given(name: str, default: Any, data: dict[str, Any]) -> bool:

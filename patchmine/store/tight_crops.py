@@ -70,7 +70,7 @@ Crops = dict[Where, TightCrop | None]
 
 def network_key(job: Job) -> str:
     """A digest of all that a crop depends on, besides its photograph: the weights and what the network sees of it."""
-    return digests.of_json([job.model, job.weights, job.preprocessing.as_dict()])
+    return digests.of_json([job.network, job.weights, job.preprocessing.as_dict()])
 
 
 class TightCrops:

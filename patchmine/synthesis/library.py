@@ -163,6 +163,8 @@ class _Wanted:
             "start": None if patch is None else _start_as_dict(index, patch),
             "photographs": [job.digest, len(index)] if recipe.method == "maco" else None,
         }
+        if job.code is not None:
+            settings["code"] = job.code
         return cls(unit, canvas, patch, json.loads(json.dumps(settings)))
 
     @property

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from patchmine import build_index, executors, models
-from patchmine.defaults import Run, Wanted
+from patchmine.defaults import PRECISIONS, Run, Wanted
 from patchmine.executors import Setting
 from patchmine.executors._gpu import GpuExecutor, queuing
 from patchmine.mining.calibration import candidates, rate
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16000, help="photographs that index meets, repeated as needed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=["efficientnet_lite0", "torchvision:resnet50@random"])
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "fp16"], choices=executors.PRECISIONS)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "fp16"], choices=PRECISIONS)
     options = parser.parse_args()
     source = open_source(str(options.folder))
     bench = Bench(options.folder, options.images, source, source.entries(), Run(calibrate=False))

@@ -130,10 +130,22 @@ def index(
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
     from patchmine.cli.running import carry_out
+    from patchmine.cli.stopping import starting
     from patchmine.errors import RequestError
+    from patchmine.mining.workspace import Workspace
+    from patchmine.models import check
+    from patchmine.plugins import Kinds
     from patchmine.sources import open_source
 
+    Kinds[object]("patchmine.engines").check(engine, "--engine")
+    if executor is not None:
+        Kinds[object]("patchmine.executors").check(executor, "--executor")
+    if tighten < 0:
+        raise RequestError(f"--tighten must be at least 0, not {tighten}")
     directory = out or Path(f"{open_source(source).name}.patchmine")
+    Workspace(directory).refuse_foreign()
+    with starting():
+        check(model)
     wanted = Wanted(
         model=model,
         weights=weights,
@@ -158,8 +170,6 @@ def index(
 
         return build_index(source, directory, wanted, run, display)
 
-    if tighten < 0:
-        raise RequestError(f"--tighten must be at least 0, not {tighten}")
     carry_out(work, directory, json, lambda: _tighten(directory, tighten, workers, model, weights))
 
 

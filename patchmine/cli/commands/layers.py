@@ -23,9 +23,10 @@ def layers(model: options.Model = defaults.MODEL, json: options.Json = False) ->
     """
     from patchmine import models
     from patchmine.cli.output import print_json, print_table
+
+    network = models.load(model, pretrained=False)  # refuses a wrong word before torch is loaded
     from patchmine.networks.layers import choose, trace
 
-    network = models.load(model, pretrained=False)
     calls = {call.layer: call for call in trace(network)}
     if json:
         listed = [{"layer": c.layer, "channels": c.channels, "grid": list(c.grid)} for c in calls.values()]
@@ -77,12 +78,11 @@ def rf(
     Example: `patchmine rf --model torchvision:resnet50 --layers 'layer?'`
     """
     from patchmine.cli.output import print_json, print_table
-    from patchmine.errors import RequestError, nearest
+    from patchmine.errors import RequestError
 
-    if field not in defaults.FIELDS:
-        raise RequestError(f"unknown --field {field!r}{nearest(field, defaults.FIELDS)}")
+    input_size = None if size is None else _parsed(size)
     if index is None:
-        model, fields = _computed(model, layer_patterns or (), field, size)
+        model, fields = _computed(model, layer_patterns or (), field, input_size)
     elif size is not None or model != defaults.MODEL or field != defaults.FIELDS[0]:
         raise RequestError("--index shows the fields of that index: leave out --model, --size and --field")
     else:
@@ -110,14 +110,17 @@ def rf(
     )
 
 
-def _computed(model: str, patterns: Sequence[str], field: str, size: str | None) -> tuple[str, list[ReceptiveField]]:
+def _computed(
+    model: str, patterns: Sequence[str], field: str, size: tuple[int, int] | None
+) -> tuple[str, list[ReceptiveField]]:
     """The fields of a network's layers, from its structure alone."""
     from patchmine import models
+
+    network = models.load(model, pretrained=False)  # refuses a wrong word before torch is loaded
     from patchmine.fields.exact import receptive_fields
     from patchmine.networks.layers import choose
 
-    network = models.load(model, pretrained=False)
-    input_size = network.preprocessing.crop if size is None else _parsed(size)
+    input_size = network.preprocessing.crop if size is None else size
     chosen = choose(network, patterns)
     fields = receptive_fields(network.module, input_size, chosen, field=cast("FieldKind", field))
     return model, list(fields.values())

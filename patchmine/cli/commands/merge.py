@@ -23,6 +23,7 @@ def merge(
     dedupe: Annotated[
         bool, typer.Option("--dedupe", help="If several indexes hold a photograph, keep the first copy by path.")
     ] = False,
+    model: options.ModelOfIndex = None,
     weights: options.Weights = None,
     workers: options.Workers = RUN.workers,
     fresh: options.Fresh = RUN.fresh,
@@ -35,10 +36,14 @@ def merge(
     Example: `patchmine merge one.patchmine two.patchmine -o both.patchmine`
     """
     from patchmine.cli.running import carry_out
+    from patchmine.store.reading import read_manifest
+
+    for one in indexes:
+        read_manifest(one)
 
     def work(display: Progress) -> Report:
         from patchmine.mining.merge import merge_indexes
 
-        return merge_indexes(indexes, out, dedupe, weights, Run(workers=workers, fresh=fresh), display)
+        return merge_indexes(indexes, out, dedupe, weights, Run(workers=workers, fresh=fresh), display, model)
 
     carry_out(work, out, json)

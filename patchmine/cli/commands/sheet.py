@@ -58,12 +58,11 @@ def sheet(
     Example: `patchmine sheet --unit blocks.2:5 --unit blocks.3:70 --layout zeiler -o figure.pdf`
     """
     from patchmine.cli.deliver import Form
+    from patchmine.cli.output import print_line
     from patchmine.cli.running import opened
-    from patchmine.errors import RequestError, nearest
+    from patchmine.errors import RequestError
 
     form = Form(out=out)
-    if layout not in defaults.LAYOUTS:
-        raise RequestError(f"unknown --layout {layout!r}{nearest(layout, defaults.LAYOUTS)}")
     if project is not None and layout != "zeiler":
         raise RequestError(f"--layout {layout} cannot show --project {project}: use --layout zeiler")
     at = opened(index, source, model, weights)
@@ -78,7 +77,7 @@ def sheet(
         form.draw(lambda: _context(at, units, k, share))
     else:
         form.draw(lambda: _strips(units, k, crop or form.crop, share))
-    print(out)
+    print_line(str(out))
 
 
 def _strips(units: list[IndexedUnit], k: int, crop: str, share: float | None) -> Page:

@@ -49,11 +49,7 @@ def verify(
     Example: `patchmine verify -i imagenet-val.patchmine --all`
     """
     from patchmine.cli.running import opened
-    from patchmine.errors import RequestError
 
-    for option, value in (("--units", units), ("-k", k)):
-        if value < 1:
-            raise RequestError(f"{option} must be at least 1, not {value}")
     at = opened(index, source, model, weights)
     if crops:
         _crops(at, units, k, share, seed, json)
@@ -108,7 +104,7 @@ def _conclude(findings: Sequence[Finding]) -> None:
 
 
 def _crops(index: Index, units: int, k: int, share: float, seed: int, json: bool) -> None:
-    from patchmine.cli.output import print_json, print_table
+    from patchmine.cli.output import print_json, print_line, print_table
     from patchmine.cli.progress import shown
 
     index.network()
@@ -125,7 +121,9 @@ def _crops(index: Index, units: int, k: int, share: float, seed: int, json: bool
         ]
         print_json({"index": index.name, "share": share, "layers": summary(found), "units": shares})
         return
-    print(f"activation retained by a crop alone, {units} units of each layer, top {k}; erf: {share:.0%} of the energy")
+    print_line(
+        f"activation retained by a crop alone, {units} units of each layer, top {k}; erf: {share:.0%} of the energy"
+    )
     print_table(
         [
             (row["layer"], row["crop"], row["patches"], *(_percent(row[key]) for key in ("median", "p10")))

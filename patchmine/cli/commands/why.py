@@ -57,7 +57,7 @@ def why(
     allocator.keep_flat()  # before torch starts its threads
     if not unit:
         raise RequestError("no unit given: give --unit U, as in --unit blocks.4:50 (may be repeated)")
-    counts = [("--budget", budget), ("--seeds", seeds), ("--steps", steps), *(("--canvas", px) for px in canvas or ())]
+    counts = [("--budget", budget), ("--steps", steps), *(("--canvas", px) for px in canvas or ())]
     for name, value in counts:
         if value < 1:
             raise RequestError(f"{name} must be at least 1, not {value:g}")
