@@ -31,12 +31,25 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             say(str(error))
             raise typer.Exit(1) from None
         except OSError as error:  # a full disk, a folder that cannot be written
-            if show_traceback or (error.filename is None and error.strerror is None):
+            if show_traceback:
                 raise
-            say(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+            raise typer.Exit(1) from None
+        except (MemoryError, RuntimeError) as error:
+            if show_traceback or not _out_of_memory(error):
+                raise
+            say("out of memory: close other programs, or ask for less (fewer --workers, a smaller --batch-size or -k)")
             raise typer.Exit(1) from None
 
     return run
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    from patchmine.executors import out_of_memory
+
+    return out_of_memory(error)
 
 
 def say(text: str) -> None:

@@ -197,7 +197,9 @@ def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
 
 def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float) -> Report:
     """Lock the workspace, compute the missing shards and publish. `began` is on perf_counter."""
-    with space.taken(), logged(space.directory / LOG, progress) as receiver:
+    with space.taken() as locked, logged(space.directory / LOG, progress) as receiver:
+        if not locked:
+            receiver.note(f"the file system of {str(space.directory)!r} has no locks: start no second run into it")
         # Another process may have finished the job by now, or died after publishing and before tidying up.
         finished = None if run.fresh else space.finished(plan.task.job, run.extend)
         if finished is not None:

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from patchmine import models
 from patchmine.defaults import Run
-from patchmine.errors import RequestError, StoreError
+from patchmine.errors import RequestError, StoreError, UnreadableError
 from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
@@ -85,8 +85,9 @@ def merge_indexes(
     key = network_key(job)
     try:
         TightCrops(space.directory, key).join([TightCrops(store.directory, key) for store in stores])
-    except OSError as error:
-        progress.note(f"the tight crops of the indexes were not taken over: {error.strerror}")
+    except (OSError, UnreadableError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        progress.note(f"the tight crops of the indexes were not all taken over: {reason}")
     return report
 
 

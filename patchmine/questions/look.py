@@ -103,7 +103,7 @@ def surveyed(
         expected = (index.layers[tap.layer], fields[tap.layer].grid)
         if (tap.layout.channels, tap.layout.grid) != expected:
             raise StoreError(
-                f"layer {tap.layer} of {network.name} differs from that in {index.name}: build it again with --fresh"
+                f"layer {tap.layer} of {network.name} differs from that in {index.name}: name its network with --model"
             )
     return taps, fields
 

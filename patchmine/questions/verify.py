@@ -30,6 +30,7 @@ from patchmine.reading.cropped import kept_crops
 from patchmine.reading.opened import OpenIndex
 from patchmine.store import patches_faiss
 from patchmine.store import reading as store
+from patchmine.store.hdf5 import dataset_digests
 from patchmine.store.job import Job
 from patchmine.system import digests
 from patchmine.system.progress import Progress
@@ -134,7 +135,7 @@ def _checksums(index: OpenIndex[Any]) -> Iterator[Finding]:
         elif digests.of_file(path) != digest:
             wrong.append(f"{name} is not the file that was published")
     yield Finding("files", " and ".join(sums["files"]), tuple(wrong))
-    recorded, found = sums["datasets"], store.dataset_digests(index.directory / store.ACTIVATIONS)
+    recorded, found = sums["datasets"], dataset_digests(index.directory / store.ACTIVATIONS)
     names = sorted(recorded.keys() | found.keys())
     wrong = [f"{name} has changed" for name in names if recorded.get(name) != found.get(name)]
     yield Finding("datasets", f"{len(names)} datasets of {store.ACTIVATIONS}", tuple(wrong))

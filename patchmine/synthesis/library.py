@@ -221,7 +221,7 @@ def _make(
             ascent = Ascent(network.module, layer, canvas, network.preprocessing)
             if ascent.tap.layout.channels != index.layers[layer]:
                 raise StoreError(
-                    f"layer {layer} of {network.name} differs from that in {index.name}: build it again with --fresh"
+                    f"layer {layer} of {network.name} differs from that in {index.name}: name its network with --model"
                 )
             together = [one for _, one in alike]
             each = max(1, BATCH // recipe.images)

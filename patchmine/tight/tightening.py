@@ -12,7 +12,7 @@ import torch
 
 from patchmine import executors
 from patchmine.defaults import Run
-from patchmine.errors import PhotographError, RequestError, StoreError
+from patchmine.errors import PhotographError, RequestError, StoreError, UnreadableError
 from patchmine.executors import Setting
 from patchmine.fields.field import ReceptiveField
 from patchmine.networks.network import Network
@@ -113,6 +113,7 @@ class Library:
         self._store: TightCrops = index.tight_crops
         self._crops: dict[Unit, Crops] = {}
         self._changed: set[Unit] = set()
+        self._withheld: set[Unit] = set()
         self.unkept: OSError | None = None
 
     def lacking(self, unit: Unit, seats: Iterable[Seat]) -> list[Seat]:
@@ -133,8 +134,11 @@ class Library:
         if unit not in self._changed or self.unkept is not None:
             return
         self._changed.discard(unit)
+        crops = {**self._read(unit), **self._crops[unit]}
+        if unit in self._withheld:
+            return  # the file may hold more than was found now
         try:
-            self._store.write(unit, {**self._read(unit), **self._crops[unit]})
+            self._store.write(unit, crops)
         except OSError as error:
             self.unkept = error
             if self._must_keep:
@@ -157,7 +161,13 @@ class Library:
         except Misfit as damage:
             self._store.set_aside(unit)
             self._progress.note(f"the tight crops kept for {unit} are damaged ({damage}): set aside, computed again")
-            return {}
+        except UnreadableError as error:
+            if self._must_keep:
+                raise
+            if unit not in self._withheld:
+                self._progress.note(f"{error}: tight crops of {unit} are computed again and not kept")
+            self._withheld.add(unit)
+        return {}
 
     def _where(self, seat: Seat) -> Where:
         return Where(self._index.digest(seat.image), seat.place, self._share)
@@ -210,7 +220,7 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> 
     taps = survey(network.module, torch.zeros(1, 3, *size), [layer])
     if taps[0].layout.channels != index.layers[layer]:
         raise StoreError(
-            f"layer {layer} of {network.name} differs from that in {index.name}: build it again with --fresh"
+            f"layer {layer} of {network.name} differs from that in {index.name}: name its network with --model"
         )
     device = executors.kind(executors.DEFAULT).default_device()
     batch_size = BATCH.get(torch.device(device).type, BATCH["cpu"])
