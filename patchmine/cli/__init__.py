@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import typer
 
@@ -78,6 +79,9 @@ def options(
 
 def main() -> None:
     """The console script `patchmine`."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by the caller: the next file opened would take its place
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `patchmine top | head` ends quietly
     # Threads that spin at a barrier while another process needs the core cost up to nine tenths of the speed. torch's

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,7 +23,9 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            found = command(*args, **kwargs)
+            sys.stdout.flush()  # here, where a full disk is one line
+            return found
         except KeyboardInterrupt as interrupt:
             say(f"interrupted{': ' if str(interrupt) else ''}{interrupt}")
             raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
@@ -33,6 +37,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:  # a full disk, a folder that cannot be written
             if show_traceback:
                 raise
+            _drop_output()
             say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
             raise typer.Exit(1) from None
         except (MemoryError, RuntimeError) as error:
@@ -42,6 +47,15 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(1) from None
 
     return run
+
+
+def _drop_output() -> None:
+    """Give up output that cannot be written, or Python tries again when it ends and prints a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def _out_of_memory(error: MemoryError | RuntimeError) -> bool:

@@ -105,6 +105,7 @@ def build_index(
         _check(wanted, run)
         space = Workspace(directory)
         space.refuse_foreign()
+        space.refuse_unwritable()
         entries = _entries(opened, wanted)
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)

@@ -60,14 +60,15 @@ def merge_indexes(
         raise RequestError("merge needs at least two indexes, as in patchmine merge A.patchmine B.patchmine")
     stores = [Store(Path(index)) for index in indexes]
     job = _common_job(stores)
+    space = Workspace(Path(out))
+    space.refuse_foreign()
+    space.refuse_unwritable()
     file = None if weights is None else Path(weights)
     with stages.timed("list"):
         known, entries = _united(stores, dedupe)
         source = open_source(united(sorted(store.manifest["job"]["source"] for store in stores)))
     listing = listing_digest((entry.path, entry.class_name) for entry in entries)
     job = replace(job, source=source.spec, photographs=len(entries), listing=listing)
-    space = Workspace(Path(out))
-    space.refuse_foreign()
     with stages.timed("load"):
         network, taps = _network(job, file)
     task = Task(

@@ -15,8 +15,8 @@ from patchmine.store import reading as store
 from patchmine.store import tight_crops
 from patchmine.store.job import WHICH, Job
 from patchmine.store.shardfile import ShardFile, shard_path
-from patchmine.system.atomic import write_atomically
-from patchmine.system.regular_files import NO_LOCKS, withheld
+from patchmine.system.atomic import unwritable, write_atomically
+from patchmine.system.regular_files import NO_LOCKS, is_there, withheld
 
 LOG, LOCK = "index.log", "index.lock"
 _PROOF = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
@@ -43,6 +43,12 @@ class Workspace:
         names = {entry.name for entry in self.directory.iterdir()}
         if not names <= _OURS and not names & _PROOF:
             raise StoreError(f"{shown} holds other files and is not an index: choose another folder with -o DIR")
+
+    def refuse_unwritable(self) -> None:
+        """Refuse a folder that no index can be made in, before any work. Raises StoreError."""
+        why = unwritable(self.directory)
+        if why is not None and not is_there(self.directory / store.MANIFEST):
+            raise StoreError(f"{str(self.directory)!r} cannot be written: {why}; choose another folder with -o DIR")
 
     def unfinished(self) -> Job | None:
         """The job of the unfinished shards; None without any. Raises StoreError if its description is damaged."""

@@ -24,7 +24,8 @@ from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns
 from patchmine.store.reading import QUANTILES
-from patchmine.synthesis.library import SyntheticImage, images_of
+from patchmine.synthesis.keeping import SyntheticImage
+from patchmine.synthesis.library import images_of
 from patchmine.synthesis.recipe import Recipe
 from patchmine.system.printable import printable
 from patchmine.system.progress import Progress

@@ -171,9 +171,13 @@ def _faiss(index: OpenIndex[Any]) -> Finding:
     path = index.directory / store.PATCHES
     if not path.is_file():
         return Finding("faiss", what, (f"{store.PATCHES} is missing",))
-    with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
-        patches_faiss.build(index.store, Path(place))
-        same = digests.of_file(Path(place) / store.PATCHES) == digests.of_file(path)
+    digest = digests.of_file(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
+            patches_faiss.build(index.store, Path(place))
+            same = digests.of_file(Path(place) / store.PATCHES) == digest
+    except OSError as error:
+        return Finding("faiss", what, (), f"{store.PATCHES}: no room to build another ({error.strerror}), see TMPDIR")
     return Finding("faiss", what, () if same else (f"{store.PATCHES} was not built from these vectors: delete it",))
 
 

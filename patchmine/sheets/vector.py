@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import TYPE_CHECKING
 
 from patchmine.sheets.page import Page, font_file
@@ -12,17 +12,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_vector(page: Page, target: Path) -> None:
+def vector(page: Page, kind: str) -> bytes:
+    """The page as a `pdf` or `svg`."""
     import matplotlib as mpl
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    kind = target.suffix.lower().removeprefix(".")
     # Fixed dates and ids: the same page gives the same bytes. Type 42 keeps the text selectable.
     with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "patchmine"}):
         canvas = (FigureCanvasPdf if kind == "pdf" else FigureCanvasSVG)(figure_of(page))
         metadata = {"CreationDate": None} if kind == "pdf" else {"Date": None}
-        canvas.print_figure(target, format=kind, dpi=72, metadata=metadata)
+        buffer = io.BytesIO()
+        canvas.print_figure(buffer, format=kind, dpi=72, metadata=metadata)
+    return buffer.getvalue()
 
 
 def figure_of(page: Page) -> Figure:

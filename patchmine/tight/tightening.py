@@ -21,6 +21,7 @@ from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.store.reading import Store
 from patchmine.store.tight_crops import Crops, Seat, TightCrop, TightCrops, Where
+from patchmine.system.atomic import unwritable
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.untrusted_json import Misfit
 from patchmine.tight.backgrounds import blurred
@@ -86,6 +87,7 @@ def tightened(
             yield unit, library.found(unit, of_unit)
     if not missing:
         return
+    library.check()
     total, left = sum(map(len, seats.values())), sum(map(len, missing.values()))
     shown.begin(total, total - left, "tight crops")
     todo = {unit: len(of_unit) for unit, of_unit in missing.items()}
@@ -114,7 +116,7 @@ class Library:
         self._crops: dict[Unit, Crops] = {}
         self._changed: set[Unit] = set()
         self._withheld: set[Unit] = set()
-        self.unkept: OSError | None = None
+        self._unkept = False
 
     def lacking(self, unit: Unit, seats: Iterable[Seat]) -> list[Seat]:
         """Those of the patches, each once, whose crop is not kept."""
@@ -131,7 +133,7 @@ class Library:
 
     def keep(self, unit: Unit) -> None:
         """Write the unit's crops, with those that another process has written meanwhile."""
-        if unit not in self._changed or self.unkept is not None:
+        if unit not in self._changed or self._unkept:
             return
         self._changed.discard(unit)
         crops = {**self._read(unit), **self._crops[unit]}
@@ -140,16 +142,20 @@ class Library:
         try:
             self._store.write(unit, crops)
         except OSError as error:
-            self.unkept = error
-            if self._must_keep:
-                raise StoreError(
-                    f"the tight crops cannot be kept in {str(self._store.folder)!r} ({error.strerror}): what is there "
-                    "stays; mend that and run the same command again"
-                ) from None
-            self._progress.note(
-                f"the tight crops cannot be kept in {str(self._store.folder)!r} ({error.strerror}): "
-                "they are shown this once"
-            )
+            self._refused(error.strerror or str(error))
+
+    def check(self) -> None:
+        """Find out, before any work, whether crops can be kept."""
+        why = unwritable(self._store.folder)
+        if why is not None:
+            self._refused(why)
+
+    def _refused(self, why: str) -> None:
+        self._unkept = True
+        text = f"the tight crops cannot be kept in {str(self._store.folder)!r} ({why})"
+        if self._must_keep:
+            raise StoreError(f"{text}: what is there stays; mend that and run the same command again")
+        self._progress.note(f"{text}: they are shown this once")
 
     def keep_all(self) -> None:
         for unit in sorted(self._changed):

@@ -14,7 +14,7 @@ from patchmine.sheets.layouts.grid import caption, caption_height
 from patchmine.sheets.origin import Origin, name_text
 from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
-from patchmine.synthesis.library import SyntheticImage
+from patchmine.synthesis.keeping import SyntheticImage
 
 ASIDE = 14.0
 HEADING = 8.5
