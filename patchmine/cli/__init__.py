@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import typer
@@ -87,6 +88,7 @@ def main() -> None:
     # Threads that spin at a barrier while another process needs the core cost up to nine tenths of the speed. torch's
     # OpenMP reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.simplefilter("ignore")  # those of libraries, which concern no user; PYTHONWARNINGS may make errors of them
     arguments = sys.argv[1:]
     # People add --debug at the end of the line that failed; it belongs to every command.
     if "--debug" in arguments:

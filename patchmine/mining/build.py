@@ -26,6 +26,7 @@ from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
 from patchmine.photographs.decode import decoder_name, prepare
 from patchmine.sources import Entry, Source, open_source
@@ -77,6 +78,7 @@ class Report:
         }
 
 
+@with_own_settings
 def build_index(
     source: str | Path,
     out: str | Path | None = None,

@@ -15,6 +15,7 @@ from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
 from patchmine.mining.workspace import Workspace
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, open_source
 from patchmine.sources.union import united
@@ -37,6 +38,7 @@ class Listed:
     digest: str
 
 
+@with_own_settings
 def merge_indexes(
     indexes: Sequence[str | Path],
     out: str | Path,

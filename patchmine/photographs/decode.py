@@ -19,7 +19,16 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from patchmine.errors import PhotographError, RequestError
 from patchmine.photographs.placement import Placement, Preprocessing
-from patchmine.photographs.upright import MOST_PIXELS, is_plain_jpeg, load, opened, orientation, to_array, turned
+from patchmine.photographs.upright import (
+    MOST_PIXELS,
+    is_plain_jpeg,
+    load,
+    opened,
+    orientation,
+    own_pillow,
+    to_array,
+    turned,
+)
 
 
 def decoder_name() -> str:
@@ -58,7 +67,8 @@ def full_size(data: bytes) -> Tensor:
     image = None if is_plain_jpeg(data) else opened(data)
     if image is None or image.format in ("JPEG", "MPO"):
         try:
-            picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+            with own_pillow():  # torchvision's decoder warns too
+                picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:
             image = image or opened(
                 data

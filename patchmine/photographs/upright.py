@@ -12,8 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from patchmine.errors import PhotographError
 
@@ -54,6 +53,42 @@ _TURNS = {
 _STRIP_BYTES = 1 << 22
 
 
+class _OwnPillow:
+    """Gives Pillow settings of its own while any thread is inside: no warnings about odd files, our limit of pixels,
+    and no picture that is cut short, whatever the session has set.
+
+    One catch_warnings per thread would not work: if two overlap, the second restores the filters of the first, and
+    the process stays silent for good.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.caught = warnings.catch_warnings()
+        self.before: tuple[int | None, bool] = (None, False)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if not self.inside:
+                self.caught = warnings.catch_warnings()
+                self.caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"(PIL|torchvision)\.")
+                self.before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MOST_PIXELS // 2, False
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self.before
+                    self.caught.__exit__(None, None, None)
+
+
+own_pillow = _OwnPillow()
+
+
 def upright(data: bytes, at_least: int | None = None) -> Image.Image:
     """Decode to 8-bit RGB with the EXIF orientation applied, in full resolution.
 
@@ -77,7 +112,7 @@ def opened(data: bytes) -> Image.Image:
     if not data:
         raise PhotographError("empty file")
     try:
-        with _quiet():
+        with own_pillow():
             image = Image.open(io.BytesIO(data), formats=KINDS)
     except UnidentifiedImageError:
         raise PhotographError(f"not an image in a supported format ({' '.join(KINDS)})") from None
@@ -101,7 +136,7 @@ def _refuse_endless(image: Image.Image, data: bytes) -> None:
             scans = count(data) if pixels * scans > MOST_SCANNED else scans
         if pixels * scans > MOST_SCANNED:
             raise PhotographError(f"{scans} scans of {size}: more than the limit of {MOST_SCANNED // pixels}")
-    codec = image.tile[0][0] if isinstance(image, ImageFile) and image.tile else ""
+    codec = image.tile[0][0] if isinstance(image, ImageFile.ImageFile) and image.tile else ""
     if codec in ("ppm", "ppm_plain") and pixels > MOST_SLOW_PIXELS:
         raise PhotographError(
             f"{size}: more than the limit of {MOST_SLOW_PIXELS:,} for a PPM that is text or not 8-bit"
@@ -154,7 +189,7 @@ def is_plain_jpeg(data: bytes) -> bool:
 def load(image: Image.Image) -> None:
     """Decode an image from `opened`, in the file's own mode. Raises PhotographError."""
     try:
-        with _quiet():
+        with own_pillow():
             image.load()
     except Image.DecompressionBombError as error:
         raise PhotographError(_too_large(error)) from None
@@ -165,7 +200,7 @@ def load(image: Image.Image) -> None:
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, by which the picture must be turned. A JPEG needs only its header for this."""
     try:
-        with _quiet():
+        with own_pillow():
             number = image.getexif().get(ExifTags.Base.Orientation, 1)
         return int(number) if number in _TURNS else 1
     except DAMAGE:  # an invalid EXIF block does not damage the picture
@@ -183,6 +218,7 @@ def turned(stored: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(stored)
 
 
+@own_pillow()
 def to_rgb(image: Image.Image) -> Image.Image:
     """The image in 8-bit RGB. Deeper grays are scaled to 0..255 rather than clipped; alpha is dropped."""
     if image.mode == "RGB":
@@ -195,6 +231,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return _converted(image)
 
 
+@own_pillow()
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
     """`to_rgb` as an array, uint8 (height, width, 3), without the memory for another RGB Image."""
     array, deep = np.empty((image.height, image.width, 3), np.uint8), _is_deep(image)
@@ -213,7 +250,7 @@ def _shallow(image: Image.Image) -> Image.Image:
 
 def _converted(image: Image.Image) -> Image.Image:
     try:
-        with _quiet():
+        with own_pillow():
             return image.convert("RGB")
     except DAMAGE as error:
         raise PhotographError(f"cannot be converted from {image.mode} to RGB: {_one_line(error)}") from None
@@ -230,40 +267,9 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _too_large(error: Image.DecompressionBombError) -> str:
-    """Our refusal, with the size and the limit from Pillow's message: the user may have set a lower limit than ours."""
+    """Our refusal, with the size and the limit from Pillow's message."""
     numbers = [f"{int(number):,}" for number in re.findall(r"\d+", str(error))]
     return "{} pixels: more than the limit of {}".format(*numbers) if len(numbers) == 2 else _one_line(error)
-
-
-class _Quiet:
-    """Silences Pillow's warnings about odd files while any thread is inside.
-
-    One catch_warnings per thread would not work: if two overlap, the second restores the filters of the first, and
-    the process stays silent for good.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.caught = warnings.catch_warnings()
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self.lock:
-            if not self.inside:
-                self.caught = warnings.catch_warnings()
-                self.caught.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self.inside += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.inside -= 1
-                if not self.inside:
-                    self.caught.__exit__(None, None, None)
-
-
-_quiet = _Quiet()
 
 
 def _one_line(error: BaseException) -> str:

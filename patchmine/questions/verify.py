@@ -23,6 +23,7 @@ from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Setting
 from patchmine.mining.calibration import Choice
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
@@ -74,6 +75,7 @@ class Finding:
         }
 
 
+@with_own_settings
 def verify(
     index: OpenIndex[Any],
     *,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 from patchmine.photographs.placement import Placement
-from patchmine.photographs.upright import upright
+from patchmine.photographs.upright import own_pillow, upright
 from patchmine.sheets.page import DPI, Picture, font
 from patchmine.units import Box
 
@@ -15,6 +15,7 @@ COLORS = ("#d6336c", "#1971c2", "#e67700", "#2f9e44", "#7048e8", "#0b7285", "#c9
 """Colors of the boxes, in order; dark enough for white numbers."""
 
 
+@own_pillow()
 def photograph_picture(data: bytes, placement: Placement, boxes: Sequence[Box], most: tuple[float, float]) -> Picture:
     """The photograph with numbered boxes (source pixels), as large as fits into `most` (width, height) points, at 0, 0.
 

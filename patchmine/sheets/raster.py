@@ -7,10 +7,12 @@ import zlib
 
 from PIL import Image, ImageDraw
 
+from patchmine.photographs.upright import own_pillow
 from patchmine.sheets.page import DPI, Page, font
 from patchmine.system.printable import printable
 
 
+@own_pillow()
 def png(page: Page) -> bytes:
     """The page as a PNG of DPI dots per inch."""
     scale = DPI / 72

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from patchmine.sheets.page import Page, font_file
+from patchmine.system.drawing import own_settings
 from patchmine.system.printable import printable
 
 if TYPE_CHECKING:
@@ -14,13 +15,12 @@ if TYPE_CHECKING:
 
 def vector(page: Page, kind: str) -> bytes:
     """The page as a `pdf` or `svg`."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
     # Fixed dates and ids: the same page gives the same bytes. Type 42 keeps the text selectable.
-    with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "patchmine"}):
-        canvas = (FigureCanvasPdf if kind == "pdf" else FigureCanvasSVG)(figure_of(page))
+    with own_settings({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "patchmine"}):
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+        canvas = (FigureCanvasPdf if kind == "pdf" else FigureCanvasSVG)(_figure(page))
         metadata = {"CreationDate": None} if kind == "pdf" else {"Date": None}
         buffer = io.BytesIO()
         canvas.print_figure(buffer, format=kind, dpi=72, metadata=metadata)
@@ -29,6 +29,11 @@ def vector(page: Page, kind: str) -> bytes:
 
 def figure_of(page: Page) -> Figure:
     """The page as a matplotlib figure: each picture in axes of its own, each line a text of the figure."""
+    with own_settings():
+        return _figure(page)
+
+
+def _figure(page: Page) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 

@@ -11,6 +11,7 @@ from patchmine.study.in_photographs import InPhotographs
 from patchmine.study.instruments.peaks import APART
 from patchmine.study.trials import Result, Trial
 from patchmine.study.verdicts import UNMEASURED, Verdict
+from patchmine.system.drawing import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,11 +26,10 @@ _ACROSS = 4  # canvases shown side by side
 
 def page(found: Study) -> Figure:
     """An A4 page. The figure belongs to no window and can be changed before it is saved."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with own_settings({"font.size": 8, "axes.titlesize": 8.5, "axes.spines.top": False, "axes.spines.right": False}):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-    with rc_context({"font.size": 8, "axes.titlesize": 8.5, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(8.27, 11.69))
         FigureCanvasAgg(figure)
         figure.text(0.06, 0.965, f"Why {found.name}?", size=15, weight="bold")

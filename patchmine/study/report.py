@@ -12,6 +12,7 @@ from patchmine.reading.opened import OpenIndex
 from patchmine.study.figure import page
 from patchmine.study.why import Study, as_dict
 from patchmine.system.atomic import deliver
+from patchmine.system.drawing import own_settings
 from patchmine.system.printable import printable
 
 DOCUMENT = "report.json"
@@ -24,7 +25,8 @@ def write_report(found: Study, index: OpenIndex[Any], folder: Path) -> dict[str,
     for kind in ("pdf", "png"):
         buffer = io.BytesIO()
         metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+        with own_settings():
+            figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
         deliver(folder / f"report.{kind}", buffer.getvalue())
     deliver(folder / "report.md", markdown(found, index).encode())
     document = as_dict(found, index)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchmine.errors import StoreError
+from patchmine.photographs.upright import own_pillow
 from patchmine.reading.patch import Patch
 from patchmine.synthesis.canvas import Canvas
 from patchmine.synthesis.recipe import Recipe
@@ -223,7 +224,8 @@ def _canvas(data: dict[str, Any], asked: Canvas) -> Canvas:
 
 
 def _picture(file: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(read_bounded(file, _PICTURE)), formats=["PNG"]) as image:
+    data = read_bounded(file, _PICTURE)
+    with own_pillow(), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         if image.size != size or image.mode != "RGB":
             raise Misfit(f"{file.name} is not a picture of {size[0]}x{size[1]} pixels")
         return np.array(image)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchmine.errors import RequestError, StoreError, UnitError
 from patchmine.fields.cropping import Cropping
+from patchmine.networks.session import with_own_settings
 from patchmine.reading.opened import OpenIndex
 from patchmine.reading.patch import Patch
 from patchmine.store import reading as store
@@ -118,6 +119,7 @@ def _start_as_dict(index: OpenIndex[Any], patch: Patch) -> dict[str, Any]:
     return {"photograph": index.store.image(patch.image_id).digest, "position": place}
 
 
+@with_own_settings
 def _make(
     index: OpenIndex[Any],
     wanted: Sequence[Wanted],

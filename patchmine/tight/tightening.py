@@ -16,6 +16,7 @@ from patchmine.errors import PhotographError, RequestError, StoreError, Unreadab
 from patchmine.executors import Setting
 from patchmine.fields.field import ReceptiveField
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement, Preprocessing
@@ -60,6 +61,7 @@ class Photographs(Protocol):
     def field(self, layer: str, image: int | None = None) -> ReceptiveField: ...
 
 
+@with_own_settings
 def tightened(
     index: Photographs,
     seats: Mapping[Unit, Sequence[Seat]],
@@ -179,6 +181,7 @@ class Library:
         return Where(self._index.digest(seat.image), seat.place, self._share)
 
 
+@with_own_settings
 def measured_again(
     index: Photographs, crops: Mapping[Seat, TightCrop], run: Run | None = None
 ) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
