@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from patchmine.sheets.page import Page, font_file
+from patchmine.lettering import draw_on, text_width
+from patchmine.sheets.page import Page
 from patchmine.system.drawing import own_settings
-from patchmine.system.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,6 @@ def figure_of(page: Page) -> Figure:
 
 def _figure(page: Page) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties
 
     figure = Figure(figsize=(page.width / 72, page.height / 72), dpi=72)
     for picture in page.pictures:
@@ -50,14 +49,6 @@ def _figure(page: Page) -> Figure:
         axes.imshow(picture.image, aspect="auto", interpolation="none")
         axes.set_axis_off()
     for text in page.texts:
-        figure.text(
-            text.x / page.width,
-            1 - text.y / page.height,
-            printable(text.text).replace("$", r"\$"),
-            size=text.size,
-            color=text.color,
-            ha="right" if text.right else "left",
-            va="baseline",
-            fontproperties=FontProperties(fname=font_file(text.bold), size=text.size),
-        )
+        left = text.x - text_width(text.text, text.size, text.bold) * text.right
+        draw_on(figure, (left, page.height - text.y), text.text, text.size, text.color, text.bold)
     return figure

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,31 +22,47 @@ def own_settings(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
     _import_matplotlib()
     import matplotlib as mpl
 
-    with mpl.rc_context(), _environment(SOURCE_DATE_EPOCH=None), np.printoptions(**_PRINTED):
+    with _quiet(), mpl.rc_context(), _environment(SOURCE_DATE_EPOCH=None), np.printoptions(**_PRINTED):
         mpl.rcdefaults()
         settings: Any = mpl.rcParams
         settings.update(changes or {})
         yield
 
 
+def system_fonts() -> list[Path]:
+    """The files of all fonts of the system, as matplotlib finds them without fontconfig."""
+    _import_matplotlib()
+    with _quiet():
+        from matplotlib.font_manager import findSystemFonts
+
+        return [Path(file) for file in sorted(findSystemFonts())]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Inside the block matplotlib does not tell what is wrong with the user's settings: our page needs none."""
+    logger = logging.getLogger("matplotlib")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _import_matplotlib() -> None:
     """Import it, also where a notebook's MPLBACKEND is not installed or a matplotlibrc cannot be read."""
     if "matplotlib" in sys.modules:
         return
-    logger = logging.getLogger("matplotlib")
-    before, backend = logger.level, os.environ.get("MPLBACKEND")
-    logger.setLevel(logging.ERROR)  # what is wrong with the user's settings does not concern our page
-    try:
-        with _environment(MPLBACKEND=None):
-            try:
+    backend = os.environ.get("MPLBACKEND")
+    with _quiet(), _environment(MPLBACKEND=None):
+        try:
+            import matplotlib as mpl
+        except (OSError, ValueError):
+            for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+                del sys.modules[name]  # they are half made
+            with _environment(MATPLOTLIBRC=os.devnull):
                 import matplotlib as mpl
-            except (OSError, ValueError):
-                for name in [name for name in sys.modules if name.startswith("matplotlib")]:
-                    del sys.modules[name]  # they are half made
-                with _environment(MATPLOTLIBRC=os.devnull):
-                    import matplotlib as mpl
-    finally:
-        logger.setLevel(before)
     if backend:
         with suppress(ValueError):
             mpl.rcParams["backend"] = backend  # what the user's own figures will need
