@@ -6,6 +6,7 @@
     ├── ModelError        the network: unknown name, weights that do not fit, no such layer
     │   └── FieldError        a receptive field that cannot be determined
     ├── StoreError        the index: missing, unfinished, damaged, of another job
+    │   └── UnreadableError   a file of it that the system withholds: locked, not permitted, on a failing disk
     ├── UnitError         a unit, layer or name that is not in the index
     └── RequestError      an option or argument with an invalid value
 
@@ -39,6 +40,10 @@ class FieldError(ModelError):
 
 class StoreError(PatchmineError):
     """The index is missing, unfinished, damaged, or belongs to another job."""
+
+
+class UnreadableError(StoreError):
+    """The system withholds a file of the index, which may be whole: it is locked, or its disk fails."""
 
 
 class UnitError(PatchmineError):

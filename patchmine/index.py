@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from patchmine.questions.project import Projector
     from patchmine.questions.similar import Similar
     from patchmine.sheets.drawn import Comparison
-    from patchmine.synthesis.library import SyntheticImage
+    from patchmine.synthesis.keeping import SyntheticImage
     from patchmine.system.progress import Progress
 
 

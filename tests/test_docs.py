@@ -94,7 +94,7 @@ def test_the_errors_page_has_the_whole_tree():
 
 
 def test_the_format_page_names_all_that_an_index_holds(shapes_index):
-    from patchmine.store.reading import dataset_digests
+    from patchmine.store.hdf5 import dataset_digests
 
     text = (REFERENCE / "index-format.md").read_text("utf-8")
     for name in dataset_digests(shapes_index.directory / "activations.h5"):

@@ -15,9 +15,8 @@ import patchmine
 from patchmine import models
 from patchmine.errors import ModelError, PatchmineError, PhotographError, SourceError, StoreError
 from patchmine.sources import open_source
-from patchmine.store.hdf5 import CHUNK_BYTES
+from patchmine.store.hdf5 import CHUNK_BYTES, dataset_digests
 from patchmine.store.hdf5_claims import claimed_length
-from patchmine.store.reading import dataset_digests
 from patchmine.system.printable import printable
 from tests.support import tampering
 from tests.support.commands import failed

@@ -102,6 +102,7 @@ def test_a_function_has_at_most_60_lines():
                 first = node.body[0].lineno if file.parent.name == "commands" else node.lineno
                 assert node.end_lineno - first < 60, f"{file.name}: {node.name}"
 
+
 def test_the_public_names_are_what_they_say():
     for name in patchmine.__all__:
         assert getattr(patchmine, name).__module__.startswith("patchmine.")

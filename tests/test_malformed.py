@@ -11,7 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from patchmine.errors import PhotographError
 from patchmine.photographs.crops import cut
@@ -108,17 +108,24 @@ def test_what_its_header_says_is_too_large_is_refused_before_memory_is_taken():
     assert len(large) > 25
 
 
-def test_the_limit_is_ours_and_stays_where_somebody_lifts_pillows(monkeypatch):
+def test_the_limit_is_ours_whatever_somebody_sets_in_pillow(monkeypatch):
     bomb = jpeg_declaring(jpeg(Image.new("RGB", (64, 64))), HUGE, HUGE)
     assert reason(bomb) == "4,290,250,000 pixels: more than the limit of 178,956,970"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    assert reason(bomb) == "65500x65500 pixels: more than the limit of 178,956,970"
+    assert reason(bomb) == "4,290,250,000 pixels: more than the limit of 178,956,970"
     assert Image.MAX_IMAGE_PIXELS is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    assert (
-        reason(next(base.data for base in BASES if base.name == "png-RGB"))
-        == "5,063 pixels: more than the limit of 100"
-    )
+    small = next(base.data for base in BASES if base.name == "png-RGB")
+    assert upright(small).size == full_size(small).shape[:0:-1]
+    assert Image.MAX_IMAGE_PIXELS == 50
+
+
+def test_a_photograph_cut_short_is_broken_whatever_somebody_sets_in_pillow(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    for base in BASES:
+        if base.name in ("png-RGB", "jpeg-rgb", "jpeg-progressive"):
+            assert reason(base.data[: len(base.data) // 2])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_what_would_take_minutes_is_refused_by_the_header():

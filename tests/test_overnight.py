@@ -324,7 +324,7 @@ def test_the_workspace_knows_its_own(tmp_path):
     out = tmp_path / "x.patchmine"
     with Workspace(out).taken():
         pass
-    Workspace(out).refuse_foreign()
+    Workspace(out).refuse()
     (out / "thesis.tex").write_text("years of work")
     with pytest.raises(StoreError, match="holds other files"):
-        Workspace(out).refuse_foreign()
+        Workspace(out).refuse()

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 
 from patchmine.errors import PhotographError, RequestError
+from patchmine.lettering import fitted, text_width
 from patchmine.photographs.crops import cut, tile
 from patchmine.photographs.placement import Placement, View
 from patchmine.sheets import write
 from patchmine.sheets.layouts.bands import MARKED, bands, histogram, quantiles, spectrum_page
 from patchmine.sheets.layouts.grid import grid_page
-from patchmine.sheets.page import fitted, text_width
 from patchmine.units import Box
 from tests.conftest import jpeg
 from tests.support.sheets import HATCH

@@ -529,7 +529,7 @@ def test_executors_read_single_cells(photographs):
 def test_a_layer_that_differs_from_the_index_is_refused(fresh_dir, monkeypatch):
     index = patchmine.open_index(fresh_dir)
     monkeypatch.setitem(index.store.channels, "thing", 25)
-    with pytest.raises(StoreError, match="--fresh"):
+    with pytest.raises(StoreError, match="--model"):
         list(tightening.tightened(index, {Unit("thing", 0): [Seat(Unit("thing", 0), 0, 0)]}, 0.8))
 
 

@@ -11,6 +11,7 @@ import patchmine
 from patchmine.defaults import Run, Wanted
 from patchmine.questions.verify import verify
 from patchmine.store import reading as store
+from patchmine.store.hdf5 import dataset_digests
 from patchmine.system import digests
 from patchmine.system.progress import Silent
 
@@ -62,7 +63,7 @@ def forged(place):
     del manifest["manifest_digest"]
     manifest["checksums"] = {
         "files": {name: digests.of_file(directory / name) for name in manifest["checksums"]["files"]},
-        "datasets": store.dataset_digests(directory / store.ACTIVATIONS),
+        "datasets": dataset_digests(directory / store.ACTIVATIONS),
     }
     manifest["manifest_digest"] = digests.of_json(manifest)
     (directory / store.MANIFEST).write_text(json.dumps(manifest))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
+from pathlib import Path
 
 import typer
 
@@ -78,11 +80,15 @@ def options(
 
 def main() -> None:
     """The console script `patchmine`."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by the caller: the next file opened would take its place
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `patchmine top | head` ends quietly
     # Threads that spin at a barrier while another process needs the core cost up to nine tenths of the speed. torch's
     # OpenMP reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.simplefilter("ignore")  # those of libraries, which concern no user; PYTHONWARNINGS may make errors of them
     arguments = sys.argv[1:]
     # People add --debug at the end of the line that failed; it belongs to every command.
     if "--debug" in arguments:

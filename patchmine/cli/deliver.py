@@ -48,7 +48,10 @@ class Form:
             return
         from patchmine.sheets import write
 
-        missing = write(page(), self.out)
+        drawn = page()
+        missing = write(drawn, self.out)
+        if drawn.lacking:
+            say(drawn.lacking)
         if missing:
             count = f"{len(missing)} of {of}" if of else f"{len(missing)}"
             say(f"{count} photographs could not be shown; {missing[0]}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -28,7 +30,9 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             check(kwargs)
             with reserved():
-                return command(*args, **kwargs)
+                found = command(*args, **kwargs)
+            sys.stdout.flush()  # here, where a full disk is one line
+            return found
         except KeyboardInterrupt as interrupt:
             say(f"interrupted{': ' if str(interrupt) else ''}{interrupt}")
             raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
@@ -41,6 +45,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             if show_traceback and fault is not None:
                 print(fault.traceback(), end="", file=sys.stderr)
+            if isinstance(error, OSError):
+                _drop_output()
             say(line)
             raise typer.Exit(1) from None
 
@@ -54,8 +60,27 @@ def _line(error: BaseException, fault: Fault | None) -> str | None:
     if fault is not None:
         return f"{fault.owner} fails: {fault}"
     if isinstance(error, OSError) and (error.filename or error.strerror):  # a full disk, a folder that is not writable
-        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+        return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, MemoryError | RuntimeError) and _out_of_memory(error):
+        return "out of memory: close other programs, or ask for less (fewer --workers, a smaller --batch-size or -k)"
     return None
+
+
+def _drop_output() -> None:
+    """Give up output that cannot be written, or Python tries again when it ends and prints a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    from patchmine.executors import out_of_memory
+
+    return out_of_memory(error)
 
 
 def say(text: str) -> None:

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 from patchmine.errors import RequestError
 from patchmine.labels.imagenet import imagenet_labels
 from patchmine.sources import open_source
+from patchmine.system.atomic import deliver
 
 # The photographs of things among the pictures that scikit-image ships: no diagrams, silhouettes, pages of text, test
 # patterns or microscope slides, and only one of the two stereo views of the motorcycle.
@@ -70,7 +71,7 @@ def collect_photographs(folder: Path) -> int:
         for sample in found:
             target = folder / sample.place
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(sample.file, target)
+            deliver(target, sample.file.read_bytes())
     except OSError as error:
         raise _no_place(folder, error) from None
     return len(found)

@@ -7,7 +7,6 @@ the others to Typer, which converts or refuses them as usual. It does nothing to
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def _plain(value: Any, kind: Any) -> Any:
     if not isinstance(value, str):
         return None
     if kind is Path:
-        return Path(value) if os.access(value, os.R_OK) or not os.path.exists(value) else None  # noqa: PTH110
+        return Path(value)  # Typer would refuse an unreadable file as wrong usage; whoever opens it knows the cause
     if kind is int and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
     if kind is float and value.isascii() and value.replace(".", "", 1).isdigit():

@@ -24,6 +24,7 @@ from patchmine.store.checks import check_label_facts
 from patchmine.store.label_columns import LabelColumns
 from patchmine.store.reading import NAMES, Store
 from patchmine.system.printable import printable
+from patchmine.system.regular_files import withheld
 from patchmine.system.untrusted_json import TEXT, Misfit, Part, parse, read_bounded
 from patchmine.units import Unit
 
@@ -57,6 +58,8 @@ class NamesFile:
             return cls(given, auto)
         except FileNotFoundError:
             return cls()
+        except OSError as error:
+            raise withheld(file, error) or error from None
         except Misfit as error:
             raise StoreError(f"{file} is damaged or from another version: {error}; repair or delete it") from None
 

@@ -27,6 +27,7 @@ from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
 from patchmine.photographs.decode import decoder_name, prepare
 from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
@@ -89,6 +90,7 @@ class Report:
         }
 
 
+@with_own_settings
 def build_index(
     source: str | Path,
     out: str | Path | None = None,
@@ -116,7 +118,7 @@ def build_index(
         directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
         _check(wanted, run)
         space = Workspace(directory)
-        space.refuse_foreign()
+        space.refuse()
         found = _listed(opened, wanted)
         entries = found.entries
     with stages.timed("load"):
@@ -211,7 +213,9 @@ def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
 
 def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float, found: Listed) -> Report:
     """Lock the workspace, compute the missing shards and publish. `began` is on perf_counter."""
-    with space.taken(), logged(space.directory / LOG, progress) as receiver:
+    with space.taken() as locked, logged(space.directory / LOG, progress) as receiver:
+        if not locked:
+            receiver.note(f"the file system of {str(space.directory)!r} has no locks: start no second run into it")
         # Another process may have finished the job by now, or died after publishing and before tidying up.
         finished = None if run.fresh else space.finished(plan.task.job, run.extend)
         if finished is not None:

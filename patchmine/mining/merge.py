@@ -10,12 +10,13 @@ from time import perf_counter
 
 from patchmine import models
 from patchmine.defaults import Run
-from patchmine.errors import RequestError, StoreError
+from patchmine.errors import RequestError, StoreError, UnreadableError
 from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
 from patchmine.mining.workspace import Workspace
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, Listed, Passed, open_source
 from patchmine.sources.union import united
@@ -38,6 +39,7 @@ class Held:
     digest: str
 
 
+@with_own_settings
 def merge_indexes(
     indexes: Sequence[str | Path],
     out: str | Path,
@@ -63,14 +65,14 @@ def merge_indexes(
         raise RequestError("merge needs at least two indexes, as in patchmine merge A.patchmine B.patchmine")
     stores = [Store(Path(index)) for index in indexes]
     job = _common_job(stores)
+    space = Workspace(Path(out))
+    space.refuse()
     file = None if weights is None else Path(weights)
     with stages.timed("list"):
         known, entries = _united(stores, dedupe)
         source = open_source(united(sorted(store.manifest["job"]["source"] for store in stores)))
     listing = listing_digest((entry.path, entry.class_name) for entry in entries)
     job = replace(job, source=source.spec, photographs=len(entries), listing=listing)
-    space = Workspace(Path(out))
-    space.refuse_foreign()
     with stages.timed("load"):
         network, taps = _network(job, model, file)
     task = Task(
@@ -89,8 +91,9 @@ def merge_indexes(
     key = network_key(job)
     try:
         TightCrops(space.directory, key).join([TightCrops(store.directory, key) for store in stores])
-    except OSError as error:
-        progress.note(f"the tight crops of the indexes were not taken over: {error.strerror}")
+    except (OSError, UnreadableError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        progress.note(f"the tight crops of the indexes were not all taken over: {reason}")
     return report
 
 

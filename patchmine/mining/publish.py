@@ -20,6 +20,7 @@ from patchmine.labels import of_index
 from patchmine.sources import Passed
 from patchmine.store import patches_faiss, writing
 from patchmine.store import reading as store
+from patchmine.store.hdf5 import dataset_digests
 from patchmine.store.job import Job
 from patchmine.store.shardfile import ShardFile
 from patchmine.system import digests
@@ -85,7 +86,7 @@ def publish(
     with stages.timed("checksums"):
         sums = {
             "files": {name: digests.of_file(making / name) for name in (store.ACTIVATIONS, store.PATCHES)},
-            "datasets": store.dataset_digests(activations),
+            "datasets": dataset_digests(activations),
         }
     times = timing.as_dict()
     manifest = {

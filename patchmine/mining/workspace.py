@@ -15,7 +15,8 @@ from patchmine.store import reading as store
 from patchmine.store import tight_crops
 from patchmine.store.job import WHICH, Job
 from patchmine.store.shardfile import ShardFile, shard_path
-from patchmine.system.atomic import write_atomically
+from patchmine.system.atomic import unwritable, write_atomically
+from patchmine.system.regular_files import NO_LOCKS, is_there, withheld
 
 LOG, LOCK = "index.log", "index.lock"
 _PROOF = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
@@ -32,8 +33,11 @@ class Workspace:
     def shards(self) -> Path:
         return self.directory / store.SHARDS
 
-    def refuse_foreign(self) -> None:
-        """Refuse to write into a folder that patchmine did not create. Raises StoreError."""
+    def refuse(self) -> None:
+        """Refuse, before any work, a folder that patchmine did not create or cannot write. Raises StoreError."""
+        why = unwritable(self.directory)
+        if why is not None and not is_there(self.directory / store.MANIFEST):
+            raise StoreError(f"{str(self.directory)!r} cannot be written: {why}; choose another folder with -o DIR")
         shown = repr(str(self.directory))
         if not self.directory.exists():
             return
@@ -50,6 +54,8 @@ class Workspace:
             return Job.from_dict(json.loads(described.read_bytes()))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise withheld(described, error) or error from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise StoreError(f"{described} is damaged or from another version: start over with --fresh") from None
 
@@ -87,16 +93,18 @@ class Workspace:
             )
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def taken(self) -> Iterator[bool]:
         """Create the directory and hold its lock. The kernel releases the lock when the process ends in any way.
 
-        Raises StoreError if another process holds the lock, or if the directory cannot be written.
+        Yields False on a file system without locks, where nothing keeps a second run out. Raises StoreError if another
+        process holds the lock, or if the directory cannot be written.
         """
         from filelock import FileLock, Timeout
 
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.directory / LOCK, blocking=False)
+            # The soft lock would outlive a killed process and stop the next run.
+            lock = FileLock(self.directory / LOCK, blocking=False, fallback_to_soft=False)
             lock.acquire()
         except Timeout:
             raise StoreError(
@@ -104,9 +112,10 @@ class Workspace:
                 "wait for it, or choose another folder with -o DIR"
             ) from None
         except OSError as error:
-            raise self.unwritable(error) from None
+            if error.errno not in NO_LOCKS:
+                raise self.unwritable(error) from None
         try:
-            yield
+            yield lock.is_locked
         finally:
             lock.release()
             # The file stays, because another process may just have opened it.

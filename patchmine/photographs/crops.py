@@ -8,13 +8,14 @@ from PIL import Image, ImageDraw
 
 from patchmine.errors import PhotographError
 from patchmine.photographs.placement import Placement, View
-from patchmine.photographs.upright import upright
+from patchmine.photographs.upright import own_pillow, upright
 from patchmine.units import Box
 
 FADED = 0.65
 """How far the surroundings of a tight crop are faded towards white."""
 
 
+@own_pillow()
 def cut(data: bytes, box: Box) -> Image.Image:
     """The pixels of a photograph's bytes inside `box` (source pixels), at full resolution, as RGB.
 
@@ -26,6 +27,7 @@ def cut(data: bytes, box: Box) -> Image.Image:
     return picture.crop(box.as_tuple())
 
 
+@own_pillow()
 def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -> Image.Image:
     """The view as an RGB image of `size` (width, height) pixels, resampled from the photograph's full resolution.
 

@@ -27,6 +27,7 @@ from patchmine.photographs.upright import (
     load,
     opened,
     orientation,
+    own_pillow,
     to_array,
     turned,
     with_heif,
@@ -75,7 +76,8 @@ def full_size(data: bytes) -> Tensor:
     image = None if is_plain_jpeg(data) else opened(data)
     if image is None or (image.format in ("JPEG", "MPO") and image.mode != "CMYK"):
         try:
-            picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+            with own_pillow():  # torchvision's decoder warns too
+                picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
         except RuntimeError:
             image = image or opened(
                 data

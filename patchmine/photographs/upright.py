@@ -13,8 +13,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from patchmine.errors import PhotographError
 from patchmine.photographs.colors import Rendering, refuse_misread, rendering
@@ -61,6 +60,42 @@ _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP_BYTES = 1 << 22
 
 
+class _OwnPillow:
+    """Gives Pillow settings of its own while any thread is inside: no warnings about odd files, our limit of pixels,
+    and no picture that is cut short, whatever the session has set.
+
+    One catch_warnings per thread would not work: if two overlap, the second restores the filters of the first, and
+    the process stays silent for good.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.caught = warnings.catch_warnings()
+        self.before: tuple[int | None, bool] = (None, False)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if not self.inside:
+                self.caught = warnings.catch_warnings()
+                self.caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"(PIL|torchvision)\.")
+                self.before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = MOST_PIXELS // 2, False
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self.before
+                    self.caught.__exit__(None, None, None)
+
+
+own_pillow = _OwnPillow()
+
+
 def upright(data: bytes, at_least: int | None = None) -> Image.Image:
     """Decode to 8-bit RGB with the EXIF orientation applied, in full resolution.
 
@@ -84,7 +119,7 @@ def opened(data: bytes) -> Image.Image:
     if not data:
         raise PhotographError("empty file")
     try:
-        with _quiet():
+        with own_pillow():
             image = Image.open(io.BytesIO(data), formats=(*KINDS, *with_heif()))
     except UnidentifiedImageError:
         raise PhotographError(_unidentified(data)) from None
@@ -131,7 +166,7 @@ def _refuse_endless(image: Image.Image, data: bytes) -> None:
             scans = count(data) if pixels * scans > MOST_SCANNED else scans
         if pixels * scans > MOST_SCANNED:
             raise PhotographError(f"{scans} scans of {size}: more than the limit of {MOST_SCANNED // pixels}")
-    codec = image.tile[0][0] if isinstance(image, ImageFile) and image.tile else ""
+    codec = image.tile[0][0] if isinstance(image, ImageFile.ImageFile) and image.tile else ""
     if codec in ("ppm", "ppm_plain") and pixels > MOST_SLOW_PIXELS:
         raise PhotographError(
             f"{size}: more than the limit of {MOST_SLOW_PIXELS:,} for a PPM that is text or not 8-bit"
@@ -184,7 +219,7 @@ def is_plain_jpeg(data: bytes) -> bool:
 def load(image: Image.Image) -> None:
     """Decode an image from `opened`, in the file's own mode. Raises PhotographError."""
     try:
-        with _quiet():
+        with own_pillow():
             image.load()
     except Image.DecompressionBombError as error:
         raise PhotographError(_too_large(error)) from None
@@ -195,7 +230,7 @@ def load(image: Image.Image) -> None:
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8, by which the picture must be turned. A JPEG needs only its header for this."""
     try:
-        with _quiet():
+        with own_pillow():
             number = image.getexif().get(ExifTags.Base.Orientation, 1)
         return int(number) if number in _TURNS else 1
     except DAMAGE:  # an invalid EXIF block does not damage the picture
@@ -213,6 +248,7 @@ def turned(stored: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(stored)
 
 
+@own_pillow()
 def to_rgb(image: Image.Image) -> Image.Image:
     """The decoded image in 8-bit RGB, as a viewer shows it: over white where it is transparent.
 
@@ -227,6 +263,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return shown
 
 
+@own_pillow()
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
     """`to_rgb` as an array, uint8 (height, width, 3), without the memory for another RGB Image."""
     render = _rendering(image)
@@ -242,7 +279,7 @@ def _rendering(image: Image.Image) -> Rendering | None:
 
 def _converted(strip: Image.Image, render: Rendering) -> Image.Image:
     try:
-        with _quiet():
+        with own_pillow():
             return render(strip)
     except DAMAGE as error:
         raise PhotographError(f"cannot be converted from {strip.mode} to RGB: {_one_line(error)}") from None
@@ -259,40 +296,9 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _too_large(error: Image.DecompressionBombError) -> str:
-    """Our refusal, with the size and the limit from Pillow's message: the user may have set a lower limit than ours."""
+    """Our refusal, with the size and the limit from Pillow's message."""
     numbers = [f"{int(number):,}" for number in re.findall(r"\d+", str(error))]
     return "{} pixels: more than the limit of {}".format(*numbers) if len(numbers) == 2 else _one_line(error)
-
-
-class _Quiet:
-    """Silences Pillow's warnings about odd files while any thread is inside.
-
-    One catch_warnings per thread would not work: if two overlap, the second restores the filters of the first, and
-    the process stays silent for good.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.inside = threading.Lock(), 0
-        self.caught = warnings.catch_warnings()
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self.lock:
-            if not self.inside:
-                self.caught = warnings.catch_warnings()
-                self.caught.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self.inside += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.inside -= 1
-                if not self.inside:
-                    self.caught.__exit__(None, None, None)
-
-
-_quiet = _Quiet()
 
 
 def _one_line(error: BaseException) -> str:

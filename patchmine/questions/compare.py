@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import ReceptiveField, cells_between
+from patchmine.networks.session import with_own_settings
 from patchmine.questions.similar import Wish, nearest_patches
 from patchmine.ranking import Float32
 from patchmine.reading.answers import Answer, Patches, counted
@@ -24,7 +25,8 @@ from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns
 from patchmine.store.reading import QUANTILES
-from patchmine.synthesis.library import SyntheticImage, images_of
+from patchmine.synthesis.keeping import SyntheticImage
+from patchmine.synthesis.library import images_of
 from patchmine.synthesis.recipe import Recipe
 from patchmine.system.printable import printable
 from patchmine.system.progress import Progress
@@ -179,6 +181,7 @@ class Comparison(Answer):
         return f"<div>{images}</div>{texts}{self.patches._repr_html_()}"
 
 
+@with_own_settings
 def compare(
     unit: OpenUnit,
     recipe: Recipe,

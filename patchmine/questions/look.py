@@ -16,6 +16,7 @@ from patchmine.fields.cropping import Cropping
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField, cells_between
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, maps, survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement
@@ -67,6 +68,7 @@ class Sight:
         return [Position(y, x) for y in down.tolist() for x in across.tolist()]
 
 
+@with_own_settings
 def look(index: OpenIndex[Any], file: str | Path, layers: Sequence[str], box: Box | None = None) -> Sight:
     """Show a photograph to the network of the index.
 
@@ -103,7 +105,7 @@ def surveyed(
         expected = (index.layers[tap.layer], fields[tap.layer].grid)
         if (tap.layout.channels, tap.layout.grid) != expected:
             raise StoreError(
-                f"layer {tap.layer} of {network.name} differs from that in {index.name}: build it again with --fresh"
+                f"layer {tap.layer} of {network.name} differs from that in {index.name}: name its network with --model"
             )
     return taps, fields
 

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchmine import defaults
+from patchmine.networks.session import with_own_settings
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.questions.rectifiers import Until
@@ -69,6 +70,7 @@ class Projector:
         self._network = index.network()
         self._ways: dict[tuple[str, tuple[int, int]], _Way] = {}
 
+    @with_own_settings
     def __call__(self, patch: Patch, region: Box) -> NDArray[np.float32]:
         """The projection of a patch of the index: float32 (3, height, width) of the whole input, in input pixels.
 

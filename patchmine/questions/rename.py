@@ -9,14 +9,17 @@ from typing import Any
 from patchmine.errors import StoreError, UnitError
 from patchmine.labels import of_index
 from patchmine.reading.opened import OpenIndex
+from patchmine.system.atomic import unwritable
 from patchmine.units import Unit
 
 
 def give(index: OpenIndex[Any], unit: Unit, name: str | None) -> None:
     """Give a unit a name, or remove its given name if `name` is None.
 
-    Raises UnitError if the name is invalid or already means something else, or if the unit has no name to remove.
+    Raises UnitError if the name is invalid or already means something else, or if the unit has no name to remove, and
+    StoreError if the index cannot be written.
     """
+    _refuse_unwritable(index)
     given = dict(index.names_file.given)
     if name is not None:
         index.names.check(unit, name)
@@ -30,8 +33,10 @@ def label_anew(index: OpenIndex[Any], file: Path | None = None) -> dict[str, Any
     """Compute the labels of all units from the table and write them to names.json; activations.h5 does not change.
 
     `file` gives the classes of photographs in any format of `index --labels`. Returns the facts about the labels, as
-    in `UnitLabels.about`. Raises StoreError without a table, and SourceError if the file does not fit the photographs.
+    in `UnitLabels.about`. Raises StoreError without a table or if the index cannot be written, and SourceError if the
+    file does not fit the photographs.
     """
+    _refuse_unwritable(index)
     if not index.store.has_table:
         raise StoreError(
             f"{index.name} was built with --no-table, but labels are computed from the table: index without --no-table"
@@ -47,3 +52,10 @@ def label_anew(index: OpenIndex[Any], file: Path | None = None) -> dict[str, Any
     about = found.about if file is None else {**found.about, "file": file.name}
     index.names_file.with_labels(index.store, replace(found, about=about)).write(index.directory)
     return about
+
+
+def _refuse_unwritable(index: OpenIndex[Any]) -> None:
+    """Find out before the work whether names.json can be written."""
+    why = unwritable(index.directory)
+    if why is not None:
+        raise StoreError(f"{index.name} cannot be written ({why}): name units in a copy of it")

@@ -19,6 +19,7 @@ from torch import Tensor
 from patchmine.errors import RequestError
 from patchmine.fields.cropping import Cropping
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, maps
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
@@ -40,6 +41,7 @@ class Retained:
     shares: NDArray[np.float64]
 
 
+@with_own_settings
 def retained(
     index: OpenIndex[Any],
     *,

@@ -23,6 +23,7 @@ from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Setting
 from patchmine.mining.calibration import Choice
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
@@ -30,6 +31,7 @@ from patchmine.reading.cropped import kept_crops
 from patchmine.reading.opened import OpenIndex
 from patchmine.store import patches_faiss
 from patchmine.store import reading as store
+from patchmine.store.hdf5 import dataset_digests
 from patchmine.store.job import Job
 from patchmine.system import digests
 from patchmine.system.progress import Progress
@@ -73,6 +75,7 @@ class Finding:
         }
 
 
+@with_own_settings
 def verify(
     index: OpenIndex[Any],
     *,
@@ -134,7 +137,7 @@ def _checksums(index: OpenIndex[Any]) -> Iterator[Finding]:
         elif digests.of_file(path) != digest:
             wrong.append(f"{name} is not the file that was published")
     yield Finding("files", " and ".join(sums["files"]), tuple(wrong))
-    recorded, found = sums["datasets"], store.dataset_digests(index.directory / store.ACTIVATIONS)
+    recorded, found = sums["datasets"], dataset_digests(index.directory / store.ACTIVATIONS)
     names = sorted(recorded.keys() | found.keys())
     wrong = [f"{name} has changed" for name in names if recorded.get(name) != found.get(name)]
     yield Finding("datasets", f"{len(names)} datasets of {store.ACTIVATIONS}", tuple(wrong))
@@ -170,9 +173,13 @@ def _faiss(index: OpenIndex[Any]) -> Finding:
     path = index.directory / store.PATCHES
     if not path.is_file():
         return Finding("faiss", what, (f"{store.PATCHES} is missing",))
-    with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
-        patches_faiss.build(index.store, Path(place))
-        same = digests.of_file(Path(place) / store.PATCHES) == digests.of_file(path)
+    digest = digests.of_file(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix="patchmine-") as place:
+            patches_faiss.build(index.store, Path(place))
+            same = digests.of_file(Path(place) / store.PATCHES) == digest
+    except OSError as error:
+        return Finding("faiss", what, (), f"{store.PATCHES}: no room to build another ({error.strerror}), see TMPDIR")
     return Finding("faiss", what, () if same else (f"{store.PATCHES} was not built from these vectors: delete it",))
 
 

@@ -8,6 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from patchmine.defaults import DIFFUSE, TIGHT_K, TIGHT_SHARE
+from patchmine.errors import UnreadableError
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import ReceptiveField
 from patchmine.photographs.placement import Placement
@@ -184,14 +185,14 @@ def crop_of(index: Photographs, seat: Seat, share: float = TIGHT_SHARE) -> Tight
 
 
 def _kept(index: Photographs, seats: Sequence[Seat], share: float) -> dict[Seat, TightCrop | None]:
-    """The kept crops among those of these patches. A damaged file counts as none: `tighten` mends it."""
+    """The kept crops among those of these patches. A file that cannot be read counts as none: `tighten` says so."""
     if not index.tight_crops.any:
         return {}
     found = {}
     for unit, of_unit in by_unit(seats).items():
         try:
             crops = index.tight_crops.read(unit)
-        except Misfit:
+        except (Misfit, UnreadableError):
             continue
         for seat in of_unit:
             where = Where(index.digest(seat.image), seat.place, share) if crops else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from patchmine.errors import RequestError
 from patchmine.sheets.page import Page
+from patchmine.system import atomic
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -16,23 +16,24 @@ def check_target(target: Path) -> None:
     if target.suffix.lower() not in SUFFIXES:
         suffixes = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         raise RequestError(f"{str(target)!r} is not a sheet: end its name in {suffixes}")
-    if not Path(os.path.realpath(target)).parent.is_dir():
-        raise RequestError(f"folder {str(target.parent)!r} not found: create it, or write {target.name} elsewhere")
+    atomic.check_target(target)
 
 
 def write(page: Page, target: Path) -> list[str]:
-    """Write a page to a .png, .pdf or .svg file.
+    """Write a page to a .png, .pdf or .svg file, which appears whole; if it cannot, an older one stays as it was.
 
     Returns the photographs that could not be shown, each with the reason: their tiles show it too. Raises RequestError
-    for another suffix or a missing folder.
+    for another suffix, a missing folder, or a file that cannot be written.
     """
     check_target(target)
-    if target.suffix.lower() == ".png":
-        from patchmine.sheets.raster import write_png
+    kind = target.suffix.lower().removeprefix(".")
+    if kind == "png":
+        from patchmine.sheets.raster import png
 
-        write_png(page, target)
+        data = png(page)
     else:
-        from patchmine.sheets.vector import write_vector
+        from patchmine.sheets.vector import vector
 
-        write_vector(page, target)
+        data = vector(page, kind)
+    atomic.deliver(target, data)
     return page.missing

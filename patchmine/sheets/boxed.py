@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
+from patchmine.lettering import font, font_file
 from patchmine.photographs.placement import Placement
-from patchmine.photographs.upright import upright
-from patchmine.sheets.page import DPI, Picture, font
+from patchmine.photographs.upright import own_pillow, upright
+from patchmine.sheets.page import DPI, Picture
 from patchmine.units import Box
 
 COLORS = ("#d6336c", "#1971c2", "#e67700", "#2f9e44", "#7048e8", "#0b7285", "#c92a2a", "#495057")
 """Colors of the boxes, in order; dark enough for white numbers."""
 
 
+@own_pillow()
 def photograph_picture(data: bytes, placement: Placement, boxes: Sequence[Box], most: tuple[float, float]) -> Picture:
     """The photograph with numbered boxes (source pixels), as large as fits into `most` (width, height) points, at 0, 0.
 
@@ -52,4 +54,10 @@ def _number(draw: ImageDraw.ImageDraw, number: int, left: int, top: int) -> None
     # Boxes at the same corner would hide each other's numbers.
     left += (number - 1) * side
     draw.rectangle((left, top, left + side, top + side), fill=COLORS[(number - 1) % len(COLORS)])
-    draw.text((left + side / 2, top + side / 2), f"{number}", fill="white", font=font(side * 0.75, True), anchor="mm")
+    draw.text(
+        (left + side / 2, top + side / 2),
+        f"{number}",
+        fill="white",
+        font=font(side * 0.75, font_file(True)),
+        anchor="mm",
+    )

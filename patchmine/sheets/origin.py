@@ -8,8 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from patchmine.labels.of_index import said
+from patchmine.lettering import fitted
 from patchmine.reading.opened import OpenIndex, OpenUnit
-from patchmine.sheets.page import QUIET, Page, Text, fitted
+from patchmine.sheets.page import QUIET, Page, Text
 from patchmine.sheets.style import LEADING, SMALL
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from PIL import ImageFont
 from PIL.Image import Image
 
-from patchmine.system.printable import printable
-
-LONGEST = 400
-"""Characters that the widest line of a page can hold, if all are narrow."""
+from patchmine.lettering import fitted, lacking, text_width
+from patchmine.sheets.style import MARGIN, SMALL, TITLE
 
 INK, QUIET = "#1a1a1a", "#666666"
 DPI = 200
@@ -52,42 +46,38 @@ class Page:
     missing: list[str] = field(default_factory=list)
     """Photographs that could not be shown, each with the reason."""
 
-
-@cache
-def font_file(bold: bool) -> Path:
-    """DejaVu Sans, which matplotlib ships: found without importing matplotlib."""
-    spec = find_spec("matplotlib")
-    assert spec is not None and spec.origin is not None
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name
+    @property
+    def lacking(self) -> str | None:
+        """The characters of its texts that no font here has, and the font to install, in one line."""
+        return lacking(text.text for text in self.texts)
 
 
-@cache
-def font(size_px: float, bold: bool) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(font_file(bold)), size_px)
+def add_line(page: Page, place: tuple[float, float, float], left: Text, right: Text) -> None:
+    """Add two texts at both ends of a line, each cut short to the room that the other leaves.
+
+    `place` is x, the baseline and the width of the line; the places of the texts are not used.
+    """
+    x, y, width = place
+    numbers = fitted(right.text, 0.65 * width, right.size, right.bold)
+    room = width - text_width(numbers, right.size, right.bold) - left.size
+    name = fitted(left.text, room, left.size, left.bold)
+    page.texts.append(replace(left, text=name, x=x, y=y))
+    page.texts.append(replace(right, text=numbers, x=x + width, y=y, right=True))
 
 
-def text_width(text: str, size: float, bold: bool = False) -> float:
-    """The width in points of a text of that size."""
-    return font(100, bold).getlength(printable(text)) * size / 100
+def add_rank(page: Page, place: tuple[float, float, float], rank: str, value: str) -> None:
+    """Add a rank and a value at both ends of the line below a tile, smaller where the tile is narrow.
+
+    `place` is x, the baseline and the width of the tile.
+    """
+    x, y, width = place
+    taken = text_width(f"{rank} ", SMALL, bold=True) + text_width(value, SMALL)
+    size = SMALL * min(1.0, width / taken)
+    page.texts.append(Text(rank, x, y, size, bold=True))
+    page.texts.append(Text(value, x + width, y, size, color=QUIET, right=True))
 
 
-def fitted(text: str, width: float, size: float, bold: bool = False) -> str:
-    """The text, cut short with an ellipsis if it is wider than `width` points."""
-    if len(text) <= LONGEST and text_width(text, size, bold) <= width:
-        return text
-    text = text[:LONGEST]
-    while text and text_width(text + "…", size, bold) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
-
-
-def wrapped(text: str, width: float, size: float) -> list[str]:
-    """The text in lines no wider than `width` points, broken at spaces."""
-    lines: list[str] = []
-    for word in (word[:LONGEST] for word in text.split(" ")):
-        if lines and text_width(f"{lines[-1]} {word}", size) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
+def add_title(page: Page, title: str, x: float = MARGIN) -> None:
+    """Add the title of a page, cut short to its width."""
+    shown = fitted(title, page.width - MARGIN - x, TITLE, bold=True)
+    page.texts.append(Text(shown, x, MARGIN + TITLE * 0.8, TITLE, bold=True))

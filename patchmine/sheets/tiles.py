@@ -11,12 +11,11 @@ from PIL.Image import Image
 
 from patchmine.errors import PhotographError
 from patchmine.fields.cropping import Cropping
+from patchmine.lettering import draw, wrapped
 from patchmine.photographs.crops import padding
 from patchmine.photographs.placement import View
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
-from patchmine.sheets.page import LONGEST, font
-from patchmine.system.printable import printable
 from patchmine.units import Position
 
 TIGHT_LEGEND = (
@@ -68,8 +67,10 @@ def _image(patch: Patch, view: View, size: tuple[int, int]) -> Image | str:
 
 def _reason_tile(patch: Patch, reason: str, size: tuple[int, int]) -> Image:
     image = padding(size)
-    text = f"{printable(PurePath(patch.image).name[:LONGEST])}\n{reason}"
-    ImageDraw.Draw(image).multiline_text((8, 8), text, fill="#a00", font=font(size[0] / 16, False))
+    canvas, height = ImageDraw.Draw(image), size[0] / 16
+    lines = [PurePath(patch.image).name, reason]
+    for number, line in enumerate(line for text in lines for line in wrapped(text, size[0] - 16, height)):
+        draw(canvas, (8, 8 + (number + 1) * 1.25 * height), line, height, "#a00")
     return image
 
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import TYPE_CHECKING
 
-from patchmine.sheets.page import Page, font_file
-from patchmine.system.printable import printable
+from patchmine.lettering import draw_on, text_width
+from patchmine.sheets.page import Page
+from patchmine.system.drawing import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_vector(page: Page, target: Path) -> None:
-    import matplotlib as mpl
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    kind = target.suffix.lower().removeprefix(".")
+def vector(page: Page, kind: str) -> bytes:
+    """The page as a `pdf` or `svg`."""
     # Fixed dates and ids: the same page gives the same bytes. Type 42 keeps the text selectable.
-    with mpl.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "patchmine"}):
-        canvas = (FigureCanvasPdf if kind == "pdf" else FigureCanvasSVG)(figure_of(page))
+    with own_settings({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "patchmine"}):
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+        canvas = (FigureCanvasPdf if kind == "pdf" else FigureCanvasSVG)(_figure(page))
         metadata = {"CreationDate": None} if kind == "pdf" else {"Date": None}
-        canvas.print_figure(target, format=kind, dpi=72, metadata=metadata)
+        buffer = io.BytesIO()
+        canvas.print_figure(buffer, format=kind, dpi=72, metadata=metadata)
+    return buffer.getvalue()
 
 
 def figure_of(page: Page) -> Figure:
     """The page as a matplotlib figure: each picture in axes of its own, each line a text of the figure."""
+    with own_settings():
+        return _figure(page)
+
+
+def _figure(page: Page) -> Figure:
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties
 
     figure = Figure(figsize=(page.width / 72, page.height / 72), dpi=72)
     for picture in page.pictures:
@@ -43,14 +49,6 @@ def figure_of(page: Page) -> Figure:
         axes.imshow(picture.image, aspect="auto", interpolation="none")
         axes.set_axis_off()
     for text in page.texts:
-        figure.text(
-            text.x / page.width,
-            1 - text.y / page.height,
-            printable(text.text).replace("$", r"\$"),
-            size=text.size,
-            color=text.color,
-            ha="right" if text.right else "left",
-            va="baseline",
-            fontproperties=FontProperties(fname=font_file(text.bold), size=text.size),
-        )
+        left = text.x - text_width(text.text, text.size, text.bold) * text.right
+        draw_on(figure, (left, page.height - text.y), text.text, text.size, text.color, text.bold)
     return figure

@@ -8,8 +8,12 @@ memory than the file has bytes. Only parsing the descriptions of the datasets is
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import re
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -19,11 +23,19 @@ import h5py
 import numpy as np
 from h5py import h5d, h5l, h5o, h5t
 
-from patchmine.errors import StoreError
+from patchmine.errors import StoreError, UnreadableError
 from patchmine.store.hdf5_claims import TEXT_AT, claimed_length
+from patchmine.system import digests
+from patchmine.system.regular_files import withheld
 
 # Exceptions that h5py raises for damage, depending on where libhdf5 notices it.
 DAMAGE = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, OverflowError, struct.error)
+
+_MARKED, _NO_MEMORY = "already open for write", "memory allocation failed"
+"""What libhdf5 says without an errno: a program marks a file that it opens for writing, and memory runs out."""
+
+_NUMBER = re.compile(r"errno = (\d+)")
+"""h5py carries the errno of some exceptions only in their text."""
 
 CHUNK_BYTES = 16 << 20
 """The largest chunk that is read, in bytes. Written chunks have at most 2 MB."""
@@ -48,7 +60,7 @@ class Data:
         try:
             return self._dataset[where]
         except DAMAGE as error:
-            raise refusal(self._file, self._place, _reason(error)) from None
+            raise fault(self._file, self._place, error) from None
 
     def text(self, row: int) -> bytes:
         """One text of a dataset of texts, no longer than the limit given when the dataset was opened."""
@@ -71,7 +83,7 @@ class Data:
                 file.seek(self._offset + start * TEXT_AT.size)
                 lengths = [length for length, _, _ in TEXT_AT.iter_unpack(file.read(count * TEXT_AT.size))]
         except DAMAGE as error:
-            raise refusal(self._file, self._place, _reason(error)) from None
+            raise fault(self._file, self._place, error) from None
         if len(lengths) != count or max(lengths) > self._longest:
             raise refusal(self._file, self._place, f"it claims a text of more than {self._longest} bytes")
         return sum(lengths)
@@ -81,17 +93,21 @@ class Datasets:
     """The datasets of one file, each checked on first use."""
 
     def __init__(self, file: Path) -> None:
-        """Open the file. Raises OSError if it cannot be read, StoreError if it is not a regular file."""
+        """Open the file. Raises OSError if it is missing or no HDF5 file, StoreError for any other fault."""
         self.file = file
-        if not S_ISREG(file.stat().st_mode):
-            raise StoreError(f"{file} is not a regular file; build the index again with --fresh")
-        self.size = file.stat().st_size
-        self._h5 = h5py.File(file, "r")
+        try:
+            status = file.stat()
+            if not S_ISREG(status.st_mode):
+                raise StoreError(f"{file} is not a regular file; build the index again with --fresh")
+            self._h5 = _opened(file)
+        except OSError as error:
+            raise _withheld(file, error) or error from None
+        self.size = status.st_size
         try:
             self._groups: dict[tuple[str, ...], h5py.h5g.GroupID] = {(): h5o.open(self._h5.id, b"/")}
         except DAMAGE as error:
             self._h5.close()
-            raise refusal(file, "/", _reason(error)) from None
+            raise fault(file, "/", error) from None
         self._data: dict[str, Data] = {}
 
     def close(self) -> None:
@@ -107,15 +123,18 @@ class Datasets:
                 raise refusal(self.file, shown, f"it claims a text of more than {longest} bytes")
             text = self._h5.attrs[name]
         except DAMAGE as error:
-            raise refusal(self.file, shown, _reason(error)) from None
+            raise fault(self.file, shown, error) from None
         if not isinstance(text, str):
             raise refusal(self.file, shown, "it is not a text")
         return text
 
     def has(self, *place: str) -> bool:
         """Whether anything has this name, of whatever kind."""
-        group = self._group(place[:-1])
-        return group is not None and place[-1].encode("utf-8", "surrogateescape") in group
+        try:
+            group = self._group(place[:-1])
+            return group is not None and place[-1].encode("utf-8", "surrogateescape") in group
+        except DAMAGE as error:
+            raise fault(self.file, "/".join(place), error) from None
 
     def data(
         self,
@@ -136,7 +155,7 @@ class Datasets:
                 found = self._open(place)
                 reason = self._misfit(found, dtypes, shape, many)
             except DAMAGE as error:
-                raise refusal(self.file, shown, _reason(error)) from None
+                raise fault(self.file, shown, error) from None
             if reason is not None:
                 raise refusal(self.file, shown, reason)
             self._data[shown] = Data(found, self.file, shown, longest)
@@ -149,14 +168,14 @@ class Datasets:
         try:
             self._h5.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
         except DAMAGE as error:
-            raise refusal(self.file, "/", _reason(error)) from None
+            raise fault(self.file, "/", error) from None
         for name in names:
             try:
                 found = self._open(tuple(name.split("/")))
                 reason = self._misplaced(found)
                 data = Data(found, self.file, name, self.size)
             except DAMAGE as error:
-                raise refusal(self.file, name, _reason(error)) from None
+                raise fault(self.file, name, error) from None
             if reason is not None:
                 raise refusal(self.file, name, reason)
             if _is_type(found.get_type(), "text"):
@@ -169,7 +188,10 @@ class Datasets:
             parent = self._group(place[:-1])
             try:
                 found = None if parent is None else _hard(parent, place[-1])
-            except DAMAGE:
+            except DAMAGE as error:
+                unread = _withheld(self.file, error)
+                if unread is not None:
+                    raise unread from None
                 found = None
             if not isinstance(found, h5py.h5g.GroupID):
                 return None
@@ -221,6 +243,69 @@ class Datasets:
         if needed > self.size or found.get_storage_size() != needed or start + needed > self.size:
             return f"its shape is {found.shape}, but the file does not hold that much data"
         return None
+
+
+def dataset_digests(file: Path) -> dict[str, str]:
+    """The digest of every dataset of an activations.h5, over its type, shape and content. Raises StoreError."""
+    found: dict[str, str] = {}
+    datasets = Datasets(file)
+    try:
+        for name, data in datasets.every():
+            digest = hashlib.blake2b(f"{data.dtype.str}{data.shape}".encode(), digest_size=digests.DIGEST_BYTES)
+            for block in _blocks(data):
+                digest.update(block)
+            found[name] = digest.hexdigest()
+    finally:
+        datasets.close()
+    return found
+
+
+def _blocks(dataset: Data) -> Iterator[bytes]:
+    """The content of a dataset in order, in blocks of whole chunks. Each text follows its length."""
+    if dataset.shape == ():
+        yield bytes(dataset[()])
+        return
+    rows = dataset.chunks[0] if dataset.chunks else 1 << 16
+    for start in range(0, len(dataset), rows):
+        block = dataset[start : start + rows]
+        if block.dtype == object:
+            yield b"".join(len(text).to_bytes(8, "little") + text for text in block)
+        else:
+            yield np.ascontiguousarray(block).tobytes()
+
+
+def _opened(file: Path) -> h5py.File:
+    """The file, also where it cannot be locked: patchmine replaces files and never writes into them.
+
+    Where this process has the file open already, libhdf5 wants the same way of locking again: so the default comes
+    first, which a user's own h5py.File has too. Raises OSError.
+    """
+    try:
+        return h5py.File(file, "r")
+    except OSError as error:
+        if "lock" not in str(error):
+            raise
+        for locking in (False, True):
+            with suppress(OSError):
+                return h5py.File(file, "r", locking=locking)
+        raise
+
+
+def fault(file: Path, place: str, error: Exception) -> StoreError:
+    """The error for what h5py raised at a place of the file: the system withholds it, or it is damaged."""
+    return _withheld(file, error) or refusal(file, place, _reason(error))
+
+
+def _withheld(file: Path, error: Exception) -> StoreError | None:
+    """As `withheld`, also for what libhdf5 says in words alone."""
+    said = str(error)
+    if _MARKED in said:
+        return UnreadableError(
+            f"{file} cannot be read: another program has it open for writing, or ended without closing it; close that "
+            f"program, or, if there is none, remove its mark with: h5clear -s {file}"
+        )
+    found = _NUMBER.search(said)
+    return withheld(file, error, int(found[1]) if found else errno.ENOMEM if _NO_MEMORY in said else None)
 
 
 def refusal(file: Path, place: str, reason: str) -> StoreError:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from patchmine.ranking import Float32, Int64
 from patchmine.store.patches_faiss import EXACT, MOST_LISTS, Codes, Plan, blocks, build, normalized, scan
 from patchmine.store.reading import PATCHES, Store
+from patchmine.system.regular_files import withheld
 from patchmine.system.untrusted_json import TEXT, Misfit, Part, parse
 
 ROUNDING = 1e-3
@@ -33,8 +34,8 @@ Note = Callable[[str], None]
 class Neighbors:
     """The patches.faiss of an index, open for queries.
 
-    A missing file, or one that does not match the store's vectors, is rebuilt; if it cannot be written, all vectors are
-    compared. `note` receives a message in both cases.
+    A missing file, or one that does not match the store's vectors, is rebuilt; if it cannot be written, or the system
+    withholds it, all vectors are compared. `note` receives a message in each case.
     """
 
     def __init__(self, store: Store, note: Note, exact: int = EXACT) -> None:
@@ -46,6 +47,9 @@ class Neighbors:
         try:
             self._open()
         except (Misfit, OSError) as error:
+            if unread := withheld(self._file, error):
+                note(f"{unread}; comparing all vectors instead")
+                return
             reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be used ({_line(error)})"
             note(f"{self._file} {reason}; building it again")
             try:

@@ -188,7 +188,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Digest:
-    """The digest of a layer's vectors, computed while they are read; equal to that of `reading.dataset_digests`."""
+    """The digest of a layer's vectors, computed while they are read; equal to that of `hdf5.dataset_digests`."""
 
     def __init__(self, store: Store, layer: str) -> None:
         shape = store.vectors(layer)[0].shape

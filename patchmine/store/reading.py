@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.errors import StoreError
+from patchmine.errors import StoreError, UnreadableError
 from patchmine.fields.field import FieldsBySize
 from patchmine.ranking import Float32, Int64, TopK, sort_keys
 from patchmine.store import checks
 from patchmine.store.hdf5 import Data, Datasets, refusal
 from patchmine.store.label_columns import LabelColumns, read_labels
-from patchmine.system import digests
+from patchmine.system.regular_files import withheld
 from patchmine.system.untrusted_json import TEXT, Misfit, parse
 from patchmine.units import Position
 
@@ -54,61 +52,44 @@ class ImageRecord:
     prediction: str | None = None
 
 
-def dataset_digests(file: Path) -> dict[str, str]:
-    """The digest of every dataset of an activations.h5, over its type, shape and content. Raises StoreError."""
-    found: dict[str, str] = {}
-    datasets = Datasets(file)
-    try:
-        for name, data in datasets.every():
-            digest = hashlib.blake2b(f"{data.dtype.str}{data.shape}".encode(), digest_size=digests.DIGEST_BYTES)
-            for block in _blocks(data):
-                digest.update(block)
-            found[name] = digest.hexdigest()
-    finally:
-        datasets.close()
-    return found
-
-
-def _blocks(dataset: Data) -> Iterator[bytes]:
-    """The content of a dataset in order, in blocks of whole chunks. Each text follows its length."""
-    if dataset.shape == ():
-        yield bytes(dataset[()])
-        return
-    rows = dataset.chunks[0] if dataset.chunks else 1 << 16
-    for start in range(0, len(dataset), rows):
-        block = dataset[start : start + rows]
-        if block.dtype == object:
-            yield b"".join(len(text).to_bytes(8, "little") + text for text in block)
-        else:
-            yield np.ascontiguousarray(block).tobytes()
-
-
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of a finished index. Raises StoreError that says how far the index is and what to type."""
     shown = str(directory)
-    if not directory.is_dir():
-        raise StoreError(f"index {shown!r} does not exist; build it with: patchmine index FOLDER -o {shown}")
     try:
         document = checks.read_document(directory / MANIFEST)
         if document.data.get("format") == FORMAT:
             checks.check_manifest(document)
-    except FileNotFoundError:
-        if (directory / SHARDS).is_dir():
-            raise StoreError(
-                f"the index {shown!r} is not finished; run the same `patchmine index` command again to resume"
-            ) from None
-        raise StoreError(f"{shown!r} is not a patchmine index: it has no {MANIFEST}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise _no_index(directory) from None
     except Misfit as misfit:
         raise StoreError(
             f"{shown}/{MANIFEST} is damaged or from another version: {misfit}; build the index again with --fresh"
         ) from None
+    except OSError as error:
+        raise withheld(directory / MANIFEST, error) or error from None
     found = document.data.get("format")
     if found != FORMAT or isinstance(found, bool):
-        word = found if isinstance(found, int) and abs(found) < 1e9 else "unknown"
+        newer = isinstance(found, int) and FORMAT < found < 1e9
+        way_out = "update patchmine to read it" if newer else "build it again with --fresh"
         raise StoreError(
-            f"{shown!r} has index format {word}, but this patchmine reads format {FORMAT}; build it again with --fresh"
+            f"{shown!r} has index format {found if newer else 'unknown'}, but this patchmine reads format {FORMAT}; "
+            f"{way_out}"
         )
     return document.data
+
+
+def _no_index(directory: Path) -> StoreError:
+    """The error for a place without a manifest, which says what is there instead."""
+    shown = str(directory)
+    if (directory / SHARDS).is_dir():
+        return StoreError(
+            f"the index {shown!r} is not finished; run the same `patchmine index` command again to resume"
+        )
+    if directory.is_dir():
+        return StoreError(f"{shown!r} is not a patchmine index: it has no {MANIFEST}")
+    if directory.is_symlink():
+        return StoreError(f"index {shown!r} leads to {str(directory.readlink())!r}, which is missing: bring it back")
+    return StoreError(f"index {shown!r} does not exist; build it with: patchmine index FOLDER -o {shown}")
 
 
 class Store:
@@ -129,6 +110,8 @@ class Store:
             self._datasets = Datasets(self._file)
         except OSError:
             state = "damaged" if self._file.exists() else "missing"
+            if self._file.is_symlink():
+                state = f"{state}: it leads to {str(self._file.readlink())!r}"
             raise StoreError(
                 f"{self._file} is {state}; build the index again: patchmine index "
                 f"{self.manifest['job']['source']} -o {directory} --fresh"
@@ -144,12 +127,16 @@ class Store:
 
     def carried_manifest(self) -> dict[str, Any]:
         """The copy of the manifest inside activations.h5. Raises StoreError if it belongs to another job."""
-        with suppress(Misfit, StoreError):
+        try:
             job = self._datasets.label("job", TEXT)
             document = parse(self._datasets.label("manifest", checks.MANIFEST_BYTES).encode())
             if document.data.get("format") == FORMAT and document.data.get("job_digest") == job:
                 checks.check_manifest(document)
                 return document.data
+        except UnreadableError:
+            raise
+        except (Misfit, StoreError):
+            pass
         raise StoreError(
             f"{self.directory}: {ACTIVATIONS} and {MANIFEST} come from different jobs; "
             "build the index again with --fresh"
@@ -283,7 +270,7 @@ class Store:
         if not self.has_table:
             raise StoreError(
                 f"{self.directory} was built with --no-table and keeps only the top {self.keep}; "
-                "build it again with --fresh and without --no-table"
+                "build another index without --no-table, with -o DIR"
             )
         shape = (self.images, self.channels[layer])
         return (

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from patchmine.store.job import Job
 from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
+from patchmine.system.regular_files import withheld
 from patchmine.system.untrusted_json import Misfit, Part, parse, read_bounded
 from patchmine.units import Box, Unit
 
@@ -87,13 +88,17 @@ class TightCrops:
         return self.folder / name / f"{unit.channel}.json"
 
     def read(self, unit: Unit) -> Crops:
-        """The unit's crops; none if they are of another network or rule. Raises Misfit for a damaged file."""
+        """The unit's crops; none if they are of another network or rule.
+
+        Raises Misfit for a damaged file, UnreadableError for one that the system withholds.
+        """
+        file = self.file(unit)
         try:
-            data = read_bounded(self.file(unit), _LARGEST)
+            data = read_bounded(file, _LARGEST)
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise Misfit(error.strerror or "cannot be read") from None
+            raise withheld(file, error) or Misfit(error.strerror) from None
         document = parse(data)
         if document.whole("rule", 0, 1 << 30) != RULE or document.text("network") != self.network:
             return {}
@@ -123,7 +128,10 @@ class TightCrops:
             file.replace(file.with_suffix(".damaged"))
 
     def join(self, others: Sequence[TightCrops]) -> None:
-        """Take over the crops of other indexes. A damaged file of theirs is left out. Raises OSError."""
+        """Take over the crops of other indexes. A damaged file of theirs is left out.
+
+        Raises OSError, and UnreadableError for a file that the system withholds.
+        """
         files = {file.relative_to(other.folder) for other in others for file in other.folder.glob("*/*.json")}
         for file in sorted(files):
             joined: Crops = {}

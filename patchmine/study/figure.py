@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from patchmine.lettering import draw_on, fitted
 from patchmine.study.in_photographs import InPhotographs
 from patchmine.study.instruments.peaks import APART
 from patchmine.study.trials import Result, Trial
 from patchmine.study.verdicts import UNMEASURED, Verdict
+from patchmine.system.drawing import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,16 +27,17 @@ _ACROSS = 4  # canvases shown side by side
 
 def page(found: Study) -> Figure:
     """An A4 page. The figure belongs to no window and can be changed before it is saved."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with own_settings({"font.size": 8, "axes.titlesize": 8.5, "axes.spines.top": False, "axes.spines.right": False}):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
-    with rc_context({"font.size": 8, "axes.titlesize": 8.5, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(8.27, 11.69))
         FigureCanvasAgg(figure)
-        figure.text(0.06, 0.965, f"Why {found.name}?", size=15, weight="bold")
+        left, across, down = 0.06 * 72 * 8.27, 72 * 8.27, 72 * 11.69
+        title = fitted(f"Why {found.name}?", 0.9 * across, 15, bold=True)
+        draw_on(figure, (left, 0.965 * down), title, 15, "black", bold=True)
         facts = [str(found.unit), f"field {found.subject.pattern} px", *([found.evidence] if found.evidence else ())]
-        figure.text(0.06, 0.951, " · ".join(facts), size=8, color="#555555")
+        draw_on(figure, (left, 0.951 * down), fitted(" · ".join(facts), 0.9 * across, 8), 8, "#555555")
         figure.text(0.06, 0.938, textwrap.fill(found.conclusion, 108), size=9, va="top", linespacing=1.35)
         _canvases(figure, found)
         curves = figure.add_gridspec(2, 3, left=0.08, right=0.96, bottom=0.05, top=0.40, hspace=0.42, wspace=0.36)

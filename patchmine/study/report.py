@@ -11,7 +11,8 @@ from typing import Any
 from patchmine.reading.opened import OpenIndex
 from patchmine.study.figure import page
 from patchmine.study.why import Study, as_dict
-from patchmine.system.atomic import write_atomically
+from patchmine.system.atomic import deliver
+from patchmine.system.drawing import own_settings
 from patchmine.system.printable import printable
 
 DOCUMENT = "report.json"
@@ -24,11 +25,12 @@ def write_report(found: Study, index: OpenIndex[Any], folder: Path) -> dict[str,
     for kind in ("pdf", "png"):
         buffer = io.BytesIO()
         metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
-        write_atomically(folder / f"report.{kind}", [buffer.getvalue()])
-    write_atomically(folder / "report.md", [markdown(found, index).encode()])
+        with own_settings():
+            figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+        deliver(folder / f"report.{kind}", buffer.getvalue())
+    deliver(folder / "report.md", markdown(found, index).encode())
     document = as_dict(found, index)
-    write_atomically(folder / DOCUMENT, [json.dumps(document, indent=1).encode() + b"\n"])
+    deliver(folder / DOCUMENT, json.dumps(document, indent=1).encode() + b"\n")
     return document
 
 
@@ -52,7 +54,7 @@ def write_summary(documents: Sequence[Mapping[str, Any]], folder: Path) -> None:
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(printable(cell) for cell in row.values())} |" for row in summary(documents)]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "summary.md", ["\n".join([*lines, ""]).encode()])
+    deliver(folder / "summary.md", "\n".join([*lines, ""]).encode())
 
 
 def markdown(found: Study, index: OpenIndex[Any]) -> str:

@@ -30,7 +30,8 @@ from patchmine.study.instruments.torus import check_torus
 from patchmine.study.settings import Settings
 from patchmine.synthesis.ascent import Ascent
 from patchmine.synthesis.canvas import whole
-from patchmine.synthesis.library import DEAD, VERSION
+from patchmine.synthesis.keeping import DEAD
+from patchmine.synthesis.library import VERSION
 from patchmine.synthesis.recipe import Recipe
 from patchmine.system import digests
 from patchmine.system.atomic import write_atomically

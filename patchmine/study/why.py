@@ -13,6 +13,7 @@ from typing import Any
 from patchmine import defaults
 from patchmine.errors import PatchmineError, RequestError, UnitError
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.reading.opened import OpenIndex
 from patchmine.study.in_photographs import InPhotographs, in_photographs
 from patchmine.study.instruments.alike import Alike, responses
@@ -92,6 +93,7 @@ def _stride(network: Network, layer: str, of_field: int) -> tuple[int, str | Non
     return down, None
 
 
+@with_own_settings
 def study(
     index: OpenIndex[Any],
     unit: Unit,

@@ -46,8 +46,11 @@ def of_index(index: OpenIndex[Any], note: Callable[[str], None] = lambda _: None
     if found is None:
         note(f"measuring the amplitude spectrum of {min(PHOTOGRAPHS, len(index))} photographs")
         found = measured(index, size)
-        file.parent.mkdir(exist_ok=True)
-        write_atomically(file, [name, found.astype("<f4").tobytes()])
+        try:
+            file.parent.mkdir(exist_ok=True)
+            write_atomically(file, [name, found.astype("<f4").tobytes()])
+        except OSError as error:
+            note(f"the spectrum cannot be kept in {str(file)!r} ({error.strerror}): it is measured again next time")
     return torch.from_numpy(found)
 
 

@@ -2,19 +2,135 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
+from stat import S_IMODE, S_ISREG
+
+from patchmine.errors import RequestError
+from patchmine.system.regular_files import is_there
+
+_NO_RENAME = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
+"""What a folder answers that takes no file beside a target that may be written, such as one mounted by itself."""
 
 
-def write_atomically(path: Path, chunks: list[bytes | memoryview]) -> None:
-    """Write the chunks to a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_atomically(path: Path, chunks: list[bytes | memoryview], mode: int | None = None) -> None:
+    """Write the chunks to a file that appears whole or not at all; a link of that name is replaced, not followed.
+
+    `mode` are its permissions, by default those of a new file. Raises OSError, which names `path`.
+    """
+    # The name is short enough for every file system, and its randomness keeps others from laying a link there.
+    temporary = path.with_name(f".{path.name[:40]}.{token_hex(4)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
         temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # what the caller knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(descriptor: int) -> None:
+    """Put the file on the disk, where the file system can do so on demand."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def deliver(target: Path, data: bytes) -> None:
+    """Write a file that the user asked for: it appears whole, or an older one stays as it was.
+
+    Follows a link, keeps the permissions of an older file, and writes into a device or pipe as it is. Raises
+    RequestError.
+    """
+    check_target(target)
+    real = Path(os.path.realpath(target))
+    there = _status(target)
+    try:
+        if there is None:
+            write_atomically(real, [data])
+        elif not S_ISREG(there.st_mode):
+            with target.open("wb", buffering=0) as device:
+                _write(device.fileno(), data)
+        else:
+            try:
+                write_atomically(real, [data], S_IMODE(there.st_mode))
+            except OSError as error:
+                if error.errno not in _NO_RENAME:
+                    raise
+                _write_over(real, data)
+    except OSError as error:
+        left = "" if there is None else "; what was there is as it was"
+        raise RequestError(
+            f"{str(target)!r} cannot be written: {error.strerror}{left}; make room, or write {target.name} elsewhere"
+        ) from None
+
+
+def check_target(target: Path) -> None:
+    """Check, before any work, that `deliver` can write this file. Raises RequestError."""
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise RequestError(f"{str(target)!r} cannot be written: {error.strerror}; give another name") from None
+    there = _status(target)
+    if target.is_dir():
+        raise RequestError(f"{str(target)!r} is a folder: name a file in it")
+    if there is not None and not os.access(target, os.W_OK):
+        raise RequestError(f"{str(target)!r} is write-protected: give another name")
+    folder = Path(os.path.realpath(target)).parent if target.is_symlink() else target.parent
+    if there is None and not folder.is_dir():
+        raise RequestError(f"folder {str(folder)!r} not found: create it, or write {target.name} elsewhere")
+    if there is None and (why := unwritable(folder)):
+        raise RequestError(f"folder {str(folder)!r} cannot be written ({why}): write {target.name} elsewhere")
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be created in this folder, or in the one that will hold it; None if one can, as far as can be
+    told before trying."""
+    while not is_there(folder) and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{str(folder)!r} is a file"
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+    return os.strerror(errno.EROFS if read_only else errno.EACCES)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    with suppress(OSError):
+        return path.stat()
+    return None
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    """Write into the file itself. Its old bytes keep their place on the disk until the new ones fit."""
+    old = path.read_bytes()
+    with path.open("r+b", buffering=0) as file:
+        try:
+            _write(file.fileno(), data)
+            file.truncate(len(data))
+        except OSError:
+            file.seek(0)
+            _write(file.fileno(), old)
+            file.truncate(len(old))
+            raise
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while len(left):
+        left = left[os.write(descriptor, left) :]

@@ -1,4 +1,7 @@
-"""Read regular files only: a FIFO could wait forever for a writer, and a device may never end."""
+"""Read regular files only: a FIFO could wait forever for a writer, and a device may never end.
+
+Also tells a file that the system withholds from one whose content is at fault.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from patchmine.errors import UnreadableError
+
 LIMIT = 1 << 30
 """Maximum size in bytes of a file or archive member that is read whole, as a photograph or a list."""
 
 TOO_LARGE = f"larger than {LIMIT >> 30} GiB"
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What a file system without locks answers to a request for one."""
+
+_CONTENT = (None, 0, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EOVERFLOW)
+"""What a library reports that follows a damaged file to a place that it cannot have, or where there is none."""
+
+_WAYS_OUT = {
+    errno.EAGAIN: ("locked by another program", "close that program, then repeat the command"),
+    errno.EACCES: ("permission denied", "make it readable, as with chmod u+r"),
+    errno.EPERM: ("permission denied", "make it readable, as with chmod u+r"),
+    errno.ENOMEM: ("out of memory", "close other programs, then repeat the command"),
+    errno.EMFILE: ("too many open files", "raise the limit, as with ulimit -n 4096"),
+    errno.ENFILE: ("too many open files", "close other programs, then repeat the command"),
+    errno.EIO: ("input/output error", "check its disk, or copy the index to another one"),
+    errno.ESTALE: ("stale file handle", "mount its file system again, then repeat the command"),
+    **dict.fromkeys(NO_LOCKS, ("its file system has no locks", "set HDF5_USE_FILE_LOCKING=FALSE")),
+}
 
 
 def is_there(path: str | Path) -> bool:
@@ -35,6 +58,18 @@ def is_link(path: str | Path) -> bool:
 def is_folder(path: str | Path) -> bool:
     """Whether a folder exists at that path; False even for a name that no folder can have."""
     return is_there(path) and Path(path).is_dir()
+
+
+def withheld(file: Path, error: BaseException, number: int | None = None) -> UnreadableError | None:
+    """The error for a file that the system withholds, with the cause and a way out; None if its content is at fault.
+
+    `number` is the errno, for an error that does not carry its own.
+    """
+    number = number or getattr(error, "errno", None)
+    if number in _CONTENT:
+        return None
+    cause, way_out = _WAYS_OUT.get(number, (os.strerror(number), "see to that, then repeat the command"))
+    return UnreadableError(f"{file} cannot be read: {cause}; {way_out}")
 
 
 @contextmanager

@@ -29,9 +29,10 @@ CARRY = 0.875
 """On the way, a box must also retain this much of the share on noise: else the search finds boxes that retain enough on
 gray and blur and on little else."""
 
-SPARE, WEIGHT = 0.35, 2.0
-"""A box without which more than SPARE of the activation is left was not the only evidence. The excess counts against
-it, times WEIGHT, beside the logarithm of its area: else the search prefers tiny boxes that the unit can spare."""
+SPARE, EXCESS, WEIGHT = 0.3, 0.15, 4.0
+"""A box without which more than SPARE of the activation is left was not the only evidence. The excess, up to EXCESS,
+counts against it, times WEIGHT, beside the logarithm of its area: else the search prefers tiny boxes that the unit can
+spare. Beyond that more area rarely helps: the unit sees its motif elsewhere too."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
@@ -254,7 +255,7 @@ def _grown(box: Box, domain: Box) -> Box:
 
 def _cost(area: float | Float64, without: float | Float64) -> float | Float64:
     """What the search makes small: a box's share of the domain, times a fine if too much is left without it."""
-    return area * np.exp(WEIGHT * np.clip(without - SPARE, 0.0, 1.0))
+    return area * np.exp(WEIGHT * np.clip(without - SPARE, 0.0, EXCESS))
 
 
 def _bounded(share: float) -> float:

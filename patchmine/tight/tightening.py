@@ -13,15 +13,17 @@ import torch
 
 from patchmine import executors
 from patchmine.defaults import Run
-from patchmine.errors import PhotographError, RequestError, StoreError
+from patchmine.errors import PhotographError, RequestError, StoreError, UnreadableError
 from patchmine.executors import Setting
 from patchmine.fields.field import ReceptiveField
 from patchmine.networks.network import Network
+from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.store.reading import Store
 from patchmine.store.tight_crops import Crops, Seat, TightCrop, TightCrops, Where
+from patchmine.system.atomic import unwritable
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.untrusted_json import Misfit
 from patchmine.tight.backgrounds import blurred, noisy
@@ -60,6 +62,7 @@ class Photographs(Protocol):
     def field(self, layer: str, image: int | None = None) -> ReceptiveField: ...
 
 
+@with_own_settings
 def tightened(
     index: Photographs,
     seats: Mapping[Unit, Sequence[Seat]],
@@ -87,6 +90,7 @@ def tightened(
             yield unit, library.found(unit, of_unit)
     if not missing:
         return
+    library.check()
     total, left = sum(map(len, seats.values())), sum(map(len, missing.values()))
     shown.begin(total, total - left, "tight crops")
     todo = {unit: len(of_unit) for unit, of_unit in missing.items()}
@@ -114,7 +118,8 @@ class Library:
         self._store: TightCrops = index.tight_crops
         self._crops: dict[Unit, Crops] = {}
         self._changed: set[Unit] = set()
-        self.unkept: OSError | None = None
+        self._withheld: set[Unit] = set()
+        self._unkept = False
 
     def lacking(self, unit: Unit, seats: Iterable[Seat]) -> list[Seat]:
         """Those of the patches, each once, whose crop is not kept."""
@@ -131,22 +136,29 @@ class Library:
 
     def keep(self, unit: Unit) -> None:
         """Write the unit's crops, with those that another process has written meanwhile."""
-        if unit not in self._changed or self.unkept is not None:
+        if unit not in self._changed or self._unkept:
             return
         self._changed.discard(unit)
+        crops = {**self._read(unit), **self._crops[unit]}
+        if unit in self._withheld:
+            return  # the file may hold more than was found now
         try:
-            self._store.write(unit, {**self._read(unit), **self._crops[unit]})
+            self._store.write(unit, crops)
         except OSError as error:
-            self.unkept = error
-            if self._must_keep:
-                raise StoreError(
-                    f"the tight crops cannot be kept in {str(self._store.folder)!r} ({error.strerror}): what is there "
-                    "stays; mend that and run the same command again"
-                ) from None
-            self._progress.note(
-                f"the tight crops cannot be kept in {str(self._store.folder)!r} ({error.strerror}): "
-                "they are shown this once"
-            )
+            self._refused(error.strerror or str(error))
+
+    def check(self) -> None:
+        """Find out, before any work, whether crops can be kept."""
+        why = unwritable(self._store.folder)
+        if why is not None:
+            self._refused(why)
+
+    def _refused(self, why: str) -> None:
+        self._unkept = True
+        text = f"the tight crops cannot be kept in {str(self._store.folder)!r} ({why})"
+        if self._must_keep:
+            raise StoreError(f"{text}: what is there stays; mend that and run the same command again")
+        self._progress.note(f"{text}: they are shown this once")
 
     def keep_all(self) -> None:
         for unit in sorted(self._changed):
@@ -158,12 +170,19 @@ class Library:
         except Misfit as damage:
             self._store.set_aside(unit)
             self._progress.note(f"the tight crops kept for {unit} are damaged ({damage}): set aside, computed again")
-            return {}
+        except UnreadableError as error:
+            if self._must_keep:
+                raise
+            if unit not in self._withheld:
+                self._progress.note(f"{error}: tight crops of {unit} are computed again and not kept")
+            self._withheld.add(unit)
+        return {}
 
     def _where(self, seat: Seat) -> Where:
         return Where(self._index.digest(seat.image), seat.place, self._share)
 
 
+@with_own_settings
 def measured_again(
     index: Photographs, crops: Mapping[Seat, TightCrop], run: Run | None = None
 ) -> Iterator[tuple[Seat, TightCrop | PhotographError | None]]:
@@ -211,7 +230,7 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> 
     taps = survey(network.module, torch.zeros(1, 3, *size), [layer])
     if taps[0].layout.channels != index.layers[layer]:
         raise StoreError(
-            f"layer {layer} of {network.name} differs from that in {index.name}: build it again with --fresh"
+            f"layer {layer} of {network.name} differs from that in {index.name}: name its network with --model"
         )
     device = executors.kind(executors.DEFAULT).default_device()
     batch_size = BATCH.get(torch.device(device).type, BATCH["cpu"])

@@ -47,9 +47,7 @@ def peak_mib(command: list[str]) -> float:
 
 
 @pytest.fixture(scope="module", params=executors.kinds.names)
-def runs(
-    request: pytest.FixtureRequest, photographs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[Measured]:
+def runs(request: pytest.FixtureRequest, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Measured]:
     """A run for each of `--counts`."""
     try:
         executors.kind(request.param)

@@ -22,9 +22,7 @@ pytestmark = pytest.mark.slow
 SIDE = 224
 
 
-@pytest.mark.parametrize(
-    "model", ["efficientnet_lite0", "torchvision:resnet18@random", "torchvision:vgg16@random"]
-)
+@pytest.mark.parametrize("model", ["efficientnet_lite0", "torchvision:resnet18@random", "torchvision:vgg16@random"])
 def test_circular_padding_makes_a_torus(model: str) -> None:
     network = models.load(model)
     circular = padded(network.module, "circular")

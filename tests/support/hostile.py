@@ -27,7 +27,7 @@ from patchmine.index import Index, IndexedUnit, open_index
 from patchmine.questions.fires import percentiles
 from patchmine.sheets import write
 from patchmine.sheets.layouts.grid import grid_page
-from patchmine.store.reading import dataset_digests
+from patchmine.store.hdf5 import dataset_digests
 from patchmine.units import Unit
 from tests.support.tampering import Mutation, mutations
 

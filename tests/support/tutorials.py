@@ -96,4 +96,3 @@ def keep(drawn: Path, target: Path, width_px: int | None = 1000, quality: int = 
         height = round(picture.height * width_px / picture.width)
         picture = picture.resize((width_px, height), Image.Resampling.LANCZOS)
     picture.save(target, quality=quality, optimize=True)
-

@@ -143,7 +143,7 @@ def index(
     if tighten < 0:
         raise RequestError(f"--tighten must be at least 0, not {tighten}")
     directory = out or Path(f"{open_source(source).name}.patchmine")
-    Workspace(directory).refuse_foreign()
+    Workspace(directory).refuse()
     with starting():
         check(model)
     wanted = Wanted(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from patchmine.synthesis.recipe import METHODS, OBJECTIVES, Recipe
 
 if TYPE_CHECKING:
     from patchmine.index import Index
-    from patchmine.synthesis.library import Made
+    from patchmine.synthesis.keeping import Made
     from patchmine.units import Unit
 
 
@@ -92,7 +91,7 @@ def synth(
         units = units_of(at, all_in)
     else:
         units = [at.unit(str(unit), layer).unit]
-    made = _made(at, units, recipe, start)
+    made = _made(at, units, recipe, start, must_keep=out is None)
     _print(at, made, json)
     if out is not None:
         _write(made[0][1], out)
@@ -104,25 +103,28 @@ def synth(
 
 def _check_target(out: Path, all_in: str | None) -> None:
     from patchmine.errors import RequestError
+    from patchmine.system.atomic import check_target
 
     if all_in is not None:
         raise RequestError(f"-o {out} holds the image of one unit: leave it out, the index keeps those of --all-in")
     if out.suffix.lower() != ".png":
         raise RequestError(f"{str(out)!r} is not a PNG file: end its name in .png, or draw a sheet with compare")
-    if not Path(os.path.realpath(out)).parent.is_dir():
-        raise RequestError(f"folder {str(out.parent)!r} not found: create it, or write {out.name} elsewhere")
+    check_target(out)
 
 
-def _made(opened: Index, units: list[Unit], recipe: Recipe, start: int | None) -> list[tuple[Unit, Made]]:
+def _made(
+    opened: Index, units: list[Unit], recipe: Recipe, start: int | None, must_keep: bool
+) -> list[tuple[Unit, Made]]:
     """The images of all units; an interrupt reports how many are kept."""
     from patchmine.cli import progress
     from patchmine.cli.stopping import stoppable
-    from patchmine.synthesis.library import Dead, synthesized
+    from patchmine.synthesis.keeping import Dead
+    from patchmine.synthesis.library import synthesized
 
     done: list[tuple[Unit, Made]] = []
     try:
         with stoppable(), progress.shown() as display:
-            for pair in synthesized(opened, units, recipe, start=start, progress=display):
+            for pair in synthesized(opened, units, recipe, start=start, progress=display, must_keep=must_keep):
                 done.append(pair)
     except KeyboardInterrupt as interrupt:
         kept = f"{opened.name} keeps the images of {len(done)} of {len(units)} units; run the same command to resume"
@@ -138,7 +140,7 @@ def _made(opened: Index, units: list[Unit], recipe: Recipe, start: int | None) -
 def _print(opened: Index, made: list[tuple[Unit, Made]], json: bool) -> None:
     from patchmine.cli.errors import say
     from patchmine.cli.output import print_json, print_table
-    from patchmine.synthesis.library import Dead
+    from patchmine.synthesis.keeping import Dead
 
     rows: list[dict[str, Any]] = []
     for unit, images in made:
@@ -158,7 +160,7 @@ def _print(opened: Index, made: list[tuple[Unit, Made]], json: bool) -> None:
     print_table(
         [
             (row["name"], f"{row['layer']}:{row['channel']}", f"{image['value']:.4g}", f"{image['mean']:.4g}",
-             f"{row['best_real']:.4g}", f"{image['width']}x{image['height']}", image["file"])
+             f"{row['best_real']:.4g}", f"{image['width']}x{image['height']}", image["file"] or "not kept")
             for row in rows
             for image in row["images"]
         ],
@@ -175,8 +177,8 @@ def _write(made: Made, out: Path) -> None:
 
     from PIL import Image
 
-    from patchmine.synthesis.library import Dead
-    from patchmine.system.atomic import write_atomically
+    from patchmine.synthesis.keeping import Dead
+    from patchmine.system.atomic import deliver
 
     assert not isinstance(made, Dead)
     pictures = [one.image() for one in made]
@@ -186,4 +188,4 @@ def _write(made: Made, out: Path) -> None:
         row.paste(picture, (number * (width + gap), 0))
     buffer = io.BytesIO()
     row.save(buffer, "PNG")
-    write_atomically(out, [buffer.getvalue()])
+    deliver(out, buffer.getvalue())

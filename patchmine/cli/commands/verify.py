@@ -75,9 +75,23 @@ def _whole(index: Index, everything: bool, seed: int, run: Run, json: bool) -> N
     else:
         _conclude(findings)
     if wrong:
-        photographs = set(wrong) <= {"photographs"}
-        way = ("restore the photographs, or " if photographs else "") + "build the index again with --fresh"
-        raise StoreError(f"{index.name}: {len(wrong)} of {len(findings)} checks failed ({', '.join(wrong)}); {way}")
+        way_out = _way_out(index, findings)
+        raise StoreError(f"{index.name}: {len(wrong)} of {len(findings)} checks failed ({', '.join(wrong)}); {way_out}")
+
+
+def _way_out(index: Index, findings: Sequence[Finding]) -> str:
+    """What to do about failed checks. Only damage of what cannot be made again is a reason to build the index again."""
+    from patchmine.store.reading import PATCHES
+
+    wrong = {finding.check for finding in findings if finding.wrong}
+    if wrong == {"photographs"}:
+        return "restore the photographs or, if they are gone for good, build the index again with --fresh"
+    if wrong == {"tight crops"}:
+        return "measure them again: remove its folder tight, then patchmine tighten"
+    of_files = [text for finding in findings if finding.check == "files" for text in finding.wrong]
+    if wrong <= {"faiss", "files"} and all(PATCHES in text for text in of_files):
+        return f"remove {index.directory / PATCHES}: patchmine similar makes it again"
+    return "build the index again with --fresh"
 
 
 def _print(finding: Finding) -> None:

@@ -53,6 +53,7 @@ def why(
     from patchmine.cli.running import opened
     from patchmine.errors import RequestError
     from patchmine.system import allocator
+    from patchmine.system.atomic import unwritable
 
     allocator.keep_flat()  # before torch starts its threads
     if not unit:
@@ -63,6 +64,8 @@ def why(
             raise RequestError(f"{name} must be at least 1, not {value:g}")
     if out.exists() and not out.is_dir():
         raise RequestError(f"{str(out)!r} is a file: give a folder for the report with -o DIR")
+    if why := unwritable(out):
+        raise RequestError(f"the report cannot be written to {str(out)!r} ({why}): give another folder with -o DIR")
     at = opened(index, source, model, weights)
     units = [at.unit(one, layer).unit for one in unit]
     documents = _studied(at, units, out, budget, Settings(steps, seeds, seed), canvas or [])

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from patchmine.lettering import fitted
 from patchmine.ranking import Float32
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.grid import NARROWEST, caption, caption_height, head
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, WIDTH
 
 ASIDE, AIR = 96.0, 12.0
@@ -106,7 +107,7 @@ def _aside(page: Page, strip: Band, column: Float32, y: float) -> None:
     page.texts.append(Text(fitted(values, ASIDE, NUMBER, bold=True), MARGIN, y + NUMBER, NUMBER, bold=True))
     first, last = f"{strip.quantiles[0]:.3f}", f"{strip.quantiles[-1]:.3f}"
     text = f"quantile {first}" if first == last else f"quantile {first} to {last}"
-    page.texts.append(Text(text, MARGIN, y + NUMBER + LEADING, SMALL, color=QUIET))
+    page.texts.append(Text(fitted(text, ASIDE, SMALL), MARGIN, y + NUMBER + LEADING, SMALL, color=QUIET))
     bars = histogram(column, strip.values, (round(ASIDE * DPI / 72), round(HEIGHT * DPI / 72)))
     page.pictures.append(Picture(bars, MARGIN, y + NUMBER + LEADING + 5, ASIDE, HEIGHT))
 

@@ -7,17 +7,19 @@ from pathlib import PurePath
 
 from PIL import Image
 
+from patchmine.lettering import fitted, wrapped
 from patchmine.questions.compare import Comparison
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.grid import caption, caption_height
 from patchmine.sheets.origin import Origin, name_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, add_rank, add_title
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
-from patchmine.synthesis.library import SyntheticImage
+from patchmine.synthesis.keeping import SyntheticImage
 
 ASIDE = 14.0
 HEADING = 8.5
+NARROWEST = 48.0  # room for the heading and the numbers of the synthetic images
 LARGEST = 7.0  # points for a pixel of the input: a field of seven pixels must not fill the page
 WARNING = "#b3261e"
 METHODS = {
@@ -38,7 +40,7 @@ def compare_page(found: Comparison) -> Page:
     page = Page(WIDTH, 0)
     scale, columns = _scale(found)
     y = _head(page, found)
-    left_width = found.images[0].picture.shape[1] * scale
+    left_width = max(found.images[0].picture.shape[1] * scale, NARROWEST)
     right = MARGIN + left_width + ASIDE
     page.texts.append(Text("synthetic", MARGIN, y, HEADING, bold=True))
     page.texts.append(Text(f"real, top {len(found.patches)}", right, y, HEADING, bold=True))
@@ -70,15 +72,15 @@ def _scale(found: Comparison) -> tuple[float, int]:
     """Points for a pixel of the input, and the columns of patches: as large as the page allows."""
     columns = max(1, ceil(sqrt(len(found.patches))))
     room = WIDTH - 2 * MARGIN - ASIDE - (columns - 1) * GAP
-    return min(LARGEST, room / (found.images[0].picture.shape[1] + columns * _window(found)[0])), columns
+    made, real = found.images[0].picture.shape[1], columns * _window(found)[0]
+    scale = min(LARGEST, room / (made + real))
+    return (scale if made * scale >= NARROWEST else min(LARGEST, (room - NARROWEST) / real)), columns
 
 
 def _head(page: Page, found: Comparison) -> float:
     unit, recipe = found.unit, found.images[0].recipe
     origin = Origin.of(unit.index)
-    page.texts.append(
-        Text(fitted(unit.name, WIDTH - 2 * MARGIN, TITLE, True), MARGIN, MARGIN + TITLE * 0.8, TITLE, True)
-    )
+    add_title(page, unit.name)
     scale = " · patches enlarged to one size" if found.cropping.crop == "tight" else " · both at the same scale"
     facts = (
         f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, found.cropping)} · "
@@ -98,10 +100,9 @@ def _synthetic(page: Page, image: SyntheticImage, value: float, best: float, x: 
     size = (max(1, round(width * DPI / 72)), max(1, round(height * DPI / 72)))
     page.pictures.append(Picture(image.image().resize(size, Image.Resampling.BICUBIC), x, y, width, height))
     below = y + height + 8.5
-    page.texts.append(Text(f"{image.number + 1}", x, below, SMALL, bold=True))
-    page.texts.append(Text(f"{value:#.3g}".rstrip("."), x + width, below, SMALL, color=QUIET, right=True))
+    add_rank(page, (x, below, max(width, NARROWEST)), f"{image.number + 1}", f"{value:#.3g}".rstrip("."))
     against = f"{value / best:.1f} × the best real" if best > 0 and value > 0 else "synthetic"
-    page.texts.append(Text(fitted(against, width, SMALL), x, below + LEADING, SMALL))
+    page.texts.append(Text(fitted(against, max(width, NARROWEST), SMALL), x, below + LEADING, SMALL))
     return y + height + 2 * LEADING + GAP + 2
 
 
@@ -109,7 +110,8 @@ def _nearest(page: Page, found: Comparison, right: float, y: float, scale: float
     """Add one row, in the columns above if the synthetic image is as wide as a patch; returns where it ends."""
     width = _window(found)[0] * scale
     alike = abs(found.images[0].picture.shape[1] * scale - width) < 1
-    many = max(1, int((WIDTH - 2 * MARGIN - alike * (ASIDE - GAP) + GAP) // (width + GAP)))
+    room = WIDTH - MARGIN - (right if alike else MARGIN)
+    many = max(1, int(alike + (room + GAP) // (width + GAP)))
     for number, (patch, similarity) in enumerate(zip(found.nearest[:many], found.similarities, strict=False)):
         x = right + (number - 1) * (width + GAP) if alike and number else MARGIN + number * (width + GAP)
         end = _patches(page, found, [patch], x, y, scale, 1, similarity)
@@ -140,8 +142,7 @@ def _patches(
             continue
         below = top + height + 8.5
         own = (patch.image_id, patch.position) in {(p.image_id, p.position) for p in found.patches}
-        page.texts.append(Text(f"{patch.rank}{' (above)' if own else ''}", left, below, SMALL, bold=True))
-        page.texts.append(Text(f"{similarity:.2f}", left + width, below, SMALL, color=QUIET, right=True))
+        add_rank(page, (left, below, width), f"{patch.rank}{' (above)' if own else ''}", f"{similarity:.2f}")
         named = patch.class_name or PurePath(patch.image).name
         page.texts.append(Text(fitted(named, width, SMALL), left, below + LEADING, SMALL))
     return y + ceil(len(patches) / columns) * step

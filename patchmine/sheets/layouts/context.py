@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
+from patchmine.lettering import fitted, text_width
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
@@ -12,7 +13,7 @@ from patchmine.sheets import tiles
 from patchmine.sheets.layouts.grid import caption, caption_height
 from patchmine.sheets.layouts.strips import HEADING, page_of_units
 from patchmine.sheets.origin import Origin
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, text_width
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text
 from patchmine.sheets.style import GAP, MARGIN, SMALL, WIDTH
 
 COLUMNS = 5

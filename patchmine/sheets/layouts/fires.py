@@ -7,12 +7,13 @@ from pathlib import PurePath
 from typing import Any
 
 from patchmine.fields.cropping import Cropping
+from patchmine.lettering import fitted, text_width, wrapped
 from patchmine.questions.fires import Fired, Fires
 from patchmine.reading.answers import Patches
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import COLORS, photograph_picture
 from patchmine.sheets.origin import Origin, beside_name, names_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, add_line, add_title
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 
 BEST = 6
@@ -31,8 +32,7 @@ def fires_page(found: Fires[Any], best: Sequence[Patches]) -> Page:
     page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
     left = MARGIN + picture.width + 2 * GAP
     y = MARGIN + TITLE * 0.8
-    name = fitted(PurePath(found.sight.path).name, WIDTH - MARGIN - left, TITLE, bold=True)
-    page.texts.append(Text(name, left, y, TITLE, bold=True))
+    add_title(page, PurePath(found.sight.path).name, left)
     y += LEADING + 4
     for text in _facts(found):
         for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
@@ -75,17 +75,18 @@ def _row(page: Page, fired: Fired[Any], patches: Patches, y: float) -> float:
         f"{fired.unit.unit} · {tiles.value_text(fired.patch)} · percentile {fired.percentile:.2%} · "
         f"{fired.deviation:+.1f} σ"
     )
-    page.texts.append(Text(numbers, WIDTH - MARGIN, y, SMALL, color=QUIET, right=True))
-    page.texts.append(Text(fitted(fired.unit.name, 200, NAME, bold=True), MARGIN + 16, y, NAME, bold=True))
-    y = beside_name(page, fired.unit, (MARGIN + 16, y, WIDTH - 2 * MARGIN - 16)) + 4
-    own = fired.patch.tile(fired.patch.view(cropping), size)
-    page.pictures.append(Picture(own, MARGIN, y, width, height))
+    left = MARGIN + max(16.0, text_width(f"{rank} ", NAME, bold=True))
+    name = Text(fired.unit.name, 0, 0, NAME, bold=True)
+    add_line(page, (left, y, WIDTH - MARGIN - left), name, Text(numbers, 0, 0, SMALL, color=QUIET))
+    y = beside_name(page, fired.unit, (left, y, WIDTH - MARGIN - left)) + 4
+    shown_here = fired.patch.tile(fired.patch.view(cropping), size)
+    page.pictures.append(Picture(shown_here, MARGIN, y, width, height))
     shown = tiles.images(patches, cropping, size, page.missing)
     for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
         x = MARGIN + width + GAP + ASIDE + number * (width + GAP)
         page.pictures.append(Picture(image, x, y, width, height))
-        page.texts.append(Text(tiles.value_text(patch), x + width, y + height + 8, SMALL, color=QUIET, right=True))
-        named = fitted(patch.class_name or PurePath(patch.image).name, width - 22, SMALL)
-        page.texts.append(Text(named, x, y + height + 8, SMALL))
-    page.texts.append(Text("this photograph", MARGIN, y + height + 8, SMALL, color=color))
+        named = Text(patch.class_name or PurePath(patch.image).name, 0, 0, SMALL)
+        add_line(page, (x, y + height + 8, width), named, Text(tiles.value_text(patch), 0, 0, SMALL, color=QUIET))
+    own = fitted("this photograph", width, SMALL)
+    page.texts.append(Text(own, MARGIN, y + height + 8, SMALL, color=color))
     return y + height + LEADING

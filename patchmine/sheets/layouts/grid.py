@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import PurePath
 
+from patchmine.lettering import fitted, wrapped
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
 from patchmine.sheets.origin import Origin, name_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, add_rank, add_title
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TINY, TINY_LEADING, TITLE, WIDTH
 
 LARGEST_TILE, NARROWEST = 200.0, 330.0
@@ -43,7 +44,7 @@ def head(page: Page, unit: OpenUnit, patches: Patches, *, also: Sequence[str] = 
     origin = name_text(unit)
     texts = [*([origin] if origin else ()), _facts(unit, patches), *also]
     lines = [line for text in (*texts, *_warnings(unit, patches)) for line in wrapped(text, inner, SMALL)]
-    page.texts.append(Text(unit.name, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
+    add_title(page, unit.name)
     first = MARGIN + TITLE + LEADING
     for number, line in enumerate(lines):
         page.texts.append(Text(line, MARGIN, first + number * LEADING, SMALL, color=QUIET))
@@ -55,8 +56,7 @@ def caption(page: Page, patch: Patch, x: float, y: float, width: float) -> None:
 
     Then comes what a tight crop proves, where the patch shows one.
     """
-    page.texts.append(Text(f"{patch.rank}", x, y + 8.5, SMALL, bold=True))
-    page.texts.append(Text(tiles.value_text(patch), x + width, y + 8.5, SMALL, color=QUIET, right=True))
+    add_rank(page, (x, y + 8.5, width), f"{patch.rank}", tiles.value_text(patch))
     page.texts.append(Text(fitted(named(patch), width, SMALL), x, y + 8.5 + LEADING, SMALL))
     proof_text(page, patch, x, y + 8.5 + 2 * LEADING, width)
 

@@ -6,12 +6,13 @@ from math import ceil
 from pathlib import PurePath
 from typing import Any
 
+from patchmine.lettering import fitted, wrapped
 from patchmine.questions.similar import Similar
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import photograph_picture
 from patchmine.sheets.layouts.grid import caption_height, proof_text
 from patchmine.sheets.origin import Origin, name_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, add_rank, add_title
 from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
 from patchmine.units import Box
 
@@ -35,8 +36,7 @@ def similar_page(found: Similar[Any]) -> Page:
         x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
         page.pictures.append(Picture(image, x, y, width, height))
         below = y + height + 8.5
-        page.texts.append(Text(f"{patch.rank}", x, below, SMALL, bold=True))
-        page.texts.append(Text(f"{similarity:.3f}", x + width, below, SMALL, color=QUIET, right=True))
+        add_rank(page, (x, below, width), f"{patch.rank}", f"{similarity:.3f}")
         named = patch.class_name or PurePath(patch.image).name
         page.texts.append(Text(fitted(named, width, SMALL), x, below + LEADING, SMALL))
         proof_text(page, patch, x, below + 2 * LEADING, width)
@@ -54,8 +54,7 @@ def _head(page: Page, found: Similar[Any]) -> float:
         page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
         left, bottom = MARGIN + picture.width + 2 * GAP, MARGIN + picture.height
     asked = found.query["unit"]["name"] if found.sight is None else PurePath(found.sight.path).name
-    title = fitted(f"similar to {asked}", WIDTH - MARGIN - left, TITLE, bold=True)
-    page.texts.append(Text(title, left, MARGIN + TITLE * 0.8, TITLE, bold=True))
+    add_title(page, f"similar to {asked}", left)
     y = MARGIN + TITLE + LEADING
     for text in _facts(found):
         for line in wrapped(text, WIDTH - MARGIN - left, SMALL):

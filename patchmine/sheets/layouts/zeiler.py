@@ -7,12 +7,13 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from patchmine.fields.cropping import Cropping
+from patchmine.lettering import fitted, wrapped
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.layouts.pairs import BETWEEN, SEAM, normalized_text, projected_tiles
 from patchmine.sheets.origin import Origin, beside_name, names_text
-from patchmine.sheets.page import QUIET, Page, Picture, Text, fitted, wrapped
+from patchmine.sheets.page import QUIET, Page, Picture, Text, add_line, add_title
 from patchmine.sheets.style import LEADING, MARGIN, SMALL, TITLE, WIDTH
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _head(page: Page, units: Sequence[OpenUnit], projector: Projector) -> float:
     index = units[0].index
     origin = Origin.of(index)
     title = f"{len(units)} unit{'s' if len(units) > 1 else ''} of {origin.model}"
-    page.texts.append(Text(title, MARGIN, MARGIN + TITLE * 0.8, TITLE, bold=True))
+    add_title(page, title)
     facts = (
         f"The {SIDE * SIDE} patches that drive each unit hardest, among {origin.photographs} photographs in "
         f"{origin.source}, are on the right, row by row. Their projections are on the left. "
@@ -82,9 +83,8 @@ def _blocks(
     height = width * tiles.ratio(patches, patches.cropping)
     y += HEADING
     value = f"{unit.unit} · {tiles.value_text(patches[0])} to {tiles.value_text(patches[-1])}" if patches else ""
-    name = fitted(unit.name, across / 2, HEADING, bold=True)
-    page.texts.append(Text(name, x, y, HEADING, bold=True))
-    page.texts.append(Text(value, x + across, y, SMALL, color=QUIET, right=True))
+    name = Text(unit.name, 0, 0, HEADING, bold=True)
+    add_line(page, (x, y, across), name, Text(value, 0, 0, SMALL, color=QUIET))
     y = beside_name(page, unit, (x, y, across)) + LEADING
     page.texts.append(Text(fitted(_size_text(unit, patches.cropping), across, SMALL), x, y, SMALL, color=QUIET))
     y += 4
