@@ -24,7 +24,7 @@ from patchmine.mining.publish import Timing, publish
 from patchmine.mining.reuse import Known
 from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
-from patchmine.networks.layers import choose
+from patchmine.networks.layers import check_storable, choose
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
 from patchmine.photographs.decode import decoder_name, prepare
@@ -109,7 +109,9 @@ def build_index(
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
-        taps = survey(network.module, network.blank(), choose(network, wanted.layers))
+        layers = choose(network, wanted.layers)
+        check_storable(layers)
+        taps = survey(network.module, network.blank(), layers)
     there = None if run.fresh else space.job()
     wanted = _as_before(wanted, there)
     device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()

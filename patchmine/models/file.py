@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from patchmine.errors import ModelError, nearest
+from patchmine.models._plain import initialize, plain
 from patchmine.models._weights import fill, read_weights
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
@@ -44,11 +46,15 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  
     if not callable(made):
         functions = [name for name, value in vars(code).items() if callable(value) and not name.startswith("_")]
         raise ModelError(f"{path!r} has no function {function!r}{nearest(function, functions)}")
-    built = made()
-    module, preprocessing = built if isinstance(built, tuple) and len(built) == 2 else (built, PREPROCESSING)
-    if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
-        raise ModelError(f"{spec} must return a torch module or a tuple (module, Preprocessing)")
+    built = made if isinstance(made, nn.Module) else made()
+    returned, preprocessing = built if isinstance(built, tuple) and len(built) == 2 else (built, PREPROCESSING)
+    module = plain(returned, spec)
+    if not isinstance(preprocessing, Preprocessing):
+        raise ModelError(
+            f"{spec} must return a torch module or a tuple (module, Preprocessing) with patchmine's Preprocessing, "
+            f"not a {type(preprocessing).__name__}"
+        )
+    initialize(module, torch.zeros(1, 3, *preprocessing.crop))
     if weights is not None:
         fill(module, read_weights(weights), spec, str(weights))
-    module.eval().requires_grad_(False)
     return Network(spec, module, preprocessing, weights_digest(module), own_code=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
+from patchmine.networks.calls import module_and_call
 from patchmine.photographs.placement import Preprocessing
 
 
@@ -30,11 +31,12 @@ class Network:
     own_code: bool = False
 
     def layer(self, name: str) -> nn.Module:
-        """The submodule of that dotted name. Raises ModelError for an unknown one."""
+        """The submodule of that layer. Raises ModelError for an unknown one."""
         modules = dict(self.module.named_modules())
-        if name not in modules or not name:
+        part, _ = module_and_call(name, modules)
+        if part not in modules or not name:
             raise ModelError(f"{self.name} has no layer {name!r}{nearest(name, filter(None, modules))}")
-        return modules[name]
+        return modules[part]
 
     def blank(self) -> Tensor:
         """A mid-gray input of one image: float32 (1, 3, height, width)."""
@@ -42,9 +44,12 @@ class Network:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """A digest of the names, shapes, dtypes and bytes of the state dict."""
+    """A digest of the names, shapes, dtypes and bytes of the tensors of the state dict."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):  # `get_extra_state` may return anything
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        dense = tensor.detach().cpu() if tensor.layout is torch.strided else tensor.detach().cpu().to_dense()
+        digest.update(dense.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
