@@ -10,7 +10,7 @@ from torch import nn
 
 from patchmine.errors import ModelError, nearest
 from patchmine.models._plain import initialize, plain
-from patchmine.models._weights import fill, read_weights
+from patchmine.models._weights import fill
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
@@ -55,6 +55,7 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  
             f"not a {type(preprocessing).__name__}"
         )
     initialize(module, torch.zeros(1, 3, *preprocessing.crop))
+    lacking: tuple[str, ...] = ()
     if weights is not None:
-        fill(module, read_weights(weights), spec, str(weights))
-    return Network(spec, module, preprocessing, weights_digest(module), own_code=True)
+        lacking = fill(module, weights, spec)
+    return Network(spec, module, preprocessing, weights_digest(module), own_code=True, lacking=lacking)

@@ -24,7 +24,8 @@ BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSig
 class Call:
     """One call of a submodule in a forward pass. `output` and `inputs` identify its tensors.
 
-    `layer` is the dotted name of the submodule, and this is number `call` of its `calls`, from 1.
+    `layer` is the dotted name of the submodule, and this is number `call` of its `calls`, from 1. `nan` says
+    whether the output for a blank input has a NaN.
     """
 
     layer: str
@@ -36,6 +37,7 @@ class Call:
     output: int
     inputs: tuple[int, ...]
     leaf: bool
+    nan: bool
 
     @property
     def name(self) -> str:
@@ -77,7 +79,8 @@ def trace(network: Network) -> tuple[Call, ...]:
             alive.append((inputs, output))
             tensors = tuple(id(i) for i in inputs if isinstance(i, Tensor))
             call = counts[layer]
-            calls.append(Call(layer, call, call, module, layout.channels, layout.grid, id(output), tensors, leaf))
+            nan = bool(output.isnan().any())
+            calls.append(Call(layer, call, call, module, layout.channels, layout.grid, id(output), tensors, leaf, nan))
 
         return see
 
@@ -134,10 +137,14 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
     of its module. Raises ModelError for one that matches no layer.
     """
     if not patterns:
-        return network.stages or stages(network)
+        chosen_by_default = network.stages or stages(network)
+        unfilled = _unfilled(network)
+        if unfilled.issuperset(chosen_by_default):
+            raise _lacks(network, chosen_by_default[0])
+        return tuple(layer for layer in chosen_by_default if layer not in unfilled)
     calls = trace(network)
     called = [call.name for call in calls]
-    chosen: set[str] = set()
+    chosen: frozenset[str] = frozenset()
     for pattern in patterns:
         exact = [call.name for call in calls if pattern in (call.name, f"{call.layer}{MARK}{call.call}")]
         fitting = exact or [
@@ -145,8 +152,26 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
         ]
         if not fitting:
             raise _unmatched(network, pattern, calls)
-        chosen.update(fitting)
+        chosen |= frozenset(fitting)
+    unfilled = chosen & _unfilled(network)
+    if unfilled:
+        raise _lacks(network, next(layer for layer in called if layer in unfilled))
     return tuple(layer for layer in called if layer in chosen)
+
+
+def _unfilled(network: Network) -> frozenset[str]:
+    """The layers that depend on tensors that the user's weights lack: these are NaN."""
+    if not network.lacking:
+        return frozenset()
+    return frozenset(call.name for call in trace(network) if call.nan)
+
+
+def _lacks(network: Network, layer: str) -> ModelError:
+    return ModelError(
+        f"layer {layer!r} of {network.name} needs {network.lacking[0]}, which the weights file lacks or holds in "
+        "another shape: choose a layer before it, or build the network that was trained in a file of your own, "
+        "--model FILE.py:FUNCTION"
+    )
 
 
 def check_storable(layers: Sequence[str]) -> None:

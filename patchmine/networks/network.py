@@ -20,6 +20,7 @@ class Network:
     `name` is the value of `--model`. `weights` is a digest of every parameter and buffer. `class_names`, if known,
     are in the order of the outputs. `stages` are the default layers if the kind of model knows them; otherwise
     `patchmine.networks.layers` finds them. `own_code` says that code of the user's own made the module.
+    `lacking` are the tensors that the user's weights do not hold, such as a head's: they are NaN.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Network:
     class_names: tuple[str, ...] | None = None
     stages: tuple[str, ...] | None = None
     own_code: bool = False
+    lacking: tuple[str, ...] = ()
 
     def layer(self, name: str) -> nn.Module:
         """The submodule of that layer. Raises ModelError for an unknown one."""
