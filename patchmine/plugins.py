@@ -12,7 +12,6 @@ stderr names its package, and everything else works.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from patchmine.errors import RequestError, nearest
+from patchmine.system.remarks import remark
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -61,7 +61,7 @@ class Kinds(Generic[K]):
         for point in sorted(entry_points(group=self.group), key=lambda point: (point.name, _package(point))):
             if point.name in self._own or point.name in found:
                 owner = _package(found[point.name]) if point.name in found else "patchmine"
-                _report(_left_out(point, f"{owner} already has a kind of that name"))
+                remark(_left_out(point, f"{owner} already has a kind of that name"))
             else:
                 found[point.name] = point
         return found
@@ -160,16 +160,11 @@ class Kinds(Generic[K]):
 
     def _leave_out(self, point: EntryPoint, reason: str) -> None:
         self._left_out[point.name] = _left_out(point, reason)
-        _report(self._left_out[point.name])
+        remark(self._left_out[point.name])
 
 
 def _left_out(point: EntryPoint, reason: str) -> str:
     return f"the plug-in {point.name!r} of package {_package(point)} is left out: {reason}"
-
-
-def _report(text: str) -> None:
-    """One line on stderr, unless the program has set up logging otherwise."""
-    logging.getLogger("patchmine").warning("patchmine: %s", text)
 
 
 def _file(module: str) -> str | None:

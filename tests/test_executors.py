@@ -14,7 +14,7 @@ from patchmine.errors import RequestError
 from patchmine.executors import Setting
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import folded, replica
-from patchmine.networks.taps import last_call, survey, tapped
+from patchmine.networks.taps import at_call, survey, tapped
 from patchmine.photographs.decode import normalized
 
 INSTALLED = [name for name in executors.kinds.names if executors.kinds.find(name).missing() is None]
@@ -32,7 +32,7 @@ def open_bounds(taps):
 def maps(network, taps, pixels):
     """Of each layer, from the network as it is."""
     found = {}
-    keep = {t.layer: last_call(t, lambda out, t=t: found.__setitem__(t.layer, out.clone())) for t in taps}
+    keep = {t.layer: at_call(t, lambda out, t=t: found.__setitem__(t.layer, out.clone())) for t in taps}
     with torch.inference_mode(), tapped(network.module, keep):
         network.module(normalized(pixels, network.preprocessing))
     return found

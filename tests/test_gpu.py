@@ -10,7 +10,7 @@ from patchmine import build_index, executors, open_index
 from patchmine.defaults import Run
 from patchmine.executors import Setting
 from patchmine.executors._reduce import Reducing, reduce
-from patchmine.networks.taps import last_call, tapped
+from patchmine.networks.taps import at_call, tapped
 from patchmine.photographs.decode import normalized
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -26,7 +26,7 @@ def bounds(taps, value=-np.inf):
 
 def test_values_places_and_vectors_are_those_of_the_cpu(network, taps, pixels):
     maps = {}
-    keep = {t.layer: last_call(t, lambda out, t=t: maps.__setitem__(t.layer, out.clone())) for t in taps}
+    keep = {t.layer: at_call(t, lambda out, t=t: maps.__setitem__(t.layer, out.clone())) for t in taps}
     with torch.inference_mode(), tapped(network.module, keep):
         network.module(normalized(pixels, network.preprocessing))
     found = executors.build("torch", network, taps, SETTING, 1).run(pixels, np.arange(5), bounds(taps))

@@ -10,8 +10,8 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from fontTools.ttLib import TTFont
 
-from patchmine import lettering
-from patchmine.lettering import fitted, font_file, lacking, runs, text_width, wrapped
+from patchmine.drawing import lettering
+from patchmine.drawing.lettering import fitted, font_file, lacking, runs, text_width, wrapped
 from patchmine.sheets import write
 from patchmine.sheets.layouts.grid import grid_page
 from patchmine.sheets.page import Page, Text

@@ -210,8 +210,8 @@ FAULTS = {
     "def build(): return nn.Conv2d(3, 4)": "line 3: TypeError: Conv2d.__init__() missing 1 required",
     "def build(): return open('no-such-file')": "line 3: FileNotFoundError: [Errno 2]",
     "def build(classes, *, size, more=1): pass": "line 3, requires arguments (classes, size): give them defaults",
-    "def build(): pass": "returns None, but must return a torch module or a tuple",
-    "def build(): return 1, 2, 3": "returns a tuple, but must return",
+    "def build(): pass": "must return a torch module or a tuple (module, Preprocessing), not None",
+    "def build(): return 1, 2, 3": "must return a torch module or a tuple (module, Preprocessing), not a tuple",
     "build = nn.ReLU()": "is a torch module, not a function that returns one",
     "build = 3": "has no function 'build'",
 }

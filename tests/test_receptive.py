@@ -484,7 +484,7 @@ def test_networks_that_cannot_be_asked():
         receptive_fields(net, (32, 32), ["2"])
     net.spare = nn.Identity().eval()
     net.forward = lambda x: net[0](x)
-    with pytest.raises(ModelError, match="'spare' is not called"):
+    with pytest.raises(ModelError, match="'spare' is never called"):
         receptive_fields(net, (32, 32), ["spare"])
     with pytest.raises(FieldError, match="training mode"):
         receptive_fields(net.train(), (32, 32), ["0"])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchmine.drawing.lettering import fitted, text_width
 from patchmine.errors import PhotographError, RequestError
-from patchmine.lettering import fitted, text_width
 from patchmine.photographs.crops import cut, tile
 from patchmine.photographs.placement import Placement, View
 from patchmine.sheets import write

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchmine.cli.output import print_line, print_table
 from patchmine.labels.class_hints import census
+from patchmine.networks.calls import described, of_dict
 
 if TYPE_CHECKING:
     from patchmine.mining.build import Report
@@ -59,10 +60,11 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
                 "x".join(map(str, layer["grid"])),
                 _saturation(layer),
                 layer["non_finite"] or "",
+                described(*of_dict(layer)),
             )
             for layer in manifest["layers"]
         ],
-        ["layer", "units", "grid", "saturated", "not finite"],
+        ["layer", "units", "grid", "saturated", "not finite", ""],
     )
     saturated = [layer for layer in manifest["layers"] if layer["saturated"]]
     if saturated:

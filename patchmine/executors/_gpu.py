@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +13,9 @@ from torch.backends import cudnn
 
 from patchmine.executors import Bound, Reduced
 from patchmine.executors._reduce import Reducing, cells
-from patchmine.networks.folding import folded
+from patchmine.networks.folding import channels_last, deep_copy, folded
 from patchmine.networks.network import Network
-from patchmine.networks.taps import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, at_call, run_until, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Float32, Int64
 
@@ -40,8 +39,8 @@ class GpuExecutor:
     """
 
     def __init__(self, network: Network, taps: tuple[Tap, ...], device: torch.device, precision: torch.dtype) -> None:
-        module = copy.deepcopy(folded(network.module, taps, network.blank()))  # the original stays on its device
-        self.module = module.to(device).to(memory_format=torch.channels_last)
+        module = deep_copy(folded(network.module, taps, network.blank()))  # the original stays on its device
+        self.module = channels_last(module.to(device))
         self.taps, self.device, self.precision = taps, device, precision
         self.preprocessing = network.preprocessing
         self.in_flight = threading.BoundedSemaphore(_IN_FLIGHT)
@@ -69,7 +68,7 @@ class GpuExecutor:
         def compute() -> Float32:
             found: list[Float32] = []
             with torch.cuda.device(self.device), torch.inference_mode():
-                tap = last_call(last, lambda out: found.append(cells(last, out, channels, places)))
+                tap = at_call(last, lambda out: found.append(cells(last, out, channels, places)))
                 self.forward(inputs.contiguous(memory_format=torch.channels_last), {last.layer: tap})
             return found[0]
 
@@ -84,13 +83,13 @@ class GpuExecutor:
         exact = cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         half = torch.autocast("cuda", self.precision, enabled=self.precision is not torch.float32)
         with exact, half, tapped(self.module, taps):
-            run_until(self.module, batch, self.taps[-1].layer, self.taps[-1].calls)
+            run_until(self.module, batch, self.taps[-1].layer, self.taps[-1].call)
 
     def _taps(self, layers: dict[str, Reducing]) -> dict[str, Callable[[Tensor], None]]:
         """Taps that put the queued reduction of each layer into `layers`."""
 
         def tap(tap: Tap) -> Callable[[Tensor], None]:
-            return last_call(tap, lambda out: layers.__setitem__(tap.layer, Reducing.queued(tap.layout.grid_of(out))))
+            return at_call(tap, lambda out: layers.__setitem__(tap.layer, Reducing.queued(tap.layout.grid_of(out))))
 
         return {each.layer: tap(each) for each in self.taps}
 

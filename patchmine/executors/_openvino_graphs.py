@@ -53,7 +53,7 @@ def _key(network: Network, taps: Sequence[Tap]) -> str:
         network.name,
         network.weights,
         network.preprocessing.crop,
-        [(tap.layer, tap.calls, tap.layout.grid, tap.layout.channels) for tap in taps],
+        [(tap.layer, tap.call, tap.layout.grid, tap.layout.channels) for tap in taps],
         [_version(name) for name in _PACKAGES],
     ]
     return digests.of_json(about)

@@ -21,7 +21,7 @@ from patchmine.executors._openvino_graphs import cached
 from patchmine.executors._reduce import reduce
 from patchmine.networks.folding import replica
 from patchmine.networks.network import Network
-from patchmine.networks.taps import Tap, last_call, tapped
+from patchmine.networks.taps import Tap, at_call, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Float32, Int64
 
@@ -117,7 +117,7 @@ def _convert(network: Network, taps: tuple[Tap, ...]) -> Any:
         try:
             traced = torch.jit.trace(_Tapped(replica(network.module), taps).eval(), example, check_trace=False)
             return openvino.convert_model(traced, example_input=example, input=[-1, *example.shape[1:]])
-        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - the tracer and the converter raise errors of many kinds
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise RequestError(f"OpenVINO cannot convert {network.name} ({reason}): use --executor torch") from None
 
@@ -134,7 +134,7 @@ class _Tapped(nn.Module):
 
         def keep(tap: Tap) -> Any:
             # A clone, because the next layer may overwrite the output in place; a grid, so that 2d outputs fit too.
-            return last_call(tap, lambda output: outputs.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
+            return at_call(tap, lambda output: outputs.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
 
         with tapped(self.module, {tap.layer: keep(tap) for tap in self.taps}):
             self.module(batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
@@ -14,9 +13,9 @@ from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.executors._gpu import GpuExecutor
 from patchmine.executors._reduce import cells, reduce
-from patchmine.networks.folding import folded, replica
+from patchmine.networks.folding import channels_last, deep_copy, folded, replica
 from patchmine.networks.network import Network
-from patchmine.networks.taps import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, at_call, run_until, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Float32, Int64
 from patchmine.system import allocator
@@ -80,8 +79,8 @@ class TorchExecutor:
     ) -> None:
         module = folded(network.module, taps, network.blank())
         if device.type != "cpu":
-            module = copy.deepcopy(module).to(device)  # the original stays on its device
-        module.to(memory_format=torch.channels_last)
+            module = deep_copy(module).to(device)  # the original stays on its device
+        channels_last(module)
         self.replicas: SimpleQueue[nn.Module] = SimpleQueue()
         for _ in range(lanes):
             self.replicas.put(replica(module))
@@ -99,7 +98,7 @@ class TorchExecutor:
                     memory_format=torch.channels_last
                 )
                 with tapped(module, {t.layer: self._tap(t, images, bounds[t.layer], reduced) for t in self.taps}):
-                    run_until(module, batch, self.taps[-1].layer, self.taps[-1].calls)
+                    run_until(module, batch, self.taps[-1].layer, self.taps[-1].call)
         finally:
             self.replicas.put(module)
         return reduced
@@ -113,10 +112,10 @@ class TorchExecutor:
                 torch.inference_mode(),
                 self._cast(),
                 tapped(
-                    module, {last.layer: last_call(last, lambda out: found.append(cells(last, out, channels, places)))}
+                    module, {last.layer: at_call(last, lambda out: found.append(cells(last, out, channels, places)))}
                 ),
             ):
-                run_until(module, inputs.contiguous(memory_format=torch.channels_last), last.layer, last.calls)
+                run_until(module, inputs.contiguous(memory_format=torch.channels_last), last.layer, last.call)
         finally:
             self.replicas.put(module)
         return found[0]
@@ -132,4 +131,4 @@ class TorchExecutor:
         def see(output: Tensor) -> None:
             reduced[tap.layer] = reduce(tap.layout.grid_of(output), images, bound)
 
-        return last_call(tap, see)
+        return at_call(tap, see)

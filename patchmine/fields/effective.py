@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchmine.networks.taps import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, at_call, run_until, tapped
 from patchmine.units import Position
 
 
@@ -56,8 +56,8 @@ def _gradient(module: nn.Module, tap: Tap, hit: Hit) -> Tensor:
     def see(output: Tensor) -> None:
         outputs.append(tap.layout.grid_of(output)[0, hit.channel, hit.position.y, hit.position.x].float())
 
-    with torch.enable_grad(), tapped(module, {tap.layer: last_call(tap, see)}):
-        run_until(module, picture, tap.layer, tap.calls)
+    with torch.enable_grad(), tapped(module, {tap.layer: at_call(tap, see)}):
+        run_until(module, picture, tap.layer, tap.call)
     if not outputs[0].requires_grad:
         return torch.zeros_like(hit.picture)
     (gradient,) = torch.autograd.grad(outputs[0], picture, allow_unused=True)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchmine.errors import FieldError, ModelError
+from patchmine.errors import FieldError
 from patchmine.fields.calls import Seen, Unknown
 from patchmine.fields.field import FieldGroup, ReceptiveField
 from patchmine.fields.observer import Observer
@@ -37,6 +37,7 @@ from patchmine.fields.reach import (
     of_input,
     reshaped,
 )
+from patchmine.networks.calls import module_and_call, no_such_call
 from patchmine.networks.layouts import Layout, layout_of
 from patchmine.networks.taps import tapped
 
@@ -52,7 +53,7 @@ def receptive_fields(
     channels: int = 3,
     field: FieldKind = "local",
 ) -> dict[str, ReceptiveField]:
-    """The receptive fields of layers, at their last call, for one input of (height, width) pixels.
+    """The receptive fields of layers for one input of (height, width) pixels; `NAME@N` is the N-th call of a module.
 
     `full` is everything that an activation depends on. `local` holds constant anything computed from the whole image at
     once (squeeze-and-excite gates, attention, norms over the image). The two differ only where the status is
@@ -68,10 +69,16 @@ def receptive_fields(
     found: dict[str, tuple[Layout, Seen, tuple[int, ...]]] = {}
     modules = dict(module.named_modules())
 
+    calls = dict.fromkeys(layers, 0)
+
     def tap(layer: str) -> Callable[[Tensor], None]:
+        name, call = module_and_call(layer, modules)
+
         def see(output: Tensor) -> None:
-            layout = layout_of(layer, modules[layer], output, input_size)
-            found[layer] = layout, observer.seen_by(output), tuple(output.shape)
+            calls[layer] += 1
+            if call in (None, calls[layer]):
+                layout = layout_of(layer, modules[name], output, input_size)
+                found[layer] = layout, observer.seen_by(output), tuple(output.shape)
 
         return see
 
@@ -90,7 +97,7 @@ def receptive_fields(
             ) from error
     for layer in layers:
         if layer not in found:
-            raise ModelError(f"layer {layer!r} is not called in a forward pass in eval mode")
+            raise no_such_call(layer, module_and_call(layer, modules)[0], calls[layer])
     return {layer: _field(layer, *found[layer], input_size, field) for layer in layers}
 
 

@@ -196,6 +196,12 @@ class Observer(TorchDispatchMode):
         for tensor in inputs:
             if tensor not in self._known:
                 self._learn(tensor, seen[id(tensor)])
+        if rule_for(func) is None:
+            # A forward in inference mode calls operators whole that autograd would have taken apart.
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         result = func(*args, **kwargs)
         self.own = True
         self._follow(func, arguments, _outputs(result), seen, result)

@@ -25,7 +25,7 @@ from patchmine.mining.publish import Timing, publish
 from patchmine.mining.reuse import Known
 from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
-from patchmine.networks.layers import choose
+from patchmine.networks.layers import choose, indexable
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
@@ -120,28 +120,28 @@ def build_index(
         space = Workspace(directory)
         space.refuse()
         found = _listed(opened, wanted)
-        entries = found.entries
     with stages.timed("load"):
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
-        taps = survey(network.module, network.blank(), choose(network, wanted.layers))
+        taps = survey(network.module, network.blank(), indexable(choose(network, wanted.layers)))
     there = None if run.fresh else space.job()
     wanted = _as_before(wanted, there)
     device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()
     with stages.timed("calibrate"):
-        choice = _choice(wanted, run, there, network, taps, device, opened, entries, progress)
-    job = _job(wanted, choice, device, opened, entries, network, taps, there)
+        choice = _choice(wanted, run, there, network, taps, device, opened, found.entries, progress)
+    job = _job(wanted, choice, device, opened, found.entries, network, taps, there)
     finished = None if run.fresh else space.finished(job, run.extend)
     known = None
     if run.extend and not run.fresh:
         with stages.timed("compare"):
-            known = _known(space, opened, entries, predicts(network, entries), finished is not None, run, progress)
+            predicted = predicts(network, found.entries)
+            known = _known(space, opened, found.entries, predicted, finished is not None, run, progress)
     if finished is not None and not space.shards.exists():
         return Report(directory, finished, True, 0.0, 0, found)
     task = Task(
         job=job,
         source=opened,
-        entries=entries,
+        entries=found.entries,
         folder=space.shards,
         model=models.absolute(wanted.model),
         weights=wanted.weights and wanted.weights.absolute(),

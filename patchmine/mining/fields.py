@@ -73,7 +73,8 @@ class Fields:
             hits = self._hits(exact, source, entries, strongest, records)
             effective = effective_field(replica(self.network.module), tap, hits)
             measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
-            return writing.LayerPlan(tap.layer, tap.layout.channels, tap.layout.grid, measured, not whole)
+            layout = tap.layout
+            return writing.LayerPlan(tap.layer, layout.channels, layout.grid, measured, not whole, tap.call, tap.calls)
 
         for size in wanted:
             self.at(size)  # before the threads need them

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from patchmine.labels import of_index
+from patchmine.networks.calls import as_dict
 from patchmine.sources import Passed
 from patchmine.store import patches_faiss, writing
 from patchmine.store import reading as store
@@ -134,6 +135,7 @@ def _content(job: Job, layers: Sequence[writing.LayerPlan], counts: Mapping[str,
                 "grid": list(plan.grid),
                 "saturated": counts["saturated"][plan.layer],
                 "non_finite": counts["non_finite"][plan.layer],
+                **as_dict(plan.call, plan.calls),
             }
             for plan in layers
         ],

@@ -18,7 +18,7 @@ from typing import Protocol
 from patchmine.defaults import MODEL
 from patchmine.errors import ModelError, StoreError, nearest
 from patchmine.networks.network import Network
-from patchmine.networks.session import with_own_settings
+from patchmine.networks.session import own_settings
 from patchmine.plugins import Kinds
 from patchmine.store.job import Job, function_of
 
@@ -35,13 +35,14 @@ class Kind(Protocol):
 kinds: Kinds[Kind] = Kinds("patchmine.models", needs=("claim", "load"))
 
 
-@with_own_settings
 def load(spec: str = MODEL, weights: Path | None = None, pretrained: bool = True) -> Network:
     """The network that `--model spec --weights weights` means, in eval mode on the CPU.
 
     Raises ModelError for an unknown model and for weights that are unavailable or do not fit.
     """
-    return _kind_of(spec).load(spec, weights, pretrained)
+    check(spec)  # loads no torch
+    with own_settings():
+        return _kind_of(spec).load(spec, weights, pretrained)
 
 
 def check(spec: str) -> None:
@@ -60,7 +61,6 @@ def _kind_of(spec: str) -> Kind:
     raise ModelError(f"unknown model {spec!r}{hint}")
 
 
-@with_own_settings
 def load_for_index(job: Job, model: str | None = None, weights: Path | None = None) -> Network:
     """The network that an index was built with, with the same preprocessing. All questions to an index load it here.
 

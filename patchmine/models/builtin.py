@@ -29,14 +29,16 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
     from patchmine.labels.imagenet import imagenet_labels
 
     module = timm.create_model("tf_efficientnet_lite0")
+    lacking: tuple[str, ...] = ()
     if weights is not None:
-        fill(module, read_weights(weights), spec, str(weights))
+        lacking = fill(module, weights, spec)
     elif pretrained:
         module.load_state_dict(_packaged_state(module.state_dict()))
     module.eval().requires_grad_(False)
     # The head is tapped before its ReLU6, after which most of its units would tie at 6.0.
     stages = (*(f"blocks.{i}" for i in range(7)), "bn2.drop")
-    return Network(spec, module, PREPROCESSING, weights_digest(module), imagenet_labels(), stages)
+    names = None if lacking else imagenet_labels()
+    return Network(spec, module, PREPROCESSING, weights_digest(module), names, stages, lacking=lacking)
 
 
 def _packaged_state(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

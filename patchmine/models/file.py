@@ -58,22 +58,24 @@ def check(spec: str) -> None:
 
 
 def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:  # noqa: ARG001
-    check(spec)
-    from torch import nn
+    import torch
 
-    from patchmine.models._weights import fill, read_weights
+    from patchmine.models._plain import initialize, plain
+    from patchmine.models._weights import fill
 
     path, _, function = spec.rpartition(":")
     built, code = _built(Path(path).absolute(), function, spec)
-    module, preprocessing = built if isinstance(built, tuple) and len(built) == 2 else (built, PREPROCESSING)
-    if not isinstance(module, nn.Module) or not isinstance(preprocessing, Preprocessing):
-        found = "None" if built is None else f"a {type(built).__name__}"
-        raise ModelError(f"{spec} returns {found}, but must return a torch module or a tuple (module, Preprocessing)")
+    returned, preprocessing = built if isinstance(built, tuple) and len(built) == 2 else (built, PREPROCESSING)
+    module = plain(returned, spec)
+    if not isinstance(preprocessing, Preprocessing):
+        raise ModelError(
+            f"{spec} must return a torch module or a tuple (module, Preprocessing) with patchmine's Preprocessing, "
+            f"not a {type(preprocessing).__name__}"
+        )
     preprocessing = _checked(preprocessing, spec)
-    if weights is not None:
-        fill(module, read_weights(weights), spec, str(weights))
-    module.eval().requires_grad_(False)
-    return Network(spec, module, preprocessing, weights_digest(module), code=code)
+    initialize(module, torch.zeros(1, 3, *preprocessing.crop))
+    lacking = fill(module, weights, spec) if weights is not None else ()
+    return Network(spec, module, preprocessing, weights_digest(module), code=code, lacking=lacking)
 
 
 def _built(file: Path, function: str, spec: str) -> tuple[Any, str]:

@@ -12,7 +12,7 @@ import torch
 
 from patchmine.errors import ModelError, nearest
 from patchmine.models._downloads import hub
-from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
+from patchmine.models._weights import fill, first_line, never_unpickling
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
@@ -37,11 +37,13 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
         raise ModelError(f"timm has no network {name!r}{nearest(name, timm.list_models())}")
     fetch = pretrained and weights is None and variant != "random"
     module = _build(timm, name, fetch, spec)
+    lacking: tuple[str, ...] = ()
     if weights is not None:
-        fill(module, read_weights(weights), spec, str(weights))
+        lacking = fill(module, weights, spec)
     module.eval().requires_grad_(False)
     config = timm.data.resolve_model_data_config(module)
-    return Network(spec, module, _preprocessing(config, spec), weights_digest(module), None, _stages(module))
+    preprocessing = _preprocessing(config, spec)
+    return Network(spec, module, preprocessing, weights_digest(module), None, _stages(module), lacking=lacking)
 
 
 def _build(timm: Any, name: str, fetch: bool, spec: str) -> torch.nn.Module:

@@ -12,7 +12,7 @@ import torch
 
 from patchmine.errors import ModelError, nearest
 from patchmine.models._downloads import unreachable
-from patchmine.models._weights import fill, first_line, never_unpickling, read_weights
+from patchmine.models._weights import fill, first_line, never_unpickling
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
 
@@ -40,11 +40,12 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
     entry = offered["DEFAULT" if variant in ("", "random") else variant]
     wanted = pretrained and weights is None and variant != "random"
     module = _build(models, name, entry if wanted else None, spec)
+    lacking: tuple[str, ...] = ()
     if weights is not None:
-        fill(module, read_weights(weights), spec, str(weights))
+        lacking = fill(module, weights, spec)
     module.eval().requires_grad_(False)
-    names = tuple(entry.meta["categories"]) if wanted or weights is not None else None
-    return Network(spec, module, _preprocessing(entry.transforms()), weights_digest(module), names)
+    names = tuple(entry.meta["categories"]) if wanted or (weights is not None and not lacking) else None
+    return Network(spec, module, _preprocessing(entry.transforms()), weights_digest(module), names, lacking=lacking)
 
 
 def _build(models: Any, name: str, entry: Any, spec: str) -> torch.nn.Module:

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from patchmine.networks.calls import module_and_call
 from patchmine.networks.taps import Tap, maps
 
 _TOLERANCE = 1e-4  # as a share of a layer's largest value: rounding stays far below, a wrong pair is far above
@@ -20,8 +21,20 @@ _TOLERANCE = 1e-4  # as a share of a layer's largest value: rounding stays far b
 
 def replica(module: nn.Module) -> nn.Module:
     """A copy that shares all tensors: it takes no memory for them and has its own hooks."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared)
+    return deep_copy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
+def deep_copy(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy, in eval mode if the module is: copies of torchvision's feature extractors are in training mode."""
+    copied = copy.deepcopy(module, memo)
+    if not module.training:
+        copied.eval()
+    return copied
+
+
+def channels_last(module: nn.Module) -> nn.Module:
+    """The module, with its feature maps' weights (four dimensions) in the memory format that computes fastest."""
+    return module._apply(lambda t: t.to(memory_format=torch.channels_last) if t.ndim == 4 else t)
 
 
 def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
@@ -32,7 +45,8 @@ def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
     """
     candidate = replica(module)
     modules = dict(candidate.named_modules())
-    for conv, norm in _pairs(candidate, blank, {tap.layer for tap in taps}):
+    tapped_modules = {module_and_call(tap.layer, modules)[0] for tap in taps}
+    for conv, norm in _pairs(candidate, blank, tapped_modules):
         fused = fuse_conv_bn_eval(modules[conv], modules[norm])
         _replace(candidate, conv, fused)
         _replace(candidate, norm, _rest(modules[norm]))
@@ -61,14 +75,15 @@ class _Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _pairs(module: nn.Module, blank: Tensor, tapped_layers: set[str]) -> Iterator[tuple[str, str]]:
+def _pairs(module: nn.Module, blank: Tensor, tapped: set[str]) -> Iterator[tuple[str, str]]:
     """The names of (convolution, batch norm) that can be folded."""
     made: dict[int, str] = {}  # the convolution that returned each tensor
     taken: dict[str, int] = {}  # the tensor that each batch norm got
     calls: Counter[str] = Counter()
     handles = []
     for name, part in module.named_modules():
-        if isinstance(part, nn.Conv2d) and name not in tapped_layers:
+        # A weight that is computed at each call, by a parametrization or a hook, is not among the parameters.
+        if isinstance(part, nn.Conv2d) and name not in tapped and "weight" in part._parameters:
             handles.append(part.register_forward_hook(lambda _m, _i, out, name=name: _note(calls, made, name, out)))
         elif isinstance(part, nn.BatchNorm2d) and part.track_running_stats:
             handles.append(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import torch
 from torch import Tensor, nn
 
-from patchmine.errors import ModelError, nearest
+from patchmine.errors import ModelError, PatchmineError, nearest
+from patchmine.networks.calls import MARK, aliases, module_and_call, name_of, no_such_call, storable
 from patchmine.networks.layouts import layout_of
 from patchmine.networks.network import Network
 from patchmine.owncode.faults import fault_of, reason
@@ -21,29 +23,54 @@ BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSig
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a submodule in a forward pass. `output` and `inputs` identify its tensors."""
+    """One call of a submodule in a forward pass. `output` and `inputs` identify its tensors.
+
+    `layer` is the dotted name of the submodule, and this is number `call` of its `calls`, from 1. `nan` says
+    whether the output for a blank input has a NaN.
+    """
 
     layer: str
+    call: int
+    calls: int
     module: nn.Module
     channels: int
     grid: tuple[int, int]
     output: int
     inputs: tuple[int, ...]
     leaf: bool
+    nan: bool
+
+    @property
+    def name(self) -> str:
+        """The name by which this call is indexed: the dotted name alone is the last call."""
+        return name_of(self.layer, self.call, self.calls)
+
+    @property
+    def last(self) -> bool:
+        return self.call == self.calls
 
 
 def trace(network: Network) -> tuple[Call, ...]:
     """Every call of a submodule whose output can be read as a grid, in the order in which the calls end.
 
+    A call before the last is left out if a submodule has its name, such as `relu@1`.
+
     Raises ModelError if the network cannot take an input of its own size.
     """
     calls: list[Call] = []
+    counts: Counter[str] = Counter()
     alive: list[object] = []  # keeps the tensors, so that no identity is used twice
+    running: list[tuple[str, nn.Module, tuple[object, ...]]] = []
 
-    def hook(layer: str, module: nn.Module) -> object:
+    def enter(layer: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+        return lambda module, inputs: running.append((layer, module, inputs))
+
+    def leave(layer: str, module: nn.Module) -> Callable[[nn.Module, tuple[object, ...], object], None]:
         leaf = not any(True for _ in module.children())
 
         def see(_module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            running.pop()
+            counts[layer] += 1
             if not isinstance(output, Tensor):
                 return
             try:
@@ -52,43 +79,124 @@ def trace(network: Network) -> tuple[Call, ...]:
                 return
             alive.append((inputs, output))
             tensors = tuple(id(i) for i in inputs if isinstance(i, Tensor))
-            calls.append(Call(layer, module, layout.channels, layout.grid, id(output), tensors, leaf))
+            call = counts[layer]
+            nan = bool(output.isnan().any())
+            calls.append(Call(layer, call, call, module, layout.channels, layout.grid, id(output), tensors, leaf, nan))
 
-        return module.register_forward_hook(see)
+        return see
 
-    handles = [hook(layer, module) for layer, module in network.module.named_modules() if layer]
+    handles = []
+    for layer, module in network.module.named_modules():
+        if layer:
+            handles.append(module.register_forward_pre_hook(enter(layer)))
+            handles.append(module.register_forward_hook(leave(layer, module)))
     try:
         with torch.no_grad():
             network.module(network.blank())
-    except Exception as error:
-        raise ModelError(
-            f"{network.name} cannot take an input of {'x'.join(map(str, network.preprocessing.crop))} pixels: "
-            f"{fault_of(error) or reason(error)}"
-        ) from error
+    except PatchmineError:
+        raise
+    except Exception as error:  # whatever the network raises, it cannot be indexed
+        raise _refused(network, error, *(running[-1] if running else ("", network.module, ()))) from error
     finally:
         for handle in handles:
-            handle.remove()  # type: ignore[attr-defined]
-    return tuple(calls)
+            handle.remove()
+    if not calls:
+        raise ModelError(
+            f"{network.name} calls no submodule that returns feature maps, tokens or a vector, so it has no layer to "
+            "index: return a module that has its layers as submodules"
+        )
+    modules = dict(network.module.named_modules())
+    counted = (replace(call, calls=counts[call.layer]) for call in calls)
+    return tuple(call for call in counted if call.last or call.name not in modules)
+
+
+def _refused(
+    network: Network, error: Exception, layer: str, module: nn.Module, inputs: tuple[object, ...]
+) -> ModelError:
+    """The error for a network whose layer, the innermost one that was running, cannot take a blank input."""
+    given = inputs[0] if inputs else None
+    wants = getattr(module, "in_channels", 3)
+    if isinstance(module, nn.Conv2d) and isinstance(given, Tensor) and given.ndim == 4 and given.shape[1] == 3 != wants:
+        gray = ", such as nn.Sequential(torchvision.transforms.Grayscale(), net)" if wants == 1 else ""
+        return ModelError(
+            f"layer {layer!r} of {network.name} takes {wants} channel{'s' * (wants != 1)}, but photographs have 3 (RGB)"
+            f": return a module that takes 3 and makes {wants} of them first{gray}"
+        )
+    height, width = network.preprocessing.crop
+    where = f" in layer {layer!r}" if layer else ""
+    fault = fault_of(error)
+    why = fault or f"{reason(error)} (its forward gets one tensor, float32 (1, 3, {height}, {width}))"
+    return ModelError(f"{network.name} cannot take an input of {height}x{width} pixels{where}: {why}")
 
 
 def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
     """The layers that match the patterns, in the order of the network; without patterns, the default layers.
 
-    A pattern is a dotted name or a shell pattern over dotted names. Raises ModelError for one that matches no layer.
+    A pattern is a dotted name or a shell pattern over dotted names. Only one with an `@` matches a call before the last
+    of its module. Raises ModelError for one that matches no layer.
     """
     if not patterns:
-        return network.stages or stages(network)
-    called = list(dict.fromkeys(call.layer for call in trace(network)))
-    chosen: set[str] = set()
+        chosen_by_default = network.stages or stages(network)
+        unfilled = _unfilled(network)
+        if unfilled.issuperset(chosen_by_default):
+            raise _lacks(network, chosen_by_default[0])
+        return tuple(layer for layer in chosen_by_default if layer not in unfilled)
+    calls = trace(network)
+    called = [call.name for call in calls]
+    chosen: frozenset[str] = frozenset()
     for pattern in patterns:
-        fitting = [layer for layer in called if fnmatchcase(layer, pattern)]
+        exact = [call.name for call in calls if pattern in (call.name, f"{call.layer}{MARK}{call.call}")]
+        fitting = exact or [
+            call.name for call in calls if fnmatchcase(call.name, pattern) and (call.last or MARK in pattern)
+        ]
         if not fitting:
-            exists = pattern in dict(network.module.named_modules())
-            if exists:
-                raise ModelError(f"layer {pattern!r} of {network.name} has no output to index: choose another layer")
-            raise ModelError(f"no layer of {network.name} matches {pattern!r}{nearest(pattern, called)}")
-        chosen.update(fitting)
+            raise _unmatched(network, pattern, calls)
+        chosen |= frozenset(fitting)
+    unfilled = chosen & _unfilled(network)
+    if unfilled:
+        raise _lacks(network, next(layer for layer in called if layer in unfilled))
     return tuple(layer for layer in called if layer in chosen)
+
+
+def _unfilled(network: Network) -> frozenset[str]:
+    """The layers that depend on tensors that the user's weights lack: these are NaN."""
+    if not network.lacking:
+        return frozenset()
+    return frozenset(call.name for call in trace(network) if call.nan)
+
+
+def _lacks(network: Network, layer: str) -> ModelError:
+    return ModelError(
+        f"layer {layer!r} of {network.name} needs {network.lacking[0]}, which the weights file lacks or holds in "
+        "another shape: choose a layer before it, or build the network that was trained in a file of your own, "
+        "--model FILE.py:FUNCTION"
+    )
+
+
+def indexable(layers: tuple[str, ...]) -> tuple[str, ...]:
+    """These layers. Raises ModelError if an index cannot hold all of them."""
+    for layer in layers:
+        inside = next((other for other in layers if layer.startswith(f"{other}/")), None)
+        if not storable(layer) or inside:
+            clash = f" beside {inside!r}" if inside else ""
+            way = "leave one of them out, or rename it" if inside else "rename that module"
+            raise ModelError(f"an index cannot hold a layer named {layer!r}{clash}: {way}")
+    return layers
+
+
+def _unmatched(network: Network, pattern: str, calls: Sequence[Call]) -> ModelError:
+    modules = dict(network.module.named_modules())
+    module, number = module_and_call(pattern, modules)
+    if number is not None:
+        return no_such_call(pattern, module, max((call.calls for call in calls if call.layer == module), default=0))
+    if pattern in modules:
+        return ModelError(f"layer {pattern!r} of {network.name} has no output to index: choose another layer")
+    names = [call.name for call in calls]
+    same = aliases(network.module).get(pattern)
+    if same is not None:
+        choices = " or ".join([call.name for call in calls if call.layer == same] or [same])
+        return ModelError(f"layer {pattern!r} of {network.name} is the same module as {same}: write {choices}")
+    return ModelError(f"no layer of {network.name} matches {pattern!r}{nearest(pattern, names)}")
 
 
 def stages(network: Network) -> tuple[str, ...]:
@@ -129,7 +237,7 @@ def stages(network: Network) -> tuple[str, ...]:
     atoms.sort(key=lambda call: order[call.output])
     chosen = [
         atom
-        for atom, following in zip(atoms, [*atoms[1:], None], strict=True)
+        for atom, following in zip_longest(atoms, atoms[1:])
         if atom.grid != (1, 1) and (following is None or following.grid != atom.grid)
     ]
     if not chosen:

@@ -9,7 +9,6 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import torch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,6 +19,8 @@ def own_settings() -> Iterator[None]:
 
     Afterwards all is as it was, the state of torch's random numbers too.
     """
+    import torch  # not at the top, so that wrong words are refused before torch is loaded
+
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
+from patchmine.networks.calls import module_and_call, no_such_call
 from patchmine.networks.layouts import Layout, layout_of
 
 
@@ -19,7 +20,7 @@ class _Enough(Exception):  # noqa: N818 - a signal, not an error
 
 @contextmanager
 def tapped(module: nn.Module, taps: Mapping[str, Callable[[Tensor], None]]) -> Iterator[None]:
-    """Call `taps[name]` with the output of the submodule of that name, at each of its calls.
+    """Call `taps[layer]` with the output of that layer's submodule, at each of its calls.
 
     The tap gets the tensor before the next layer can overwrite it in place, and must copy the values that it needs
     at once. On any exit, the module has the hooks that it had before.
@@ -29,9 +30,10 @@ def tapped(module: nn.Module, taps: Mapping[str, Callable[[Tensor], None]]) -> I
     modules = dict(module.named_modules())
     handles = []
     try:
-        for name, tap in taps.items():
+        for layer, tap in taps.items():
+            name, _ = module_and_call(layer, modules)
             if name not in modules:
-                raise ModelError(f"unknown layer {name!r}{nearest(name, filter(None, modules))}")
+                raise ModelError(f"unknown layer {layer!r}{nearest(layer, filter(None, modules))}")
             handles.append(modules[name].register_forward_hook(_hook(name, tap)))
         yield
     finally:
@@ -48,12 +50,12 @@ def _hook(name: str, tap: Callable[[Tensor], None]) -> Callable[[nn.Module, obje
     return hook
 
 
-def run_until(module: nn.Module, batch: Tensor, last: str, calls: int = 1) -> None:
-    """Run the module on a batch and stop right after the `calls`-th call of the submodule `last`.
+def run_until(module: nn.Module, batch: Tensor, last: str, call: int = 1) -> None:
+    """Run the module on a batch and stop right after call number `call` of the layer `last`.
 
     Taps attached before this call have seen that output by then. Raises ModelError if that call never happens.
     """
-    left = calls
+    left = call
 
     def stop(_output: Tensor) -> None:
         nonlocal left
@@ -66,71 +68,86 @@ def run_until(module: nn.Module, batch: Tensor, last: str, calls: int = 1) -> No
             module(batch)
         except _Enough:
             return
-    raise ModelError(f"layer {last!r} is never called in a forward pass in eval mode, so there is nothing to index")
+    raise ModelError(f"layer {last!r} is called less often for some inputs than for others: choose another layer")
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A layer as seen in one forward pass: its name, how to read its output, and how often it is called."""
+    """A layer as seen in one forward pass: its name, how to read its output, and which call of its module it is.
+
+    `call` counts from 1; `calls` is how often the module is called.
+    """
 
     layer: str
     layout: Layout
+    call: int
     calls: int
 
 
-def last_call(tap: Tap, see: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-    """A function for `tapped`, good for one forward pass, that passes only the layer's last output to `see`.
+def at_call(tap: Tap, see: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+    """A function for `tapped`, good for one forward pass, that passes only the output of the layer's call to `see`.
 
-    A module that is called several times may return a grid of another shape each time; the last one counts.
+    A module that is called several times may return a grid of another shape each time.
     """
-    left = tap.calls
+    left = tap.call
 
-    def see_last(output: Tensor) -> None:
+    def see_one(output: Tensor) -> None:
         nonlocal left
         left -= 1
         if left == 0:
             see(output)
 
-    return see_last
+    return see_one
 
 
 def maps(module: nn.Module, inputs: Tensor, taps: Sequence[Tap]) -> dict[str, Tensor]:
     """The output of each layer for a batch, by layer: (images, channels, grid height, grid width), without gradients.
 
-    `inputs` are normalized, float (images, 3, height, width). The last call of a layer counts. The pass stops after the
-    last of the taps, which must be in the order in which they are called, as `survey` gives them.
+    `inputs` are normalized, float (images, 3, height, width). The pass stops after the last of the taps, which must
+    be in the order in which they are called, as `survey` gives them.
     """
     found: dict[str, Tensor] = {}
 
     def kept(tap: Tap) -> Callable[[Tensor], None]:
         # A copy, because the next layer may overwrite the output in place.
-        return last_call(tap, lambda output: found.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
+        return at_call(tap, lambda output: found.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
 
     with torch.inference_mode(), tapped(module, {tap.layer: kept(tap) for tap in taps}):
-        run_until(module, inputs, taps[-1].layer, taps[-1].calls)
+        run_until(module, inputs, taps[-1].layer, taps[-1].call)
     return found
 
 
 def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap, ...]:
-    """Run the module once and describe the layers, in the order in which they are last called.
+    """Run the module once and describe the layers, in the order in which they are called.
 
-    Raises ModelError for a layer that a forward pass in eval mode never calls.
+    Raises ModelError for a layer that a forward pass in eval mode never calls, and for an output without a layout.
     """
     modules = dict(module.named_modules())
-    layouts: dict[str, Layout] = {}
+    found: dict[str, Layout | ModelError] = {}
     calls = dict.fromkeys(layers, 0)
 
     def tap(layer: str) -> Callable[[Tensor], None]:
+        name, call = module_and_call(layer, modules)
+
         def see(output: Tensor) -> None:
-            layouts.pop(layer, None)
-            layouts[layer] = layout_of(layer, modules[layer], output, (blank.shape[-2], blank.shape[-1]))
             calls[layer] += 1
+            if call in (None, calls[layer]):
+                found.pop(layer, None)
+                try:
+                    found[layer] = layout_of(layer, modules[name], output, (blank.shape[-2], blank.shape[-1]))
+                except ModelError as error:  # unless a later call counts
+                    found[layer] = error
 
         return see
 
     with torch.inference_mode(), tapped(module, {layer: tap(layer) for layer in layers}):
         module(blank)
     for layer in layers:
-        if layer not in layouts:
-            raise ModelError(f"layer {layer!r} is never called in a forward pass in eval mode")
-    return tuple(Tap(layer, layout, calls[layer]) for layer, layout in layouts.items())
+        if layer not in found:
+            raise no_such_call(layer, module_and_call(layer, modules)[0], calls[layer])
+    taps = []
+    for layer, layout in found.items():
+        if isinstance(layout, ModelError):
+            raise layout
+        taps.append(Tap(layer, layout, module_and_call(layer, modules)[1] or calls[layer], calls[layer]))
+    return tuple(taps)

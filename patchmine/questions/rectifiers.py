@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from patchmine.errors import ModelError, RequestError
-from patchmine.networks.taps import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, at_call, run_until, tapped
 
 # Autograd steps whose backward pass is the same for a gradient, a deconvnet, and guided backpropagation.
 SUMS = {
@@ -131,10 +131,10 @@ class Until(nn.Module):
             outputs.append(tap.layout.grid_of(output).float())
 
         with (
-            tapped(module, {tap.layer: last_call(tap, see)}),
+            tapped(module, {tap.layer: at_call(tap, see)}),
             _Rectifying(rectifier) if self.rectified else nullcontext(),
         ):
-            run_until(module, pictures, tap.layer, tap.calls)
+            run_until(module, pictures, tap.layer, tap.call)
         return outputs[0]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from patchmine.lettering import font, font_file
+from patchmine.drawing.lettering import font, font_file
 from patchmine.photographs.placement import Placement
 from patchmine.photographs.upright import own_pillow, upright
 from patchmine.sheets.page import DPI, Picture

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from patchmine.drawing.lettering import fitted
 from patchmine.labels.of_index import said
-from patchmine.lettering import fitted
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.sheets.page import QUIET, Page, Text
 from patchmine.sheets.style import LEADING, SMALL

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from PIL.Image import Image
 
-from patchmine.lettering import fitted, lacking, text_width
+from patchmine.drawing.lettering import fitted, lacking, text_width
 from patchmine.sheets.style import MARGIN, SMALL, TITLE
 
 INK, QUIET = "#1a1a1a", "#666666"

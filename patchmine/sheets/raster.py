@@ -7,7 +7,7 @@ import zlib
 
 from PIL import Image, ImageDraw
 
-from patchmine.lettering import draw, text_width
+from patchmine.drawing.lettering import draw, text_width
 from patchmine.photographs.upright import own_pillow
 from patchmine.sheets.page import DPI, Page
 

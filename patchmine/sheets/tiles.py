@@ -9,9 +9,9 @@ from pathlib import PurePath
 from PIL import ImageDraw
 from PIL.Image import Image
 
+from patchmine.drawing.lettering import draw, wrapped
 from patchmine.errors import PhotographError
 from patchmine.fields.cropping import Cropping
-from patchmine.lettering import draw, wrapped
 from patchmine.photographs.crops import padding
 from patchmine.photographs.placement import View
 from patchmine.reading.opened import OpenUnit

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from patchmine.lettering import draw_on, text_width
+from patchmine.drawing.lettering import draw_on, text_width
+from patchmine.drawing.settings import own_settings
 from patchmine.sheets.page import Page
-from patchmine.system.drawing import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

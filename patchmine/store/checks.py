@@ -7,10 +7,10 @@ from typing import Any
 
 from patchmine.defaults import FIELDS, VIEWS
 from patchmine.fields.field import FieldsBySize, ReceptiveField
+from patchmine.networks.calls import storable
 from patchmine.photographs.placement import FILTER_REACH
 from patchmine.ranking import NO_IMAGE
 from patchmine.store.job import Job
-from patchmine.system.printable import printable
 from patchmine.system.untrusted_json import Misfit, Part, parse, parse_list, read_bounded
 
 MANIFEST_BYTES = 32 << 20
@@ -69,12 +69,14 @@ def check_manifest(document: Part) -> None:
     units = 0
     for layer in layers:
         name = layer.text("layer", most=1024)
-        if any(piece in ("", ".", "..") for piece in name.split("/")) or printable(name) != name:
+        if not storable(name):
             raise Misfit(f"{name!r} is not a layer name")
         units += layer.whole("units", 1, UNITS)
         layer.wholes("grid", 2, 1, GRID)
         layer.whole("saturated", 0, UNITS)
         layer.whole("non_finite", 0, 2**63)
+        if "calls" in layer.data:  # only of a module that is called several times
+            layer.whole("call", 1, layer.whole("calls", 1, COUNT))
     if units > UNITS:
         raise Misfit(f"it names {units} units, more than {UNITS}")
     if len({layer.text("layer") for layer in layers}) < len(layers):

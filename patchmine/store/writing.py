@@ -31,13 +31,15 @@ _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images spans 13 chunk
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The facts about a layer that publishing needs."""
+    """The facts about a layer that publishing needs. It is number `call` of the `calls` of its module, from 1."""
 
     layer: str
     units: int
     grid: tuple[int, int]
     fields: FieldsBySize
     one_size: bool
+    call: int = 1
+    calls: int = 1
 
 
 def write_activations(

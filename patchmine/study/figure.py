@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from patchmine.lettering import draw_on, fitted
+from patchmine.drawing.lettering import draw_on, fitted
+from patchmine.drawing.settings import own_settings
 from patchmine.study.in_photographs import InPhotographs
 from patchmine.study.instruments.peaks import APART
 from patchmine.study.trials import Result, Trial
 from patchmine.study.verdicts import UNMEASURED, Verdict
-from patchmine.system.drawing import own_settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

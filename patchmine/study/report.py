@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from patchmine.drawing.settings import own_settings
 from patchmine.reading.opened import OpenIndex
 from patchmine.study.figure import page
 from patchmine.study.why import Study, as_dict
 from patchmine.system.atomic import deliver
-from patchmine.system.drawing import own_settings
 from patchmine.system.printable import printable
 
 DOCUMENT = "report.json"

@@ -6,7 +6,6 @@ a private copy: the given module keeps its hooks, training flags, and gradients,
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from patchmine.errors import RequestError
-from patchmine.networks.folding import folded, replica
-from patchmine.networks.taps import Tap, last_call, run_until, survey, tapped
+from patchmine.networks.folding import channels_last, deep_copy, folded, replica
+from patchmine.networks.taps import Tap, at_call, run_until, survey, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.photographs.placement import Preprocessing
 from patchmine.synthesis.canvas import Canvas
@@ -105,12 +104,13 @@ class Ascent:
         if self.device.type == "cpu":
             allocator.keep_blocks()
         self.layer, self.preprocessing = layer, preprocessing
-        self.original = replica(module).eval()
+        self.original = replica(module)
+        self.original.eval()
         self.tap = _surveyed(self.original, layer, canvas)
         self.canvas = _with_position(canvas, self.tap)
         # A deep copy: changing the memory format or a flag of a shared tensor would change the original's.
-        fast = copy.deepcopy(folded(self.original, (self.tap,), _blank(canvas).to(self.device)))
-        self.module = _out_of_place(fast).requires_grad_(False).to(memory_format=torch.channels_last)
+        fast = deep_copy(folded(self.original, (self.tap,), _blank(canvas).to(self.device)))
+        self.module = channels_last(_out_of_place(fast).requires_grad_(False))
         numbers = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in _affine(preprocessing))
         self.gain, self.offset = numbers
 
@@ -157,8 +157,8 @@ class Ascent:
         """The layer's maps (images, channels, grid height, grid width) for normalized inputs."""
         found: list[Tensor] = []
         module = module or self.module
-        with tapped(module, {self.layer: last_call(self.tap, lambda out: found.append(self.tap.layout.grid_of(out)))}):
-            run_until(module, inputs, self.layer, self.tap.calls)
+        with tapped(module, {self.layer: at_call(self.tap, lambda out: found.append(self.tap.layout.grid_of(out)))}):
+            run_until(module, inputs, self.layer, self.tap.call)
         return found[0]
 
     def _parametrization(self, recipe: Recipe, amplitudes: Tensor | None) -> Parametrization:

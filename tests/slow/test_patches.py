@@ -25,7 +25,7 @@ from patchmine import models
 from patchmine.defaults import VIEWS
 from patchmine.index import Index
 from patchmine.networks.network import Network
-from patchmine.networks.taps import Tap, last_call, run_until, survey, tapped
+from patchmine.networks.taps import Tap, at_call, run_until, survey, tapped
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.upright import upright
 from patchmine.reading.patch import Patch
@@ -52,9 +52,9 @@ def activation(network: Network, tap: Tap, picture: np.ndarray, patch: Patch) ->
     found: list[Tensor] = []
     with (
         torch.inference_mode(),
-        tapped(network.module, {tap.layer: last_call(tap, lambda o: found.append(tap.layout.grid_of(o).clone()))}),
+        tapped(network.module, {tap.layer: at_call(tap, lambda o: found.append(tap.layout.grid_of(o).clone()))}),
     ):
-        run_until(network.module, normalized(pixels[None], network.preprocessing), tap.layer, tap.calls)
+        run_until(network.module, normalized(pixels[None], network.preprocessing), tap.layer, tap.call)
     return float(found[0][0, patch.unit.channel, patch.position.y, patch.position.x])
 
 

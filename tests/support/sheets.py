@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from patchmine.lettering import text_width
+from patchmine.drawing.lettering import text_width
 from patchmine.sheets.page import Page, Picture, Text
 
 HATCH = {(0xF1, 0xF1, 0xF1), (0xDC, 0xDC, 0xDC)}

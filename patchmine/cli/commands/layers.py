@@ -19,30 +19,40 @@ if TYPE_CHECKING:
 def layers(model: options.Model = defaults.MODEL, json: options.Json = False) -> None:
     """List the layers of a network that can be indexed; the default ones are marked.
 
+    `NAME@1` is the first call of a module that is called several times; `NAME` alone is the last.
+
     Example: `patchmine layers --model torchvision:resnet18`
     """
     from patchmine import models
     from patchmine.cli.output import print_json, print_table
+    from patchmine.networks.calls import aliases, as_dict, described
 
     network = models.load(model, pretrained=False)  # refuses a wrong word before torch is loaded
     from patchmine.networks.layers import choose, trace
 
-    calls = {call.layer: call for call in trace(network)}
+    calls = trace(network)
     if json:
-        listed = [{"layer": c.layer, "channels": c.channels, "grid": list(c.grid)} for c in calls.values()]
+        listed = [
+            {"layer": c.name, "channels": c.channels, "grid": list(c.grid), **as_dict(c.call, c.calls)} for c in calls
+        ]
         print_json({"model": model, "layers": listed})
         return
     chosen = choose(network, ())
+    others: dict[str, list[str]] = {}
+    for other, layer in aliases(network.module).items():
+        others.setdefault(layer, []).append(f"also {other}")
     print_table(
         [
             (
-                c.layer,
+                c.name,
                 type(c.module).__name__,
                 c.channels,
                 "x".join(map(str, c.grid)),
-                "default" if c.layer in chosen else "",
+                ", ".join(
+                    filter(None, ["default" * (c.name in chosen), described(c.call, c.calls), *others.get(c.layer, ())])
+                ),
             )
-            for c in calls.values()
+            for c in calls
         ],
         ["layer", "module", "channels", "grid", ""],
     )
@@ -79,16 +89,20 @@ def rf(
     """
     from patchmine.cli.output import print_json, print_table
     from patchmine.errors import RequestError
+    from patchmine.networks.calls import as_dict, described
 
     input_size = None if size is None else _parsed(size)
     if index is None:
-        model, fields = _computed(model, layer_patterns or (), field, input_size)
+        model, fields, calls = _computed(model, layer_patterns or (), field, input_size)
     elif size is not None or model != defaults.MODEL or field != defaults.FIELDS[0]:
         raise RequestError("--index shows the fields of that index: leave out --model, --size and --field")
     else:
-        model, fields = _stored(index, layer_patterns or ())
+        model, fields, calls = _stored(index, layer_patterns or ())
     if json:
-        layers = [found.as_dict() | {"effective_size": found.effective_size(share)} for found in fields]
+        layers = [
+            found.as_dict() | {"effective_size": found.effective_size(share), **as_dict(*call)}
+            for found, call in zip(fields, calls, strict=True)
+        ]
         print_json({"model": model, "input": list(fields[0].input), "layers": layers})
         return
     print_table(
@@ -102,36 +116,43 @@ def rf(
                 _padding(group, found),
                 f"{found.inside(group):.0%}",
                 found.effective_size(share),
+                described(*call),
             )
-            for found in fields
+            for found, call in zip(fields, calls, strict=True)
             for group in found.groups
         ],
-        ["layer", "channels", "grid", "status", "size", "stride", "padding", "inside", "effective"],
+        ["layer", "channels", "grid", "status", "size", "stride", "padding", "inside", "effective", ""],
     )
+
+
+Calls = list[tuple[int, int]]
+"""For each layer, which call of its module it is, from 1, and of how many."""
 
 
 def _computed(
     model: str, patterns: Sequence[str], field: str, size: tuple[int, int] | None
-) -> tuple[str, list[ReceptiveField]]:
+) -> tuple[str, list[ReceptiveField], Calls]:
     """The fields of a network's layers, from its structure alone."""
     from patchmine import models
 
     network = models.load(model, pretrained=False)  # refuses a wrong word before torch is loaded
     from patchmine.fields.exact import receptive_fields
-    from patchmine.networks.layers import choose
+    from patchmine.networks.layers import choose, trace
 
     input_size = network.preprocessing.crop if size is None else size
     chosen = choose(network, patterns)
     fields = receptive_fields(network.module, input_size, chosen, field=cast("FieldKind", field))
-    return model, list(fields.values())
+    calls = {call.name: (call.call, call.calls) for call in trace(network)}
+    return model, list(fields.values()), [calls[layer] for layer in fields]
 
 
-def _stored(directory: Path, patterns: Sequence[str]) -> tuple[str, list[ReceptiveField]]:
+def _stored(directory: Path, patterns: Sequence[str]) -> tuple[str, list[ReceptiveField], Calls]:
     """The fields that an index holds, for the nominal input size."""
     from fnmatch import fnmatchcase
 
     from patchmine.errors import RequestError, nearest
     from patchmine.index import open_index
+    from patchmine.networks.calls import of_dict
 
     index = open_index(directory)
     for pattern in patterns:
@@ -139,7 +160,8 @@ def _stored(directory: Path, patterns: Sequence[str]) -> tuple[str, list[Recepti
             raise RequestError(f"no layer of {index.name} matches {pattern!r}{nearest(pattern, index.layers)}")
     wanted = patterns or ["*"]
     chosen = [layer for layer in index.layers if any(fnmatchcase(layer, pattern) for pattern in wanted)]
-    return index.manifest["job"]["model"], [index.field(layer) for layer in chosen]
+    calls = {entry["layer"]: of_dict(entry) for entry in index.manifest["layers"]}
+    return index.manifest["job"]["model"], [index.field(layer) for layer in chosen], [calls[layer] for layer in chosen]
 
 
 def _padding(group: FieldGroup, field: ReceptiveField) -> str | None:

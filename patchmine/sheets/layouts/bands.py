@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from patchmine.lettering import fitted
+from patchmine.drawing.lettering import fitted
 from patchmine.ranking import Float32
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit

@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from PIL import Image
 
-from patchmine.lettering import fitted, wrapped
+from patchmine.drawing.lettering import fitted, wrapped
 from patchmine.questions.compare import Comparison
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from patchmine.drawing.lettering import fitted, text_width, wrapped
 from patchmine.fields.cropping import Cropping
-from patchmine.lettering import fitted, text_width, wrapped
 from patchmine.questions.fires import Fired, Fires
 from patchmine.reading.answers import Patches
 from patchmine.sheets import tiles

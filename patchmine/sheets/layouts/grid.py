@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import PurePath
 
-from patchmine.lettering import fitted, wrapped
+from patchmine.drawing.lettering import fitted, wrapped
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch

@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import PurePath
 from typing import Any
 
-from patchmine.lettering import fitted, wrapped
+from patchmine.drawing.lettering import fitted, wrapped
 from patchmine.questions.similar import Similar
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import photograph_picture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from patchmine.lettering import fitted, text_width, wrapped
+from patchmine.drawing.lettering import fitted, text_width, wrapped
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
+from patchmine.drawing.lettering import fitted, wrapped
 from patchmine.fields.cropping import Cropping
-from patchmine.lettering import fitted, wrapped
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles

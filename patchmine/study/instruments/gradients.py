@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchmine.errors import RequestError
-from patchmine.networks.taps import Tap, last_call, run_until, tapped
+from patchmine.networks.taps import Tap, at_call, run_until, tapped
 from patchmine.study.instruments.spectra import Power, Window, mean_power
 from patchmine.units import Position
 
@@ -26,8 +26,8 @@ def gradients(module: nn.Module, tap: Tap, channel: int, position: Position, inp
     def see(output: Tensor) -> None:
         values.append(tap.layout.grid_of(output)[:, channel, position.y, position.x].float())
 
-    with torch.enable_grad(), tapped(module, {tap.layer: last_call(tap, see)}):
-        run_until(module, pictures, tap.layer, tap.calls)
+    with torch.enable_grad(), tapped(module, {tap.layer: at_call(tap, see)}):
+        run_until(module, pictures, tap.layer, tap.call)
     if not values[0].requires_grad:
         return np.zeros((len(inputs), *inputs.shape[2:], 3), np.float32)
     (found,) = torch.autograd.grad(values[0].sum(), pictures, allow_unused=True)

@@ -69,9 +69,9 @@ def check_room(module: nn.Module, layer: str, size: Pair) -> None:
     for an unknown layer.
     """
     blank = _blank(module, size)
-    calls = survey(module, blank, [layer])[0].calls
+    call = survey(module, blank, [layer])[0].call
     with torch.inference_mode(), _watched(module, partial(_refuse, size=size)):
-        run_until(module, blank, layer, calls)
+        run_until(module, blank, layer, call)
 
 
 def _refuse(name: str, border: Border, grid: Pair, size: Pair) -> None:

@@ -138,7 +138,7 @@ def _candidates(number: int) -> list[Path]:
         except (OSError, subprocess.SubprocessError):
             return []
         return [Path(line) for line in done.stdout.splitlines()]
-    from patchmine.system.drawing import system_fonts
+    from patchmine.drawing.settings import system_fonts
 
     return system_fonts()
 

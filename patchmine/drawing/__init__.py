@@ -1,0 +1,1 @@
+"""Text on pages, and matplotlib with settings of its own."""
