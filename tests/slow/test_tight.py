@@ -3,9 +3,10 @@
     python -m pytest tests/slow/test_tight.py -m slow -s --index INDEX --units 50 [--kills 50]
 
 For units drawn from each of three deep layers and their best nine patches: what the crop retains on both backgrounds,
-and whether any side could move in, by plain torch with scipy's blur; what it retains on backgrounds that the
-search never saw; what is left without it; and what boxes of equal area retain that come from occlusion, from the
-activation map (as Grad-CAM of a unit in its own layer) and from the gradient times the input. Prints a line for each.
+and whether any side could move in, by plain torch with scipy's blur; what it retains on backgrounds that the search
+never saw (of noise, another draw); what is left without it; and what boxes of equal area retain that come from
+occlusion, from the activation map (as Grad-CAM of a unit in its own layer) and from the gradient times the input.
+Prints a line for each.
 """
 
 from __future__ import annotations
