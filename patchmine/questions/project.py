@@ -30,6 +30,7 @@ from torch import Tensor
 
 from patchmine import defaults
 from patchmine.errors import RequestError, nearest
+from patchmine.networks.folding import finite_weights
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
 from patchmine.questions.rectifiers import Until
@@ -67,6 +68,7 @@ class Projector:
         self.index, self.method, self.progress = index, method, progress or Silent()
         self._attr = _captum()
         self._network = index.network()
+        self._module = finite_weights(self._network.module)
         self._ways: dict[tuple[str, tuple[int, int]], _Way] = {}
 
     def __call__(self, patch: Patch, region: Box) -> NDArray[np.float32]:
@@ -113,7 +115,7 @@ class Projector:
         size = (picture.shape[2], picture.shape[3])
         if (layer, size) not in self._ways:
             (tap,), fields = surveyed(self.index, self._network, [layer], size)
-            until = Until(self._network.module, tap, rectified=self.method in ("deconv", "guided")).eval()
+            until = Until(self._module, tap, rectified=self.method in ("deconv", "guided")).eval()
             if self.method != "occlusion":
                 until.find(picture, self.method)
             grid, strides = fields[layer].grid, [group.stride for group in fields[layer].groups]
