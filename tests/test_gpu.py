@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchmine import build_index, executors, open_index
-from patchmine.defaults import Run
+from patchmine.defaults import PRECISIONS, Run
 from patchmine.executors import Setting
 from patchmine.executors._reduce import Reducing, reduce
 from patchmine.networks.taps import at_call, tapped
@@ -63,7 +63,7 @@ def test_vectors_are_only_of_what_beats_its_bound(network, taps, pixels):
     assert all(len(of_layer.vectors) == 0 and of_layer.value.shape[0] == 5 for of_layer in found.values())
 
 
-@pytest.mark.parametrize("precision", executors.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_an_index_does_not_depend_on_threads_or_interruptions(precision, tmp_path):
     options = {"device": "cuda", "precision": precision, "shard_size": 64, "batch_size": 16, "keep": 10}
     many = build_index("shapes:200", tmp_path / "a.patchmine", run=Run(workers=8), **options)

@@ -15,7 +15,7 @@ from patchmine.errors import PhotographError, RequestError
 from patchmine.fields.effective import Hit, effective_field
 from patchmine.fields.exact import FieldKind, receptive_fields
 from patchmine.fields.field import FieldsBySize, ReceptiveField, covering
-from patchmine.networks.folding import replica
+from patchmine.networks.folding import finite_weights, replica
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap
 from patchmine.photographs.decode import normalized, prepare
@@ -65,13 +65,14 @@ class Fields:
         wanted = [nominal, *(size for size in sizes if size != nominal)]
 
         records = [record for file in files for record in file.about["images"]]
+        module = finite_weights(self.network.module)
 
         def plan(number: int) -> writing.LayerPlan:
             tap = self.taps[number]
             exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
             strongest = _strongest(files, number, tap, job.shard_size, self.hits)
             hits = self._hits(exact, source, entries, strongest, records)
-            effective = effective_field(replica(self.network.module), tap, hits)
+            effective = effective_field(replica(module), tap, hits)
             measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
             layout = tap.layout
             return writing.LayerPlan(tap.layer, layout.channels, layout.grid, measured, not whole, tap.call, tap.calls)

@@ -24,6 +24,7 @@ from patchmine.reading.notebook import png_html
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns
+from patchmine.store.patches_faiss import normalized
 from patchmine.store.reading import QUANTILES
 from patchmine.synthesis.keeping import SyntheticImage
 from patchmine.synthesis.library import images_of
@@ -210,7 +211,7 @@ def compare(
         path = _path(before, np.stack([one.before for one in seen]), real)
     nearest: Patches = Patches([])
     similarities: list[float] = []
-    if np.isfinite(seen[0].vector).all() and seen[0].vector.any():
+    if normalized(seen[0].vector[None]).any():
         wish = Wish(AGAINST, several=True, cropping=cropping)
         nearest, similarities = nearest_patches(index, unit.unit.layer, seen[0].vector, wish, lambda _: None)
     places = {(patch.image_id, patch.position) for patch in nearest}

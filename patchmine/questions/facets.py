@@ -25,7 +25,7 @@ def facets(store: Store, layer: str) -> NDArray[np.int64]:
     size, drawn with a fixed seed, and at least one. The layer's vectors are held in memory.
     """
     stored, image, position = store.vectors(layer)
-    vectors = stored[:]
+    vectors = np.nan_to_num(stored[:], copy=False, nan=0, posinf=0, neginf=0)  # as `patches_faiss.normalized` does
     blocks = (vectors[row : row + _BLOCK].astype(np.float64).sum(axis=0) for row in range(0, len(vectors), _BLOCK))
     mean = (sum(blocks, np.zeros(vectors.shape[1])) / max(len(vectors), 1)).astype(np.float32)
     places = image * CELLS + position

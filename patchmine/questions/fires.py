@@ -163,6 +163,7 @@ def _responses(index: OpenIndex[Any], sight: Sight, layer: str) -> list[_Respons
     place = flattened.argmax(axis=1)
     value = flattened[np.arange(len(flattened)), place]
     percentile = percentiles(index, layer, value)
+    value = np.where(np.isfinite(value), value, np.float32(0))  # the others have no percentile, and are left out
     stats = index.stats(layer)
     spread = np.where(stats["std"] > 0, stats["std"], np.inf).astype(np.float64)
     deviation = (value - stats["mean"]) / spread

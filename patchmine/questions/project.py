@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchmine import defaults
+from patchmine.networks.folding import finite_weights
 from patchmine.networks.session import with_own_settings
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.questions.look import surveyed
@@ -68,6 +69,7 @@ class Projector:
         self.index, self.method, self.progress = index, method, progress or Silent()
         self._attr: ModuleType = captum.attr
         self._network = index.network()
+        self._module = finite_weights(self._network.module)
         self._ways: dict[tuple[str, tuple[int, int]], _Way] = {}
 
     @with_own_settings
@@ -115,7 +117,7 @@ class Projector:
         size = (picture.shape[2], picture.shape[3])
         if (layer, size) not in self._ways:
             (tap,), fields = surveyed(self.index, self._network, [layer], size)
-            until = Until(self._network.module, tap, rectified=self.method in ("deconv", "guided")).eval()
+            until = Until(self._module, tap, rectified=self.method in ("deconv", "guided")).eval()
             if self.method != "occlusion":
                 until.find(picture, self.method)
             grid, strides = fields[layer].grid, [group.stride for group in fields[layer].groups]

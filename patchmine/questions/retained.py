@@ -69,12 +69,14 @@ def retained(
             pictures = [_input(network, patch) for patch in patches]
             for crop in CROPS:
                 cropping = Cropping(crop, share)
-                alone = [
-                    _alone(picture, cropping.box(fields[layer], channel, patch.position))
-                    for picture, patch in zip(pictures, patches, strict=True)
-                ]
-                seen = _activations(network, tap, torch.stack(alone))
-                shares = _shares(patches, seen, background, index.stats(layer)["std"][channel])
+                shares = np.zeros(0)
+                if patches:
+                    alone = [
+                        _alone(picture, cropping.box(fields[layer], channel, patch.position))
+                        for picture, patch in zip(pictures, patches, strict=True)
+                    ]
+                    seen = _activations(network, tap, torch.stack(alone))
+                    shares = _shares(patches, seen, background, index.stats(layer)["std"][channel])
                 found.append(Retained(Unit(layer, channel), crop, shares))
                 advance(len(patches))
     return found

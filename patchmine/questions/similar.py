@@ -22,8 +22,10 @@ from patchmine.reading.answers import PATCH, SHOWN, UNIT, Answer, Patches, count
 from patchmine.reading.cropped import cropped
 from patchmine.reading.opened import OpenIndex, OpenUnit, U
 from patchmine.reading.patch import Patch
+from patchmine.reading.statistics import left_out
 from patchmine.reading.tables import Columns
 from patchmine.store import neighbors
+from patchmine.store.patches_faiss import normalized
 from patchmine.system import digests
 from patchmine.system.printable import printable
 from patchmine.units import Box, Position, Unit
@@ -129,7 +131,7 @@ def similar_to_unit(unit: OpenUnit, wish: Wish, note: Note) -> Similar[Any]:
     index, layer = unit.index, unit.unit.layer
     best = unit.top(1, crop=wish.cropping.crop, share=wish.cropping.share)
     if not best:
-        raise StoreError(f"{unit.unit} has no patch in {index.name}, being finite on no photograph: try another unit")
+        raise StoreError(f"{left_out(index.store, index.name, unit.unit)}: try another unit")
     kept, images, places = index.store.vectors(layer)
     pair = best[0].image_id * CELLS + index.store.top(layer, unit.unit.channel)[2][0]
     row = int(np.searchsorted(images * CELLS + places, pair))
@@ -200,7 +202,7 @@ def nearest_patches(
 
     Raises RequestError for a vector without a direction.
     """
-    if not np.isfinite(vector).all() or not vector.any():
+    if not normalized(vector[None]).any():
         raise RequestError(f"no channel of layer {layer} responds there, so nothing is similar: try another --layer")
     stored, images, places = index.store.vectors(layer)
     nearby = neighbors.Neighbors(index.store, note)

@@ -229,8 +229,10 @@ def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progr
         for layer, reduced in executor.run(pixels, ids, nothing).items():
             known, value, place = _recorded(index, layer, ids)
             spread = np.maximum(index.stats(layer)["std"], np.finfo(np.float32).tiny)
-            off = np.where(known, np.abs(reduced.value - value) / spread, 0)
-            off = np.where(np.isfinite(value) | ~known, np.nan_to_num(off, nan=np.inf), 0)
+            compared_here = known & np.isfinite(value)
+            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite in the index is not compared
+                off = np.where(compared_here, np.abs(reduced.value - value) / spread, 0)
+            off = np.nan_to_num(off, nan=np.inf)
             compared += int(known.sum())
             largest = max(largest, float(off.max(initial=0)))
             bad = np.argwhere(off > tolerance)

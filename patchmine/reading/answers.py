@@ -280,7 +280,7 @@ def unit_row(summary: Mapping[str, Any], tight: bool = False) -> dict[str, objec
         "auroc": None if summary["auroc"] is None else f"{summary['auroc']:.3f}",
         "max": _short(summary["max"]),
         "mean": _short(summary["mean"]),
-        "positive": f"{summary['positive']:.0%}",
+        "positive": None if summary["positive"] is None else f"{summary['positive']:.0%}",
         "tied": summary["tied"],
         **({"facets": summary["facets"]} if "facets" in summary else {}),
         **({key: _percent(summary[key]) for key in ("tight", "diffuse")} if tight else {}),

@@ -378,9 +378,9 @@ class OpenUnit:
         return {
             **self.as_dict(),
             **self.support.numbers(),
-            "max": _finite(numbers.maximum),
-            "mean": _finite(numbers.mean),
-            "positive": numbers.positive,
+            "max": numbers.maximum if numbers.finite else None,
+            "mean": numbers.mean if numbers.finite else None,
+            "positive": numbers.positive if numbers.finite else None,
             "tied": numbers.tied,
             "marks": numbers.marks,
             **tightness(self.index, self.unit),
@@ -390,11 +390,6 @@ class OpenUnit:
         from patchmine.reading.notebook import unit_html
 
         return unit_html(self.name, self.unit, self.evidence, self.top(9)._repr_html_())
-
-
-def _finite(number: float) -> float | None:
-    """The number, or None if it is not finite: JSON has no infinity."""
-    return number if np.isfinite(number) else None
 
 
 __all__ = ["OpenIndex", "OpenUnit"]

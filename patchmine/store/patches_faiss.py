@@ -213,8 +213,12 @@ def blocks(store: Store, layer: str, digest: _Digest | None = None) -> Iterator[
 
 
 def normalized(vectors: Float32) -> Float32:
-    """Each row normalized to length 1. Non-finite values count as 0, and a row without other values stays 0."""
-    finite = np.where(np.isfinite(vectors), vectors, np.float32(0))
+    """Each row normalized to length 1. Non-finite values count as 0, and a row without other values stays 0.
+
+    Values beyond float16 count as its largest one, as in the vectors that an index keeps.
+    """
+    most = np.float32(np.finfo(np.float16).max)
+    finite = np.where(np.isfinite(vectors), np.clip(vectors, -most, most), np.float32(0))
     length = np.linalg.norm(finite, axis=1, keepdims=True)
     return (finite / np.maximum(length, 1e-12)).astype(np.float32)
 

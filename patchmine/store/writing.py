@@ -226,9 +226,10 @@ class _LayerWriter:
         """Write the vectors of the final top-k, once per distinct (image, position), in that order."""
         filled = top.filled
         wanted = np.unique(top.images[filled] * CELLS + top.positions[filled])
-        rows = max(len(wanted), 1)
-        chunk = (min(rows, max(1, (1 << 18) // (2 * self.plan.units))), self.plan.units)
-        vectors = self.group.create_dataset("vectors", (len(wanted), self.plan.units), np.float16, chunks=chunk)
+        chunk = (min(len(wanted), max(1, (1 << 18) // (2 * self.plan.units))), self.plan.units)
+        vectors = self.group.create_dataset(
+            "vectors", (len(wanted), self.plan.units), np.float16, chunks=chunk if len(wanted) else None
+        )
         done = 0
         for shard in self.shards:
             image = self.ids[shard.array(f"{self.prefix}/vector_image")]

@@ -12,8 +12,10 @@ from typing import Any
 
 from patchmine import defaults
 from patchmine.errors import PatchmineError, RequestError, UnitError
+from patchmine.networks.folding import finite_weights
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
+from patchmine.reading import statistics
 from patchmine.reading.opened import OpenIndex
 from patchmine.study.in_photographs import InPhotographs, in_photographs
 from patchmine.study.instruments.alike import Alike, responses
@@ -67,7 +69,7 @@ def subject_of(index: OpenIndex[Any], unit: Unit, network: Network) -> Subject:
     of_field = field.group(unit.channel).stride
     step, fixed = _stride(network, unit.layer, max(of_field) if of_field and min(of_field) else native)
     return Subject(
-        network.module,
+        finite_weights(network.module),
         unit.layer,
         unit.channel,
         network.preprocessing,
@@ -112,6 +114,8 @@ def study(
     settings, shown = settings or Settings(), progress or Silent()
     began = perf_counter()
     found = index.unit(unit)
+    if not found.statistics.finite:
+        raise UnitError(f"{statistics.left_out(index.store, index.name, unit)}; choose another unit")
     if found.statistics.maximum <= 0:
         raise UnitError(f"{unit} is dead: it is never above 0 on any photograph of {index.name}; choose another unit")
     subject = subject_of(index, unit, network)

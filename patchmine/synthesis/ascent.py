@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from patchmine.errors import RequestError
-from patchmine.networks.folding import channels_last, deep_copy, folded, replica
+from patchmine.networks.folding import channels_last, deep_copy, finite_weights, folded, replica
 from patchmine.networks.taps import Tap, at_call, run_until, survey, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.photographs.placement import Preprocessing
@@ -109,7 +109,7 @@ class Ascent:
         self.tap = _surveyed(self.original, layer, canvas)
         self.canvas = _with_position(canvas, self.tap)
         # A deep copy: changing the memory format or a flag of a shared tensor would change the original's.
-        fast = deep_copy(folded(self.original, (self.tap,), _blank(canvas).to(self.device)))
+        fast = deep_copy(folded(finite_weights(self.original), (self.tap,), _blank(canvas).to(self.device)))
         self.module = channels_last(_out_of_place(fast).requires_grad_(False))
         numbers = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in _affine(preprocessing))
         self.gain, self.offset = numbers

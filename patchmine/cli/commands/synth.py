@@ -145,7 +145,8 @@ def _print(opened: Index, made: list[tuple[Unit, Made]], json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for unit, images in made:
         about = opened.unit(unit).as_dict()
-        best = opened.unit(unit).statistics.maximum
+        numbers = opened.unit(unit).statistics
+        best = numbers.maximum if numbers.finite else None
         if isinstance(images, Dead):
             rows.append({**about, "best_real": best, "dead": images.reason, "images": []})
             continue

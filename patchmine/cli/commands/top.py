@@ -53,8 +53,10 @@ def top(
     Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
     """
     from patchmine.cli.deliver import Form, print_labels
+    from patchmine.cli.output import print_line
     from patchmine.cli.running import opened
     from patchmine.errors import RequestError
+    from patchmine.reading.statistics import left_out
 
     form = Form(json, csv, out)
     if project is not None and out is None:
@@ -67,7 +69,14 @@ def top(
     form.draw(
         lambda: _page(found, patches) if project is None else _projected(at, found, patches, project), len(patches)
     )
-    form.answer(patches, f"{_named(found)} in {at.name}: {pick}", lambda: print_labels(at.labels, [found]))
+
+    def also() -> None:
+        not_finite = left_out(at.store, at.name, found.unit)
+        if not_finite is not None:
+            print_line(not_finite)
+        print_labels(at.labels, [found])
+
+    form.answer(patches, f"{_named(found)} in {at.name}: {pick}", also)
 
 
 def _named(unit: IndexedUnit) -> str:
