@@ -55,7 +55,7 @@ def tight_crop(subject: Subject, share: float, *, rough: bool = False) -> Probin
     whole = yield Probe(spot, picture)
     blanks, gains = {}, {}
     for around, background in backgrounds.items():
-        blanks[around] = yield Probe(spot, background)
+        blanks[around] = yield Probe(spot, background, exact=around != NOISE)
         gains[around] = whole - blanks[around]
     near = TOO_NEAR * subject.spread
     if not (gains[GREY] > near and gains[BLUR] > near):

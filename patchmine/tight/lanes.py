@@ -22,8 +22,9 @@ K = TypeVar("K")
 Result = TightCrop | PhotographError | None
 """A crop, None where there is none, or the reason why the photograph cannot be shown to the network."""
 
-_AHEAD = 3
-"""Searches under way for each place in a batch: so many that a batch is seldom short of probes."""
+_AHEAD, _LEAST = 3, 32
+"""Searches under way for each place in a batch, and at least: so many that a batch is seldom short of probes, and that
+the patches of a sheet begin together."""
 
 
 class Lanes(Generic[K]):
@@ -48,7 +49,7 @@ class Lanes(Generic[K]):
                 for lane in lanes:
                     lane.start()
                 under_way = 0
-                for key, job in islice(jobs, self._count * self._prober.batch_size * _AHEAD):
+                for key, job in islice(jobs, max(self._count * self._prober.batch_size * _AHEAD, _LEAST)):
                     self._begin(loaders, key, job)
                     under_way += 1
                 while under_way:

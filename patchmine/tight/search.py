@@ -25,26 +25,35 @@ STEP = 4
 GREY, BLUR, NOISE, COVERED = 0, 1, 2, 3
 """What surrounds the box: a background, by number, or the whole photograph while the box itself is covered."""
 
-CARRY = 0.875
-"""On the way, a box must also retain this much of the share on noise: else the search finds boxes that retain enough on
-gray and blur and on little else."""
+AMPLE = 0.2
+"""The share of the picture from which on a box is taken at its word. The smaller a box, the more must two more
+measurements confirm it, in proportion; else the search finds tiny boxes that fit two backgrounds and little else."""
 
-SPARE, EXCESS, WEIGHT = 0.3, 0.15, 4.0
-"""A box without which more than SPARE of the activation is left was not the only evidence. The excess, up to EXCESS,
-counts against it, times WEIGHT, beside the logarithm of its area: else the search prefers tiny boxes that the unit can
-spare. Beyond that more area rarely helps: the unit sees its motif elsewhere too."""
+CARRY, DOUBT = 0.84, 0.1
+"""On noise, a box must retain this much of the share, and up to DOUBT more if it is small."""
+
+SPARE, EXCESS, WEIGHT = 0.3, 0.15, 11.0
+"""If more than SPARE is left without a small box, it was not the only evidence. The excess, up to EXCESS, counts
+against it, times WEIGHT, beside the logarithm of its area. Beyond that more area rarely helps: the unit sees its motif
+elsewhere too."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
 
-COARSE, FINE = 16, 10
+SURE = 0.05
+"""A rough measurement that misses by more than this rules a box out."""
+
+COARSE, FINE = 22, 13
 """Maximum numbers of boxes tried on the coarse grid, and near the best of them."""
 
 NEAR = 3
 """The fine boxes have each side at most this many steps away from the best box's."""
 
-_GAIN = 1e-3  # a box with a smaller expected gain is not worth a measurement
+_GAIN = 5e-3  # a box with a smaller expected gain is not worth a measurement
 _MODEL = 5e-3  # variance of what a linear model cannot know
+
+
+Share = float | Float64
 
 
 class Question(NamedTuple):
@@ -92,7 +101,7 @@ class _Run:
 
     def __init__(self, domain: Box, center: tuple[float, float], share: float, rough: bool) -> None:
         self.domain, self.needed, self.exact = domain, min(share + MARGIN, 1.0), not rough
-        self.carried = CARRY * share
+        self.share = share
         self.best, self.cost, self.asked = domain, 1.0, 0
         self.known: dict[Box, float] = {domain: 1.0}
         self.without: dict[Box, float] = {domain: 0.0}
@@ -114,20 +123,21 @@ class _Run:
         return self.known[box] >= self.needed
 
     def judge(self, box: Box) -> Generator[Question, float, None]:
-        """Measure the box, also on noise if it retains enough, and what is left without it if that is enough too; make
-        it the best if it is better."""
+        """Measure the box, what is left without it, and it on noise, each only if the one before leaves it a chance."""
         enough = yield from self.measure(box)
-        retained = self.known[box]
+        retained: float = self.known[box]
         if enough:
-            noise = yield self._question(box, NOISE)
-            enough = noise >= self.carried
-            retained = min(retained, self.needed + noise - self.carried) if isfinite(noise) else 0.0
-        self.retaining.add(self._inside(box), _bounded(retained))
-        if enough:
+            area = box.area / self.domain.area
             without = yield from self.left(box)
-            cost = float(_cost(box.area / self.domain.area, without))
+            cost = float(_cost(area, without))
             if cost < self.cost:
-                self.best, self.cost = box, cost
+                noise = yield self._question(box, NOISE)
+                lacking = self.share * (CARRY + DOUBT * float(_doubt(area))) - noise
+                if lacking <= 0:
+                    self.best, self.cost = box, cost
+                else:
+                    retained = self.needed - lacking if isfinite(lacking) else 0.0
+        self.retaining.add(self._inside(box), _bounded(retained))
 
     def left(self, box: Box) -> Generator[Question, float, float]:
         """The share left without the box."""
@@ -180,7 +190,8 @@ class _Run:
     def settle(self) -> Generator[Question, float, None]:
         """Measure exactly: the best box grows by a step on every side until it retains enough, and is closed again."""
         self.exact = True
-        self.known, self.without = {self.domain: 1.0}, {self.domain: 0.0}
+        out = {box: retained for box, retained in self.known.items() if retained < self.needed - SURE}
+        self.known, self.without = {**out, self.domain: 1.0}, {self.domain: 0.0}
         while not (yield from self.measure(self.best)):
             self.best = _grown(self.best, self.domain)
         yield from self.close()
@@ -253,9 +264,14 @@ def _grown(box: Box, domain: Box) -> Box:
     )
 
 
-def _cost(area: float | Float64, without: float | Float64) -> float | Float64:
+def _cost(area: Share, without: Share) -> Share:
     """What the search makes small: a box's share of the domain, times a fine if too much is left without it."""
-    return area * np.exp(WEIGHT * np.clip(without - SPARE, 0.0, EXCESS))
+    return area * np.exp(WEIGHT * _doubt(area) * np.clip(without - SPARE, 0.0, EXCESS))
+
+
+def _doubt(area: Share) -> Share:
+    """How far a box of that share of the domain must be confirmed: from 1 for the smallest to 0 from AMPLE on."""
+    return np.clip(1 - area / AMPLE, 0.0, 1.0)
 
 
 def _bounded(share: float) -> float:

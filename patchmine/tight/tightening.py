@@ -32,7 +32,7 @@ from patchmine.tight.lanes import Lanes
 from patchmine.tight.probes import Prober, Spot
 from patchmine.units import Box, Position, Unit
 
-BATCH = {"cpu": 4, "cuda": 64}
+BATCH = {"cpu": 2, "cuda": 64}
 """Inputs in a batch, by the type of the device."""
 
 
