@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -136,7 +137,7 @@ def answers(index_dir, folder, name):
     """What the parts that compute answer."""
     patchmine.build_index("shapes:12", folder / name, model="shapes", layers=("thing",))
     sums = json.loads((folder / name / "manifest.json").read_text())["checksums"]["datasets"]
-    index = patchmine.open_index(index_dir)
+    index = patchmine.open_index(shutil.copytree(index_dir, folder / f"asked-{name}"))  # it keeps its images
     (image,) = index.unit("thing:0").synthesize(steps=3)
     fired = index.fires("000020.png", layer="thing", k=3).as_dict()["units"]
     similar = index.similar(image="000020.png", layer="thing", k=2).as_dict()["patches"]
