@@ -49,6 +49,14 @@ def test_a_csv_says_classes(listing):
     assert listing("path\na.jpg\n", "p.csv").entries() == [Entry("a.jpg", None)]
 
 
+def refused(source, answer):
+    """The source is refused in one line that says the answer."""
+    with pytest.raises(SourceError) as caught:
+        source.entries()
+    assert answer.format(file=repr(source.spec)) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
@@ -65,11 +73,7 @@ def test_a_csv_says_classes(listing):
     ],
 )
 def test_a_bad_row_is_refused_by_its_line(listing, text, answer):
-    source = listing(text, "p.csv")
-    with pytest.raises(SourceError) as caught:
-        source.entries()
-    assert answer.format(file=repr(source.spec)) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    refused(listing(text, "p.csv"), answer)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +110,7 @@ def test_a_column_that_may_hold_classes_is_named_if_none_is_taken(listing):
     ],
 )
 def test_bad_json_lines_are_refused_by_their_line(listing, text, answer):
-    source = listing(text, "p.jsonl")
-    with pytest.raises(SourceError) as caught:
-        source.entries()
-    assert answer.format(file=repr(source.spec)) in str(caught.value)
+    refused(listing(text, "p.jsonl"), answer)
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n"])

@@ -26,7 +26,7 @@ GREY, BLUR, NOISE, COVERED = 0, 1, 2, 3
 """What surrounds the box: a background, by number, or the whole photograph while the box itself is covered."""
 
 AMPLE = 0.2
-"""The share of the picture from which on a box is taken at its word. The smaller a box, the more must two more
+"""The share of the domain from which on a box is taken at its word. The smaller a box, the more must two more
 measurements confirm it, in proportion; else the search finds tiny boxes that fit two backgrounds and little else."""
 
 CARRY, DOUBT = 0.84, 0.1
@@ -51,7 +51,6 @@ NEAR = 3
 
 _GAIN = 5e-3  # a box with a smaller expected gain is not worth a measurement
 _MODEL = 5e-3  # variance of what a linear model cannot know
-
 
 Share = float | Float64
 
