@@ -8,6 +8,7 @@ from torch import nn
 from patchmine import models
 from patchmine.errors import ModelError
 from patchmine.labels.imagenet import imagenet_labels
+from patchmine.models._efficientnet import EfficientNetLite, Scale
 from patchmine.networks.layers import choose, stages
 from patchmine.networks.network import Network
 from patchmine.photographs.decode import prepare
@@ -30,6 +31,26 @@ def test_the_default_network_knows_real_photographs(tmp_path):
     assert right >= 15
     assert network.class_names == imagenet_labels()
     assert len(imagenet_labels()) == 1000
+
+
+@pytest.mark.parametrize(("number", "scale"), [(0, Scale()), (2, Scale(1.1, 1.2)), (4, Scale(1.4, 1.8))])
+def test_efficientnet_lite_is_that_of_timm_bit_by_bit(number, scale):
+    import timm
+
+    torch.manual_seed(number)
+    theirs, ours = timm.create_model(f"tf_efficientnet_lite{number}").eval(), EfficientNetLite(scale).eval()
+    for name, tensor in theirs.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1)
+        elif name.endswith("running_mean"):
+            tensor.normal_()
+    ours.load_state_dict(theirs.state_dict())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+    for size in (96, 101):  # TensorFlow's padding depends on the size
+        noise = torch.randn(2, 3, size, size)
+        with torch.no_grad():
+            assert torch.equal(ours(noise), theirs(noise))
 
 
 def test_default_layers_of_the_default_network_are_2064_units_before_relu6():

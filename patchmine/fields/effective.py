@@ -50,7 +50,7 @@ def effective_field(module: nn.Module, tap: Tap, hits: Iterable[Hit]) -> NDArray
 
 def _gradient(module: nn.Module, tap: Tap, hit: Hit) -> Tensor:
     """The gradient of the unit's activation with respect to the image: float32 (3, height, width)."""
-    picture = hit.picture[None].clone().requires_grad_()
+    picture = hit.picture[None].clone(memory_format=torch.channels_last).requires_grad_()
     outputs: list[Tensor] = []
 
     def see(output: Tensor) -> None:

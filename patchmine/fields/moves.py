@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,7 +124,7 @@ def joined(parts: Sequence[tuple[Reach | None, int]], dim: int, ndim: int) -> Re
     def join(halves: Sequence[Tensor]) -> Tensor:
         if all(half is halves[0] and half.shape[dim + 1] == 1 for half in halves):
             return halves[0]
-        shape = list(torch.broadcast_shapes(*(half.narrow(dim + 1, 0, 1).shape for half in halves)))
+        shape = list(np.broadcast_shapes(*(half.narrow(dim + 1, 0, 1).shape for half in halves)))
         wide = []
         for half, (_, length) in zip(halves, parts, strict=True):
             target = list(shape)

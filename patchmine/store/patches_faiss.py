@@ -41,7 +41,7 @@ QUERIES = 256
 SEED = 0
 _ROUNDS, _PER_LIST = 10, 64  # rounds of k-means, and vectors per list that it sees
 _SAMPLE_BYTES = 256 << 20
-_BLOCK = 8192
+_BLOCK, _PART = 8192, 128  # vectors in memory, and vectors in the processor's cache
 
 MOST_LISTS = 1 << 20
 """The largest number of lists of a layer."""
@@ -209,7 +209,10 @@ def blocks(store: Store, layer: str, digest: _Digest | None = None) -> Iterator[
         block = vectors[row : row + _BLOCK]
         if digest is not None:
             digest.add(block)
-        yield row, normalized(block.astype(np.float32)).astype(np.float16)
+        codes = np.empty_like(block)
+        for part in range(0, len(block), _PART):
+            codes[part : part + _PART] = normalized(block[part : part + _PART].astype(np.float32))
+        yield row, codes
 
 
 def normalized(vectors: Float32) -> Float32:
@@ -218,8 +221,10 @@ def normalized(vectors: Float32) -> Float32:
     Values beyond float16 count as its largest one, as in the vectors that an index keeps.
     """
     most = np.float32(np.finfo(np.float16).max)
-    finite = np.where(np.isfinite(vectors), np.clip(vectors, -most, most), np.float32(0))
-    length = np.linalg.norm(finite, axis=1, keepdims=True)
+    finite = vectors
+    if not (vectors.size and vectors.min() >= -most and vectors.max() <= most):  # NaN compares false
+        finite = np.where(np.isfinite(vectors), np.clip(vectors, -most, most), np.float32(0))
+    length = np.sqrt(np.add.reduce(finite * finite, axis=1, keepdims=True))  # half the time of np.linalg.norm
     return (finite / np.maximum(length, 1e-12)).astype(np.float32)
 
 

@@ -70,8 +70,6 @@ def write_activations(
             group.attrs["grid"] = plan.grid
             entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
             group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
-            if plan.fields.nominal.effective is not None:
-                group.create_dataset("effective", data=plan.fields.nominal.effective)
             writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
             top = writer.write_table(keep, table)
             writer.write_top(top)
@@ -328,9 +326,14 @@ def write_labels(file: Path, words: Mapping[str, str], layers: Mapping[str, Labe
             write_columns(h5[f"layers/{layer}"], columns)
 
 
-def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
-    """Write a copy of the manifest into activations.h5, for readers that find the manifest of another job beside it."""
+def complete(file: Path, effective: Mapping[str, Float32], manifest: Mapping[str, Any]) -> None:
+    """Write the effective fields by layer, and a copy of the manifest, into activations.h5. Raises OSError.
+
+    The copy is for readers that find the manifest of another job beside the file.
+    """
     with _written(file, "r+") as h5:
+        for layer, shares in effective.items():
+            h5.create_dataset(f"layers/{layer}/effective", data=shares)
         h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
 
 

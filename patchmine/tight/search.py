@@ -25,17 +25,14 @@ STEP = 4
 GREY, BLUR, NOISE, COVERED = 0, 1, 2, 3
 """What surrounds the box: a background, by number, or the whole photograph while the box itself is covered."""
 
-AMPLE = 0.2
-"""The share of the domain from which on a box is taken at its word. The smaller a box, the more must two more
-measurements confirm it, in proportion; else the search finds tiny boxes that fit two backgrounds and little else."""
+CARRY, DOUBT, AMPLE = 0.84, 0.1, 0.2
+"""On noise, a box must retain CARRY of the share, and up to DOUBT more the smaller it is, from a share of AMPLE of the
+domain down; else the search finds tiny boxes that fit two backgrounds and little else."""
 
-CARRY, DOUBT = 0.84, 0.1
-"""On noise, a box must retain this much of the share, and up to DOUBT more if it is small."""
-
-SPARE, EXCESS, WEIGHT = 0.3, 0.15, 11.0
-"""If more than SPARE is left without a small box, it was not the only evidence. The excess, up to EXCESS, counts
-against it, times WEIGHT, beside the logarithm of its area. Beyond that more area rarely helps: the unit sees its motif
-elsewhere too."""
+SPARE, EXCESS, WEIGHT = 0.3, 0.15, 4.0
+"""If more than SPARE is left without a box, it was not the only evidence. The excess, up to EXCESS, counts against it,
+times WEIGHT, beside the logarithm of its area. Beyond that more area rarely helps: the unit sees its motif elsewhere
+too."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
@@ -131,7 +128,7 @@ class _Run:
             cost = float(_cost(area, without))
             if cost < self.cost:
                 noise = yield self._question(box, NOISE)
-                lacking = self.share * (CARRY + DOUBT * float(_doubt(area))) - noise
+                lacking = self.share * (CARRY + DOUBT * max(1 - area / AMPLE, 0.0)) - noise
                 if lacking <= 0:
                     self.best, self.cost = box, cost
                 else:
@@ -265,12 +262,7 @@ def _grown(box: Box, domain: Box) -> Box:
 
 def _cost(area: Share, without: Share) -> Share:
     """What the search makes small: a box's share of the domain, times a fine if too much is left without it."""
-    return area * np.exp(WEIGHT * _doubt(area) * np.clip(without - SPARE, 0.0, EXCESS))
-
-
-def _doubt(area: Share) -> Share:
-    """How far a box of that share of the domain must be confirmed: from 1 for the smallest to 0 from AMPLE on."""
-    return np.clip(1 - area / AMPLE, 0.0, 1.0)
+    return area * np.exp(WEIGHT * np.clip(without - SPARE, 0.0, EXCESS))
 
 
 def _bounded(share: float) -> float:

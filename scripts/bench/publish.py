@@ -80,7 +80,7 @@ def main() -> None:
             opened = time.perf_counter() - start
             stages = Stages()
             timing = Timing(start, start, 0.0, 1, options.images, stages)
-            publish(space.directory, job, files, plans, timing, Passed())
+            publish(space.directory, job, files, plans, dict, timing, Passed())
             print(f"{options.images} photographs x {sum(plan.units for plan in plans)} units, top {options.keep} kept")
             computed = time.process_time() - computed
             parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in stages.seconds.items() if seconds)

@@ -205,8 +205,8 @@ def _windowed() -> tuple[type[nn.Module], ...]:
     return (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, *((own.CondConv2d, own.BlurPool2d) if own else ()))
 
 
-_SAME = ("timm.layers.conv2d_same", "timm.layers.pool2d_same")
-"""Modules of timm whose layers pad in their code; each layer derives from its counterpart without padding."""
+_SAME = ("patchmine.models._efficientnet", "timm.layers.conv2d_same", "timm.layers.pool2d_same")
+"""The modules whose layers pad in their code; each layer derives from its counterpart without padding."""
 
 
 def _border(part: Any, mode: Mode) -> Border:
