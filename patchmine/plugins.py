@@ -22,7 +22,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from patchmine.errors import RequestError, nearest
-from patchmine.system.remarks import remark
+from patchmine.system.printable import remark
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -74,6 +74,23 @@ class TopK:
         keys = sort_keys(values.T, images)
         return cls(keys, positions.T.astype(np.int64))._best(k)
 
+    def with_batch(self, values: Float32, positions: NDArray[np.integer], images: Int64) -> TopK:
+        """The merge with one batch, as of `of_batch`, faster the fewer candidates rank."""
+        keys = sort_keys(values.T, images)
+        unit, row = np.nonzero(keys < self.keys[:, -1:])
+        if not len(unit):
+            return self
+        counts = np.bincount(unit)
+        slot = np.arange(len(unit)) - (np.cumsum(counts) - counts)[unit]  # a number for each candidate of a unit
+        touched, line = np.unique(unit, return_inverse=True)
+        more = TopK.empty(len(touched), int(counts.max()))
+        more.keys[line, slot] = keys[unit, row]
+        more.positions[line, slot] = positions[row, unit]
+        best = TopK(self.keys[touched], self.positions[touched]).merge(more)._best(self.k)
+        after = TopK(self.keys.copy(), self.positions.copy())
+        after.keys[touched], after.positions[touched] = best.keys, best.positions
+        return after
+
     def merge(self, other: TopK) -> TopK:
         """The top k of both; commutative and associative as long as no (unit, image) is in both.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -259,9 +260,10 @@ def _published(
 ) -> dict[str, Any]:
     """Publish the index made from all shards, and return its manifest."""
     task, job = plan.task, plan.task.job
-    files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
-    _refuse_unreadable(files, run.strict)
     progress.note("publishing")
+    with task.stages.timed("verify"), ThreadPoolExecutor(run.workers, "verify") as pool:
+        files = list(pool.map(ShardFile.open, [shard_path(space.shards, shard.number) for shard in job.shards]))
+    _refuse_unreadable(files, run.strict)
     allocator.give_back()
     layers = plan.fields.plans(files)
     with plan.fields.measuring(job, files, layers, task.source, task.entries, run.workers) as effective:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job, Shard
 from patchmine.system import digests
+from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
 
@@ -179,15 +179,8 @@ class ShardMiner:
         The arrays are views of buffers that the next shard overwrites; the threads keep working while one is in use.
         """
         todo = ((shard, ids) for shard in shards for ids in _blocks(shard, self.job.batch_size))
-        running: deque[tuple[Shard, Future[Block]]] = deque()
         records: list[dict[str, Any]] = []
-        while True:
-            for shard, ids in islice(todo, self.ahead - len(running)):
-                running.append((shard, self.pool.submit(self._block, ids)))
-            if not running:
-                return
-            shard, future = running.popleft()
-            block = future.result()
+        for shard, block in in_order(self.pool, lambda one: (one[0], self._block(one[1])), todo, self.ahead):
             with self.stages.timed("rank"):
                 for images, reduced in block.reduced:
                     for name, of_layer in reduced.items():

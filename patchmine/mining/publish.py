@@ -11,6 +11,7 @@ import importlib.metadata
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,25 +82,27 @@ def publish(
     making.mkdir()
     activations = making / store.ACTIVATIONS
     with stages.timed("table"):
-        counts = writing.write_activations(activations, job.digest, files, layers, job.keep, job.table)
+        counts = writing.write_activations(activations, job.digest, files, layers, job.keep, job.table, timing.workers)
         content = _content(job, layers, counts)
-    with stages.timed("labels"):
-        content["labels"] = _label(making, activations, content)
-    with stages.timed("faiss"), closing(store.Store(making, content)) as opened:
-        patches_faiss.build(opened, making)
-    with stages.timed("effective"):
-        writing.complete(activations, effective(), content)
-    with stages.timed("checksums"):
-        sums = {
-            "files": {name: digests.of_file(making / name) for name in (store.ACTIVATIONS, store.PATCHES)},
-            "datasets": dataset_digests(activations),
-        }
+    with ThreadPoolExecutor(timing.workers, "publish") as pool:
+        labels = pool.submit(_labels, making, content, stages)
+        with stages.timed("faiss"), closing(store.Store(making, content)) as opened:
+            patches_faiss.build(opened, making)
+        found = labels.result()
+        content["labels"] = found.about
+        with stages.timed("effective"):
+            writing.complete(activations, effective(), found.words, found.layers, content)
+        with stages.timed("checksums"):
+            datasets = pool.submit(dataset_digests, activations)
+            names = (store.ACTIVATIONS, store.PATCHES)
+            sums = pool.map(digests.of_file, [making / name for name in names])
+            checksums = {"files": dict(zip(names, sums, strict=True)), "datasets": datasets.result()}
     times = timing.as_dict()
     manifest = {
         **content,
         "passed_over": passed.counted(),
         "left_out": passed.named(),
-        "checksums": sums,
+        "checksums": checksums,
         "seconds": times["total"],
         "images_per_second": round(timing.mined / times["total"], 2),
         "stages": times,
@@ -110,13 +113,9 @@ def publish(
     return manifest
 
 
-def _label(making: Path, activations: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the labels of all units into the table's file, and return their part of the manifest."""
-    with closing(store.Store(making, content)) as opened:
-        found = of_index.of_store(opened)
-    if found.layers:
-        writing.write_labels(activations, found.words, found.layers)
-    return found.about
+def _labels(making: Path, content: Mapping[str, Any], stages: Stages) -> of_index.Found:
+    with stages.timed("labels"), closing(store.Store(making, content)) as opened:
+        return of_index.of_store(opened)
 
 
 def _content(job: Job, layers: Sequence[writing.LayerPlan], counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
 from patchmine.models._checkpoints import BESIDE, Fit, fit, flat
-from patchmine.system.remarks import remark
+from patchmine.system.printable import remark
 
 # Raised by torch's restricted unpickler for a file that is not a checkpoint, depending on its first bytes.
 DAMAGE = (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError, struct.error)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from patchmine.ranking import CELLS, Float32, Int64, TopK, among, position_dtype
 from patchmine.store.label_columns import LabelColumns, write_columns
 from patchmine.store.reading import FORMAT, MANIFEST, QUANTILES, TIED
 from patchmine.system import digests
+from patchmine.system.parallel import in_order
 
 if TYPE_CHECKING:
     from patchmine.store.shardfile import ShardFile
@@ -49,8 +51,9 @@ def write_activations(
     layers: Sequence[LayerPlan],
     keep: int,
     table: bool,
+    workers: int,
 ) -> dict[str, Any]:
-    """Write activations.h5 from verified shards, with one layer and one shard in memory at a time.
+    """Write activations.h5 from verified shards, with a shard in memory at a time for each of `workers` threads.
 
     Unreadable photographs are left out, and image ids count only readable ones. Returns the counts for the manifest.
     Raises OSError when the disk is full.
@@ -61,7 +64,11 @@ def write_activations(
     ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
     non_finite: dict[str, int] = {}
     saturated: dict[str, int] = {}
-    with _written(file, "w") as h5:
+    with ThreadPoolExecutor(workers, "publish") as pool, _written(file, "w") as h5:
+        ranked = {
+            number: pool.submit(_ranked, shards, str(number), layers[number].units, keep)
+            for number in sorted(range(len(layers)), key=lambda number: -layers[number].units)
+        }
         h5.attrs["format"] = FORMAT
         h5.attrs["job"] = job_digest
         _write_images(h5.create_group("images"), good)
@@ -71,10 +78,15 @@ def write_activations(
             entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
             group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
             writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
-            top = writer.write_table(keep, table)
+            if table:
+                writer.write_table()
+            top, moments = ranked[number].result()
+            moments.write(group.create_group("stats"))
+            if table:
+                writer.write_quantiles(pool, 2 * workers)
             writer.write_top(top)
             writer.write_vectors(top)
-            non_finite[plan.layer] = writer.non_finite
+            non_finite[plan.layer] = moments.non_finite
             saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
     skipped = [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
     return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
@@ -163,55 +175,26 @@ class _LayerWriter:
             ids,
             images,
         )
-        self.non_finite = 0
 
-    def _rows(self) -> Iterator[tuple[Float32, NDArray[np.integer], Int64]]:
-        """Values, positions and image ids, shard by shard."""
-        start = 0
-        for shard in self.shards:
-            values, positions = shard.array(f"{self.prefix}/value"), shard.array(f"{self.prefix}/position")
-            yield values, positions, np.arange(start, start + len(values), dtype=np.int64)
-            start += len(values)
-
-    def write_table(self, keep: int, table: bool) -> TopK:
-        """Write the table (if wanted) and the statistics. Returns the final ranking."""
+    def write_table(self) -> None:
+        """Write the activation of every photograph and its place."""
         small = position_dtype(self.plan.grid[0] * self.plan.grid[1] if self.plan.one_size else CELLS)
-        slabs = (
-            [
-                _Slabs(self.group, "value", np.float32, self.images, self.plan.units),
-                _Slabs(self.group, "position", small, self.images, self.plan.units),
-            ]
-            if table
-            else []
-        )
-        top = TopK.empty(self.plan.units, keep)
-        moments = _Moments(self.plan.units)
-        for values, positions, images in self._rows():
-            top = top.merge(TopK.of_batch(values, positions, images, keep))
-            moments.add(values)
-            for slab, array in zip(slabs, (values, positions), strict=False):
+        slabs = [
+            _Slabs(self.group, "value", np.float32, self.images, self.plan.units),
+            _Slabs(self.group, "position", small, self.images, self.plan.units),
+        ]
+        for values, positions, _ in _rows(self.shards, self.prefix):
+            for slab, array in zip(slabs, (values, positions), strict=True):
                 slab.add(array)
         for slab in slabs:
             slab.close()
-        self.non_finite = moments.non_finite
-        moments.write(self.group.create_group("stats"))
-        if table:
-            self._write_quantiles()
-        return top
 
-    def _write_quantiles(self) -> None:
+    def write_quantiles(self, pool: Executor, ahead: int) -> None:
+        """Write the quantiles of each unit's finite activations, from the table."""
         stats, value = self.group["stats"], self.group["value"]
-        found = np.full((self.plan.units, len(QUANTILES)), np.nan, np.float32)
-        for start in range(0, self.plan.units, _CHUNK_UNITS):
-            block = value[:, start : start + _CHUNK_UNITS].astype(np.float32)
-            block[~np.isfinite(block)] = np.nan
-            block.sort(axis=0)  # NaN sorts last
-            counts = np.isfinite(block).sum(axis=0)
-            for column, count in enumerate(counts):
-                if count:
-                    rank = np.round(np.array(QUANTILES) * (count - 1)).astype(np.int64)
-                    found[start + column] = block[rank, column]
-        stats.create_dataset("quantiles", data=found)
+        columns = (value[:, start : start + _CHUNK_UNITS] for start in range(0, self.plan.units, _CHUNK_UNITS))
+        found = list(in_order(pool, _quantiles, columns, ahead))
+        stats.create_dataset("quantiles", data=np.concatenate(found))
         stats["quantiles"].attrs["of"] = QUANTILES
 
     def write_top(self, top: TopK) -> None:
@@ -243,6 +226,36 @@ class _LayerWriter:
             )
         self.group.create_dataset("vector_image", data=(wanted // CELLS).astype(np.uint32))
         self.group.create_dataset("vector_position", data=(wanted % CELLS).astype(np.uint32))
+
+
+def _rows(shards: Sequence[ShardFile], prefix: str) -> Iterator[tuple[Float32, NDArray[np.integer], Int64]]:
+    """Values, positions and image ids of a layer, shard by shard."""
+    start = 0
+    for shard in shards:
+        values, positions = shard.array(f"{prefix}/value"), shard.array(f"{prefix}/position")
+        yield values, positions, np.arange(start, start + len(values), dtype=np.int64)
+        start += len(values)
+
+
+def _ranked(shards: Sequence[ShardFile], prefix: str, units: int, keep: int) -> tuple[TopK, _Moments]:
+    """The final ranking of a layer, and its statistics."""
+    top, moments = TopK.empty(units, keep), _Moments(units)
+    for values, positions, images in _rows(shards, prefix):
+        top = top.with_batch(values, positions, images)
+        moments.add(values)
+    return top, moments
+
+
+def _quantiles(block: Float32) -> Float32:
+    """QUANTILES of the finite values of each column, (columns, quantiles); NaN without any."""
+    found = np.full((block.shape[1], len(QUANTILES)), np.nan, np.float32)
+    columns = np.where(np.isfinite(block), block, np.float32(np.nan)).T.copy()
+    columns.sort(axis=1)  # NaN sorts last
+    for column, count in enumerate(np.isfinite(columns).sum(axis=1)):
+        if count:
+            rank = np.round(np.array(QUANTILES) * (count - 1)).astype(np.int64)
+            found[column] = columns[column, rank]
+    return found
 
 
 class _Slabs:
@@ -313,27 +326,27 @@ class _Moments:
         group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
 
 
-def write_labels(file: Path, words: Mapping[str, str], layers: Mapping[str, LabelColumns]) -> None:
-    """Write the labels of units into activations.h5: the word of each key, in order, and the columns of each layer.
+def complete(
+    file: Path,
+    effective: Mapping[str, Float32],
+    words: Mapping[str, str],
+    labels: Mapping[str, LabelColumns],
+    manifest: Mapping[str, Any],
+) -> None:
+    """Write into activations.h5 what is made from its table: effective fields and labels by layer.
 
-    Raises OSError.
+    `words` has the word of each key of a label, in the order that the labels name; without labels nothing is written of
+    them. A copy of the manifest is for readers that find the manifest of another job beside the file. Raises OSError.
     """
     text = h5py.string_dtype("utf-8")
     with _written(file, "r+") as h5:
-        h5.create_dataset("labels/name", data=[_storable(word) for word in words.values()], dtype=text)
-        h5.create_dataset("labels/key", data=[_storable(key) for key in words], dtype=text)
-        for layer, columns in layers.items():
-            write_columns(h5[f"layers/{layer}"], columns)
-
-
-def complete(file: Path, effective: Mapping[str, Float32], manifest: Mapping[str, Any]) -> None:
-    """Write the effective fields by layer, and a copy of the manifest, into activations.h5. Raises OSError.
-
-    The copy is for readers that find the manifest of another job beside the file.
-    """
-    with _written(file, "r+") as h5:
         for layer, shares in effective.items():
             h5.create_dataset(f"layers/{layer}/effective", data=shares)
+        if labels:
+            h5.create_dataset("labels/name", data=[_storable(word) for word in words.values()], dtype=text)
+            h5.create_dataset("labels/key", data=[_storable(key) for key in words], dtype=text)
+        for layer, columns in labels.items():
+            write_columns(h5[f"layers/{layer}"], columns)
         h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from patchmine import models
+from patchmine.defaults import Run
 from patchmine.executors import Reduced
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import FieldsBySize
@@ -76,10 +78,11 @@ def main() -> None:
             space.begin(job, fresh=True)
             draw(job, taps, space)
             start, computed = time.perf_counter(), time.process_time()
-            files = [ShardFile.open(shard_path(space.shards, shard.number)) for shard in job.shards]
+            with ThreadPoolExecutor(Run().workers) as pool:
+                files = list(pool.map(ShardFile.open, [shard_path(space.shards, s.number) for s in job.shards]))
             opened = time.perf_counter() - start
             stages = Stages()
-            timing = Timing(start, start, 0.0, 1, options.images, stages)
+            timing = Timing(start, start, 0.0, Run().workers, options.images, stages)
             publish(space.directory, job, files, plans, dict, timing, Passed())
             print(f"{options.images} photographs x {sum(plan.units for plan in plans)} units, top {options.keep} kept")
             computed = time.process_time() - computed
