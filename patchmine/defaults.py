@@ -73,6 +73,8 @@ class Run:
     extend: bool = False
     """Whether to update a finished index with photographs that were added or removed."""
     strict: bool = False
+    profile: bool = False
+    """Whether to measure the limit of this machine before the work."""
 
 
 _WORDS: Mapping[str, tuple[str, ...]] = {

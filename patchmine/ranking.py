@@ -152,11 +152,17 @@ class Leaders:
         return cls(np.full((units, k), _EMPTY_KEY))
 
     def with_batch(self, values: Float32, images: Int64) -> Leaders:
-        """The leaders after a batch: values (images, units), image ids (images,)."""
-        keys = np.concatenate([self.keys, sort_keys(values.T, images)], axis=1)
+        """The leaders after a batch: values (images, units), image ids (images,); faster the fewer candidates rank."""
+        keys = sort_keys(values.T, images)
+        units = np.flatnonzero((keys < self.keys.max(axis=1, keepdims=True)).any(axis=1))
+        if not len(units):
+            return self
+        both = np.concatenate([self.keys[units], keys[units]], axis=1)
         k = self.keys.shape[1]
-        keys.partition(k - 1, axis=1)
-        return Leaders(keys[:, :k].copy())
+        both.partition(k - 1, axis=1)
+        after = self.keys.copy()
+        after[units] = both[:, :k]
+        return Leaders(after)
 
     @property
     def bound(self) -> tuple[Float32, Int64]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -442,3 +443,15 @@ def test_the_stages_of_the_threads_add_up_to_the_time_of_mining(tmp_path):
     # A short job has a first and a last batch that one thread alone computes: scripts.bench.index measures a long one.
     assert 0.5 * stages["mining"] < sum(stages["of_mining"].values()) <= 1.01 * stages["mining"]
     assert stages["of_mining"].keys() == {"read", "decode", "forward", "wait"}
+    assert "limit" not in stages
+
+
+def test_a_profile_measures_the_limit_of_the_machine(cli, tmp_path):
+    done = cli("index", SHAPES, "--model", "shapes", "-o", tmp_path / "x.patchmine", "--profile")
+    assert "; the slowest part: " in done.stdout.splitlines()[0]
+    limit = patchmine.open_index(tmp_path / "x.patchmine").manifest["stages"]["limit"]
+    assert limit["both"] == pytest.approx(1 / (1 / limit["decoding"] + 1 / limit["forward"]), rel=0.01)
+    stages = [line.split()[0] for line in done.stdout.splitlines() if re.match(r"\w+ +\d+\.\d\d +\d+%  ", line)]
+    assert stages[0] == "import"
+    assert {"list", "read", "decode", "forward", "rank", "write", "table", "effective"} <= set(stages)
+    assert re.search(r"limit of this machine: \d+ images/s .* the whole call \d\.\d\d", done.stdout.splitlines()[-1])

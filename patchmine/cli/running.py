@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from patchmine.cli.stopping import starting, stoppable
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from patchmine.index import Index
     from patchmine.mining.build import Report
     from patchmine.system.progress import Progress
+
+_BEGAN = perf_counter()  # commands import this module before torch
 
 
 def opened(
@@ -43,17 +46,23 @@ def _watching() -> Iterator[Progress]:
 
 
 def carry_out(
-    work: Callable[[Progress], Report], directory: Path, json: bool, then: Callable[[], None] = lambda: None
+    work: Callable[[Progress], Report],
+    directory: Path,
+    json: bool,
+    profile: bool = False,
+    then: Callable[[], None] = lambda: None,
 ) -> None:
     """Do the work, which builds an index in `directory`, and print its report or, if interrupted, how to resume.
 
-    `then` does what is to be done with the finished index before the report.
+    With `profile` the report tells where the time went. `then` does what is to be done with the finished index before
+    the report.
     """
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
     with starting():
         import patchmine.mining.build  # noqa: F401
+    imported = perf_counter() - _BEGAN
     try:
         with stoppable():
             from patchmine.cli import progress
@@ -74,3 +83,7 @@ def carry_out(
         print_json(report.as_dict())
     else:
         print_report(report)
+        if profile and report.mined:
+            from patchmine.cli.summary import print_profile
+
+            print_profile(report, imported)

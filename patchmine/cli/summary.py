@@ -19,11 +19,11 @@ MOST_NAMED, MOST_KINDS = 20, 12
 def print_report(report: Report) -> None:
     manifest = report.manifest
     if report.mined:
-        rate = f"{report.images_per_second:.0f} images/s"
         print_line(
-            f"{report.mined} photographs in {report.seconds:.1f} s, {rate}" + (" (resumed)" if report.resumed else "")
+            f"{report.mined} photographs in {report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
+            + (" (resumed)" if report.resumed else "")
+            + f"; the slowest part: {slowest(manifest['stages'])}"
         )
-        print_line(seconds_by_stage(manifest["stages"]))
     else:
         print_line("this index was already finished; there was nothing to do")
     print_layers(manifest)
@@ -35,19 +35,66 @@ def print_report(report: Report) -> None:
     print_line(f"next: patchmine top -i {report.directory} --unit {first}:0")
 
 
-def seconds_by_stage(stages: Mapping[str, Any]) -> str:
-    """One line: start-up by part, the threads that mine on average, and publishing."""
+def print_profile(report: Report, imported: float) -> None:
+    """Print where the time went: `imported` seconds for libraries, then the stages of the run."""
+    stages = report.manifest["stages"]
     others = stages["others"]
-    parts = ("list", "load", "calibrate", "compare", "fields", "build")
-    start = [f"{name} {others[name]:.1f}" for name in parts if name in others]
-    mining = [f"{name} {seconds:.1f}" for name, seconds in stages["of_mining"].items()]
-    meanwhile = [f"{name} {others.get(name, 0):.1f}" for name in ("rank", "write")]
-    publish = [f"{name} {others.get(name, 0):.1f}" for name in ("effective", "table", "labels", "faiss", "checksums")]
-    return (
-        f"seconds: start {stages['start']:.1f} ({', '.join(start)}); mining {stages['mining']:.1f} "
-        f"({', '.join(mining)}; meanwhile {', '.join(meanwhile)}); "
-        f"publish {stages['publish']:.1f} ({', '.join(publish)})"
+    total = stages["total"] + imported
+    rows = [("import", imported, "libraries"), *((name, others[name], what) for name, what in _START if name in others)]
+    rows += [(name, seconds, _MINING[name]) for name, seconds in stages["of_mining"].items()]
+    rows += [(name, others.get(name, 0.0), what) for name, what in _BESIDE]
+    print_table(
+        [(name, f"{seconds:.2f}", f"{seconds / total:.0%}", what) for name, seconds, what in rows],
+        ["stage", "seconds", "share", ""],
     )
+    limit = stages.get("limit")
+    if limit:
+        mining = report.mined / stages["mining"] if stages["mining"] else 0.0
+        print_line(
+            f"limit of this machine: {limit['both']:.0f} images/s (decoding {limit['decoding']:.0f}, forward pass "
+            f"{limit['forward']:.0f}, which share its cores); mining reached {mining / limit['both']:.2f} of it, the "
+            f"whole call {report.mined / (total - others['limit']) / limit['both']:.2f}"
+        )
+
+
+_START = (
+    ("list", "the photographs"),
+    ("load", "the network"),
+    ("calibrate", "the fastest executor and settings"),
+    ("compare", "photographs with those of the old index"),
+    ("fields", "receptive fields"),
+    ("build", "the executor"),
+    ("limit", "measuring the limit for this table"),
+)
+_MINING = {
+    "read": "photographs and their digests, average of the threads",
+    "decode": "and resize, average of the threads",
+    "forward": "pass and maxima, average of the threads",
+    "wait": "for the next photographs, average of the threads",
+}
+_BESIDE = (
+    ("rank", "beside mining, in a thread of its own"),
+    ("write", "shards, beside mining"),
+    ("verify", "checksums of the shards"),
+    ("table", "of activations, with ranking"),
+    ("labels", "beside faiss"),
+    ("faiss", "vectors"),
+    ("effective", "receptive fields, after what was measured beside publishing"),
+    ("checksums", "of the index"),
+)
+
+
+def slowest(stages: Mapping[str, Any]) -> str:
+    """The part of the run that took longest: `forward pass 8.7 s`."""
+    parts = {
+        "start": stages["start"],
+        "reading and decoding": stages["of_mining"]["read"] + stages["of_mining"]["decode"],
+        "forward pass": stages["of_mining"]["forward"],
+        "waiting for photographs": stages["of_mining"]["wait"],
+        "publishing": stages["publish"],
+    }
+    name = max(parts, key=lambda part: parts[part])
+    return f"{name} {parts[name]:.1f} s"
 
 
 def print_layers(manifest: Mapping[str, Any]) -> None:

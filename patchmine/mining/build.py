@@ -21,6 +21,7 @@ from patchmine.labels.class_hints import hints
 from patchmine.labels.label_file import classified
 from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest
 from patchmine.mining.fields import Fields
+from patchmine.mining.limit import measured
 from patchmine.mining.predictions import predicts
 from patchmine.mining.publish import Timing, publish
 from patchmine.mining.reuse import Known
@@ -233,6 +234,11 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     if job.precision != "fp32":
         kept = "96 %" if job.precision == "bf16" else "99 %"
         progress.note(f"{job.precision} changes results: {kept} of the top 25 stayed the same (see the docs)")
+    limit = None
+    if run.profile and task.here is not None:
+        progress.note("measuring the limit of this machine")
+        with task.stages.timed("limit"):
+            limit = measured(task.here, job, task.source, task.entries, run.workers)
     start = perf_counter()
     try:
         space.begin(job, run.fresh)
@@ -246,7 +252,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
         for count, _ in enumerate(engine.mine(work, numbers, progress), len(done) + 1):
             progress.committed(count, len(job.shards))
         mined = sum(shard.stop - shard.start for shard in todo)
-        timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages)
+        timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages, limit)
         manifest = _published(plan, space, run, progress, timing, found.passed)
     except OSError as error:
         raise space.unwritable(error) from error

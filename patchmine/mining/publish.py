@@ -19,6 +19,7 @@ from time import perf_counter
 from typing import Any
 
 from patchmine.labels import of_index
+from patchmine.mining.limit import Limit
 from patchmine.networks.calls import as_dict
 from patchmine.ranking import Float32
 from patchmine.sources import Passed
@@ -38,7 +39,10 @@ _PACKAGES = ("patchmine", "torch", "torchvision", "timm", "numpy", "h5py", "fais
 
 @dataclass(frozen=True)
 class Timing:
-    """The times of a run, for the manifest, in seconds; `began` and `start` are on the clock of perf_counter."""
+    """The times of a run, for the manifest, in seconds; `began` and `start` are on the clock of perf_counter.
+
+    `limit` is that of the machine, if it was measured.
+    """
 
     began: float
     start: float
@@ -46,6 +50,7 @@ class Timing:
     workers: int
     mined: int
     stages: Stages
+    limit: Limit | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Seconds by stage so far. The stages of mining are averaged over its threads and add up to `mining`."""
@@ -59,6 +64,7 @@ class Timing:
             "publish": round(perf_counter() - self.start - self.mining, 3),
             "of_mining": threads,
             "others": rounded,
+            **({"limit": self.limit.as_dict()} if self.limit else {}),
         }
 
 

@@ -114,6 +114,10 @@ def index(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a photograph that cannot be read, instead of skipping it.")
     ] = RUN.strict,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show where the time went, and how near it came to the limit of this machine."),
+    ] = RUN.profile,
     tighten: Annotated[
         int,
         typer.Option(
@@ -163,14 +167,22 @@ def index(
         field=field,
         view=view,
     )
-    run = Run(engine=engine, workers=workers, calibrate=not no_calibrate, fresh=fresh, extend=extend, strict=strict)
+    run = Run(
+        engine=engine,
+        workers=workers,
+        calibrate=not no_calibrate,
+        fresh=fresh,
+        extend=extend,
+        strict=strict,
+        profile=profile,
+    )
 
     def work(display: Progress) -> Report:
         from patchmine.mining.build import build_index
 
         return build_index(source, directory, wanted, run, display)
 
-    carry_out(work, directory, json, lambda: _tighten(directory, tighten, workers, model, weights))
+    carry_out(work, directory, json, profile, lambda: _tighten(directory, tighten, workers, model, weights))
 
 
 def _tighten(directory: Path, k: int, workers: int, model: str, weights: Path | None) -> None:
