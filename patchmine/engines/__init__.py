@@ -2,7 +2,7 @@
 
 - `HELP`: one line;
 - `mine(task, todo, progress) -> Iterator[int]`: compute the shards whose numbers are in `todo`, in any order and
-  anywhere, and yield the number of each as soon as its file is on disk.
+  anywhere, and yield the number of each once its file is on disk.
 
 An engine knows nothing about mining. It receives a task that can be pickled, and `task.work(part, progress)` computes
 a part of the shards in the calling process. The task opens photographs and network where it runs, so every process
@@ -22,7 +22,7 @@ class Task(Protocol):
     """A job that can be pickled, sent elsewhere and worked on in parts."""
 
     def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
-        """Compute these shards in this process; yields the number of each as soon as its file is on disk."""
+        """Compute these shards in this process; yields the number of each once its file is on disk."""
 
 
 class Kind(Protocol):

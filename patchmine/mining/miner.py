@@ -98,13 +98,13 @@ class LayerShard:
         self.settled = self.rows
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """The arrays of the shard file, without the vectors that can no longer rank."""
+        """The arrays of the shard file, as copies, without the vectors that can no longer rank."""
         self.settle()
         images, places = self.vector_images[: self.patches], self.vector_places[: self.patches]
         kept = self._ranked(images, places.astype(np.int64))
         return {
-            f"{prefix}/value": self.values[: self.rows],
-            f"{prefix}/position": self.positions[: self.rows],
+            f"{prefix}/value": self.values[: self.rows].copy(),
+            f"{prefix}/position": self.positions[: self.rows].copy(),
             f"{prefix}/vector_image": images[kept],
             f"{prefix}/vector_position": places[kept],
             f"{prefix}/vectors": self.vectors[: self.patches][kept],
@@ -176,7 +176,7 @@ class ShardMiner:
     def mine(self, shards: Sequence[Shard]) -> Iterator[ShardContent]:
         """Compute shards one after another. Raises SourceError if all photographs have disappeared.
 
-        The arrays are views of buffers that the next shard overwrites; the threads keep working while one is in use.
+        The threads keep working while a shard is in use.
         """
         todo = ((shard, ids) for shard in shards for ids in _blocks(shard, self.job.batch_size))
         records: list[dict[str, Any]] = []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from patchmine import executors, models
 from patchmine.executors import Executor, Setting
-from patchmine.mining.miner import ShardMiner
+from patchmine.mining.miner import ShardContent, ShardMiner
 from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
 from patchmine.networks.network import Network
@@ -17,8 +18,11 @@ from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job
 from patchmine.store.shardfile import ShardFile, shard_path, write_shard
+from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
+
+_WRITING = 2  # shards in memory: one is written while the next is mined
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Task:
             object.__setattr__(self, name, value)
 
     def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
-        """Compute these shards in this process; yields the number of each as soon as its file is on disk.
+        """Compute these shards in this process; yields the number of each once its file is on disk.
 
         Raises ModelError or RequestError if the network cannot be loaded or computed here, StoreError if its code or
         weights are not those of the job, and SourceError if the photographs have disappeared.
@@ -95,12 +99,17 @@ class Task:
                 images = file.source_ids(self.job.shard_size)
                 for number, tap in enumerate(computing.taps):
                     miner.remember(tap.layer, file.array(f"{number}/value"), images)
-            for about, arrays in miner.mine([self.job.shards[number] for number in todo]):
-                with self.stages.timed("write"):
-                    write_shard(shard_path(self.folder, about["shard"]), about, arrays)
-                yield about["shard"]
+            with ThreadPoolExecutor(1, "write") as writer:
+                for number in in_order(writer, self._write, miner.mine([self.job.shards[n] for n in todo]), _WRITING):
+                    yield number
         finally:
             miner.close()
+
+    def _write(self, content: ShardContent) -> int:
+        about, arrays = content
+        with self.stages.timed("write"):
+            write_shard(shard_path(self.folder, about["shard"]), about, arrays)
+        return int(about["shard"])
 
     def _built(self) -> Tools:
         network = models.load_for_job(self.job, self.model or self.job.model, self.weights)
