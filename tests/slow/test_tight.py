@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from patchmine.index import Index
+from patchmine.index import Index, open_index
+from patchmine.mining.build import build_index
 from patchmine.networks.taps import Tap, maps, run_until, survey, tapped
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.reading.patch import Patch
+from patchmine.sources.shapes import Shapes
 from patchmine.tight.search import moved_in
 from patchmine.units import Box, Unit
 from tests.support.drawn_units import drawn_of
@@ -203,3 +205,31 @@ def test_a_killed_run_ends_with_the_same_crops(index: Index, request: pytest.Fix
     crops = {file.relative_to(calm): file.read_bytes() for file in sorted(calm.glob("tight/*/*.json"))}
     assert crops == {file.relative_to(killed): file.read_bytes() for file in sorted(killed.glob("tight/*/*.json"))}
     assert len(crops) == 24
+
+
+@pytest.mark.parametrize(("share", "covered"), [(0.8, 0.6), (0.95, 0.85)])
+def test_crops_of_planted_shapes_lie_on_them(share: float, covered: float, tmp_path: Path) -> None:
+    """The hand-set network looks for drawn shapes: a crop covers most of one, and never much beside it."""
+    directory = tmp_path / "shapes.patchmine"
+    build_index("shapes:120", directory, model="shapes", keep=10)
+    index = open_index(directory)
+    source, layer = index.source, list(index.layers)[-1]
+    assert isinstance(source, Shapes)
+    covers, areas = [], []
+    for unit in index.units(layer):
+        for patch in unit.top(5, crop="tight", share=share):
+            if patch.tight is None:
+                continue
+            drawn = source.plan(int(patch.image.split(".")[0]))[1]
+            placement, shape = patch.placement, max(drawn, key=lambda one: one.box.intersect(patch.box).area).box
+            scale = placement.resized[0] / placement.source[0]
+            left, top, right, bottom = (round(side * scale) for side in shape.as_tuple())
+            inside = Box(left - placement.left, top - placement.top, right - placement.left, bottom - placement.top)
+            covers.append(patch.tight.box.intersect(inside).area / inside.area)
+            areas.append(patch.tight.box.area / inside.area)
+    print(
+        f"\n{share}: {len(covers)} patches, covered {np.median(covers):.2f}, area {np.median(areas):.2f} of the shape"
+    )
+    assert len(covers) > 50
+    assert np.median(covers) >= covered
+    assert (np.array(areas) <= 1.6).mean() >= 0.95
