@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from patchmine.fields.effective import Hit, effective_field
+from patchmine.fields.effective import Hit, effective_field, energy_of
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
 from patchmine.networks.taps import survey
@@ -20,7 +20,7 @@ def measured(net):
     torch.manual_seed(0)
     places = [(n % field.channels, Position(18 + n, 24 - n)) for n in range(8)]
     hits = [Hit(channel, at, field.center(channel, at), torch.randn(3, *SIZE)) for channel, at in places]
-    return field, effective_field(net, tap, hits)
+    return field, effective_field(energy_of(net, tap, hit) for hit in hits)
 
 
 def box_conv(size, weight):

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from patchmine.networks.taps import Tap, at_call, run_until, tapped
 from patchmine.units import Position
 
+Energy = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -33,19 +35,27 @@ class Hit:
     picture: Tensor
 
 
-def effective_field(module: nn.Module, tap: Tap, hits: Iterable[Hit]) -> NDArray[np.float32] | None:
-    """The share of the gradient's energy within each distance of the center of the receptive field.
+def effective_field(energies: Iterable[Energy | None]) -> NDArray[np.float32] | None:
+    """The share of the gradient's energy within each distance of the center of the receptive field, from some hits.
 
     Entry r of the result (distances,) is the share within the square of half-width r + 0.5 input pixels around the
     center; the last entry is 1. Every hit has the same weight. None if no gradient reaches the input.
     """
-    found = [energy for hit in hits if (energy := _by_distance(_gradient(module, tap, hit), hit.center)) is not None]
+    found = [energy for energy in energies if energy is not None]
     if not found:
         return None
     total = np.zeros(max(map(len, found)))
     for energy in found:
         total[: len(energy)] += energy
     return np.minimum(np.cumsum(total) / total.sum(), 1).astype(np.float32)
+
+
+def energy_of(module: nn.Module, tap: Tap, hit: Hit) -> Energy | None:
+    """The energy of a hit's gradient by distance from its center, with the sum 1.
+
+    None if the gradient is zero everywhere or not finite.
+    """
+    return _by_distance(_gradient(module, tap, hit), hit.center)
 
 
 def _gradient(module: nn.Module, tap: Tap, hit: Hit) -> Tensor:
@@ -64,11 +74,8 @@ def _gradient(module: nn.Module, tap: Tap, hit: Hit) -> Tensor:
     return torch.zeros_like(hit.picture) if gradient is None else gradient[0]
 
 
-def _by_distance(gradient: Tensor, center: tuple[float, float]) -> NDArray[np.float64] | None:
-    """The energy by distance from the center: the larger of vertical and horizontal distance, rounded. The sum is 1.
-
-    None if the gradient is zero everywhere or not finite.
-    """
+def _by_distance(gradient: Tensor, center: tuple[float, float]) -> Energy | None:
+    """The energy by distance: the larger of the vertical and the horizontal one, rounded."""
     energy = gradient.double().square().sum(0).cpu().numpy()
     total = energy.sum()
     if not np.isfinite(total) or total <= 0:

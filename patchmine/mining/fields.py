@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchmine.errors import PhotographError, RequestError
-from patchmine.fields.effective import Hit, effective_field
+from patchmine.fields.effective import Energy, Hit, effective_field, energy_of
 from patchmine.fields.exact import FieldKind, receptive_fields
 from patchmine.fields.field import FieldsBySize, ReceptiveField, covering
 from patchmine.networks.folding import channels_last, finite_weights, folded, replica
@@ -99,32 +100,37 @@ class Fields:
             except PhotographError:
                 return None
 
-        def measure(number: int) -> NDArray[np.float32] | None:
-            tap = self.taps[number]
-            strongest = _strongest(files, number, tap, job.shard_size, self.hits)
-            hits = self._hits(plans[number].fields, strongest, prepared)
-            return effective_field(replica(module), tap, hits)
+        per_thread = threading.local()
+
+        def measure(plan: writing.LayerPlan, tap: Tap, channel: int, image: int, place: int) -> Energy | None:
+            pixels = prepared(image)
+            if pixels is None:
+                return None
+            if not hasattr(per_thread, "module"):
+                per_thread.module = replica(module)
+            field = plan.fields.at(pixels.placement.input[::-1])
+            position = Position(*divmod(place, field.grid[1]))
+            picture = normalized(pixels.tensor[None], self.network.preprocessing)[0]
+            return energy_of(per_thread.module, tap, Hit(channel, position, field.center(channel, position), picture))
+
+        def strongest(number: int) -> list[tuple[int, int, int]]:
+            return list(_strongest(files, number, self.taps[number], job.shard_size, self.hits))
 
         pool = ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,))
         try:
-            deepest_first = [(tap.layer, pool.submit(measure, n)) for n, tap in reversed(list(enumerate(self.taps)))]
-            yield lambda: {layer: found for layer, future in deepest_first if (found := future.result()) is not None}
+            hits = list(pool.map(strongest, range(len(self.taps))))
+            deepest_first = reversed(list(zip(plans, self.taps, hits, strict=True)))
+            energies = {
+                tap.layer: [pool.submit(measure, plan, tap, *hit) for hit in of_layer]
+                for plan, tap, of_layer in deepest_first
+            }
+            yield lambda: {
+                layer: shares
+                for layer, futures in energies.items()
+                if (shares := effective_field(future.result() for future in futures)) is not None
+            }
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _hits(
-        self, fields: FieldsBySize, strongest: Iterable[tuple[int, int, int]], prepared: Callable[[int], Pixels | None]
-    ) -> Iterator[Hit]:
-        """The hits of (channel, photograph, place)."""
-        for channel, image, place in strongest:
-            pixels = prepared(image)
-            if pixels is None:
-                continue
-            width, height = pixels.placement.input
-            field = fields.at((height, width))
-            position = Position(*divmod(place, field.grid[1]))
-            picture = normalized(pixels.tensor[None], self.network.preprocessing)[0]
-            yield Hit(channel, position, field.center(channel, position), picture)
 
 
 def _strongest(

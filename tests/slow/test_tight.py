@@ -222,6 +222,7 @@ def test_crops_of_planted_shapes_lie_on_them(share: float, covered: float, tmp_p
                 continue
             drawn = source.plan(int(patch.image.split(".")[0]))[1]
             placement, shape = patch.placement, max(drawn, key=lambda one: one.box.intersect(patch.box).area).box
+            assert placement is not None
             scale = placement.resized[0] / placement.source[0]
             left, top, right, bottom = (round(side * scale) for side in shape.as_tuple())
             inside = Box(left - placement.left, top - placement.top, right - placement.left, bottom - placement.top)
