@@ -40,7 +40,7 @@ MARGIN = 1e-3
 SURE = 0.05
 """A rough measurement that misses by more than this rules a box out."""
 
-COARSE, FINE = 22, 13
+COARSE, FINE = 26, 16
 """Maximum numbers of boxes tried on the coarse grid, and near the best of them."""
 
 NEAR = 3
