@@ -1,0 +1,233 @@
+"""What `patchmine sheet` draws: for each layout its pages, and the patches on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchmine import defaults
+from patchmine.cli.errors import say
+from patchmine.errors import RequestError
+
+if TYPE_CHECKING:
+    from patchmine.cli.deliver import Form
+    from patchmine.index import Index, IndexedUnit, Patches
+    from patchmine.sheets.page import Page
+    from patchmine.sheets.style import Style
+
+K = {"grid": defaults.K, "spectrum": defaults.K, "zeiler": 9, "compare": 9, "queries": 9, "layer": 9}
+"""Patches of a unit, for layouts that do not show 8."""
+
+
+def style_asked(
+    width: str | None, columns: int | None, caption: str | None, frame: str | None, scale_bar: bool
+) -> Style:
+    """The style that the options ask for. Raises RequestError for an unknown width or field of a caption."""
+    from patchmine.sheets.captions import Template
+    from patchmine.sheets.style import style_of
+
+    template = None if caption is None else Template(caption)
+    return replace(style_of(width), columns=columns, caption=template, frame=frame, scale_bar=scale_bar)
+
+
+class Figure:
+    """A figure of some units of an index in one of the layouts; `k` None is the layout's own number of patches."""
+
+    def __init__(
+        self,
+        index: Index,
+        units: Sequence[IndexedUnit],
+        layout: str,
+        style: Style,
+        *,
+        k: int | None,
+        crop: str,
+        share: float | None,
+        project: str,
+        facets: int,
+        seed: int,
+    ) -> None:
+        self.index, self.units, self.layout, self.style = index, units, layout, style
+        self.k = K["zeiler"] if layout == "zeiler" else k or K.get(layout, 8)
+        self.crop, self.share, self.project, self.facets, self.seed = crop, share, project, facets, seed
+        self.shown: list[tuple[IndexedUnit, Patches]] = []
+        """The patches on the pages that were drawn."""
+        self._height = 0.0
+        self._said = False
+
+    def draw(self, form: Form, dpi: int | None, strict: bool) -> None:
+        """Write the sheet; with `strict` nothing is written if a photograph cannot be shown. Raises RequestError."""
+        if self.crop == "tight" and self.layout in ("strip", "grid", "zeiler", "context", "layer"):
+            self.index.tight(self.units, self.k, self.share)
+        if self.layout == "layer":
+            from patchmine.sheets.layouts.layer import DPI
+
+            form.draw_pages(lambda: self._whole(strict), dpi or DPI)
+        else:
+            form.draw(lambda: next(self._whole(strict)), dpi=dpi)
+
+    def _whole(self, strict: bool) -> Iterator[Page]:
+        """The pages, each drawn as it is asked for; all but a layer are one page."""
+        self.shown.clear()
+        for page in self._pages():
+            self._height = page.height
+            if not any(patches for _, patches in self.shown) and self.layout != "layer":
+                raise RequestError(f"nothing to draw: {self.units[0].unit} has no patch with a finite activation")
+            if strict and page.missing:
+                raise RequestError(f"{len(page.missing)} photographs cannot be shown; {page.missing[0]}")
+            if self.style.exact:
+                self._check_widths(page)
+            yield page
+
+    def _pages(self) -> Iterator[Page]:
+        if self.layout == "layer":
+            from patchmine.sheets.layouts.layer import layer_pages
+
+            yield from layer_pages(self.units, self.k, lambda unit: self.top(unit, self.k), self.style)
+        else:
+            yield _DRAWN[self.layout](self)
+
+    def _check_widths(self, page: Page) -> None:
+        """Say once if patches are too narrow, and how many columns would fit."""
+        from patchmine.sheets.page import narrow
+
+        remark = narrow(page)
+        if remark is not None and not self._said:
+            self._said = True
+            say(remark)
+
+    def check_height(self, venue: str) -> None:
+        """Say if the figure is taller than the venue allows."""
+        from patchmine.sheets.style import MM, points
+
+        if self._height > points(defaults.TALLEST[venue]) + 0.1:
+            say(
+                f"the figure is {self._height / MM:.0f} mm high, and {venue} allows {defaults.TALLEST[venue]}: choose "
+                "fewer units or patches"
+            )
+
+    def deliver_beside(self, target: Path) -> None:
+        """Write the table of the patches and the caption beside the figure."""
+        from patchmine.sheets.provenance import deliver_beside
+
+        deliver_beside(target, self.shown, self._caption())
+
+    def latex(self, target: Path, wide: bool) -> str:
+        """The LaTeX that includes the figure; `wide` spans both columns of a page."""
+        from patchmine.sheets.provenance import latex
+
+        return latex(target, self._caption(), wide=wide)
+
+    def _caption(self) -> str:
+        from patchmine.sheets.provenance import caption
+
+        return caption(self.shown, self.layout, self.project)
+
+    def top(self, unit: IndexedUnit, k: int, pick: str = "top") -> Patches:
+        return self.noted(unit, unit.top(k, pick, crop=self.crop, share=self.share))
+
+    def noted(self, unit: IndexedUnit, patches: Patches) -> Patches:
+        self.shown.append((unit, patches))
+        return patches
+
+    def rows(self) -> list[tuple[IndexedUnit, Patches]]:
+        return [(unit, self.top(unit, self.k)) for unit in self.units]
+
+
+def _strip(figure: Figure) -> Page:
+    from patchmine.sheets.layouts.strips import strips_page
+
+    return strips_page(figure.rows(), figure.k, figure.style)
+
+
+def _context(figure: Figure) -> Page:
+    from patchmine.sheets.layouts.context import context_page
+
+    return context_page(figure.rows(), figure.style)
+
+
+def _zeiler(figure: Figure) -> Page:
+    from patchmine.cli import progress
+    from patchmine.sheets.layouts.zeiler import zeiler_page
+
+    with progress.shown() as display:
+        return zeiler_page(figure.rows(), figure.index.projector(figure.project, progress=display), figure.style)
+
+
+def _grid(figure: Figure) -> Page:
+    from patchmine.sheets.layouts.grid import grid_page
+
+    return _stacked(figure, lambda unit: grid_page(unit, figure.top(unit, figure.k), figure.style))
+
+
+def _spectrum(figure: Figure) -> Page:
+    from patchmine.sheets.layouts.bands import spectrum_page
+
+    def page(unit: IndexedUnit) -> Page:
+        column = figure.index.store.column(unit.unit.layer, unit.unit.channel)[0]
+        return spectrum_page(unit, figure.top(unit, figure.k, "spectrum"), column, figure.style)
+
+    return _stacked(figure, page)
+
+
+def _facets(figure: Figure) -> Page:
+    from patchmine.sheets.layouts.facets import MOST as MAPPED
+    from patchmine.sheets.layouts.facets import facets_of, facets_page
+
+    def page(unit: IndexedUnit) -> Page:
+        best = figure.top(unit, min(MAPPED, figure.index.store.keep))
+        return facets_page(unit, facets_of(unit, best, figure.facets), figure.k, figure.style)
+
+    return _stacked(figure, page)
+
+
+def _queries(figure: Figure) -> Page:
+    from patchmine.sheets.layouts.queries import queries_page, trial_of
+
+    trials = []
+    for unit in figure.units:
+        ends = [unit.top(figure.k + 1, pick, crop=figure.crop, share=figure.share) for pick in ("top", "bottom")]
+        trial = trial_of(ends[0], ends[1], figure.k, figure.seed)
+        for patches in trial.patches:
+            figure.noted(unit, patches)
+        trials.append((unit, trial))
+    return queries_page(trials, figure.style)
+
+
+def _compare(figure: Figure) -> Page:
+    from patchmine.cli import progress
+    from patchmine.cli.stopping import stoppable
+    from patchmine.index import Cropping
+    from patchmine.questions.compare import compare
+    from patchmine.sheets.layouts.compare import compare_page
+    from patchmine.synthesis.recipe import Recipe
+
+    def page(unit: IndexedUnit) -> Page:
+        with stoppable(), progress.shown() as display:
+            recipe = Recipe(seed=figure.seed)
+            found = compare(unit, recipe, k=figure.k, cropping=Cropping(figure.crop, figure.share), progress=display)
+        figure.noted(unit, found.patches)
+        return compare_page(found, figure.style)
+
+    return _stacked(figure, page)
+
+
+_DRAWN: dict[str, Callable[[Figure], Page]] = {
+    "strip": _strip,
+    "grid": _grid,
+    "spectrum": _spectrum,
+    "context": _context,
+    "facets": _facets,
+    "queries": _queries,
+    "zeiler": _zeiler,
+    "compare": _compare,
+}
+
+
+def _stacked(figure: Figure, page: Callable[[IndexedUnit], Page]) -> Page:
+    """One page of several, below one another."""
+    from patchmine.sheets.page import stacked
+
+    return stacked([page(unit) for unit in figure.units], figure.style)
