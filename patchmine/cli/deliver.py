@@ -52,7 +52,7 @@ class Form:
         write(drawn, self.out, dpi)
         _report(drawn.lacking, drawn.missing, of)
 
-    def draw_pages(self, pages: Callable[[], Iterator[Page]], dpi: int) -> None:
+    def draw_pages(self, pages: Callable[[], Iterator[Page]]) -> None:
         """Write pages, each as it is drawn, as a PDF with photographs as JPEG, and report as `draw` does."""
         from patchmine.sheets import write_document
 
@@ -68,7 +68,7 @@ class Form:
                 lacking.extend([page.lacking] if page.lacking else [])
                 yield page
 
-        write_document(watched, self.out, dpi, lossless=False)
+        write_document(watched, self.out, lossless=False)
         _report(lacking[0] if lacking else None, missing)
 
     def answer(self, answer: Answer, title: str, also: Callable[[], None] = lambda: None) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
 Command = tuple[str, tuple[tuple[float, float], ...]]
 """A step of an outline: `m`ove, `l`ine, `c`urve (cubic) or `h` (close), with its points in shares of the size."""
+
+
+_NEUTRAL = ("WS", "ON", "NSM", "CS", "ES", "ET", "BN")
+"""Classes of characters that are read from the side of their neighbors (Unicode Standard Annex 9)."""
 
 
 @cache
@@ -51,7 +55,7 @@ def subset(file: Path, characters: Iterable[str], numbers: Iterable[int] = (), *
     from fontTools.ttLib import TTFont
 
     options = Options(hinting=False, notdef_outline=True, glyph_names=False, recalc_timestamp=False)
-    options.drop_tables += ["FFTM"]
+    options.drop_tables += ["FFTM", "MATH"]
     if woff:
         options.layout_features = ["*"]
     else:
@@ -113,22 +117,35 @@ def visual(text: str, known: frozenset[int]) -> list[tuple[str, str]]:
     pairs = [(char, char) for char in text]
     if text.isascii() or not any(_from_right(char) for char in text):
         return pairs
+    base = _from_right(next((char for char in text if unicodedata.bidirectional(char) in ("L", "R", "AL")), ""))
     joined = _joined(text, known)
-    parts = [(right, list(part)) for right, part in groupby(joined, key=lambda pair: _leans_right(pair[1]))]
-    ordered = [list(reversed(part)) if right else part for right, part in parts]
-    first = next((char for char in text if unicodedata.bidirectional(char) in ("L", "R", "AL")), "")
-    if _from_right(first):
-        ordered.reverse()
-    return [pair for part in ordered for pair in part]
+    parts = [(right, [joined[number] for number in part]) for right, part in _directions(text, base)]
+    ordered = [part[::-1] if right else part for right, part in parts]
+    return [pair for part in (reversed(ordered) if base else ordered) for pair in part]
+
+
+def _directions(text: str, base: bool) -> list[tuple[bool, list[int]]]:
+    """The places of a text in parts that are read from one side: from the right, or not.
+
+    What has no side of its own, such as a space, goes with its neighbors if they agree, else with the `base` of the
+    line.
+    """
+    sides = [None if unicodedata.bidirectional(char) in _NEUTRAL else _from_right(char) for char in text]
+    before, after = _filled(sides), _filled(sides[::-1])[::-1]
+    found = [
+        side if side is not None else (one if one == other and one is not None else base)
+        for side, one, other in zip(sides, before, after, strict=True)
+    ]
+    return [(right, list(part)) for right, part in groupby(range(len(text)), key=found.__getitem__)]
+
+
+def _filled(sides: Sequence[bool | None]) -> list[bool | None]:
+    """The same with the last side before it in each place that has none."""
+    return list(accumulate(sides, lambda last, side: last if side is None else side))
 
 
 def _from_right(char: str) -> bool:
     return unicodedata.bidirectional(char) in ("R", "AL") if char else False
-
-
-def _leans_right(char: str) -> bool:
-    """Whether a character belongs to text from the right: its letters, marks, and the spaces among them."""
-    return unicodedata.bidirectional(char) in ("R", "AL", "NSM", "WS", "ON")
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from PIL import Image, ImageDraw
@@ -82,6 +82,15 @@ class Piece:
     def edged(self) -> bool:
         """Whether the border of `lit` is to be drawn: where all is lit, it would only be a frame."""
         return self.lit is not None and not _inside(self.shown, self.lit)
+
+    @own_pillow()
+    def reduced(self, width: float, dpi: int) -> Piece:
+        """The same with at most `dpi` pixels per inch, for a tile that is `width` points wide."""
+        most = max(1, round((self.place[2] - self.place[0]) * width * dpi / 72))
+        if most >= self.image.width:
+            return self
+        size = (most, max(1, round(self.image.height * most / self.image.width)))
+        return replace(self, image=self.image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
     @own_pillow()
     def drawn(self, size: tuple[int, int]) -> Image.Image:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from patchmine.errors import RequestError
-from patchmine.fields.cropping import Cropping
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets.origin import Origin, names_text
@@ -53,18 +52,30 @@ HATCHED = "Hatched areas lie outside the receptive field or outside the picture 
 MOST_NAMED = 12
 """Units that a caption names one by one."""
 
-Shown = Sequence[tuple[OpenUnit, Patches]]
 
+class Record:
+    """The patches that a figure shows, noted as it is drawn: a row of the table for each, and facts for the caption."""
 
-def table(shown: Shown) -> bytes:
-    """The patches of a figure as CSV, in UTF-8; boxes are in source pixels."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for unit, patches in shown:
+    def __init__(self) -> None:
+        self._rows = io.StringIO()
+        self._writer = csv.writer(self._rows, lineterminator="\n")
+        self._writer.writerow(COLUMNS)
+        self._units: dict[OpenUnit, None] = {}
+        self._picks: dict[str, None] = {}
+        self._crops: dict[str, dict[str, None]] = {}
+        self._hatched = False
+        self.patches = 0
+
+    def add(self, unit: OpenUnit, patches: Patches) -> None:
+        self.patches += len(patches)
+        self._units[unit] = self._picks[patches.pick] = None
+        cropping = patches.cropping
+        rule = CROPS[cropping.crop].format(energy=cropping.energy, retained=cropping.retained)
+        self._crops.setdefault(rule, {})[unit.unit.layer] = None
+        self._hatched |= _hatched(patches)
         for patch in patches:
             box, tight = patch.box, patch.tight if patch.cropped else None
-            writer.writerow(
+            self._writer.writerow(
                 (
                     *(unit.unit.layer, unit.unit.channel, unit.name, patches.pick, patch.rank, patch.value),
                     *(patch.class_name, patch.image, unit.index.digest(patch.image_id)),
@@ -72,30 +83,34 @@ def table(shown: Shown) -> bytes:
                     None if tight is None else round(tight.retained, 6),
                 )
             )
-    return buffer.getvalue().encode("utf-8", "backslashreplace")
+
+    @property
+    def table(self) -> bytes:
+        """The patches as CSV, in UTF-8; boxes are in source pixels."""
+        return self._rows.getvalue().encode("utf-8", "backslashreplace")
+
+    def caption(self, layout: str, project: str) -> str:
+        """The caption of the figure in plain words, in one paragraph."""
+        units = list(self._units)
+        index = units[0].index
+        origin = Origin.of(index)
+        ranking = " and ".join(PICKS.get(pick, pick) for pick in self._picks)
+        names = names_text(index, units)
+        whole = layout == "context"
+        texts = [
+            f"Patches of photographs and the activation of {_named(units)} of {origin.model} (weights "
+            f"{index.job.weights}).",
+            ABOUT[layout].format(method=project),
+            f"Data: {origin.photographs} photographs of {origin.source}. Ranking: by a unit's largest activation over "
+            f"all positions of a photograph, {ranking}.",
+            *([] if whole else _by_layer(self._crops)),
+            *([HATCHED] if self._hatched and not whole else []),
+            *([names] if names else []),
+        ]
+        return printable(" ".join(texts))
 
 
-def caption(shown: Shown, layout: str, project: str | None = None) -> str:
-    """The caption of a figure in plain words, in one paragraph."""
-    units = list(dict.fromkeys(unit for unit, _ in shown))
-    index = units[0].index
-    job, origin = index.job, Origin.of(index)
-    hatched = any(_hatched(patches) for _, patches in shown) and layout != "context"
-    picks = list(dict.fromkeys(patches.pick for _, patches in shown))
-    ranking = " and ".join(PICKS.get(pick, pick) for pick in picks)
-    texts = [
-        f"Patches of photographs and the activation of {_units(units)} of {origin.model} (weights {job.weights}).",
-        ABOUT[layout].format(method=project),
-        f"Data: {origin.photographs} photographs of {origin.source}. Ranking: by a unit's largest activation over all "
-        f"positions of a photograph, {ranking}.",
-        *_crops(shown if layout != "context" else ()),
-        *([HATCHED] if hatched else []),
-        *([names] if (names := names_text(index, units)) else []),
-    ]
-    return printable(" ".join(texts))
-
-
-def _units(units: Sequence[OpenUnit]) -> str:
+def _named(units: Sequence[OpenUnit]) -> str:
     layers = list(dict.fromkeys(unit.unit.layer for unit in units))
     if len(units) == 1:
         return f"unit {units[0].name} ({units[0].unit})"
@@ -104,15 +119,11 @@ def _units(units: Sequence[OpenUnit]) -> str:
     return f"{len(units)} units of {'layer' if len(layers) == 1 else 'layers'} {', '.join(layers)}"
 
 
-def _crops(shown: Shown) -> list[str]:
+def _by_layer(rules: Mapping[str, Iterable[str]]) -> list[str]:
     """The rules by which patches are cut; with the layers that each holds for, where there are several."""
-    layers: dict[str, list[str]] = {}
-    for unit, patches in shown:
-        one: Cropping = patches.cropping
-        layers.setdefault(CROPS[one.crop].format(energy=one.energy, retained=one.retained), []).append(unit.unit.layer)
-    if len(layers) < 2:
-        return list(layers)
-    return [f"In {', '.join(dict.fromkeys(of))}: {rule[0].lower()}{rule[1:]}" for rule, of in layers.items()]
+    if len(rules) < 2:
+        return list(rules)
+    return [f"In {', '.join(layers)}: {rule[0].lower()}{rule[1:]}" for rule, layers in rules.items()]
 
 
 def _hatched(patches: Patches) -> bool:
@@ -168,7 +179,7 @@ def check_beside(target: Path, force: bool) -> None:
             raise RequestError(f"{str(there)!r} is there and not of a sheet: add --force, or give -o another name")
 
 
-def deliver_beside(target: Path, shown: Shown, text: str) -> None:
+def deliver_beside(target: Path, record: Record, text: str) -> None:
     """Write the table and the caption of a figure."""
-    for file, data in zip(beside(target), (table(shown), f"{text}\n".encode("utf-8", "backslashreplace")), strict=True):
+    for file, data in zip(beside(target), (record.table, f"{text}\n".encode("utf-8", "backslashreplace")), strict=True):
         atomic.deliver(file, data)

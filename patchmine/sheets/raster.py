@@ -67,16 +67,10 @@ def _rectangle(canvas: ImageDraw.ImageDraw, rectangle: Rectangle, scale: float) 
 
 
 def reduced(picture: Picture, dpi: int | None) -> Image.Image:
-    """The picture's own pixels, or fewer where they are more than `dpi` per inch."""
-    image, across = picture.image, picture.width
-    if isinstance(image, Piece):
-        across *= image.place[2] - image.place[0]
-        image = image.image
-    most = image.width if dpi is None else max(1, round(across * dpi / 72))
-    if most >= image.width:
-        return image
-    size = (most, max(1, round(image.height * most / image.width)))
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    """The picture's own pixels, or fewer where a photograph has more than `dpi` per inch."""
+    if not isinstance(picture.image, Piece):
+        return picture.image
+    return (picture.image if dpi is None else picture.image.reduced(picture.width, dpi)).image
 
 
 @own_pillow()

@@ -65,15 +65,16 @@ def pictures(
     size: tuple[float, float],
     missing: list[str],
     context: bool = False,
+    dpi: int | None = None,
 ) -> list[Picture]:
     """The tiles of patches, each of `size` (width, height) points at 0, 0, read and cut in parallel.
 
-    With `context` a tile shows the whole input. A photograph that cannot be shown gets a tile with the reason, and a
-    line in `missing`.
+    With `context` a tile shows the whole input. With `dpi` photographs keep at most so many pixels per inch. One that
+    cannot be shown gets a tile with the reason, and a line in `missing`.
     """
     with ThreadPoolExecutor() as pool:
         views = [patch.context() if context else patch.view(cropping) for patch in patches]
-        found = list(pool.map(_piece, patches, views))
+        found = list(pool.map(lambda patch, view: _piece(patch, view, size[0], dpi), patches, views))
     tiles = []
     for patch, image in zip(patches, found, strict=True):
         if isinstance(image, str):
@@ -97,10 +98,11 @@ def context_ratio(patches: Sequence[Patch]) -> float:
     return max((window.height / window.width for window in windows), default=1.0)
 
 
-def _piece(patch: Patch, view: View) -> Piece | str:
-    """What the tile shows, or the reason why the photograph cannot be shown."""
+def _piece(patch: Patch, view: View, width: float, dpi: int | None) -> Piece | str:
+    """What the tile, `width` points wide, shows, or the reason why the photograph cannot be shown."""
     try:
-        return patch.piece(view)
+        piece = patch.piece(view)
+        return piece if dpi is None else piece.reduced(width, dpi)
     except (PhotographError, SourceError) as error:
         return str(error)
 

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from patchmine import defaults
 from patchmine.cli.errors import say
 from patchmine.errors import RequestError
+from patchmine.sheets.captions import Template
+from patchmine.sheets.page import narrow, stacked
+from patchmine.sheets.provenance import Record, deliver_beside, latex
+from patchmine.sheets.style import MM, points, style_of
 
 if TYPE_CHECKING:
     from patchmine.cli.deliver import Form
@@ -25,9 +29,6 @@ def style_asked(
     width: str | None, columns: int | None, caption: str | None, frame: str | None, scale_bar: bool
 ) -> Style:
     """The style that the options ask for. Raises RequestError for an unknown width or field of a caption."""
-    from patchmine.sheets.captions import Template
-    from patchmine.sheets.style import style_of
-
     template = None if caption is None else Template(caption)
     return replace(style_of(width), columns=columns, caption=template, frame=frame, scale_bar=scale_bar)
 
@@ -52,28 +53,28 @@ class Figure:
         self.index, self.units, self.layout, self.style = index, units, layout, style
         self.k = K["zeiler"] if layout == "zeiler" else k or K.get(layout, 8)
         self.crop, self.share, self.project, self.facets, self.seed = crop, share, project, facets, seed
-        self.shown: list[tuple[IndexedUnit, Patches]] = []
+        self._record = Record()
         """The patches on the pages that were drawn."""
         self._height = 0.0
         self._said = False
+        self._dpi: int | None = None
 
     def draw(self, form: Form, dpi: int | None, strict: bool) -> None:
         """Write the sheet; with `strict` nothing is written if a photograph cannot be shown. Raises RequestError."""
         if self.crop == "tight" and self.layout in ("strip", "grid", "zeiler", "context", "layer"):
             self.index.tight(self.units, self.k, self.share)
+        self._dpi = dpi
         if self.layout == "layer":
-            from patchmine.sheets.layouts.layer import DPI
-
-            form.draw_pages(lambda: self._whole(strict), dpi or DPI)
+            form.draw_pages(lambda: self._whole(strict))
         else:
             form.draw(lambda: next(self._whole(strict)), dpi=dpi)
 
     def _whole(self, strict: bool) -> Iterator[Page]:
         """The pages, each drawn as it is asked for; all but a layer are one page."""
-        self.shown.clear()
+        self._record = Record()
         for page in self._pages():
             self._height = page.height
-            if not any(patches for _, patches in self.shown) and self.layout != "layer":
+            if not self._record.patches and self.layout != "layer":
                 raise RequestError(f"nothing to draw: {self.units[0].unit} has no patch with a finite activation")
             if strict and page.missing:
                 raise RequestError(f"{len(page.missing)} photographs cannot be shown; {page.missing[0]}")
@@ -83,16 +84,15 @@ class Figure:
 
     def _pages(self) -> Iterator[Page]:
         if self.layout == "layer":
-            from patchmine.sheets.layouts.layer import layer_pages
+            from patchmine.sheets.layouts.layer import DPI, layer_pages
 
-            yield from layer_pages(self.units, self.k, lambda unit: self.top(unit, self.k), self.style)
+            dpi = self._dpi or DPI
+            yield from layer_pages(self.units, self.k, lambda unit: self.top(unit, self.k), self.style, dpi)
         else:
             yield _DRAWN[self.layout](self)
 
     def _check_widths(self, page: Page) -> None:
         """Say once if patches are too narrow, and how many columns would fit."""
-        from patchmine.sheets.page import narrow
-
         remark = narrow(page)
         if remark is not None and not self._said:
             self._said = True
@@ -100,8 +100,6 @@ class Figure:
 
     def check_height(self, venue: str) -> None:
         """Say if the figure is taller than the venue allows."""
-        from patchmine.sheets.style import MM, points
-
         if self._height > points(defaults.TALLEST[venue]) + 0.1:
             say(
                 f"the figure is {self._height / MM:.0f} mm high, and {venue} allows {defaults.TALLEST[venue]}: choose "
@@ -110,26 +108,20 @@ class Figure:
 
     def deliver_beside(self, target: Path) -> None:
         """Write the table of the patches and the caption beside the figure."""
-        from patchmine.sheets.provenance import deliver_beside
-
-        deliver_beside(target, self.shown, self._caption())
+        deliver_beside(target, self._record, self._caption())
 
     def latex(self, target: Path, wide: bool) -> str:
         """The LaTeX that includes the figure; `wide` spans both columns of a page."""
-        from patchmine.sheets.provenance import latex
-
         return latex(target, self._caption(), wide=wide)
 
     def _caption(self) -> str:
-        from patchmine.sheets.provenance import caption
-
-        return caption(self.shown, self.layout, self.project)
+        return self._record.caption(self.layout, self.project)
 
     def top(self, unit: IndexedUnit, k: int, pick: str = "top") -> Patches:
         return self.noted(unit, unit.top(k, pick, crop=self.crop, share=self.share))
 
     def noted(self, unit: IndexedUnit, patches: Patches) -> Patches:
-        self.shown.append((unit, patches))
+        self._record.add(unit, patches)
         return patches
 
     def rows(self) -> list[tuple[IndexedUnit, Patches]]:
@@ -228,6 +220,4 @@ _DRAWN: dict[str, Callable[[Figure], Page]] = {
 
 def _stacked(figure: Figure, page: Callable[[IndexedUnit], Page]) -> Page:
     """One page of several, below one another."""
-    from patchmine.sheets.page import stacked
-
     return stacked([page(unit) for unit in figure.units], figure.style)

@@ -37,6 +37,7 @@ class Book(Generic[U]):
     units: Sequence[U]
     k: int
     style: Style
+    dpi: int
 
     @property
     def columns(self) -> int:
@@ -105,13 +106,15 @@ class Book(Generic[U]):
         return self.contents + ceil(len(self.units) / self.on_a_page)
 
 
-def layer_pages(units: Sequence[U], k: int, top: Callable[[U], Patches], style: Style = PAGE) -> Iterator[Page]:
+def layer_pages(
+    units: Sequence[U], k: int, top: Callable[[U], Patches], style: Style = PAGE, dpi: int = DPI
+) -> Iterator[Page]:
     """The contents, then the blocks of the units; `top` gives the patches of one, up to k. Each page is drawn as it is
-    asked for. Raises ValueError without units.
+    asked for, with at most `dpi` pixels per inch of a photograph. Raises ValueError without units.
     """
     if not units:
         raise ValueError("a layer needs at least one unit")
-    book = Book(units, k, style)
+    book = Book(units, k, style, dpi)
     for number in range(book.contents):
         yield _contents(book, number)
     for first in range(0, len(units), book.on_a_page):
@@ -177,6 +180,7 @@ def _block(page: Page, book: Book[U], unit: U, patches: Patches, place: tuple[fl
     # Tiles are square here, so that blocks are alike; a field that is not is cut to the middle.
     ratio = tiles.ratio(patches, patches.cropping)
     size = (book.tile / max(1.0, ratio), book.tile * min(1.0, ratio))
-    for number, picture in enumerate(tiles.pictures(patches, patches.cropping, size, page.missing)):
+    shown = tiles.pictures(patches, patches.cropping, size, page.missing, dpi=book.dpi)
+    for number, picture in enumerate(shown):
         left = x + number % book.side * (book.tile + SEAM)
         page.pictures.append(picture.at(left, top + number // book.side * (book.tile + SEAM)))
