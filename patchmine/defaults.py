@@ -109,7 +109,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 }
 _COUNTS = {
     *("k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds", "columns"),
-    *("facets", "dpi"),
+    *("groups", "dpi"),
 }
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia")
 

@@ -6,7 +6,7 @@ import io
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
-from itertools import accumulate, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,12 @@ def _directions(text: str, base: bool) -> list[tuple[bool, list[int]]]:
 
 def _filled(sides: Sequence[bool | None]) -> list[bool | None]:
     """The same with the last side before it in each place that has none."""
-    return list(accumulate(sides, lambda last, side: last if side is None else side))
+    found: list[bool | None] = []
+    last = None
+    for side in sides:
+        last = last if side is None else side
+        found.append(last)
+    return found
 
 
 def _from_right(char: str) -> bool:

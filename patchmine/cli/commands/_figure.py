@@ -47,12 +47,12 @@ class Figure:
         crop: str,
         share: float | None,
         project: str,
-        facets: int,
+        groups: int,
         seed: int,
     ) -> None:
         self.index, self.units, self.layout, self.style = index, units, layout, style
         self.k = K["zeiler"] if layout == "zeiler" else k or K.get(layout, 8)
-        self.crop, self.share, self.project, self.facets, self.seed = crop, share, project, facets, seed
+        self.crop, self.share, self.project, self.groups, self.seed = crop, share, project, groups, seed
         self._record = Record()
         """The patches on the pages that were drawn."""
         self._height = 0.0
@@ -170,7 +170,7 @@ def _facets(figure: Figure) -> Page:
 
     def page(unit: IndexedUnit) -> Page:
         best = figure.top(unit, min(MAPPED, figure.index.store.keep))
-        return facets_page(unit, facets_of(unit, best, figure.facets), figure.k, figure.style)
+        return facets_page(unit, facets_of(unit, best, figure.groups), figure.k, figure.style)
 
     return _stacked(figure, page)
 

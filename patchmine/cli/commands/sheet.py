@@ -99,7 +99,7 @@ def sheet(
         typer.Option("--provenance", help="Write the patches as .csv and a caption in plain words as .txt beside it."),
     ] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print the LaTeX that includes the figure.")] = False,
-    facets: Annotated[int, typer.Option("--facets", metavar="N", help="Groups of --layout facets.")] = 3,
+    groups: Annotated[int, typer.Option("--groups", metavar="N", help="Facets of a unit in --layout facets.")] = 3,
     seed: Annotated[int, typer.Option("--seed", help="Seed of --layout queries and compare.")] = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if a photograph cannot be shown.")] = False,
     force: Annotated[
@@ -155,7 +155,7 @@ def sheet(
         crop=crop or ("tight" if chosen == "context" else form.crop),
         share=share,
         project=project or defaults.PROJECTION,
-        facets=facets,
+        groups=groups,
         seed=seed,
     )
     figure.draw(form, dpi, strict)

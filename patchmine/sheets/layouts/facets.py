@@ -21,9 +21,6 @@ from patchmine.sheets.origin import Origin
 from patchmine.sheets.page import QUIET, Page, Rectangle, Text
 from patchmine.sheets.style import PAGE, Style
 
-FACETS = 3
-"""Facets of a unit, unless the user says otherwise."""
-
 MOST = 100
 """Patches on the map."""
 
