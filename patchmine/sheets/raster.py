@@ -77,7 +77,7 @@ def reduced(picture: Picture, dpi: int | None) -> Image.Image:
 def packed(image: Image.Image) -> bytes:
     """The image as a PNG."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=4)
+    image.save(buffer, "PNG", compress_type=zlib.Z_RLE)  # as `png` does, and for the same reason
     return buffer.getvalue()
 
 

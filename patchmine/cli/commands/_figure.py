@@ -14,6 +14,7 @@ from patchmine.sheets.captions import Template
 from patchmine.sheets.page import narrow, stacked
 from patchmine.sheets.provenance import Record, deliver_beside, latex
 from patchmine.sheets.style import MM, points, style_of
+from patchmine.system import allocator
 
 if TYPE_CHECKING:
     from patchmine.cli.deliver import Form
@@ -65,6 +66,7 @@ class Figure:
             self.index.tight(self.units, self.k, self.share)
         self._dpi = dpi
         if self.layout == "layer":
+            allocator.keep_flat()  # before threads cut out thousands of photographs
             form.draw_pages(lambda: self._whole(strict))
         else:
             form.draw(lambda: next(self._whole(strict)), dpi=dpi)
