@@ -24,6 +24,7 @@ PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "layer")
 FRAMES = ("class", "sign")
+MOST_DPI = 2400
 VENUES = {
     "neurips": ("5.5in", 7.0, 9.0),
     "iclr": ("5.5in", 7.0, 9.0),
@@ -127,6 +128,8 @@ def check(settings: Mapping[str, Any]) -> None:
             raise RequestError(f"unknown {option} {value!r}{nearest(value, _WORDS[name])}")
         if name in _COUNTS and value < 1:
             raise RequestError(f"{option} must be at least 1, not {value:g}")
+        if name == "dpi" and value > MOST_DPI:
+            raise RequestError(f"{option} must be at most {MOST_DPI}, not {value}")
         if name == "share" and not 0 < value <= 1:
             raise RequestError(f"{option} must be above 0 and at most 1, not {value:g}")
         if name == "seed" and value < 0:

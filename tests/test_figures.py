@@ -260,6 +260,9 @@ def test_photographs_that_are_gone_are_drawn_as_missing_or_refused(cli, gone, tm
         (["--layout", "mosaic"], "unknown --layout 'mosaic'"),
         (["--frame", "size"], "unknown --frame 'size'"),
         (["--columns", 0], "--columns must be at least 1"),
+        (["--columns", 5000], "--columns 5000 leaves patches no room here: give at most"),
+        (["--layout", "layer", "-k", 101], "at most 100 patches"),
+        (["--dpi", 99999], "--dpi must be at most 2400"),
         (["--layout", "grid", "--latex", "-o", "a.svg"], "--latex includes a PDF or PNG"),
     ],
 )

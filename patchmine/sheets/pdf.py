@@ -175,7 +175,8 @@ class _Drawing:
         if piece.visible:
             self._add("q", f"{self._box(*at(piece.shown))} W n", draws)
             if piece.lit is not None:
-                self._add("q /Pale gs 1 g", f"{self._box(*at(piece.shown))} {self._box(*at(piece.lit))} f* Q")
+                # As far as the pixels reach: some programs draw a sliver of them beyond the clip.
+                self._add("q /Pale gs 1 g", f"{self._box(*at(piece.place))} {self._box(*at(piece.lit))} f* Q")
             self._add("Q")
         if piece.lit is not None and piece.edged:
             self._line(at(piece.lit), MARK, max(0.4, picture.width / 200))

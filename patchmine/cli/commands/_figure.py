@@ -26,6 +26,13 @@ K = {"grid": defaults.K, "spectrum": defaults.K, "zeiler": 9, "compare": 9, "que
 """Patches of a unit, for layouts that do not show 8."""
 
 
+_ROOM = {"spectrum": 0.6, "queries": 0.4, "compare": 0.4, "zeiler": 0.1, "layer": 0.25}
+"""The share of a page's width that is sure to be left for columns of tiles."""
+
+_LEAST, _MOST_IN_BLOCK = 6.0, 100
+"""The narrowest tile that is drawn at all, in points, and the most patches in a block of a layer."""
+
+
 def style_asked(
     width: str | None, columns: int | None, caption: str | None, frame: str | None, scale_bar: bool
 ) -> Style:
@@ -54,11 +61,20 @@ class Figure:
         self.index, self.units, self.layout, self.style = index, units, layout, style
         self.k = K["zeiler"] if layout == "zeiler" else k or K.get(layout, 8)
         self.crop, self.share, self.project, self.groups, self.seed = crop, share, project, groups, seed
+        self._check_room()
         self._record = Record()
         """The patches on the pages that were drawn."""
         self._height = 0.0
         self._said = False
         self._dpi: int | None = None
+
+    def _check_room(self) -> None:
+        style, room = self.style, _ROOM.get(self.layout, 1.0) * self.style.inner
+        most = max(1, int(room / (_LEAST + style.gap)))
+        if style.columns is not None and style.columns > most:
+            raise RequestError(f"--columns {style.columns} leaves patches no room here: give at most {most}")
+        if self.layout == "layer" and self.k > _MOST_IN_BLOCK:
+            raise RequestError(f"--layout layer shows at most {_MOST_IN_BLOCK} patches of a unit, not {self.k}")
 
     def draw(self, form: Form, dpi: int | None, strict: bool) -> None:
         """Write the sheet; with `strict` nothing is written if a photograph cannot be shown. Raises RequestError."""
