@@ -22,7 +22,30 @@ its own size."""
 PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
-LAYOUTS = ("strip", "zeiler", "context")
+LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "layer")
+FRAMES = ("class", "sign")
+MOST_DPI = 2400
+VENUES = {
+    "neurips": ("5.5in", 7.0, 9.0),
+    "iclr": ("5.5in", 7.0, 9.0),
+    "icml": ("3.25in", 6.0, 8.0),
+    "icml2": ("6.75in", 6.0, 8.0),
+    "cvpr": ("3.25in", 7.0, 9.0),
+    "cvpr2": ("6.875in", 7.0, 9.0),
+    "eccv": ("4.8in", 7.0, 9.0),
+    "aaai": ("3.3in", 7.0, 9.0),
+    "aaai2": ("6.975in", 7.0, 9.0),
+    "tmlr": ("6.5in", 7.0, 9.0),
+    "nature": ("89mm", 6.0, 7.0),
+    "nature2": ("183mm", 6.0, 7.0),
+    "slides": ("398.3pt", 8.0, 11.0),
+}
+"""Width of a column (or, with a 2, of both), and the sizes of small text and of headings in points.
+
+The widths and sizes of conferences are those of tueplots (figsizes.py, fontsizes.py: legends three points below the
+text, titles one), Nature's those of its guide (5 to 7 points)."""
+TALLEST = {"nature": "170mm", "nature2": "170mm"}
+"""The height that a venue allows, where its guide names one."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 SHARE = 0.95
 """The share of the gradient's energy that the box of an effective receptive field holds."""
@@ -84,9 +107,13 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "view": VIEWS,
     "project": PROJECTIONS,
     "layout": LAYOUTS,
+    "frame": FRAMES,
     "precision": PRECISIONS,
 }
-_COUNTS = {"k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds"}
+_COUNTS = {
+    *("k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds", "columns"),
+    *("groups", "dpi"),
+}
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia")
 
 
@@ -103,6 +130,8 @@ def check(settings: Mapping[str, Any]) -> None:
             raise RequestError(f"unknown {option} {value!r}{nearest(value, _WORDS[name])}")
         if name in _COUNTS and value < 1:
             raise RequestError(f"{option} must be at least 1, not {value:g}")
+        if name == "dpi" and value > MOST_DPI:
+            raise RequestError(f"{option} must be at most {MOST_DPI}, not {value}")
         if name == "share" and not 0 < value <= 1:
             raise RequestError(f"{option} must be above 0 and at most 1, not {value:g}")
         if name == "seed" and value < 0:

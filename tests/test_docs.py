@@ -18,6 +18,7 @@ import pytest
 
 import patchmine
 from patchmine.reading.answers import Answer
+from tests.support.documents import command_lines
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -201,3 +202,11 @@ def loaded(file):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_gallery_shows_eight_figures_with_their_commands():
+    page = (DOCS / "gallery.md").read_text("utf-8")
+    drawn = [words[-1] for words in command_lines(page) if words[0] == "sheet"]
+    assert [Path(name).stem for name in drawn] == re.findall(r"\(images/(gallery-\w+)\.jpg\)", page)
+    assert len(set(drawn)) == 8
+    assert all((DOCS / "images" / f"{Path(name).stem}.jpg").exists() for name in drawn)

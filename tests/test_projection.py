@@ -21,7 +21,7 @@ from patchmine.sheets.layouts.pairs import pairs_page, projection_tile
 from patchmine.units import Box
 from tests.conftest import jpeg
 from tests.support.commands import failed
-from tests.support.sheets import HATCH
+from tests.support.sheets import HATCH, pixels
 
 attr = pytest.importorskip("captum.attr")
 pytestmark = pytest.mark.filterwarnings("ignore:Setting backward hooks", "ignore:.torch.jit.trace")
@@ -370,7 +370,7 @@ def test_a_photograph_that_is_gone_leaves_the_others(shapes_index, network, tmp_
     project, unit = Projector(shapes_index, "guided"), shapes_index.unit("colour:1")
     page = pairs_page(unit, patches, project)
     assert page.missing == [f"{patches[1].image}: has gone"]
-    hatched = [{tuple(p) for p in np.asarray(one.image).reshape(-1, 3)} <= HATCH for one in page.pictures]
+    hatched = [{tuple(p) for p in np.asarray(pixels(one)).reshape(-1, 3)} <= HATCH for one in page.pictures]
     assert hatched == [False, False, False, True, False, False]
 
 

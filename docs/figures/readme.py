@@ -34,7 +34,7 @@ def main() -> None:
         save(sheet, "demo.jpg", width=STRIPS_PX, quality=88)
 
         tiles = Path(temporary) / "scikit-image-tiles"
-        _cut(folder, tiles)
+        cut(folder, tiles)
         index_of(tiles)
         units = [word for unit in PROJECTED for word in ("--unit", unit)]
         words = ["sheet", "-i", str(tiles.with_suffix(".patchmine")), *units, "--layout", "zeiler", "--crop", "erf"]
@@ -42,7 +42,7 @@ def main() -> None:
         save(sheet, "zeiler.jpg", width=WIDTH_PX, quality=88)
 
 
-def _cut(folder: Path, tiles: Path) -> None:
+def cut(folder: Path, tiles: Path) -> None:
     """Cut the photographs into squares; those of one photograph lie in one folder, which is their class."""
     for file in sorted(folder.iterdir()):
         target = tiles / file.stem

@@ -11,12 +11,13 @@ from pathlib import Path
 from docs.figures.samples import free_photographs, index_of, save
 from patchmine.index import Index, Patch
 from patchmine.sheets import tiles, write
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text
-from patchmine.sheets.style import GAP, MARGIN, SMALL, TINY
+from patchmine.sheets.page import QUIET, Page, Text
+from patchmine.sheets.style import PAGE
 
 LAYERS = ("blocks.5", "blocks.6", "bn2.drop")
 EACH = 2
 TILE, AIR, HEADING = 84.0, 18.0, 9.0
+GAP, MARGIN = PAGE.gap, PAGE.margin
 CROPS = {"rf": "receptive field", "erf": "effective field", "tight": "tight crop"}
 WIDTH_PX = 1200
 
@@ -58,15 +59,14 @@ def _block(page: Page, index: Index, best: Patch, x: float, y: float) -> None:
     unit = index.unit(best.unit)
     page.texts.append(Text(str(unit.unit), x, y + HEADING, HEADING, bold=True))
     top = y + HEADING + 12
-    size = (round(TILE * DPI / 72), round(TILE * DPI / 72))
     for number, (crop, name) in enumerate(CROPS.items()):
         patches = unit.top(1, crop=crop)
-        (image,) = tiles.images(patches, patches.cropping, size, page.missing)
+        (picture,) = tiles.pictures(patches, patches.cropping, (TILE, TILE), page.missing)
         left = x + number * (TILE + GAP)
-        page.pictures.append(Picture(image, left, top, TILE, TILE))
-        page.texts.append(Text(name, left, top - 3, SMALL, color=QUIET))
+        page.pictures.append(picture.at(left, top))
+        page.texts.append(Text(name, left, top - 3, PAGE.small, color=QUIET))
     end = x + 3 * TILE + 2 * GAP
-    page.texts.append(Text(best.proof_text or "", end, top + TILE + 7, TINY, color=QUIET, right=True))
+    page.texts.append(Text(best.proof_text or "", end, top + TILE + 7, PAGE.tiny, color=QUIET, right=True))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,19 +42,34 @@ class Form:
         """The default crop: rf without a sheet, auto with one."""
         return "rf" if self.out is None else "auto"
 
-    def draw(self, page: Callable[[], Page], of: int | None = None) -> None:
+    def draw(self, page: Callable[[], Page], of: int | None = None, dpi: int | None = None) -> None:
         """Write the sheet, if there is one, and report the photographs, out of `of`, that it cannot show."""
         if self.out is None:
             return
         from patchmine.sheets import write
 
         drawn = page()
-        missing = write(drawn, self.out)
-        if drawn.lacking:
-            say(drawn.lacking)
-        if missing:
-            count = f"{len(missing)} of {of}" if of else f"{len(missing)}"
-            say(f"{count} photographs could not be shown; {missing[0]}")
+        write(drawn, self.out, dpi)
+        _report(drawn.lacking, drawn.missing, of)
+
+    def draw_pages(self, pages: Callable[[], Iterator[Page]]) -> None:
+        """Write pages, each as it is drawn, as a PDF with photographs as JPEG, and report as `draw` does."""
+        from patchmine.sheets import write_document
+
+        assert self.out is not None
+        lacking: list[str] = []
+        missing: list[str] = []
+
+        def watched() -> Iterator[Page]:
+            lacking.clear()
+            missing.clear()
+            for page in pages():
+                missing.extend(page.missing)
+                lacking.extend([page.lacking] if page.lacking else [])
+                yield page
+
+        write_document(watched, self.out, lossless=False)
+        _report(lacking[0] if lacking else None, missing)
 
     def answer(self, answer: Answer, title: str, also: Callable[[], None] = lambda: None) -> None:
         """Print an answer; as text under a title, followed by the output of `also`."""
@@ -82,6 +97,14 @@ class Form:
             text()
             if self.out is not None:
                 print_line(str(self.out))
+
+
+def _report(lacking: str | None, missing: Sequence[str], of: int | None = None) -> None:
+    if lacking:
+        say(lacking)
+    if missing:
+        count = f"{len(missing)} of {of}" if of else f"{len(missing)}"
+        say(f"{count} photographs could not be shown; {missing[0]}")
 
 
 def print_labels(labels: UnitLabels, units: Iterable[OpenUnit]) -> None:

@@ -25,6 +25,8 @@ def opened(
     from patchmine.index import open_index
 
     found = open_index(index, source)
+    if source is not None:
+        _ = found.source  # a folder that is not there is refused before the work
     if model is not None:
         from patchmine.models import word_for_index
 

@@ -88,7 +88,8 @@ class Cropping:
         if self._shown == "image":
             whole = Box(0, 0, width, height)
             effective = field.effective_box(channel, position, self.energy)
-            return View(_widened(whole), whole, seen if seen != whole else effective and effective.intersect(whole))
+            outline = seen if seen != whole else effective and effective.intersect(whole)
+            return View(_widened(whole), whole, (outline,))
         if self._shown == "erf":
             window = field.effective_box(channel, position, self.energy) or window
         elif group.size is None:

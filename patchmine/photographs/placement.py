@@ -130,6 +130,17 @@ class Placement:
         top, bottom = self._axis(inside.top + self.top, inside.bottom + self.top, 1)
         return Box(left, top, right, bottom)
 
+    def to_input(self, source_box: Box) -> tuple[float, float, float, float]:
+        """Where source pixels lie in the input: left, top, right, bottom in input pixels, not rounded."""
+        across, down = (self.resized[axis] / self.source[axis] for axis in (0, 1))
+        left, top, right, bottom = source_box.as_tuple()
+        return (
+            left * across - self.left,
+            top * down - self.top,
+            right * across - self.left,
+            bottom * down - self.top,
+        )
+
     def _axis(self, start: int, stop: int, axis: int) -> tuple[int, int]:
         scale = self.source[axis] / self.resized[axis]
         reach = self.reach * max(scale, 1.0)
@@ -143,11 +154,11 @@ class View:
     """The content of one tile of a sheet, in input pixels.
 
     `window` is the tile's frame. `shown` is the part of the picture that is drawn; the rest of the frame is padding
-    or outside the receptive field. `outline`, if given, is drawn as a rectangle. Outside of `lit`, if given, the
-    picture is faded.
+    or outside the receptive field. `outlines` are drawn as rectangles; None takes a place, and with it a color, but
+    draws nothing. Outside of `lit`, if given, the picture is faded.
     """
 
     window: Box
     shown: Box
-    outline: Box | None = None
+    outlines: tuple[Box | None, ...] = ()
     lit: Box | None = None

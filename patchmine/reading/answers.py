@@ -122,11 +122,15 @@ class Patches(Answer, Sequence[Patch]):
     def __getitem__(self, rank: int | slice) -> Patch | Patches:
         if not isinstance(rank, slice):
             return self._patches[rank]
-        part = self._patches[rank]
-        return type(self)(part, self._index, unit=self._of, cropping=self.cropping, pick=self.pick)
+        return self.chosen(range(*rank.indices(len(self._patches))))
 
     def __len__(self) -> int:
         return len(self._patches)
+
+    def chosen(self, places: Iterable[int]) -> Patches:
+        """Those at these places, with the ranks that they have here."""
+        part = [self._patches[place] for place in places]
+        return type(self)(part, self._index, unit=self._of, cropping=self.cropping, pick=self.pick)
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `top --json`; for the patches of one unit of an index."""
@@ -141,7 +145,7 @@ class Patches(Answer, Sequence[Patch]):
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        return [{**self._unit(patch.unit), **flat(patch.as_dict())} for patch in self._patches]
+        return [{**self.described(patch.unit), **flat(patch.as_dict())} for patch in self._patches]
 
     def shown(self) -> list[tuple[object, ...]]:
         return [
@@ -157,7 +161,8 @@ class Patches(Answer, Sequence[Patch]):
             for patch in self._patches
         ]
 
-    def _unit(self, unit: Unit) -> dict[str, Any]:
+    def described(self, unit: Unit) -> dict[str, Any]:
+        """The unit of a patch, under UNIT."""
         if self._index is None:
             return {"layer": unit.layer, "channel": unit.channel, "name": None, "label": None}
         return self._index.unit(unit).as_dict()

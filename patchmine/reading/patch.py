@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from patchmine.defaults import DIFFUSE
+from patchmine.defaults import DIFFUSE, SHARE
 from patchmine.errors import UnitError
 from patchmine.fields.cropping import Cropping, squared
 from patchmine.fields.field import ReceptiveField
@@ -18,6 +18,8 @@ from patchmine.units import Box, Position, Unit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from patchmine.photographs.crops import Piece
 
 
 @dataclass(frozen=True)
@@ -134,22 +136,32 @@ class Patch:
         if cropping.crop != "tight":
             return view
         if not self.cropped or self.tight is None:
-            return View(squared(view.window, self.field.input), view.shown, view.outline)
+            return View(squared(view.window, self.field.input), view.shown, view.outlines)
         window = squared(self.tight.box, self.field.input)
         return View(window, window, lit=self.tight.box)
 
     def context(self) -> View:
-        """What a tile shows that has the whole input: it is faded outside the tight crop, if the patch shows one."""
+        """What a tile shows that has the whole input: outlined are the tight crop, if the patch shows one, and the
+        receptive and the effective field where they do not cover all; it is faded outside the smallest of them."""
         assert self.field is not None, "a patch that belongs to no index has no view"
         whole = Box(0, 0, self.field.input[1], self.field.input[0])
-        return View(whole, whole, lit=self.tight.box if self.cropped and self.tight is not None else None)
+        tight = self.tight.box if self.cropped and self.tight is not None else None
+        effective = self.field.effective_box(self.unit.channel, self.position, SHARE)
+        fields = (self.field.group(self.unit.channel).seen(self.position), effective)
+        seen, effective = (field and field.intersect(whole) for field in fields)
+        outlines = tuple(None if box == whole else box for box in (tight, seen, effective))
+        return View(whole, whole, outlines, lit=tight or effective or seen)
+
+    def piece(self, view: View) -> Piece:
+        """What a tile of the view shows, in the photograph's own pixels. Raises PhotographError as `crop` does."""
+        from patchmine.photographs.crops import piece
+
+        assert self.placement is not None, "a patch that belongs to no index has no tile"
+        return piece(self.photograph(), self.placement, view)
 
     def tile(self, view: View, size: tuple[int, int]) -> Image:
         """The view as a Pillow RGB image of `size` (width, height) pixels. Raises PhotographError as `crop` does."""
-        from patchmine.photographs.crops import tile
-
-        assert self.placement is not None, "a patch that belongs to no index has no tile"
-        return tile(self.photograph(), self.placement, view, size)
+        return self.piece(view).drawn(size)
 
     def as_dict(self) -> dict[str, Any]:
         """The patch as the command line's JSON contract writes it."""

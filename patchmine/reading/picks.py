@@ -96,13 +96,18 @@ def _facets(store: Store, unit: Unit, k: int, among: Mask | None) -> tuple[Float
         values, images, places = values[among[images]], images[among[images]], places[among[images]]
     if not len(values):
         return values, images, places
-    vectors, of_image, of_place = store.vectors(unit.layer)
+    chosen = medoids(vectors_of(store, unit.layer, images, places), k)
+    return values[chosen], images[chosen], places[chosen]
+
+
+def vectors_of(store: Store, layer: str, images: Int64, places: NDArray[np.integer]) -> Float32:
+    """The activation vectors of kept patches of a layer, float32 (patches, channels), in their order."""
+    vectors, of_image, of_place = store.vectors(layer)
     rows = np.searchsorted(of_image * CELLS + of_place, images * CELLS + places)
     order = np.argsort(rows)
     found = np.empty((len(rows), vectors.shape[1]), np.float32)
     found[order] = vectors[rows[order].tolist()]
-    chosen = medoids(found, k)
-    return values[chosen], images[chosen], places[chosen]
+    return found
 
 
 def preferred(column: Float32, k: int, pick: str, seed: int, among: Mask | None = None) -> Int64:
@@ -161,10 +166,9 @@ def medoids(vectors: NDArray[np.floating], k: int) -> Int64:
     changes (Park & Jun, "A simple and fast algorithm for K-medoids clustering", 2009). `vectors` is (rows, channels),
     best row first. The groups are ordered alike: the one that holds the best row comes first.
     """
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    distance = 1 - unit @ unit.T
+    distance = cosine_distances(vectors)
     chosen = [0]
-    while len(chosen) < min(k, len(unit)):
+    while len(chosen) < min(k, len(vectors)):
         chosen.append(int(distance[:, chosen].min(1).argmax()))
     while True:
         group = distance[:, chosen].argmin(1)
@@ -176,8 +180,15 @@ def medoids(vectors: NDArray[np.floating], k: int) -> Int64:
         if moved == chosen:
             break
         chosen = moved
-    best = [int(np.flatnonzero(group == number).min(initial=len(unit))) for number in range(len(chosen))]
+    best = [int(np.flatnonzero(group == number).min(initial=len(vectors))) for number in range(len(chosen))]
     return np.array([chosen[number] for number in np.argsort(best, kind="stable")], np.int64)
+
+
+def cosine_distances(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+    """1 minus the cosine of each pair of vectors, (rows, rows)."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    distances: NDArray[np.floating] = 1 - unit @ unit.T
+    return distances
 
 
 def _quantile(text: str) -> float:

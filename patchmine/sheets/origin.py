@@ -11,7 +11,6 @@ from patchmine.drawing.lettering import fitted
 from patchmine.labels.of_index import said
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.sheets.page import QUIET, Page, Text
-from patchmine.sheets.style import LEADING, SMALL
 
 
 @dataclass(frozen=True)
@@ -58,5 +57,6 @@ def beside_name(page: Page, unit: OpenUnit, place: tuple[float, float, float]) -
     x, y, width = place
     if not unit.evidence:
         return y
-    page.texts.append(Text(fitted(unit.evidence, width, SMALL), x, y + LEADING, SMALL, color=QUIET))
-    return y + LEADING
+    small, leading = page.style.small, page.style.leading
+    page.texts.append(Text(fitted(unit.evidence, width, small), x, y + leading, small, color=QUIET))
+    return y + leading

@@ -1,51 +1,86 @@
-"""One patch as a tile of a sheet: its picture and its texts."""
+"""Patches as tiles of a sheet: their pictures, rows and columns of them, and their extent in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from pathlib import PurePath
 
 from PIL import ImageDraw
 from PIL.Image import Image
 
 from patchmine.drawing.lettering import draw, wrapped
-from patchmine.errors import PhotographError
+from patchmine.errors import PhotographError, SourceError
 from patchmine.fields.cropping import Cropping
-from patchmine.photographs.crops import padding
+from patchmine.photographs.crops import Piece, padding
 from patchmine.photographs.placement import View
+from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
+from patchmine.sheets.captions import add_caption, add_frame, caption_height, names_of
+from patchmine.sheets.page import DPI, Page, Picture
 from patchmine.units import Position
 
 TIGHT_LEGEND = (
     "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back that much of the "
     "activation. Faded: its surroundings."
 )
+HATCHED = "Hatched: outside the receptive field or outside the picture that the network saw."
 
 
-def images(
+def lay(
+    page: Page,
+    patches: Patches,
+    place: tuple[float, float, float],
+    columns: int,
+    *,
+    context: bool = False,
+    bare: bool = False,
+) -> float:
+    """Add the tiles of patches with their captions, row by row, in so many columns; returns where they end.
+
+    `place` is x, y and the width of all columns. Reads the photographs, in parallel. With `context` a tile shows the
+    whole input; `bare` ones have neither caption nor frame. A photograph that cannot be shown gets a tile with the
+    reason, and a line in `page.missing`.
+    """
+    x, y, across = place
+    style = page.style
+    width = (across - (columns - 1) * style.gap) / columns
+    height = width * (context_ratio(patches) if context else ratio(patches, patches.cropping))
+    step = height + (0.0 if bare else caption_height(patches, style, width)) + style.gap
+    shown = pictures(patches, patches.cropping, (width, height), page.missing, context)
+    for number, (patch, name, picture) in enumerate(zip(patches, names_of(patches), shown, strict=True)):
+        picture = picture.at(x + number % columns * (width + style.gap), y + number // columns * step)
+        page.pictures.append(picture)
+        if not bare:
+            add_frame(page, patch, picture)
+            add_caption(page, patch, name, picture)
+    return y + ceil(len(patches) / columns) * step - style.gap * bool(patches)
+
+
+def pictures(
     patches: Sequence[Patch],
     cropping: Cropping,
-    size: tuple[int, int],
+    size: tuple[float, float],
     missing: list[str],
     context: bool = False,
-) -> list[Image]:
-    """The tiles of patches, each of `size` (width, height) pixels, read and cut in parallel.
+    dpi: int | None = None,
+) -> list[Picture]:
+    """The tiles of patches, each of `size` (width, height) points at 0, 0, read and cut in parallel.
 
-    With `context` a tile shows the whole input, faded outside the patch's tight crop.
-
-    A photograph that cannot be shown gets a tile with the reason, and a line in `missing`.
+    With `context` a tile shows the whole input. With `dpi` photographs keep at most so many pixels per inch. One that
+    cannot be shown gets a tile with the reason, and a line in `missing`.
     """
     with ThreadPoolExecutor() as pool:
         views = [patch.context() if context else patch.view(cropping) for patch in patches]
-        found = list(pool.map(lambda patch, view: _image(patch, view, size), patches, views))
+        found = list(pool.map(lambda patch, view: _piece(patch, view, size[0], dpi), patches, views))
     tiles = []
     for patch, image in zip(patches, found, strict=True):
         if isinstance(image, str):
             missing.append(f"{patch.image}: {image}")
-            image = _reason_tile(patch, image, size)
-        tiles.append(image)
+        shown = _reason_tile(patch, image, size) if isinstance(image, str) else image
+        tiles.append(Picture(shown, 0, 0, *size))
     return tiles
 
 
@@ -57,25 +92,29 @@ def ratio(patches: Sequence[Patch], cropping: Cropping) -> float:
     return window.height / window.width
 
 
-def _image(patch: Patch, view: View, size: tuple[int, int]) -> Image | str:
-    """The tile, or the reason why the photograph cannot be shown."""
+def context_ratio(patches: Sequence[Patch]) -> float:
+    """Height over width of tiles that show the whole input of each patch."""
+    windows = [patch.context().window for patch in patches]
+    return max((window.height / window.width for window in windows), default=1.0)
+
+
+def _piece(patch: Patch, view: View, width: float, dpi: int | None) -> Piece | str:
+    """What the tile, `width` points wide, shows, or the reason why the photograph cannot be shown."""
     try:
-        return patch.tile(view, size)
-    except PhotographError as error:
+        piece = patch.piece(view)
+        return piece if dpi is None else piece.reduced(width, dpi)
+    except (PhotographError, SourceError) as error:
         return str(error)
 
 
-def _reason_tile(patch: Patch, reason: str, size: tuple[int, int]) -> Image:
-    image = padding(size)
-    canvas, height = ImageDraw.Draw(image), size[0] / 16
+def _reason_tile(patch: Patch, reason: str, size: tuple[float, float]) -> Image:
+    across, down = (max(8, round(length * DPI / 72)) for length in size)
+    image = padding((across, down))
+    canvas, height = ImageDraw.Draw(image), across / 16
     lines = [PurePath(patch.image).name, reason]
-    for number, line in enumerate(line for text in lines for line in wrapped(text, size[0] - 16, height)):
+    for number, line in enumerate(line for text in lines for line in wrapped(text, across - 16, height)):
         draw(canvas, (8, 8 + (number + 1) * 1.25 * height), line, height, "#a00")
     return image
-
-
-def value_text(patch: Patch) -> str:
-    return f"{patch.value:#.3g}".rstrip(".")
 
 
 def field_text(unit: OpenUnit, cropping: Cropping) -> str:

@@ -71,6 +71,12 @@ def synthesized(
     yield from _make(index, missing, recipe, index.network(), shown, keeper)
 
 
+def kept(index: OpenIndex[Any], unit: Unit, recipe: Recipe) -> SyntheticImage | None:
+    """The first image that the index keeps of a unit, made by this recipe; None if it keeps none."""
+    made = read(_folder(index), _wanted(index, unit, recipe.settled(), None)) if _folder(index).is_dir() else None
+    return made[0] if isinstance(made, list) and made else None
+
+
 def _wanted(index: OpenIndex[Any], unit: Unit, recipe: Recipe, start: int | None) -> Wanted:
     """A unit's images, with everything that determines them."""
     canvas = canvas_of(index, unit, recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
@@ -16,7 +17,7 @@ _NO_RENAME = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 """What a folder answers that takes no file beside a target that may be written, such as one mounted by itself."""
 
 
-def write_atomically(path: Path, chunks: list[bytes | memoryview], mode: int | None = None) -> None:
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], mode: int | None = None) -> None:
     """Write the chunks to a file that appears whole or not at all; a link of that name is replaced, not followed.
 
     `mode` are its permissions, by default those of a new file. Raises OSError, which names `path`.
@@ -48,28 +49,30 @@ def _sync(descriptor: int) -> None:
             raise
 
 
-def deliver(target: Path, data: bytes) -> None:
+def deliver(target: Path, data: bytes | Callable[[], Iterable[bytes]]) -> None:
     """Write a file that the user asked for: it appears whole, or an older one stays as it was.
 
-    Follows a link, keeps the permissions of an older file, and writes into a device or pipe as it is. Raises
-    RequestError.
+    `data` may be made piece by piece, and again where a first try fails. Follows a link, keeps the permissions of an
+    older file, and writes into a device or pipe as it is. Raises RequestError.
     """
     check_target(target)
+    make = data if callable(data) else lambda: [data]
     real = Path(os.path.realpath(target))
     there = _status(target)
     try:
         if there is None:
-            write_atomically(real, [data])
+            write_atomically(real, make())
         elif not S_ISREG(there.st_mode):
             with target.open("wb", buffering=0) as device:
-                _write(device.fileno(), data)
+                for piece in make():
+                    _write(device.fileno(), piece)
         else:
             try:
-                write_atomically(real, [data], S_IMODE(there.st_mode))
+                write_atomically(real, make(), S_IMODE(there.st_mode))
             except OSError as error:
                 if error.errno not in _NO_RENAME:
                     raise
-                _write_over(real, data)
+                _write_over(real, b"".join(make()))
     except OSError as error:
         left = "" if there is None else "; what was there is as it was"
         raise RequestError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+import numpy as np
+from PIL.Image import Image
 
 from patchmine.drawing.lettering import text_width
-from patchmine.sheets.page import Page, Picture, Text
+from patchmine.photographs.crops import Piece
+from patchmine.sheets.page import Page, Picture, Rectangle, Text
 
 HATCH = {(0xF1, 0xF1, 0xF1), (0xDC, 0xDC, 0xDC)}
 """The colors of a hatched area."""
@@ -17,28 +19,34 @@ points."""
 Edges = tuple[float, float, float, float]
 
 
-def edges(thing: Text | Picture) -> Edges:
+def edges(thing: Text | Picture | Rectangle) -> Edges:
     """Left, top, right and bottom in points."""
-    if isinstance(thing, Picture):
+    if not isinstance(thing, Text):
         return thing.x, thing.y, thing.x + thing.width, thing.y + thing.height
     width = text_width(thing.text, thing.size, thing.bold)
     left = thing.x - width if thing.right else thing.x
     return left, thing.y - UP * thing.size, left + width, thing.y + DOWN * thing.size
 
 
+def pixels(picture: Picture) -> Image:
+    """The picture as a PNG shows it, at 72 dots per inch."""
+    if isinstance(picture.image, Piece):
+        return picture.image.drawn((round(picture.width), round(picture.height)))
+    return picture.image
+
+
 def faults(page: Page) -> list[str]:
-    """Texts that lie over another text or a picture, or leave the page."""
-    found = []
-    for text in page.texts:
-        left, top, right, bottom = edges(text)
-        if left < -SLACK or top < -SLACK or right > page.width + SLACK or bottom > page.height + SLACK:
-            found.append(f"{text.text!r} leaves the page")
-        found += [f"{text.text!r} lies over a picture" for picture in page.pictures if _overlap(text, picture)]
-    found += [f"{a.text!r} lies over {b.text!r}" for a, b in combinations(page.texts, 2) if _overlap(a, b)]
-    return found
-
-
-def _overlap(one: Text, other: Text | Picture) -> bool:
-    a, b = edges(one), edges(other)
-    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return across > SLACK and down > SLACK
+    """Texts that lie over another text, a picture or a filled rectangle, and whatever leaves the page."""
+    filled = [rectangle for rectangle in page.rectangles if rectangle.line is None]
+    things: list[Text | Picture | Rectangle] = [*page.texts, *page.pictures, *filled]
+    lines = [rectangle for rectangle in page.rectangles if rectangle.line is not None]
+    boxes = np.array([edges(thing) for thing in (*things, *lines)]).reshape(-1, 4)
+    names = [repr(thing.text) if isinstance(thing, Text) else f"a {type(thing).__name__.lower()}" for thing in things]
+    names += ["a rectangle"] * len(lines)
+    beyond = (boxes[:, :2] < -SLACK).any(1) | (boxes[:, 2:] > np.array([page.width, page.height]) + SLACK).any(1)
+    found = [f"{names[number]} leaves the page" for number in np.flatnonzero(beyond)]
+    texts = len(page.texts)
+    near, far = boxes[: len(things), :2], boxes[: len(things), 2:]
+    common = np.minimum(far[:texts, None], far) - np.maximum(near[:texts, None], near)
+    over = np.argwhere(np.triu((common > SLACK).all(2), 1))
+    return found + [f"{names[one]} lies over {names[other]}" for one, other in over]

@@ -8,19 +8,19 @@ from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
 from patchmine.drawing.lettering import fitted
 from patchmine.ranking import Float32
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import NARROWEST, caption, caption_height, head
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text
-from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, WIDTH
+from patchmine.sheets.captions import add_legend, value_text
+from patchmine.sheets.layouts.grid import NARROWEST, head
+from patchmine.sheets.page import Page, Rectangle, Text
+from patchmine.sheets.style import PAGE, Style
 
 ASIDE, AIR = 96.0, 12.0
-"""Width of the text beside a strip, and the gap between that text and the tiles."""
+"""The most width of the text beside a strip, and the gap between that text and the tiles."""
 
 NUMBER = 9.0
 BARS, HEIGHT = 48, 26.0
@@ -76,60 +76,59 @@ def quantiles(column: Float32, values: Float32) -> NDArray[np.float64]:
     return found
 
 
-def spectrum_page(unit: OpenUnit, patches: Patches, column: Float32) -> Page:
+def spectrum_page(unit: OpenUnit, patches: Patches, column: Float32, style: Style = PAGE) -> Page:
     """A page with the patches that `--pick spectrum` chose, in strips. Reads the photographs, in parallel.
 
     `column` are the unit's activations on all photographs, float32 (images,).
     """
     strips = bands(patches, column)
-    across = max((len(strip.patches) for strip in strips), default=1)
-    width = min(LARGEST_TILE, (WIDTH - 2 * MARGIN - ASIDE - AIR - (across - 1) * GAP) / across)
-    height = width * tiles.ratio(patches, patches.cropping)
-    page = Page(max(NARROWEST, 2 * MARGIN + ASIDE + AIR + across * (width + GAP) - GAP), 0)
+    longest = max((len(strip.patches) for strip in strips), default=1)
+    aside = min(ASIDE, 0.26 * style.inner)
+    room = style.inner - aside - AIR
+    columns = style.columns or longest
+    width = min(LARGEST_TILE, (room - (columns - 1) * style.gap) / columns)
+    across = columns * (width + style.gap) - style.gap
+    wide = 2 * style.margin + aside + AIR + across
+    page = Page(style.width if style.exact else max(NARROWEST, wide), 0, style=style)
     y = head(page, unit, patches, also=[LEGEND])
-    size = (round(width * DPI / 72), round(height * DPI / 72))
-    shown = iter(tiles.images(patches, patches.cropping, size, page.missing))
-    for strip in strips:
-        _aside(page, strip, column, y)
-        for number, patch in enumerate(strip.patches):
-            x = MARGIN + ASIDE + AIR + number * (width + GAP)
-            page.pictures.append(Picture(next(shown), x, y, width, height))
-            caption(page, patch, x, y + height, width)
-        y += max(height + caption_height(strip.patches, width), NUMBER + LEADING + 5 + HEIGHT) + GAP
-    page.height = y - GAP + MARGIN - 4
+    for number, strip in enumerate(strips):
+        y += style.gap * (number > 0)
+        beside = _aside(page, strip, column, (style.margin, y, aside))
+        y = max(beside, tiles.lay(page, strip.patches, (style.margin + aside + AIR, y, across), columns))
+    page.height = add_legend(page, y) + style.margin
     return page
 
 
-def _aside(page: Page, strip: Band, column: Float32, y: float) -> None:
-    """Add the values, the quantiles and the histogram of a strip, to its left."""
-    first, last = tiles.value_text(strip.patches[0]), tiles.value_text(strip.patches[-1])
+def _aside(page: Page, strip: Band, column: Float32, place: tuple[float, float, float]) -> float:
+    """Add the values, the quantiles and the histogram of a strip, to its left; returns where they end."""
+    style, (x, y, width) = page.style, place
+    number = min(NUMBER, 1.3 * style.small)
+    first, last = value_text(strip.patches[0]), value_text(strip.patches[-1])
     values = first if first == last else f"{first} to {last}"
-    page.texts.append(Text(fitted(values, ASIDE, NUMBER, bold=True), MARGIN, y + NUMBER, NUMBER, bold=True))
+    page.texts.append(Text(fitted(values, width, number, bold=True), x, y + number, number, bold=True))
     first, last = f"{strip.quantiles[0]:.3f}", f"{strip.quantiles[-1]:.3f}"
     text = f"quantile {first}" if first == last else f"quantile {first} to {last}"
-    page.texts.append(Text(fitted(text, ASIDE, SMALL), MARGIN, y + NUMBER + LEADING, SMALL, color=QUIET))
-    bars = histogram(column, strip.values, (round(ASIDE * DPI / 72), round(HEIGHT * DPI / 72)))
-    page.pictures.append(Picture(bars, MARGIN, y + NUMBER + LEADING + 5, ASIDE, HEIGHT))
+    y = page.write(text, x, y + number + style.leading, width) - style.leading + 5
+    page.rectangles += histogram(column, strip.values, (x, y, width))
+    return y + HEIGHT
 
 
-def histogram(column: Float32, marked: tuple[float, float], size: tuple[int, int]) -> Image.Image:
-    """How often each value of a column occurs, from its minimum to its maximum, as an image of (width, height) pixels.
+def histogram(column: Float32, marked: tuple[float, float], place: tuple[float, float, float]) -> list[Rectangle]:
+    """How often each value of a column occurs, from its minimum to its maximum, as bars on a base line.
 
-    Bars that hold a value from `marked` (lowest, highest) are colored; the height is the square root of the count, so
-    that rare values at the ends are visible.
+    `place` is x, y and the width. Bars that hold a value from `marked` (lowest, highest) are colored; the height is the
+    square root of the count, so that rare values at the ends are visible.
     """
-    canvas = Image.new("RGB", size, "white")
+    x, y, width = place
     finite = column[np.isfinite(column)].astype(np.float64)
     counts, edges = np.histogram(finite, BARS)
-    heights = np.sqrt(counts / max(1, counts.max())) * (size[1] - 2)
-    draw = ImageDraw.Draw(canvas)
-    draw.line([(0, size[1] - 1), (size[0], size[1] - 1)], fill=PALE)
+    heights = np.sqrt(counts / max(1, counts.max())) * (HEIGHT - 1)
     # As numpy counts: a bar holds its lower edge, and the last one its upper edge too.
     first, last = np.clip(np.searchsorted(edges, marked, "right") - 1, 0, BARS - 1)
-    step = size[0] / BARS
-    for number, bar in enumerate(heights):
-        if counts[number]:
-            color = MARKED if first <= number <= last else PALE
-            top = size[1] - 1 - max(2, round(bar))
-            draw.rectangle((round(number * step), top, round((number + 1) * step) - 2, size[1] - 1), fill=color)
-    return canvas
+    step = width / BARS
+    bars = [Rectangle(x, y + HEIGHT - 0.4, width, 0.4, PALE)]
+    for number in np.flatnonzero(counts).tolist():
+        height = max(0.8, float(heights[number]))
+        color = MARKED if first <= number <= last else PALE
+        bars.append(Rectangle(x + number * step, y + HEIGHT - height, 0.7 * step, height, color))
+    return bars

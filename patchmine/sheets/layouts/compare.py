@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from math import ceil, sqrt
-from pathlib import PurePath
 
-from PIL import Image
-
-from patchmine.drawing.lettering import fitted, wrapped
+from patchmine.drawing.lettering import fitted
 from patchmine.questions.compare import Comparison
-from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import caption, caption_height
+from patchmine.sheets.captions import BELOW, add_legend, caption_height
+from patchmine.sheets.layouts.similar import add_alike
 from patchmine.sheets.origin import Origin, name_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, add_rank, add_title
-from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.page import QUIET, Page, Picture, Text, add_heading, add_rank, add_title
+from patchmine.sheets.style import PAGE, Style
 from patchmine.synthesis.keeping import SyntheticImage
 
 ASIDE = 14.0
@@ -35,29 +32,40 @@ OBJECTIVES = {
 }
 
 
-def compare_page(found: Comparison) -> Page:
-    """A page: synthetic images on the left, patches on the right, then the nearest patches and the facts."""
-    page = Page(WIDTH, 0)
-    scale, columns = _scale(found)
+def compare_page(found: Comparison, style: Style = PAGE) -> Page:
+    """A page: synthetic images on the left, patches on the right, then the nearest patches and the facts.
+
+    A page for a paper has neither the nearest patches nor the facts.
+    """
+    page = Page(style.width, 0, style=style)
+    scale, columns = compare_scale(found, style)
+    heading = min(HEADING, style.heading)
     y = _head(page, found)
-    left_width = max(found.images[0].picture.shape[1] * scale, NARROWEST)
-    right = MARGIN + left_width + ASIDE
-    page.texts.append(Text("synthetic", MARGIN, y, HEADING, bold=True))
-    page.texts.append(Text(f"real, top {len(found.patches)}", right, y, HEADING, bold=True))
+    left_width = max(found.images[0].picture.shape[1] * scale, _narrowest(style))
+    right = style.margin + left_width + ASIDE
+    page.texts.append(Text(fitted("synthetic", left_width, heading, bold=True), style.margin, y, heading, bold=True))
+    real = fitted(f"real, top {len(found.patches)}", style.width - style.margin - right, heading, bold=True)
+    page.texts.append(Text(real, right, y, heading, bold=True))
     y += 5
-    ends = [y]
     beneath = y
     for image, value in zip(found.images, found.values, strict=True):
-        beneath = _synthetic(page, image, value, found.best, MARGIN, beneath, scale)
-    ends.append(beneath)
-    ends.append(_patches(page, found, list(found.patches), right, y, scale, columns))
-    y = max(ends)
-    if found.nearest:
-        y += HEADING
-        page.texts.append(Text("real, nearest to the first synthetic image", MARGIN, y, HEADING, bold=True))
-        y = _nearest(page, found, right, y + 5, scale)
-    page.height = _write_facts(page, found, y + 4) + MARGIN - 8
+        beneath = _synthetic(page, image, value, found.best, (beneath, scale))
+    across = columns * (_window(found)[0] * scale + style.gap) - style.gap
+    y = max(beneath, tiles.lay(page, found.patches, (right, y, across), columns) + style.gap)
+    if found.nearest and not style.exact:
+        y += heading
+        page.texts.append(Text("real, nearest to the first synthetic image", style.margin, y, heading, bold=True))
+        y = _nearest(page, found, right, y + 5, scale) + style.gap
+    if style.exact:
+        page.height = add_legend(page, y - style.gap) + style.margin
+    else:
+        page.height = _write_facts(page, found, add_legend(page, y) + 4) + style.margin - 8
     return page
+
+
+def _narrowest(style: Style) -> float:
+    """Room for the numbers of the synthetic images."""
+    return NARROWEST if not style.exact else 5.5 * style.small
 
 
 def _window(found: Comparison) -> tuple[float, float]:
@@ -68,17 +76,21 @@ def _window(found: Comparison) -> tuple[float, float]:
     return window.width, window.height
 
 
-def _scale(found: Comparison) -> tuple[float, int]:
+def compare_scale(found: Comparison, style: Style) -> tuple[float, int]:
     """Points for a pixel of the input, and the columns of patches: as large as the page allows."""
-    columns = max(1, ceil(sqrt(len(found.patches))))
-    room = WIDTH - 2 * MARGIN - ASIDE - (columns - 1) * GAP
+    columns = style.columns or max(1, ceil(sqrt(len(found.patches))))
+    room = style.inner - ASIDE - (columns - 1) * style.gap
     made, real = found.images[0].picture.shape[1], columns * _window(found)[0]
-    scale = min(LARGEST, room / (made + real))
-    return (scale if made * scale >= NARROWEST else min(LARGEST, (room - NARROWEST) / real)), columns
+    scale, least = min(LARGEST, room / (made + real)), _narrowest(style)
+    return (scale if made * scale >= least else min(LARGEST, (room - least) / real)), columns
 
 
 def _head(page: Page, found: Comparison) -> float:
-    unit, recipe = found.unit, found.images[0].recipe
+    """Add the title and the facts, or for a paper the name; returns the baseline of what follows."""
+    style, unit, recipe = page.style, found.unit, found.images[0].recipe
+    if style.exact:
+        add_heading(page, (style.margin, style.margin + 0.8 * style.heading, style.inner), unit.name, f"{unit.unit}")
+        return style.margin + 2.2 * style.heading
     origin = Origin.of(unit.index)
     add_title(page, unit.name)
     scale = " · patches enlarged to one size" if found.cropping.crop == "tight" else " · both at the same scale"
@@ -87,72 +99,47 @@ def _head(page: Page, found: Comparison) -> float:
         f"{origin.photographs} photographs in {origin.source} · synthetic: {OBJECTIVES[recipe.objective]}, "
         f"{METHODS[recipe.method]}, {recipe.steps} steps{scale}"
     )
-    y = MARGIN + TITLE + LEADING
+    y = style.margin + style.title + style.leading
     for text in filter(None, (name_text(unit), facts)):
-        for line in wrapped(text, WIDTH - 2 * MARGIN, SMALL):
-            page.texts.append(Text(line, MARGIN, y, SMALL, color=QUIET))
-            y += LEADING
+        y = page.write(text, style.margin, y, style.inner)
     return y + HEADING
 
 
-def _synthetic(page: Page, image: SyntheticImage, value: float, best: float, x: float, y: float, scale: float) -> float:
+def _synthetic(page: Page, image: SyntheticImage, value: float, best: float, place: tuple[float, float]) -> float:
+    """Add one image with its numbers; returns where they end. `place` is y and the points for a pixel of the input."""
+    style, (y, scale) = page.style, place
     width, height = image.picture.shape[1] * scale, image.picture.shape[0] * scale
-    size = (max(1, round(width * DPI / 72)), max(1, round(height * DPI / 72)))
-    page.pictures.append(Picture(image.image().resize(size, Image.Resampling.BICUBIC), x, y, width, height))
-    below = y + height + 8.5
-    add_rank(page, (x, below, max(width, NARROWEST)), f"{image.number + 1}", f"{value:#.3g}".rstrip("."))
+    page.pictures.append(Picture(image.image(), style.margin, y, width, height))
+    below, room = y + height + BELOW + style.small, max(width, _narrowest(style))
+    add_rank(page, (style.margin, below, room), f"{image.number + 1}", f"{value:#.3g}".rstrip("."))
     against = f"{value / best:.1f} × the best real" if best > 0 and value > 0 else "synthetic"
-    page.texts.append(Text(fitted(against, max(width, NARROWEST), SMALL), x, below + LEADING, SMALL))
-    return y + height + 2 * LEADING + GAP + 2
+    text = Text(fitted(against, room, style.small), style.margin, below + style.leading, style.small)
+    page.texts.append(text)
+    return y + height + 2 * style.leading + style.gap + 2
 
 
 def _nearest(page: Page, found: Comparison, right: float, y: float, scale: float) -> float:
     """Add one row, in the columns above if the synthetic image is as wide as a patch; returns where it ends."""
-    width = _window(found)[0] * scale
-    alike = abs(found.images[0].picture.shape[1] * scale - width) < 1
-    room = WIDTH - MARGIN - (right if alike else MARGIN)
-    many = max(1, int(alike + (room + GAP) // (width + GAP)))
-    for number, (patch, similarity) in enumerate(zip(found.nearest[:many], found.similarities, strict=False)):
-        x = right + (number - 1) * (width + GAP) if alike and number else MARGIN + number * (width + GAP)
-        end = _patches(page, found, [patch], x, y, scale, 1, similarity)
-    return end
-
-
-def _patches(
-    page: Page,
-    found: Comparison,
-    patches: list[Patch],
-    x: float,
-    y: float,
-    scale: float,
-    columns: int,
-    similarity: float | None = None,
-) -> float:
-    """Add tiles with rank and value, or with a similarity; returns where they end."""
-    across, down = _window(found)
+    style, (across, down) = page.style, _window(found)
     width, height = across * scale, down * scale
-    size = (max(1, round(width * DPI / 72)), max(1, round(height * DPI / 72)))
-    step = height + caption_height(patches, width) + GAP + 2
-    shown = tiles.images(patches, found.cropping, size, page.missing)
-    for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
-        left, top = x + number % columns * (width + GAP), y + number // columns * step
-        page.pictures.append(Picture(image, left, top, width, height))
-        if similarity is None:
-            caption(page, patch, left, top + height, width)
-            continue
-        below = top + height + 8.5
-        own = (patch.image_id, patch.position) in {(p.image_id, p.position) for p in found.patches}
-        add_rank(page, (left, below, width), f"{patch.rank}{' (above)' if own else ''}", f"{similarity:.2f}")
-        named = patch.class_name or PurePath(patch.image).name
-        page.texts.append(Text(fitted(named, width, SMALL), left, below + LEADING, SMALL))
-    return y + ceil(len(patches) / columns) * step
+    alike = abs(found.images[0].picture.shape[1] * scale - width) < 1
+    room = style.width - style.margin - (right if alike else style.margin)
+    many = max(1, int(alike + (room + style.gap) // (width + style.gap)))
+    nearest = found.nearest[:many]
+    shown = tiles.pictures(nearest, found.cropping, (width, height), page.missing)
+    above = {(patch.image_id, patch.position) for patch in found.patches}
+    for number, (patch, similarity, picture) in enumerate(zip(nearest, found.similarities, shown, strict=False)):
+        left = style.margin if not (alike and number) else right - width - style.gap
+        picture = picture.at(left + number * (width + style.gap), y)
+        page.pictures.append(picture)
+        rank = f"{patch.rank}{' (above)' if (patch.image_id, patch.position) in above else ''}"
+        add_alike(page, patch, rank, f"{similarity:.2f}", (picture.x, y + height, width))
+    return y + height + caption_height(nearest, style, width)
 
 
 def _write_facts(page: Page, found: Comparison, y: float) -> float:
     """Add the facts of the comparison, warnings first; returns where they end."""
+    small = page.style.small
     for text, color in [*((text, WARNING) for text in found.warnings()), *((text, QUIET) for text in found.facts())]:
-        for line in wrapped(text, WIDTH - 2 * MARGIN, SMALL):
-            page.texts.append(Text(line, MARGIN, y + SMALL, SMALL, color=color))
-            y += LEADING
-        y += 2
-    return y + SMALL
+        y = page.write(text, page.style.margin, y + small, page.style.inner, color) - small + 2
+    return y + small

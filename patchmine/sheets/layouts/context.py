@@ -1,67 +1,75 @@
-"""Context: each unit's patches as whole inputs of the network, faded but for the tight crop."""
+"""Context: whole inputs with the boxes of the receptive field, the effective field and the tight crop, faded around."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 
 from patchmine.drawing.lettering import fitted, text_width
+from patchmine.photographs.crops import OUTLINES
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
-from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import caption, caption_height
-from patchmine.sheets.layouts.strips import HEADING, page_of_units
+from patchmine.sheets.captions import add_legend
+from patchmine.sheets.layouts.strips import add_unit, page_of_units
 from patchmine.sheets.origin import Origin
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text
-from patchmine.sheets.style import GAP, MARGIN, SMALL, WIDTH
+from patchmine.sheets.page import Page, Rectangle, Text
+from patchmine.sheets.style import PAGE, Style
 
-COLUMNS = 5
-"""The most tiles in a row."""
+MOST = 5
+"""Tiles in a row, unless the style says otherwise."""
+
+KEYS = ("tight crop", "receptive field", "effective field")
+"""The outlines, in the order of their colors."""
 
 
-def context_page(rows: Sequence[tuple[OpenUnit, Patches]]) -> Page:
-    """A page with the patches of each unit, which must show their tight crops, in the order given.
+def context_columns(k: int, style: Style) -> int:
+    return style.columns or min(MOST, max(k, 3))
 
-    Raises ValueError without rows.
+
+def context_page(rows: Sequence[tuple[OpenUnit, Patches]], style: Style = PAGE) -> Page:
+    """A page with the patches of each unit as whole inputs, in the order given.
+
+    Clear is the tight crop where the patches show one, else the effective field, else the receptive field. Raises
+    ValueError without rows.
     """
     if not rows:
         raise ValueError("a sheet of contexts needs at least one unit")
     units = [unit for unit, _ in rows]
     origin = Origin.of(units[0].index)
+    tight = any(patches.cropping.crop == "tight" for _, patches in rows)
     page, y = page_of_units(
         units,
         f"The photographs, of {origin.photographs} in {origin.source}, that drive each unit hardest, as the network "
-        f"saw them. {tiles.TIGHT_LEGEND}",
+        f"saw them. {tiles.TIGHT_LEGEND if tight else 'Clear: the field. Faded: its surroundings.'}",
+        style,
     )
-    for unit, patches in rows:
-        y = _row(page, unit, patches, y)
-    page.height = y + MARGIN - 8
+    for number, (unit, patches) in enumerate(rows):
+        columns = context_columns(len(patches), style)
+        y = add_unit(page, unit, patches, y + style.gap * (number > 0))
+        y = tiles.lay(page, patches, (style.margin, y, style.inner), columns, context=True)
+    page.height = add_legend(page, _add_keys(page, rows, y)) + style.margin
     return page
 
 
-def _row(page: Page, unit: OpenUnit, patches: Patches, y: float) -> float:
-    """Add the unit's name and tiles below `y`; returns where they end."""
-    columns = min(COLUMNS, max(len(patches), 3))
-    width = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) / columns
-    height = width * max((_ratio(patch) for patch in patches), default=1.0)
-    y += HEADING + 4
-    name = fitted(unit.name, WIDTH / 2, HEADING, bold=True)
-    page.texts.append(Text(name, MARGIN, y, HEADING, bold=True))
-    x = MARGIN + text_width(f"{name} ", HEADING, bold=True)
-    beside = f"· {unit.unit}" + (f" · {unit.evidence}" if unit.evidence else "")
-    page.texts.append(Text(fitted(beside, WIDTH - MARGIN - x, SMALL), x, y, SMALL, color=QUIET))
-    y += 5
-    step = height + caption_height(patches, width) + GAP
-    size = (round(width * DPI / 72), round(height * DPI / 72))
-    shown = tiles.images(patches, patches.cropping, size, page.missing, context=True)
-    for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
-        left, top = MARGIN + number % columns * (width + GAP), y + number // columns * step
-        page.pictures.append(Picture(image, left, top, width, height))
-        caption(page, patch, left, top + height, width)
-    return y + ceil(len(patches) / columns) * step
-
-
-def _ratio(patch: Patch) -> float:
-    window = patch.context().window
-    return window.height / window.width
+def _add_keys(page: Page, rows: Sequence[tuple[OpenUnit, Patches]], y: float) -> float:
+    """Add what the outlines mean, as far as there are any; returns where that ends."""
+    style = page.style
+    drawn = {
+        number
+        for _, patches in rows
+        for patch in patches
+        for number, outline in enumerate(patch.context().outlines)
+        if outline is not None
+    }
+    x, side = style.margin, 0.9 * style.small
+    baseline = y + style.leading
+    for number in sorted(drawn):
+        key = fitted(KEYS[number], style.inner - 1.5 * side, style.small)
+        wide = 1.5 * side + text_width(key, style.small)
+        if x > style.margin and x + wide > style.width - style.margin:
+            x, baseline = style.margin, baseline + style.leading
+        color, dashed = OUTLINES[number]
+        page.rectangles.append(Rectangle(x, baseline - side, side, side, color, 1.0, dashed))
+        page.texts.append(Text(key, x + 1.5 * side, baseline, style.small))
+        x += wide + 2 * side
+    return baseline + 0.3 * style.small if drawn else y

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from patchmine.drawing.lettering import fitted, text_width, wrapped
-from patchmine.fields.cropping import Cropping
+from patchmine.drawing.lettering import fitted, text_width
 from patchmine.questions.fires import Fired, Fires
 from patchmine.reading.answers import Patches
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import COLORS, photograph_picture
+from patchmine.sheets.captions import named, value_text
 from patchmine.sheets.origin import Origin, beside_name, names_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, add_line, add_title
-from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.page import QUIET, Page, Picture, Text, add_line, add_title
+from patchmine.sheets.style import PAGE
 
 BEST = 6
 PHOTOGRAPH, TALLEST = 210.0, 260.0
@@ -26,23 +26,20 @@ def fires_page(found: Fires[Any], best: Sequence[Patches]) -> Page:
 
     The places of the first units are drawn into the photograph, as many as there are COLORS.
     """
-    page = Page(WIDTH, 0)
+    page, style = Page(PAGE.width, 0), PAGE
     boxes = [fired.patch.box for fired in found.units[: len(COLORS)]]
     picture = photograph_picture(found.sight.data, found.sight.placement, boxes, (PHOTOGRAPH, TALLEST))
-    page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
-    left = MARGIN + picture.width + 2 * GAP
-    y = MARGIN + TITLE * 0.8
+    page.pictures.append(picture.at(style.margin, style.margin))
+    left = style.margin + picture.width + 2 * style.gap
+    y = style.margin + style.title * 0.8
     add_title(page, PurePath(found.sight.path).name, left)
-    y += LEADING + 4
+    y += style.leading + 4
     for text in _facts(found):
-        for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
-            page.texts.append(Text(line, left, y, SMALL, color=QUIET))
-            y += LEADING
-        y += 3
-    y = max(y, MARGIN + picture.height) + 6
+        y = page.write(text, left, y, style.width - style.margin - left) + 3
+    y = max(y, style.margin + picture.height) + 6
     for fired, patches in zip(found.units, best, strict=True):
         y = _row(page, fired, patches[:BEST], y)
-    page.height = y + MARGIN - 8
+    page.height = y + style.margin - 8
     return page
 
 
@@ -63,30 +60,29 @@ def _facts(found: Fires[Any]) -> list[str]:
 
 def _row(page: Page, fired: Fired[Any], patches: Patches, y: float) -> float:
     """Add name and numbers, then the tiles; returns where the row ends."""
-    cropping: Cropping = patches.cropping
-    width = (WIDTH - 2 * MARGIN - ASIDE - BEST * GAP) / (BEST + 1)
+    cropping, style = patches.cropping, page.style
+    room = style.width - style.margin
+    width = (style.inner - ASIDE - BEST * style.gap) / (BEST + 1)
     height = width * tiles.ratio(patches, cropping)
-    size = (round(width * DPI / 72), round(height * DPI / 72))
     rank = fired.patch.rank
     color = COLORS[rank - 1] if rank <= len(COLORS) else QUIET
     y += NAME + 6
-    page.texts.append(Text(f"{rank}", MARGIN, y, NAME, bold=True, color=color))
+    page.texts.append(Text(f"{rank}", style.margin, y, NAME, bold=True, color=color))
     numbers = (
-        f"{fired.unit.unit} · {tiles.value_text(fired.patch)} · percentile {fired.percentile:.2%} · "
-        f"{fired.deviation:+.1f} σ"
+        f"{fired.unit.unit} · {value_text(fired.patch)} · percentile {fired.percentile:.2%} · {fired.deviation:+.1f} σ"
     )
-    left = MARGIN + max(16.0, text_width(f"{rank} ", NAME, bold=True))
+    left = style.margin + max(16.0, text_width(f"{rank} ", NAME, bold=True))
     name = Text(fired.unit.name, 0, 0, NAME, bold=True)
-    add_line(page, (left, y, WIDTH - MARGIN - left), name, Text(numbers, 0, 0, SMALL, color=QUIET))
-    y = beside_name(page, fired.unit, (left, y, WIDTH - MARGIN - left)) + 4
-    shown_here = fired.patch.tile(fired.patch.view(cropping), size)
-    page.pictures.append(Picture(shown_here, MARGIN, y, width, height))
-    shown = tiles.images(patches, cropping, size, page.missing)
-    for number, (patch, image) in enumerate(zip(patches, shown, strict=True)):
-        x = MARGIN + width + GAP + ASIDE + number * (width + GAP)
-        page.pictures.append(Picture(image, x, y, width, height))
-        named = Text(patch.class_name or PurePath(patch.image).name, 0, 0, SMALL)
-        add_line(page, (x, y + height + 8, width), named, Text(tiles.value_text(patch), 0, 0, SMALL, color=QUIET))
-    own = fitted("this photograph", width, SMALL)
-    page.texts.append(Text(own, MARGIN, y + height + 8, SMALL, color=color))
-    return y + height + LEADING
+    add_line(page, (left, y, room - left), name, Text(numbers, 0, 0, style.small, color=QUIET))
+    y = beside_name(page, fired.unit, (left, y, room - left)) + 4
+    own = fired.patch.piece(fired.patch.view(cropping))
+    page.pictures.append(Picture(own, style.margin, y, width, height))
+    shown = tiles.pictures(patches, cropping, (width, height), page.missing)
+    for number, (patch, picture) in enumerate(zip(patches, shown, strict=True)):
+        x = style.margin + width + style.gap + ASIDE + number * (width + style.gap)
+        page.pictures.append(picture.at(x, y))
+        text = Text(named(patch), 0, 0, style.small)
+        add_line(page, (x, y + height + 8, width), text, Text(value_text(patch), 0, 0, style.small, color=QUIET))
+    this = fitted("this photograph", width, style.small)
+    page.texts.append(Text(this, style.margin, y + height + 8, style.small, color=color))
+    return y + height + style.leading

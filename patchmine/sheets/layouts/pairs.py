@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,10 @@ from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
-from patchmine.sheets.layouts.grid import caption, caption_height, head
+from patchmine.sheets.captions import add_caption, add_frame, add_legend, caption_height
+from patchmine.sheets.layouts.grid import head
 from patchmine.sheets.page import DPI, Page, Picture
-from patchmine.sheets.style import GAP, MARGIN, WIDTH
+from patchmine.sheets.style import PAGE, Style
 
 if TYPE_CHECKING:
     from patchmine.questions.project import Projector
@@ -71,36 +73,36 @@ def projection_tile(
     return canvas
 
 
-def pairs_page(unit: OpenUnit, patches: Patches, projector: Projector) -> Page:
+def pairs_page(unit: OpenUnit, patches: Patches, projector: Projector, style: Style = PAGE) -> Page:
     """A page with the patches of one unit, each with its projection beside it, in rank order."""
-    columns = max(1, min(5, ceil(sqrt(len(patches) / 2))))
-    pair = min(WIDEST_PAIR, (WIDTH - 2 * MARGIN - (columns - 1) * BETWEEN) / columns)
+    columns = style.columns or max(1, min(5, ceil(sqrt(len(patches) / 2))))
+    pair = min(WIDEST_PAIR, (style.inner - (columns - 1) * BETWEEN) / columns)
     width = (pair - SEAM) / 2
     height = width * tiles.ratio(patches, patches.cropping)
-    page = Page(max(WIDTH * 0.6, columns * (pair + BETWEEN) - BETWEEN + 2 * MARGIN), 0)
+    wide = max(PAGE.width * 0.6, columns * (pair + BETWEEN) - BETWEEN + 2 * style.margin)
+    page = Page(style.width if style.exact else wide, 0, style=style)
     texts = [normalized_text(projector.method), projector.remark([unit.unit.layer])]
     top = head(page, unit, patches, also=[text for text in texts if text])
     projector.progress.begin(len(patches), 0, "projections")
-    step = height + caption_height(patches, pair) + GAP + 2
+    step = height + caption_height(patches, style, pair) + style.gap
     both = projected_tiles(page, patches, projector, (width, height))
     for number, (patch, (seen, drawn)) in enumerate(zip(patches, both, strict=True)):
-        x, y = MARGIN + number % columns * (pair + BETWEEN), top + number // columns * step
-        page.pictures += [
-            Picture(seen, x, y, width, height),
-            Picture(drawn, x + width + SEAM, y, width, height),
-        ]
-        caption(page, patch, x, y + height, pair)
-    page.height = top + ceil(len(patches) / columns) * step - GAP + MARGIN - 8
+        x, y = style.margin + number % columns * (pair + BETWEEN), top + number // columns * step
+        page.pictures += [seen.at(x, y), drawn.at(x + width + SEAM, y)]
+        place = replace(seen, x=x, y=y, width=pair)
+        add_frame(page, patch, place)
+        add_caption(page, patch, unit.name, place)
+    page.height = add_legend(page, top + ceil(len(patches) / columns) * step - style.gap) + style.margin
     return page
 
 
 def projected_tiles(
     page: Page, patches: Patches, projector: Projector, points: tuple[float, float]
-) -> list[tuple[Image.Image, Image.Image]]:
+) -> list[tuple[Picture, Picture]]:
     """Each patch and its projection as tiles of (width, height) points; one that cannot be shown is hatched."""
     size = (round(points[0] * DPI / 72), round(points[1] * DPI / 72))
-    seen = tiles.images(patches, patches.cropping, size, page.missing)
-    drawn = [_projection(patch, projector, patches.cropping, size) for patch in patches]
+    seen = tiles.pictures(patches, patches.cropping, points, page.missing)
+    drawn = [Picture(_projection(patch, projector, patches.cropping, size), 0, 0, *points) for patch in patches]
     return list(zip(seen, drawn, strict=True))
 
 

@@ -6,14 +6,15 @@ from math import ceil
 from pathlib import PurePath
 from typing import Any
 
-from patchmine.drawing.lettering import fitted, wrapped
+from patchmine.drawing.lettering import fitted
 from patchmine.questions.similar import Similar
+from patchmine.reading.patch import Patch
 from patchmine.sheets import tiles
 from patchmine.sheets.boxed import photograph_picture
-from patchmine.sheets.layouts.grid import caption_height, proof_text
+from patchmine.sheets.captions import BELOW, add_proof, caption_height, named
 from patchmine.sheets.origin import Origin, name_text
-from patchmine.sheets.page import DPI, QUIET, Page, Picture, Text, add_rank, add_title
-from patchmine.sheets.style import GAP, LEADING, MARGIN, SMALL, TITLE, WIDTH
+from patchmine.sheets.page import Page, Text, add_rank, add_title
+from patchmine.sheets.style import PAGE
 from patchmine.units import Box
 
 COLUMNS = 6
@@ -23,43 +24,46 @@ UNITS = 8
 
 def similar_page(found: Similar[Any]) -> Page:
     """A page with the patches in order, below the query. Reads the photographs, in parallel."""
-    page = Page(WIDTH, 0)
+    page, style = Page(PAGE.width, 0), PAGE
     columns = max(1, min(COLUMNS, len(found.patches)))
-    width = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) / COLUMNS
+    width = style.tile(COLUMNS)
     cropping = found.index.settled(found.asked.unit, found.patches.cropping)
     height = width * tiles.ratio(found.patches, cropping)
-    size = (round(width * DPI / 72), round(height * DPI / 72))
     top = _head(page, found)
-    shown = tiles.images(found.patches, cropping, size, page.missing)
-    step = height + caption_height(found.patches, width) + GAP + 2
-    for number, (patch, similarity, image) in enumerate(zip(found.patches, found.similarities, shown, strict=True)):
-        x, y = MARGIN + number % columns * (width + GAP), top + number // columns * step
-        page.pictures.append(Picture(image, x, y, width, height))
-        below = y + height + 8.5
-        add_rank(page, (x, below, width), f"{patch.rank}", f"{similarity:.3f}")
-        named = patch.class_name or PurePath(patch.image).name
-        page.texts.append(Text(fitted(named, width, SMALL), x, below + LEADING, SMALL))
-        proof_text(page, patch, x, below + 2 * LEADING, width)
-    page.height = top + ceil(len(found.patches) / columns) * step - GAP + MARGIN - 8
+    shown = tiles.pictures(found.patches, cropping, (width, height), page.missing)
+    step = height + caption_height(found.patches, style, width) + style.gap
+    for number, (patch, similarity, picture) in enumerate(zip(found.patches, found.similarities, shown, strict=True)):
+        x, y = style.margin + number % columns * (width + style.gap), top + number // columns * step
+        page.pictures.append(picture.at(x, y))
+        add_alike(page, patch, f"{patch.rank}", f"{similarity:.3f}", (x, y + height, width))
+    page.height = top + ceil(len(found.patches) / columns) * step - style.gap + style.margin
     return page
+
+
+def add_alike(page: Page, patch: Patch, rank: str, similarity: str, place: tuple[float, float, float]) -> None:
+    """Add what stands below a tile that is alike another. `place` is x, the lower edge and the width of the tile."""
+    x, y, width = place
+    style, baseline = page.style, y + BELOW + page.style.small
+    add_rank(page, (x, baseline, width), rank, similarity)
+    page.texts.append(Text(fitted(named(patch), width, style.small), x, baseline + style.leading, style.small))
+    add_proof(page, patch, x, baseline + 2 * style.leading, width)
 
 
 def _head(page: Page, found: Similar[Any]) -> float:
     """Add the query in words and, if it is a photograph, as a picture; returns where it ends."""
-    left, bottom = MARGIN, MARGIN
+    style = page.style
+    left, bottom = style.margin, style.margin
     if found.sight is not None:
         box = found.query["box"]
         boxes = [Box(**box) if box else found.asked.box]
         picture = photograph_picture(found.sight.data, found.sight.placement, boxes, (PHOTOGRAPH, TALLEST))
-        page.pictures.append(Picture(picture.image, MARGIN, MARGIN, picture.width, picture.height))
-        left, bottom = MARGIN + picture.width + 2 * GAP, MARGIN + picture.height
+        page.pictures.append(picture.at(style.margin, style.margin))
+        left, bottom = style.margin + picture.width + 2 * style.gap, style.margin + picture.height
     asked = found.query["unit"]["name"] if found.sight is None else PurePath(found.sight.path).name
     add_title(page, f"similar to {asked}", left)
-    y = MARGIN + TITLE + LEADING
+    y = style.margin + style.title + style.leading
     for text in _facts(found):
-        for line in wrapped(text, WIDTH - MARGIN - left, SMALL):
-            page.texts.append(Text(line, left, y, SMALL, color=QUIET))
-            y += LEADING
+        y = page.write(text, left, y, style.width - style.margin - left)
     return max(y, bottom) + 4
 
 
