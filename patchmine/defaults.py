@@ -24,6 +24,8 @@ PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler", "context")
 PRECISIONS = ("fp32", "bf16", "fp16")
+POOLS = ("max", "mean")
+"""How the positions of a photograph become one number."""
 SHARE = 0.95
 """The share of the gradient's energy that the box of an effective receptive field holds."""
 TIGHT_SHARE = 0.8
@@ -83,6 +85,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "project": PROJECTIONS,
     "layout": LAYOUTS,
     "precision": PRECISIONS,
+    "pool": POOLS,
 }
 _COUNTS = {"k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds"}
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia")

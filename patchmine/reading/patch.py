@@ -30,7 +30,8 @@ class Patch:
 
     `image` is the photograph's path in its source, `image_id` its number in the index, or -1 for a photograph that is
     in no index. `field` is the layer's receptive field at the size of this input, `placement` how the photograph lies
-    in it, `read` returns the photograph's encoded bytes; they are None in a patch that belongs to no index.
+    in it, `read` returns the photograph's encoded bytes, and `look` a picture of it to cut from, which may be embedded
+    in the index; they are None in a patch that belongs to no index.
 
     With `cropped` the patch shows its tight crop, where it has one: `input_box` and `box` are those of the crop then.
     """
@@ -48,6 +49,7 @@ class Patch:
     field: ReceptiveField | None = dataclasses.field(default=None, repr=False, compare=False)
     placement: Placement | None = dataclasses.field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
+    look: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
     tighten: Callable[[], TightCrop | None] | None = dataclasses.field(default=None, repr=False, compare=False)
     cropped: bool = dataclasses.field(default=False, repr=False)
 
@@ -92,6 +94,7 @@ class Patch:
         field: ReceptiveField,
         placement: Placement,
         read: Callable[[], bytes],
+        look: Callable[[], bytes] | None = None,
         tighten: Callable[[], TightCrop | None] | None = None,
     ) -> Patch:
         """The patch at a position of the layer's grid; `cropping`, which must be settled, decides its `box`."""
@@ -109,6 +112,7 @@ class Patch:
             field=field,
             placement=placement,
             read=read,
+            look=look or read,
             tighten=tighten,
         )
 
@@ -118,14 +122,22 @@ class Patch:
             raise UnitError(f"this patch of {self.image!r} belongs to no index, so it cannot be cut out")
         return self.read()
 
+    def picture(self) -> bytes:
+        """The encoded bytes of a picture that has the photograph's size and shows what the network sees of it.
+
+        It is the one embedded in the index, if there is one, else the photograph. So a sheet is the same with and
+        without the photographs. Raises what `photograph` raises.
+        """
+        return self.photograph() if self.look is None else self.look()
+
     def crop(self) -> Image:
-        """The pixels inside `box`, at the photograph's full resolution, as a Pillow RGB image.
+        """The pixels inside `box`, at the photograph's full resolution, as a Pillow RGB image, cut from `picture()`.
 
         Raises PhotographError when the photograph can no longer be read.
         """
         from patchmine.photographs.crops import cut
 
-        return cut(self.photograph(), self.box)
+        return cut(self.picture(), self.box)
 
     def view(self, cropping: Cropping) -> View:
         """What a tile of the patch shows, in input pixels. The cropping must be settled."""
@@ -149,7 +161,7 @@ class Patch:
         from patchmine.photographs.crops import tile
 
         assert self.placement is not None, "a patch that belongs to no index has no tile"
-        return tile(self.photograph(), self.placement, view, size)
+        return tile(self.picture(), self.placement, view, size)
 
     def as_dict(self) -> dict[str, Any]:
         """The patch as the command line's JSON contract writes it."""

@@ -61,7 +61,7 @@ def write_activations(
     ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
     non_finite: dict[str, int] = {}
     saturated: dict[str, int] = {}
-    with _written(file, "w") as h5:
+    with written(file, "w") as h5:
         h5.attrs["format"] = FORMAT
         h5.attrs["job"] = job_digest
         _write_images(h5.create_group("images"), good)
@@ -103,7 +103,7 @@ class _Lenient(io.FileIO):
 
 
 @contextmanager
-def _written(file: Path, mode: str) -> Iterator[h5py.File]:
+def written(file: Path, mode: str) -> Iterator[h5py.File]:
     """The HDF5 file open for writing (`w` or `r+`), flushed at the end. Raises OSError when the disk is full."""
     with _Lenient(file, "w+" if mode == "w" else mode) as raw:
         try:
@@ -321,7 +321,7 @@ def write_labels(file: Path, words: Mapping[str, str], layers: Mapping[str, Labe
     Raises OSError.
     """
     text = h5py.string_dtype("utf-8")
-    with _written(file, "r+") as h5:
+    with written(file, "r+") as h5:
         h5.create_dataset("labels/name", data=[_storable(word) for word in words.values()], dtype=text)
         h5.create_dataset("labels/key", data=[_storable(key) for key in words], dtype=text)
         for layer, columns in layers.items():
@@ -330,7 +330,7 @@ def write_labels(file: Path, words: Mapping[str, str], layers: Mapping[str, Labe
 
 def attach_manifest(file: Path, manifest: Mapping[str, Any]) -> None:
     """Write a copy of the manifest into activations.h5, for readers that find the manifest of another job beside it."""
-    with _written(file, "r+") as h5:
+    with written(file, "r+") as h5:
         h5.attrs["manifest"] = json.dumps({"format": FORMAT, **manifest})
 
 

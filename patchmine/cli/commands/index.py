@@ -120,6 +120,9 @@ def index(
             "--tighten", metavar="K", help="Then find the tight crops of each unit's K best patches: patchmine tighten."
         ),
     ] = 0,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Then put pictures of the top patches into the index: patchmine embed.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Index the photographs in SOURCE: find where each unit responds most strongly in each of them, and how strongly.
@@ -170,7 +173,12 @@ def index(
 
         return build_index(source, directory, wanted, run, display)
 
-    carry_out(work, directory, json, lambda: _tighten(directory, tighten, workers, model, weights))
+    def then() -> None:
+        _tighten(directory, tighten, workers, model, weights)
+        if embed:
+            _embed(directory, workers)
+
+    carry_out(work, directory, json, then)
 
 
 def _tighten(directory: Path, k: int, workers: int, model: str, weights: Path | None) -> None:
@@ -179,3 +187,12 @@ def _tighten(directory: Path, k: int, workers: int, model: str, weights: Path | 
         from patchmine.cli.running import opened
 
         tightened(opened(directory, None, model, weights), None, None, k, "top", TIGHT_SHARE, workers)
+
+
+def _embed(directory: Path, workers: int) -> None:
+    from patchmine.cli.commands.embed import embedded
+    from patchmine.cli.errors import say
+    from patchmine.cli.running import opened
+    from patchmine.defaults import K
+
+    say(embedded(opened(directory), K, workers))

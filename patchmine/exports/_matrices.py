@@ -1,0 +1,68 @@
+"""One number for each photograph and channel, as .pt files: what CLIP-Dissect, DnD and CoSy cache of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from patchmine.errors import RequestError
+from patchmine.exports import Asked, Export
+from patchmine.exports._pictures import folder_of
+from patchmine.ranking import Float32, Int64
+
+
+def check(kind: str, asked: Asked) -> None:
+    asked.only(kind, pick=False)
+    if asked.k is not None:
+        raise RequestError(f"export {kind} holds every photograph: leave -k out")
+
+
+def write(export: Export, out: Path, pool: str, order: Int64, name: Callable[[str], str]) -> str:
+    """A float32 tensor (photographs, channels) for each layer, with the photographs in this order.
+
+    `pool` is `max`, which the table of the index holds, or `mean`, which takes one pass over the photographs. `name` is
+    the name of the file of a layer. Raises StoreError for maxima of an index without a table.
+    """
+    layers = list(export.layers)
+    _refuse_some(export)
+    pooled = _means(export) if pool == "mean" else lambda layer: export.index.store.table(layer)[0]
+    import torch
+
+    export.progress.begin(len(layers), 0, "layers")
+    for layer in layers:
+        torch.save(torch.from_numpy(pooled(layer)[order]), out / name(layer))
+        export.progress.advance(1)
+    many = "layer" if len(layers) == 1 else "layers"
+    return f"the {pool} of {len(order)} photographs for every channel of {len(layers)} {many}"
+
+
+def _means(export: Export) -> Callable[[str], Float32]:
+    from patchmine.exports._positions import of_index
+
+    positions = of_index(export)
+    return lambda layer: positions.mean(layer)[:]
+
+
+def _refuse_some(export: Export) -> None:
+    """A column stands for the channel of its number, so no channel may be missing. Raises RequestError."""
+    for layer, units in export.layers.items():
+        if len(units) < export.index.layers[layer]:
+            raise RequestError(f"these files hold every channel of a layer: give --layer {layer} in place of --unit")
+
+
+def in_order_of_folders(export: Export) -> Int64:
+    """The photographs as torchvision's ImageFolder lists them: by class folder, then by folder, then by name."""
+    paths = [record.path for record in export.index.store.records()]
+
+    def key(image: int) -> tuple[str, str, str]:
+        folder, _, name = paths[image].rpartition("/")
+        return paths[image].partition("/")[0], folder, name
+
+    return np.array(sorted(range(len(paths)), key=key), np.int64)
+
+
+def word(export: Export) -> str:
+    """The network's name in a file name: `resnet18` for `timm:resnet18`, the function for a Python file."""
+    return folder_of(export.index.job.model.rpartition(":")[2])
