@@ -68,6 +68,8 @@ class Export:
     asked: Asked
     k: int
     progress: Progress
+    gone: dict[str, str] = field(default_factory=dict)
+    """The photographs that were left out, with the reasons."""
 
     @property
     def layers(self) -> dict[str, list[OpenUnit]]:
@@ -93,7 +95,9 @@ class Export:
         """Report a photograph that cannot be read. Raises PhotographError with `strict`."""
         if self.asked.strict:
             raise PhotographError(f"{path!r}: {error}; bring it back, or leave --strict out") from None
-        self.progress.advance(0, [(path, str(error))])
+        if path not in self.gone:
+            self.gone[path] = str(error)
+            self.progress.note(f"{path}: {error}")
 
 
 class Kind(Protocol):
@@ -150,7 +154,8 @@ class Order:
         export = Export(index, meant, self.asked, self.asked.k or kind.K, progress or Silent())
         make = whole_folder if self._folder(kind) else whole_file
         with make(self.out) as making:
-            return kind.write(export, making)
+            made = kind.write(export, making)
+        return f"{made}; {len(export.gone)} photographs could not be read" if export.gone else made
 
 
 def _meant(index: OpenIndex[Any], names: list[str], layers: list[str]) -> list[OpenUnit]:

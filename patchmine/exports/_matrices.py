@@ -30,10 +30,8 @@ def write(export: Export, out: Path, pool: str, order: Int64, name: Callable[[st
     pooled = _means(export) if pool == "mean" else lambda layer: export.index.store.table(layer)[0]
     import torch
 
-    export.progress.begin(len(layers), 0, "layers")
     for layer in layers:
         torch.save(torch.from_numpy(pooled(layer)[order]), out / name(layer))
-        export.progress.advance(1)
     many = "layer" if len(layers) == 1 else "layers"
     return f"the {pool} of {len(order)} photographs for every channel of {len(layers)} {many}"
 

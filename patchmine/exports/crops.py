@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 from patchmine.exports import Asked, Export
@@ -18,16 +19,16 @@ def check(asked: Asked) -> None: ...
 
 
 def write(export: Export, out: Path) -> str:
-    return write_folder(export, out, "crops.csv")
+    return write_folder(export, out, "crops.csv", columns(export.asked))
 
 
-def write_folder(export: Export, out: Path, table: str) -> str:
-    """Write the crops and the table, whose first column `file_name` is their path in the folder."""
+def write_folder(export: Export, out: Path, table: str, names: Iterable[str]) -> str:
+    """Write the crops and the table: `file_name`, the path of a crop in the folder, then columns of these names."""
     count = 0
     with (out / table).open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.DictWriter(file, ["file_name", *columns(export.asked)], lineterminator="\n")
+        writer = csv.DictWriter(file, ["file_name", *names], lineterminator="\n")
         writer.writeheader()
         for row in write_pictures(export, out):
-            writer.writerow(row)
+            writer.writerow(dict(zip(writer.fieldnames, row.values(), strict=True)))
             count += 1
     return counted(count, len(export.units))

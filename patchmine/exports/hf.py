@@ -20,6 +20,9 @@ FOLDER = True
 FILES = (".parquet",)
 K = 25
 
+_ELSEWHERE = {"image": "photograph"}
+"""Columns that have another name here: a reader puts the picture under `image`."""
+
 _FEATURES = {int: "int64", float: "float64", str: "string"}
 
 
@@ -28,11 +31,14 @@ def check(asked: Asked) -> None:  # noqa: ARG001
 
 
 def write(export: Export, out: Path) -> str:
+    kinds = {_ELSEWHERE.get(name, name): kind for name, kind in columns(export.asked).items()}
     if out.is_dir():
-        return write_folder(export, out, "metadata.csv")
-    kinds = columns(export.asked)
+        return write_folder(export, out, "metadata.csv", kinds)
     features: dict[str, Any] = {"image": {"_type": "Image"}}
     features |= {name: {"dtype": _FEATURES[kind], "_type": "Value"} for name, kind in kinds.items()}
-    rows = ({"image": {"bytes": crop, "path": path}, **row} for path, crop, row in pictures(export))
+    rows = (
+        {"image": {"bytes": crop, "path": path}, **dict(zip(kinds, row.values(), strict=True))}
+        for path, crop, row in pictures(export)
+    )
     about = {"huggingface": json.dumps({"info": {"features": features}})}
     return counted(_arrow.write_rows(out, rows, kinds, _arrow.picture("image"), about), len(export.units))

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,7 @@ def check(asked: Asked) -> None:
 def write(export: Export, out: Path) -> str:
     index, count = export.index, 0
     root = Path("stimuli", f"{_matrices.word(export)}_{folder_of(index.directory.resolve().stem)}")
+    shown = _Shown()
     export.progress.begin(len(export.units), 0, "units")
     with (
         (out / "trials.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -59,7 +62,7 @@ def write(export: Export, out: Path) -> str:
         for unit in export.units:
             place = root / folder_of(unit.unit.layer) / f"channel_{unit.unit.channel}" / "natural_images"
             trials = list(_trials(export, unit))
-            pictures = pool.map(lambda trial: _png(trial[1]), trials)
+            pictures = pool.map(lambda trial: shown.png(trial[1]), trials)
             for (facts, patch), picture in zip(trials, pictures, strict=True):
                 target = place / f"batch_{facts['batch']}" / facts["file"]
                 (out / target).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ def write(export: Export, out: Path) -> str:
                 table.writerow({**facts, "image": patch.image, "digest": digest, "file": target.as_posix()})
             count += len({facts["batch"] for facts, _ in trials})
             export.progress.advance(1)
-    return f"{count} trials of {len(export.units)} units"
+    return f"{count} trials of {len(export.units)} {'unit' if len(export.units) == 1 else 'units'}"
 
 
 def _trials(export: Export, unit: OpenUnit) -> Iterator[tuple[dict[str, Any], Patch]]:
@@ -110,6 +113,28 @@ def _dealt(order: Int64, batches: int, rng: np.random.Generator) -> Int64:
     references, queries = order[: batches * REFERENCES], order[batches * REFERENCES : batches * (REFERENCES + 1)]
     bins = [*np.split(references[::-1], REFERENCES), queries]
     return np.stack([rng.permutation(part) for part in bins], axis=1)
+
+
+class _Shown:
+    """What the network sees of photographs, as PNG. The last MOST are kept: units share many."""
+
+    MOST = 2000
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._lock = Lock()
+
+    def png(self, patch: Patch) -> bytes:
+        """Raises PhotographError, which names the photograph."""
+        with self._lock:
+            found = self._kept.get(patch.image_id)
+        if found is None:
+            found = _png(patch)
+            with self._lock:
+                self._kept[patch.image_id] = found
+                if len(self._kept) > self.MOST:
+                    self._kept.popitem(last=False)
+        return found
 
 
 def _png(patch: Patch) -> bytes:

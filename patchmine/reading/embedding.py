@@ -53,8 +53,11 @@ def embed(index: Photographs, k: int, workers: int, progress: Progress) -> tuple
     sizes = []
     try:
         for image, size in zip(images, pool.map(lambda image: _embedded(index, image), images), strict=True):
-            progress.advance(1, [(index.path(image), size)] if isinstance(size, str) else ())
-            sizes += [size] if isinstance(size, int) else []
+            progress.advance(1)
+            if isinstance(size, str):
+                progress.note(f"{index.path(image)}: {size}")
+            else:
+                sizes.append(size)
     finally:
         pool.shutdown(cancel_futures=True)
     return len(sizes), sum(sizes)

@@ -25,7 +25,7 @@ def export(
             "-k", metavar="K", help="Patches of each unit. Default: what the kind's readers expect.", show_default=False
         ),
     ] = None,
-    pick: Annotated[
+    picks: Annotated[
         list[str] | None,
         typer.Option(
             "--pick",
@@ -68,7 +68,7 @@ def export(
 
     asked = Asked(
         k=k,
-        picks=tuple(pick or (defaults.PICKS[0],)),
+        picks=tuple(picks or (defaults.PICKS[0],)),
         crop=crop or "rf",
         share=share,
         seed=seed,
