@@ -32,15 +32,6 @@ if TYPE_CHECKING:
         def placement(self, image: int) -> Placement: ...
 
 
-def picture(index: Photographs, image: int) -> bytes:
-    """The picture of a photograph that the index holds, else the photograph itself.
-
-    Raises PhotographError and SourceError as `OpenIndex.photograph` does.
-    """
-    found = embedded.read(index.directory, index.digest(image))
-    return index.photograph(image) if found is None else found
-
-
 def embed(index: Photographs, k: int, workers: int, progress: Progress) -> tuple[int, int]:
     """Put pictures of the photographs with one of the k best patches of any unit into the index; those it holds stay.
 

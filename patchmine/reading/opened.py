@@ -20,13 +20,13 @@ from patchmine import defaults
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import FieldsBySize, ReceptiveField
+from patchmine.kept import embedded
 from patchmine.labels.imagenet import class_label
 from patchmine.labels.names import Names, spelled
 from patchmine.labels.names_file import NamesFile
 from patchmine.labels.of_index import UnitLabels
 from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.ranking import Float32, Int64
-from patchmine.reading import embedding
 from patchmine.reading.answers import Patches, TightPatches, Units
 from patchmine.reading.asked import AskedNetwork, Loading, Watching
 from patchmine.reading.cropped import crop_of, cropped, tightness
@@ -221,8 +221,8 @@ class OpenIndex(Generic[U]):
     def photograph(self, image: int) -> bytes:
         """The encoded bytes of a photograph: exactly those that were indexed, wherever its path leads.
 
-        Whatever shows a photograph of an index reads it here, or in `reading.embedding`. Raises PhotographError if the
-        photograph is gone or has changed, SourceError if the source has disappeared.
+        Whatever shows a photograph reads it here, unless the index has a picture of it. Raises PhotographError
+        if the photograph is gone or has changed, SourceError if the source has disappeared.
         """
         record = self.store.image(image)
         data = self.source.read(record.path)
@@ -259,7 +259,7 @@ class OpenIndex(Generic[U]):
             field=field,
             placement=self.preprocessing.place(*record.size),
             read=lambda: self.photograph(image),
-            look=lambda: embedding.picture(self, image),
+            embedded=lambda: embedded.read(self.directory, record.digest),
             tighten=lambda: crop_of(self, Seat(unit, image, place)),
         )
 

@@ -30,8 +30,8 @@ class Patch:
 
     `image` is the photograph's path in its source, `image_id` its number in the index, or -1 for a photograph that is
     in no index. `field` is the layer's receptive field at the size of this input, `placement` how the photograph lies
-    in it, `read` returns the photograph's encoded bytes, and `look` a picture of it to cut from, which may be embedded
-    in the index; they are None in a patch that belongs to no index.
+    in it, `read` returns the photograph's encoded bytes, and `embedded` those of its picture inside the index, if there
+    is one; they are None in a patch that belongs to no index.
 
     With `cropped` the patch shows its tight crop, where it has one: `input_box` and `box` are those of the crop then.
     """
@@ -49,7 +49,7 @@ class Patch:
     field: ReceptiveField | None = dataclasses.field(default=None, repr=False, compare=False)
     placement: Placement | None = dataclasses.field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
-    look: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
+    embedded: Callable[[], bytes | None] | None = dataclasses.field(default=None, repr=False, compare=False)
     tighten: Callable[[], TightCrop | None] | None = dataclasses.field(default=None, repr=False, compare=False)
     cropped: bool = dataclasses.field(default=False, repr=False)
 
@@ -94,7 +94,7 @@ class Patch:
         field: ReceptiveField,
         placement: Placement,
         read: Callable[[], bytes],
-        look: Callable[[], bytes] | None = None,
+        embedded: Callable[[], bytes | None] | None = None,
         tighten: Callable[[], TightCrop | None] | None = None,
     ) -> Patch:
         """The patch at a position of the layer's grid; `cropping`, which must be settled, decides its `box`."""
@@ -112,7 +112,7 @@ class Patch:
             field=field,
             placement=placement,
             read=read,
-            look=look or read,
+            embedded=embedded,
             tighten=tighten,
         )
 
@@ -128,7 +128,8 @@ class Patch:
         It is the one embedded in the index, if there is one, else the photograph. So a sheet is the same with and
         without the photographs. Raises what `photograph` raises.
         """
-        return self.photograph() if self.look is None else self.look()
+        found = None if self.embedded is None else self.embedded()
+        return self.photograph() if found is None else found
 
     def crop(self) -> Image:
         """The pixels inside `box`, at the photograph's full resolution, as a Pillow RGB image, cut from `picture()`.

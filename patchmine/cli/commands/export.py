@@ -29,6 +29,7 @@ def export(
         list[str] | None,
         typer.Option(
             "--pick",
+            metavar="P",
             help=f"Which patches: {', '.join(defaults.PICKS)}; most kinds take several. Default: top.",
             show_default=False,
         ),
