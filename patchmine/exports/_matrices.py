@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchmine.errors import RequestError
 from patchmine.exports import Asked, Export
@@ -28,12 +30,19 @@ def write(export: Export, out: Path, pool: str, order: Int64, name: Callable[[st
     layers = list(export.layers)
     _refuse_some(export)
     pooled = _means(export) if pool == "mean" else lambda layer: export.index.store.table(layer)[0]
-    import torch
-
     for layer in layers:
-        torch.save(torch.from_numpy(pooled(layer)[order]), out / name(layer))
+        write_tensor(pooled(layer)[order], out / name(layer))
     many = "layer" if len(layers) == 1 else "layers"
     return f"the {pool} of {len(order)} photographs for every channel of {len(layers)} {many}"
+
+
+def write_tensor(array: NDArray[np.float32], file: Path) -> None:
+    """Write an array as a tensor in torch's own format. Raises OSError."""
+    import torch
+
+    data = io.BytesIO()  # torch does not survive a disk that fills
+    torch.save(torch.from_numpy(np.ascontiguousarray(array)), data)
+    file.write_bytes(data.getbuffer())
 
 
 def _means(export: Export) -> Callable[[str], Float32]:

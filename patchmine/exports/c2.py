@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
 
 from patchmine.errors import RequestError
 from patchmine.exports import Asked, Export
+from patchmine.exports._matrices import write_tensor
 from patchmine.exports._pictures import jpeg
 from patchmine.exports._rows import counted
 from patchmine.reading.patch import Patch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HELP = "c2: a folder of pictures and activation maps for each unit, for the C2-Score"
 FOLDER = True
@@ -42,7 +50,6 @@ def write(export: Export, out: Path) -> str:
 
 
 def _write_files(export: Export, out: Path, by_image: dict[int, list[tuple[str, Patch]]]) -> int:
-    import torch
     from PIL import Image
 
     from patchmine.exports._maps import batches, square
@@ -57,11 +64,23 @@ def _write_files(export: Export, out: Path, by_image: dict[int, list[tuple[str, 
             for folder, patch in by_image[image]:
                 (out / folder).mkdir(exist_ok=True)
                 (out / folder / f"id_{image}_act_{_act(patch)}.jpg").write_bytes(picture)
-                actmap = batch.maps[patch.unit.layer][row, patch.unit.channel].clamp(min=0).clone()
-                torch.save(actmap, out / folder / f"id_{image}_actmap.pt")
+                actmap = batch.maps[patch.unit.layer][row, patch.unit.channel]
+                write_tensor(
+                    _on_grid(actmap, export.index.field(patch.unit.layer).grid), out / folder / f"id_{image}_actmap.pt"
+                )
                 count += 1
         export.progress.advance(len(batch.images))
     return count
+
+
+def _on_grid(actmap: Tensor, grid: tuple[int, int]) -> NDArray[np.float32]:
+    """The positive part of a map, on the nominal grid (height, width): the reader stacks the maps of a unit."""
+    from torch.nn.functional import interpolate
+
+    positive = actmap.clamp(min=0)
+    if positive.shape != grid:
+        positive = interpolate(positive[None, None], size=grid, mode="bilinear")[0, 0]
+    return positive.numpy()
 
 
 def _act(patch: Patch) -> str:

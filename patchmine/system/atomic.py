@@ -172,7 +172,7 @@ def _explained(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own text repeats itself
         raise RequestError(
             f"{str(target)!r} cannot be written: {reason}; make room, or give another name with -o"
         ) from None
