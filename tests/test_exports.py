@@ -41,26 +41,24 @@ READING = ["crops", "csv", "json", "parquet", "hf", "coco", "pointers", "croissa
 
 
 @pytest.fixture(scope="module")
-def index(shapes_index_dir, tmp_path_factory):
-    """A copy, because some kinds keep what they measure in the index."""
-    copy = tmp_path_factory.mktemp("indexes") / "shapes.patchmine"
-    shutil.copytree(shapes_index_dir, copy)
-    return patchmine.open_index(copy)
-
-
-@pytest.fixture(scope="module")
 def of_folder(photographs, tmp_path_factory):
     """An index of a folder whose class names sort differently as folders and as parts of paths."""
     place = tmp_path_factory.mktemp("sources")
     for old, new in (("n01443537", "a"), ("n01440764", "a-b"), ("other", "b")):
         shutil.copytree(photographs / old, place / "photographs" / new)
-    patchmine.build_index(place / "photographs", place / "own.patchmine", model="shapes", layers=[LAYER], keep=5)
+    patchmine.build_index(place / "photographs", place / "own.patchmine", model="shapes", layers=[LAYER], keep=12)
     return place
 
 
+@pytest.fixture(scope="module")
+def index(of_folder):
+    return patchmine.open_index(of_folder / "own.patchmine")
+
+
 @pytest.fixture
-def export(index, tmp_path):
-    """Export into a place of its own; returns the place."""
+def export(index, tmp_path, monkeypatch):
+    """Export into a place of its own; returns the place. Trials are short, because the index has 24 photographs."""
+    monkeypatch.setattr("patchmine.exports.psychophysics.REFERENCES", 4)
 
     def run(kind, name=None, **asked):
         out = tmp_path / (name or FILES.get(kind, f"o-{kind}"))
@@ -102,6 +100,8 @@ def test_exports_that_only_read_load_no_torch(index, tmp_path):
     named = [kind for kind in READING if kind not in ("parquet", "hf") or find_spec("pyarrow")]
     program = f"""
 import sys, patchmine
+from patchmine.exports import psychophysics
+psychophysics.REFERENCES = 4
 index = patchmine.open_index({str(index.directory)!r})
 for kind in {named}:
     index.export(kind, {str(tmp_path)!r} + "/" + kind, units=["{LAYER}:0"])
@@ -207,10 +207,10 @@ def test_clip_dissect_has_the_maxima_in_the_order_of_its_loader(of_folder, tmp_p
 
 def test_averages_are_those_over_all_positions(index, export):
     found = torch.load(export("cosy") / f"val_shapes-{LAYER}.pt", weights_only=True).numpy()
-    average = torch.load(export("clip-dissect", pool="mean") / f"shapes_shapes_{LAYER}.pt", weights_only=True).numpy()
+    average = torch.load(export("clip-dissect", pool="mean") / f"own_shapes_{LAYER}.pt", weights_only=True).numpy()
     expected = activations(index, LAYER).mean((2, 3), dtype=np.float64)
     assert np.allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    assert np.array_equal(found, average)  # shapes:48 has no folders, so that both orders are the same
+    assert np.array_equal(np.sort(found, axis=0), np.sort(average, axis=0))  # the same rows in the order of folders
 
 
 def milan(root, layers=None):
@@ -283,7 +283,7 @@ def test_maia_draws_from_the_folder(export):
 
 
 def test_c2_is_read_as_its_score_reads_it(index, export):
-    out = export("c2", k=4, units=["thing:0", "thing:2"])
+    out = export("c2", k=4, units=[f"{LAYER}:{channel}" for channel in range(8)])
     folders = sorted(out.glob("concept_*"))
     assert folders
     for folder in folders:
@@ -303,6 +303,38 @@ def test_c2_is_read_as_its_score_reads_it(index, export):
         assert min(values) > 0
 
 
+@pytest.fixture(scope="module")
+def seen_whole(of_folder):
+    """An index of photographs of several sizes, each seen whole: no two grids need be equal."""
+    directory = of_folder / "whole.patchmine"
+    patchmine.build_index(
+        of_folder / "photographs", directory, model="shapes", layers=[LAYER], keep=3, view="whole", limit=8
+    )
+    return patchmine.open_index(directory)
+
+
+def test_photographs_of_several_sizes_fit_their_readers(seen_whole, tmp_path):
+    sizes = {seen_whole.placement(image).input for image in range(8)}
+    assert len(sizes) > 1
+    seen_whole.export("milan", tmp_path / "milan", k=3)
+    (_, images, _) = milan(tmp_path / "milan")[LAYER]
+    assert images.shape[2:] == (3, 224, 224)
+    assert all(images[unit, rank].std() > 10 for unit in range(len(images)) for rank in range(3))
+    seen_whole.export("c2", tmp_path / "c2", k=3)
+    folders = sorted((tmp_path / "c2").iterdir())
+    assert folders
+    for folder in folders:
+        assert len({torch.load(file, weights_only=True).shape for file in folder.glob("*.pt")}) == 1
+    seen_whole.export("cosy", tmp_path / "cosy")
+    averages = torch.load(tmp_path / "cosy" / f"val_shapes-{LAYER}.pt", weights_only=True)
+    for image in range(8):
+        pixels = prepare(seen_whole.photograph(image), seen_whole.preprocessing).tensor[None]
+        network = seen_whole.network()
+        taps = survey(network.module, torch.zeros(1, 3, *pixels.shape[2:]), [LAYER])
+        found = maps(network.module, normalized(pixels, seen_whole.preprocessing), taps)[LAYER]
+        assert torch.allclose(averages[image], found[0].mean((1, 2), dtype=torch.float64).float(), atol=1e-4)
+
+
 def trials(out):
     with (out / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -310,8 +342,9 @@ def trials(out):
     return rows
 
 
-def test_no_picture_appears_twice_in_a_trial_and_no_query_is_a_reference(index, export):
-    rows = trials(export("psychophysics"))
+def test_no_picture_appears_twice_in_a_trial_and_no_query_is_a_reference(shapes_index, tmp_path):
+    shapes_index.export("psychophysics", tmp_path / "out", units=["colour:0"])
+    rows = trials(tmp_path / "out")
     for unit in {row["unit"] for row in rows}:
         of_unit = [row for row in rows if row["unit"] == unit]
         shown = [row["image"] for row in of_unit]
@@ -331,9 +364,9 @@ def test_no_picture_appears_twice_in_a_trial_and_no_query_is_a_reference(index, 
             assert {row["catch"] for row in trial} == {"1" if batch == 0 else "0"}
 
 
-def test_trials_are_those_of_the_seed_whatever_else_is_exported(index, export):
+def test_trials_are_those_of_the_seed_whatever_else_is_exported(export):
     one = export("psychophysics", "one", units=[f"{LAYER}:0"])
-    all_ = export("psychophysics", "all")
+    all_ = export("psychophysics", "all", units=[f"{LAYER}:1", f"{LAYER}:0"])
     assert tree(one).keys() <= tree(all_).keys()
     pictures = {name: data for name, data in tree(one).items() if name.endswith(".png")}
     assert all(tree(all_)[name] == data for name, data in pictures.items())

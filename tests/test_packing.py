@@ -105,6 +105,7 @@ def link(tar):
     parts = members(tar)
     parts[1][0].type, parts[1][0].linkname = tarfile.SYMTYPE, "/etc/passwd"
     rewrite(tar, [(parts[1][0], b"") if number == 1 else part for number, part in enumerate(parts)])
+    tar.write_bytes(tar.read_bytes() + bytes(1 << 22))  # room for what it lists
 
 
 def more(tar):
@@ -117,6 +118,10 @@ def outside(tar):
 
 def elsewhere(tar):
     relisted(tar, lambda document: document.update(name="../elsewhere"))
+
+
+def inflated(tar):
+    relisted(tar, lambda document: document["files"][0].update(size=1 << 40))
 
 
 def headless(tar):
@@ -140,6 +145,7 @@ def not_a_tar(tar):
         (more, "it holds more than it lists"),
         (outside, "'../outside' leads out of it"),
         (elsewhere, "'../elsewhere' is not that of a folder"),
+        (inflated, "it lists more bytes than it has"),
         (headless, "does not begin with patchmine.json"),
         (no_index, "its list is not that of an index"),
         (not_a_tar, ""),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from patchmine.errors import PhotographError
 from patchmine.photographs.upright import own_pillow, upright
 from patchmine.system.atomic import write_atomically
 from patchmine.system.regular_files import LIMIT
@@ -24,6 +25,8 @@ MARGIN = 16
 
 QUALITY = 95
 """Of the JPEGs, without chroma subsampling: they differ from the photograph by about a gray level."""
+
+_LONGEST = 65_535  # the most pixels of a side of a JPEG
 
 
 def read(directory: Path, digest: str) -> bytes | None:
@@ -50,6 +53,8 @@ def write(directory: Path, digest: str, photograph: bytes, seen: Box) -> None:
 @own_pillow()
 def _jpeg(photograph: bytes, seen: Box) -> bytes:
     picture = upright(photograph)
+    if max(picture.size) > _LONGEST:
+        raise PhotographError(f"{picture.width}x{picture.height} pixels are too many for a JPEG")
     across, down = -(-seen.width // MARGIN), -(-seen.height // MARGIN)
     wider = Box(seen.left - across, seen.top - down, seen.right + across, seen.bottom + down)
     kept = wider.intersect(Box(0, 0, *picture.size))

@@ -129,6 +129,8 @@ def _head(tar: tarfile.TarFile, size: int) -> tuple[str, list[_Listed]]:
     listed = [_entry(part) for part in document.parts("files")]
     if len({entry.path for entry in listed}) < len(listed) or MANIFEST not in {entry.path for entry in listed}:
         raise Misfit("its list is not that of an index")
+    if sum(entry.size for entry in listed) > size:
+        raise Misfit("it lists more bytes than it has")
     name = document.text("name")
     if PurePosixPath(name).name != name or name in (".", ".."):
         raise Misfit(f"its name {name!r} is not that of a folder")
@@ -144,7 +146,13 @@ def _entry(part: Part) -> _Listed:
 
 def _extract(tar: tarfile.TarFile, expected: _Listed, out: Path) -> None:
     member = tar.next()
-    if member is None or not member.isreg() or member.name != expected.path or member.size != expected.size:
+    if (
+        member is None
+        or not member.isreg()
+        or member.issparse()
+        or member.name != expected.path
+        or member.size != expected.size
+    ):
         raise Misfit(f"{expected.path} is missing or another file")
     target = out / expected.path
     target.parent.mkdir(parents=True, exist_ok=True)
