@@ -534,6 +534,14 @@ def test_a_disk_that_fills_leaves_nothing_behind(kind, index, tmp_path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_index_that_cannot_be_written_is_measured_for_this_once(index, export, monkeypatch, tmp_path):
+    expected = tree(export("cosy", "kept"))
+    (index.directory / "positions.h5").unlink()
+    monkeypatch.setattr("patchmine.exports._positions.unwritable", lambda folder: "Read-only file system")
+    assert tree(export("cosy", "once")) == expected
+    assert not (index.directory / "positions.h5").exists()
+
+
 def test_positions_are_measured_once_and_anew_when_damaged(index, export, tmp_path):
     export("cosy", "first")
     kept = index.directory / "positions.h5"

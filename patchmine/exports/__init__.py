@@ -3,7 +3,7 @@
 - `HELP`: one line: the kind, a colon, and what is written;
 - `FOLDER`: whether it makes a folder, or else a file;
 - `FILES`, optional: endings of OUT with which a kind of folders makes a file;
-- `K`: the number of patches of each unit if the user gives none;
+- `K`: the number of patches of each unit if the user gives none; any number where it has no meaning;
 - `check(asked)`: refuse, before the index is opened, what this kind cannot do. Raises RequestError;
 - `write(export, out)`: write everything to `out`, a file or folder beside the target that takes its place at the end.
   Returns what is in it, as the end of a line such as `225 patches of 9 units`.

@@ -51,13 +51,14 @@ class Layer:
 
 
 def write(export: Export, out: Path) -> str:
-    from patchmine.exports._positions import of_index
+    from patchmine.exports._positions import measured
 
-    positions = of_index(export)
-    layers = []
-    for name, units in export.layers.items():
-        channels = [unit.unit.channel for unit in units]
-        layers.append(Layer(name, units, *_chosen(export, units), positions.quantile(name, LEVEL)[channels]))
+    with measured(export) as positions:
+        levels = {name: positions.quantile(name, LEVEL) for name in export.layers}
+    layers = [
+        Layer(name, units, *_chosen(export, units), levels[name][[unit.unit.channel for unit in units]])
+        for name, units in export.layers.items()
+    ]
     for layer in layers:
         _write_tables(out / folder_of(layer.name), layer, export.index.layers[layer.name])
     _write_arrays(export, out, layers)

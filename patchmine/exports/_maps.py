@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 from torch.nn.functional import interpolate
 
 from patchmine import executors
@@ -54,7 +55,8 @@ def batches(index: OpenIndex[Any], images: Iterable[int], layers: Sequence[str],
     for ids, pixels in _alike(index, images, workers):
         of_size, _ = surveyed(index, network, layers, (pixels.shape[2], pixels.shape[3]))
         inputs = normalized(pixels.to(device), index.preprocessing).contiguous(memory_format=torch.channels_last)
-        found = maps(module, inputs, of_size)
+        with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):  # as the executors do
+            found = maps(module, inputs, of_size)
         yield Batch(ids, pixels, {layer: output.float().cpu() for layer, output in found.items()})
 
 

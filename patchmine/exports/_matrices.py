@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ def write(export: Export, out: Path, pool: str, order: Int64, name: Callable[[st
     """
     layers = list(export.layers)
     _refuse_some(export)
-    pooled = _means(export) if pool == "mean" else lambda layer: export.index.store.table(layer)[0]
-    for layer in layers:
-        write_tensor(pooled(layer)[order], out / name(layer))
+    with _pooled(export, pool) as pooled:
+        for layer in layers:
+            write_tensor(pooled(layer)[order], out / name(layer))
     many = "layer" if len(layers) == 1 else "layers"
     return f"the {pool} of {len(order)} photographs for every channel of {len(layers)} {many}"
 
@@ -45,11 +46,16 @@ def write_tensor(array: NDArray[np.float32], file: Path) -> None:
     file.write_bytes(data.getbuffer())
 
 
-def _means(export: Export) -> Callable[[str], Float32]:
-    from patchmine.exports._positions import of_index
+@contextmanager
+def _pooled(export: Export, pool: str) -> Iterator[Callable[[str], Float32]]:
+    """A function that gives the numbers of a layer, float32 (photographs, channels)."""
+    if pool == "max":
+        yield lambda layer: export.index.store.table(layer)[0]
+        return
+    from patchmine.exports._positions import measured
 
-    positions = of_index(export)
-    return lambda layer: positions.mean(layer)[:]
+    with measured(export) as positions:
+        yield lambda layer: positions.mean(layer)[:]
 
 
 def _refuse_some(export: Export) -> None:

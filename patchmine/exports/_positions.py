@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from patchmine.exports import Export
 from patchmine.kept import positions
-from patchmine.kept.positions import LEVELS, Positions
+from patchmine.kept.positions import FILE, LEVELS, Positions
 from patchmine.quantiles import Sketch
+from patchmine.system.atomic import unwritable
 
 
-def of_index(export: Export) -> Positions:
+@contextmanager
+def measured(export: Export) -> Iterator[Positions]:
     """The statistics that the index keeps, measured now if it keeps none: all its layers in one pass.
 
-    Memory is bounded: 64 kB for each unit and the averages of a batch. Raises StoreError if the result cannot be kept,
-    and what `_maps.batches` raises.
+    Those of an index that cannot be written last for the block. Memory is bounded: 64 kB for each unit and the averages
+    of a batch. Raises what `_maps.batches` raises.
     """
     index = export.index
-    at = (index.directory, index.store.manifest["job_digest"], index.layers, len(index))
-    kept = positions.read(*at)
-    if kept is None:
-        _measure(export, at)
-        kept = positions.read(*at)
-        assert kept is not None
-    return kept
+    kept = _kept(export, index.directory)
+    if kept is not None:
+        yield kept
+        return
+    why = unwritable(index.directory)
+    with TemporaryDirectory(prefix="patchmine-") as elsewhere:
+        folder = index.directory if why is None else Path(elsewhere)
+        once = f" ({FILE} cannot be kept: {why})" if why is not None else f", which {FILE} keeps"
+        export.progress.note(f"measuring all positions of all photographs{once}")
+        _measure(export, folder)
+        found = _kept(export, folder)
+        assert found is not None
+        yield found
 
 
-def _measure(export: Export, at: tuple[object, ...]) -> None:
+def _kept(export: Export, folder: Path) -> Positions | None:
+    index = export.index
+    return positions.read(folder, index.store.manifest["job_digest"], index.layers, len(index))
+
+
+def _measure(export: Export, folder: Path) -> None:
     from patchmine.exports._maps import batches
 
     index = export.index
     sketches = {layer: Sketch(units) for layer, units in index.layers.items()}
-    export.progress.note("positions.h5 is not in the index yet: measuring all positions of all photographs, once")
     export.progress.begin(len(index), 0, "photographs")
-    with positions.writing(*at) as writer:  # type: ignore[arg-type]
+    with positions.writing(folder, index.store.manifest["job_digest"], index.layers, len(index)) as writer:
         for batch in batches(index, range(len(index)), list(index.layers), export.asked.run.workers):
             for layer, maps in batch.maps.items():
                 values = maps.flatten(2).numpy()
                 sketches[layer].add(values)
                 with np.errstate(invalid="ignore", over="ignore"):
-                    writer.mean(
-                        layer, _rows(batch.images.tolist()), values.mean(2, dtype=np.float64).astype(np.float32)
-                    )
+                    averages = values.mean(2, dtype=np.float64).astype(np.float32)
+                writer.mean(layer, _rows(batch.images.tolist()), averages)
             export.progress.advance(len(batch.images))
         for layer, sketch in sketches.items():
             writer.quantiles(layer, sketch.quantiles(np.array(LEVELS)))
