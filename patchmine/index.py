@@ -239,8 +239,8 @@ class Index(OpenIndex[IndexedUnit]):
         """Write the patches of these units, of all units of these layers, or of all, in the format of another tool.
 
         `kind` is the word of `patchmine export`, `out` the file or folder to make, and `asked` are fields of
-        `exports.Asked`: k, picks, crop, share, seed, pool, strict. Returns what was written, in words. Raises what
-        `exports.Order` raises.
+        `exports.Asked`: k, picks, crop, share, seed, pool, strict, workers. Returns what was written, in words. Raises
+        what `exports.Order` raises.
         """
         from patchmine.exports import Asked, Order
 

@@ -26,6 +26,7 @@ from patchmine.exports import kinds
 from patchmine.networks.taps import maps, survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.quantiles import ERROR, SMALLEST
+from patchmine.questions.rename import give
 from patchmine.system import digests
 from tests.support.commands import failed
 
@@ -161,6 +162,19 @@ def test_crops_are_cut_from_the_photographs_and_sort_by_rank(index, export):
             assert crop.size == (patch.box.width, patch.box.height)
             difference = np.asarray(crop, int) - np.asarray(patch.crop(), int)
             assert np.abs(difference).mean() < 4  # JPEG
+
+
+def test_the_longest_names_fit_into_a_path(of_folder, tmp_path):
+    shutil.copytree(of_folder / "own.patchmine", tmp_path / "named.patchmine")
+    given = {f"{LAYER}:0": "鱼" * 100, f"{LAYER}:1": ".."}
+    for unit, name in given.items():
+        index = patchmine.open_index(tmp_path / "named.patchmine")
+        give(index, index.resolved(unit), name)
+    named = patchmine.open_index(tmp_path / "named.patchmine", source=of_folder / "photographs")
+    assert named.unit(f"{LAYER}:0").name == "鱼" * 100
+    for kind in ("crops", "c2"):
+        named.export(kind, tmp_path / kind, units=list(given), k=1)
+        assert sum(file.suffix == ".jpg" for file in (tmp_path / kind).rglob("*")) == 2
 
 
 @needs_arrow

@@ -34,8 +34,8 @@ class Asked:
     """What to export, apart from the units. None is the default of the kind.
 
     `picks` choose the patches of each unit, as for `top`; `crop` and `share` decide their boxes; `pool` is one of
-    `defaults.POOLS`; `seed` is that of every random choice. With `strict` a photograph that cannot be read is an error.
-    Raises RequestError for an unknown word and a number out of range.
+    `defaults.POOLS`; `seed` is that of every random choice, `workers` the number of threads. With `strict` a photograph
+    that cannot be read is an error. Raises RequestError for an unknown word and a number out of range.
     """
 
     k: int | None = None
@@ -45,12 +45,13 @@ class Asked:
     seed: int = 0
     pool: str | None = None
     strict: bool = False
-    run: Run = field(default_factory=Run)
+    workers: int = field(default_factory=lambda: Run().workers)
 
     def __post_init__(self) -> None:
         for pick in self.picks:
             check_settings({"pick": pick})
         check_settings({"k": self.k, "seed": self.seed, "crop": self.crop, "share": self.share, "pool": self.pool})
+        check_settings({"workers": self.workers})
 
     def only(self, kind: str, *, pick: bool = True) -> None:
         """Refuse what a kind that takes one pick, or just the top without `pick`, cannot do. Raises RequestError."""

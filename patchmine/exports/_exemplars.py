@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.exports import Export
-from patchmine.exports._pictures import folder_of
+from patchmine.exports._pictures import file_name
 from patchmine.exports._rows import counted
 from patchmine.ranking import Float32, Int64
 from patchmine.reading.opened import OpenUnit
@@ -60,7 +60,7 @@ def write(export: Export, out: Path) -> str:
         for name, units in export.layers.items()
     ]
     for layer in layers:
-        _write_tables(out / folder_of(layer.name), layer, export.index.layers[layer.name])
+        _write_tables(out / file_name(layer.name), layer, export.index.layers[layer.name])
     _write_arrays(export, out, layers)
     return counted(sum(int((layer.images >= 0).sum()) for layer in layers), len(export.units))
 
@@ -94,12 +94,12 @@ def _write_arrays(export: Export, out: Path, layers: Sequence[Layer]) -> None:
     with ExitStack() as stack:
         files = {}
         for layer in layers:
-            folder, shape = out / folder_of(layer.name), layer.images.shape
+            folder, shape = out / file_name(layer.name), layer.images.shape
             files[layer.name] = [
                 stack.enter_context(_Array(folder / name, (*shape, channels, SIDE, SIDE)))
                 for name, channels in (("images.npy", 3), ("masks.npy", 1))
             ]
-        for batch in batches(export.index, images, [layer.name for layer in layers], export.asked.run.workers):
+        for batch in batches(export.index, images, [layer.name for layer in layers], export.asked.workers):
             pictures = square(batch.pixels).numpy()
             for row, image in enumerate(batch.images.tolist()):
                 for layer in layers:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from patchmine.errors import RequestError
 from patchmine.exports import Asked, Export
-from patchmine.exports._pictures import folder_of
+from patchmine.exports._pictures import file_name
 from patchmine.ranking import Float32, Int64
 
 
@@ -78,4 +78,4 @@ def in_order_of_folders(export: Export) -> Int64:
 
 def word(export: Export) -> str:
     """The network's name in a file name: `resnet18` for `timm:resnet18`, the function for a Python file."""
-    return folder_of(export.index.job.model.rpartition(":")[2])
+    return file_name(export.index.job.model.rpartition(":")[2])

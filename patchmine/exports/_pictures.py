@@ -14,6 +14,10 @@ from patchmine.exports import Export
 from patchmine.exports._rows import row
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
+from patchmine.system import digests
+
+LONGEST = 80
+"""The most characters of a name in that of a file."""
 
 QUALITY = 95
 """Of the JPEGs, without chroma subsampling."""
@@ -24,7 +28,7 @@ def pictures(export: Export) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
 
     Reports the photographs that cannot be read.
     """
-    with ThreadPoolExecutor(export.asked.run.workers) as pool:
+    with ThreadPoolExecutor(export.asked.workers) as pool:
         for unit, patches in export.every():
             crops = pool.map(_crop, [patch for _, patch in patches])
             for (pick, patch), crop in zip(patches, crops, strict=True):
@@ -43,10 +47,12 @@ def write_pictures(export: Export, out: Path) -> Iterator[dict[str, Any]]:
         yield {"file_name": path, **facts}
 
 
-def folder_of(layer: str) -> str:
-    """The layer's name as that of a folder, which is the same for common names."""
-    word = quote(layer, safe=" @+,=()[]")
-    return word if word.strip(".") else word.replace(".", "%2E")
+def file_name(word: str) -> str:
+    """The name of a layer or unit as that of a file or folder, which is the same for common names."""
+    name = quote(word, safe=" @+,=()[]")
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{digests.of_bytes(word.encode('utf-8', 'surrogateescape'))[:12]}"
+    return name if name.strip(".") else name.replace(".", "%2E")
 
 
 def _crop(patch: Patch) -> bytes | PhotographError:
@@ -66,5 +72,5 @@ def jpeg(picture: Any) -> bytes:
 def _path(export: Export, unit: OpenUnit, pick: str, patch: Patch) -> str:
     digits = len(str(export.index.layers[unit.unit.layer] - 1))
     rank = f"{patch.rank:0{len(str(export.k))}}"
-    name = f"{unit.unit.channel:0{digits}}-{quote(unit.name, safe=' ')}"
-    return f"{folder_of(unit.unit.layer)}/{name}/{pick.replace(':', '-')}-{rank}.jpg"
+    name = f"{unit.unit.channel:0{digits}}-{file_name(unit.name)}"
+    return f"{file_name(unit.unit.layer)}/{name}/{pick.replace(':', '-')}-{rank}.jpg"

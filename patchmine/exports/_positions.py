@@ -51,7 +51,7 @@ def _measure(export: Export, folder: Path) -> None:
     sketches = {layer: Sketch(units) for layer, units in index.layers.items()}
     export.progress.begin(len(index), 0, "photographs")
     with positions.writing(folder, index.store.manifest["job_digest"], index.layers, len(index)) as writer:
-        for batch in batches(index, range(len(index)), list(index.layers), export.asked.run.workers):
+        for batch in batches(index, range(len(index)), list(index.layers), export.asked.workers):
             for layer, maps in batch.maps.items():
                 values = maps.flatten(2).numpy()
                 sketches[layer].add(values)

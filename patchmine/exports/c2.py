@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from patchmine.errors import RequestError
 from patchmine.exports import Asked, Export
 from patchmine.exports._matrices import write_tensor
-from patchmine.exports._pictures import jpeg
+from patchmine.exports._pictures import file_name, jpeg
 from patchmine.exports._rows import counted
 from patchmine.reading.patch import Patch
 
@@ -57,7 +56,7 @@ def _write_files(export: Export, out: Path, by_image: dict[int, list[tuple[str, 
     count = 0
     layers = list(export.layers)
     export.progress.begin(len(by_image), 0, "photographs")
-    for batch in batches(export.index, sorted(by_image), layers, export.asked.run.workers):
+    for batch in batches(export.index, sorted(by_image), layers, export.asked.workers):
         pictures = square(batch.pixels).permute(0, 2, 3, 1).numpy()
         for row, image in enumerate(batch.images.tolist()):
             picture = jpeg(Image.fromarray(pictures[row]))
@@ -91,4 +90,4 @@ def _folders(export: Export) -> list[str]:
     """The folder of each unit: its name, with the layer before it where two units have that name."""
     names = Counter(unit.name for unit in export.units)
     words = [unit.name if names[unit.name] == 1 else f"{unit.unit.layer}_{unit.name}" for unit in export.units]
-    return [f"concept_{quote(word, safe=' @+,=()')}" for word in words]
+    return [f"concept_{file_name(word)}" for word in words]

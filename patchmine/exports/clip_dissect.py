@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchmine.exports import Asked, Export, _matrices
-from patchmine.exports._pictures import folder_of
+from patchmine.exports._pictures import file_name
 
 HELP = "clip-dissect: the activations of every photograph, for CLIP-Dissect and DnD"
 FOLDER = True
@@ -24,9 +24,9 @@ def check(asked: Asked) -> None:
 
 
 def write(export: Export, out: Path) -> str:
-    pool, probe = export.asked.pool or "max", folder_of(export.index.directory.resolve().stem)
+    pool, probe = export.asked.pool or "max", file_name(export.index.directory.resolve().stem)
     order = _matrices.in_order_of_folders(export)
     paths = "".join(f"{export.index.path(image)}\n" for image in order.tolist())
     (out / f"{probe}_photographs.txt").write_text(paths, "utf-8", "surrogateescape")
     start, end = f"{probe}_{_matrices.word(export)}", f"{_SUFFIX[pool]}.pt"
-    return _matrices.write(export, out, pool, order, lambda layer: f"{start}_{folder_of(layer)}{end}")
+    return _matrices.write(export, out, pool, order, lambda layer: f"{start}_{file_name(layer)}{end}")

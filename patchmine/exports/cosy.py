@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from patchmine.exports import Asked, Export, _matrices
-from patchmine.exports._pictures import folder_of
+from patchmine.exports._pictures import file_name
 
 HELP = "cosy: the averages over positions of every photograph, for CoSy"
 FOLDER = True
@@ -22,5 +22,5 @@ def write(export: Export, out: Path) -> str:
     order = np.arange(len(export.index), dtype=np.int64)
     word = _matrices.word(export)
     return _matrices.write(
-        export, out, export.asked.pool or "mean", order, lambda layer: f"val_{word}-{folder_of(layer)}.pt"
+        export, out, export.asked.pool or "mean", order, lambda layer: f"val_{word}-{file_name(layer)}.pt"
     )

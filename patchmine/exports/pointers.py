@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from patchmine.errors import PhotographError, RequestError
 from patchmine.exports import Asked, Export
-from patchmine.exports._pictures import folder_of, jpeg
+from patchmine.exports._pictures import file_name, jpeg
 from patchmine.exports._rows import counted
 from patchmine.photographs.crops import cut
 from patchmine.sources import Source, listed
@@ -165,7 +165,7 @@ def _file_name(pointer: Pointer) -> str:
     found = _UNIT.fullmatch(pointer.unit)
     assert found
     pick = quote(pointer.pick.replace(":", "-"), safe="")
-    return f"{folder_of(found[1])}/{int(found[2]):04d}/{pick}-{pointer.rank:03d}.jpg"
+    return f"{file_name(found[1])}/{int(found[2]):04d}/{pick}-{pointer.rank:03d}.jpg"
 
 
 def described(pointer: Pointer, path: str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from patchmine.errors import PhotographError, RequestError
 from patchmine.exports import Asked, Export, _matrices
-from patchmine.exports._pictures import folder_of
+from patchmine.exports._pictures import file_name
 from patchmine.photographs.placement import View
 from patchmine.ranking import Int64, rank_column
 from patchmine.reading.opened import OpenUnit
@@ -50,17 +50,17 @@ def check(asked: Asked) -> None:
 
 def write(export: Export, out: Path) -> str:
     index, count = export.index, 0
-    root = Path("stimuli", f"{_matrices.word(export)}_{folder_of(index.directory.resolve().stem)}")
+    root = Path("stimuli", f"{_matrices.word(export)}_{file_name(index.directory.resolve().stem)}")
     shown = _Shown()
     export.progress.begin(len(export.units), 0, "units")
     with (
         (out / "trials.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-        ThreadPoolExecutor(export.asked.run.workers) as pool,
+        ThreadPoolExecutor(export.asked.workers) as pool,
     ):
         table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         table.writeheader()
         for unit in export.units:
-            place = root / folder_of(unit.unit.layer) / f"channel_{unit.unit.channel}" / "natural_images"
+            place = root / file_name(unit.unit.layer) / f"channel_{unit.unit.channel}" / "natural_images"
             trials = list(_trials(export, unit))
             pictures = pool.map(lambda trial: shown.png(trial[1]), trials)
             for (facts, patch), picture in zip(trials, pictures, strict=True):

@@ -75,7 +75,7 @@ def export(
         seed=seed,
         pool=pool,
         strict=strict,
-        run=Run(workers=workers),
+        workers=workers,
     )
     order = Order(kind, out, asked, force)
     at = opened(index, source, model, weights)
