@@ -47,6 +47,8 @@ text, titles one), Nature's those of its guide (5 to 7 points)."""
 TALLEST = {"nature": "170mm", "nature2": "170mm"}
 """The height that a venue allows, where its guide names one."""
 PRECISIONS = ("fp32", "bf16", "fp16")
+POOLS = ("max", "mean")
+"""How the positions of a photograph become one number."""
 SHARE = 0.95
 """The share of the gradient's energy that the box of an effective receptive field holds."""
 TIGHT_SHARE = 0.8
@@ -109,6 +111,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "layout": LAYOUTS,
     "frame": FRAMES,
     "precision": PRECISIONS,
+    "pool": POOLS,
 }
 _COUNTS = {
     *("k", "keep", "limit", "shard_size", "batch_size", "threads", "workers", "units", "images", "seeds", "columns"),

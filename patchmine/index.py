@@ -18,6 +18,7 @@ from patchmine.reading.cropped import find, seat_of
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.store.tight_crops import Seat, TightCrop
+from patchmine.system.progress import Silent
 from patchmine.units import Box, Unit
 
 if TYPE_CHECKING:
@@ -210,6 +211,41 @@ class Index(OpenIndex[IndexedUnit]):
     def tight(self, units: Sequence[OpenUnit], k: int, share: float | None = None) -> None:
         """Find the tight crops of the k best patches of these units at once: much faster than unit by unit."""
         find(self, [seat_of(patch) for unit in units for patch in unit.top(k)], Cropping("tight", share).retained)
+
+    def embed(
+        self, k: int = defaults.K, *, workers: int | None = None, progress: Progress | None = None
+    ) -> tuple[int, int]:
+        """Put pictures of the k best patches of each unit into the index, so that sheets need no photographs.
+
+        Returns how many of these photographs the index has pictures of, and their bytes. A photograph that cannot be
+        read is reported and left out. Raises StoreError if the index cannot be written, SourceError if the source has
+        disappeared.
+        """
+        from patchmine.reading.embedding import embed
+
+        return embed(self, k, defaults.Run().workers if workers is None else workers, progress or Silent())
+
+    def export(
+        self,
+        kind: str,
+        out: str | Path,
+        *,
+        units: Sequence[str | Unit] = (),
+        layers: Sequence[str] = (),
+        force: bool = False,
+        progress: Progress | None = None,
+        **asked: Any,
+    ) -> str:
+        """Write the patches of these units, of all units of these layers, or of all, in the format of another tool.
+
+        `kind` is the word of `patchmine export`, `out` the file or folder to make, and `asked` are fields of
+        `exports.Asked`: k, picks, crop, share, seed, pool, strict, workers. Returns what was written, in words. Raises
+        what `exports.Order` raises.
+        """
+        from patchmine.exports import Asked, Order
+
+        order = Order(kind, Path(out), Asked(**asked), force)
+        return order.carry_out(self, list(map(str, units)), layers, progress)
 
     def projector(
         self,

@@ -1,7 +1,8 @@
 """Kinds: the modules of a folder and those that other packages add to it. They are found by name and imported on use.
 
-A folder of kinds (`sources`, `models`, `executors`, `engines`) holds one module for each kind; a
-leading underscore marks a helper. Another distribution adds a kind with an entry point in the group of that folder:
+A folder of kinds (`sources`, `models`, `executors`, `engines`, `exports`) holds one module for each kind; a leading
+underscore marks a helper, and others are hyphens in the name of the kind: `clip_dissect.py` is `clip-dissect`. Another
+distribution adds a kind with an entry point in the group of that folder:
 
     [project.entry-points."patchmine.sources"]
     bucket = "their_package.bucket"
@@ -50,7 +51,8 @@ class Kinds(Generic[K]):
 
     @cached_property
     def _own(self) -> tuple[str, ...]:
-        return tuple(sorted(found.name for found in iter_modules(self._path) if not found.name.startswith("_")))
+        files = (found.name for found in iter_modules(self._path))
+        return tuple(sorted(name.replace("_", "-") for name in files if not name.startswith("_")))
 
     @cached_property
     def _foreign(self) -> Mapping[str, EntryPoint]:
@@ -128,7 +130,7 @@ class Kinds(Generic[K]):
     def _literal(self, name: str, constant: str) -> str | None:
         """The string that a kind assigns to a constant in one plain line, without importing it; else None."""
         if name in self._own:
-            file: str | None = str(Path(self._path[0], f"{name}.py"))
+            file: str | None = str(Path(self._path[0], f"{_module(name)}.py"))
         else:
             file = _file(self._foreign[name].module)
         return _literal(Path(file), constant) if file else None
@@ -137,7 +139,7 @@ class Kinds(Generic[K]):
         """The kind, imported once; None for a plug-in that is left out."""
         if name not in self._loaded and name not in self._left_out:
             if name in self._own:
-                self._loaded[name] = cast(K, import_module(f"{self.group}.{name}"))
+                self._loaded[name] = cast(K, import_module(f"{self.group}.{_module(name)}"))
             else:
                 self._load_foreign(self._foreign[name])
         return self._loaded.get(name)
@@ -161,6 +163,11 @@ class Kinds(Generic[K]):
     def _leave_out(self, point: EntryPoint, reason: str) -> None:
         self._left_out[point.name] = _left_out(point, reason)
         remark(self._left_out[point.name])
+
+
+def _module(name: str) -> str:
+    """The module of a kind of the folder's own."""
+    return name.replace("-", "_")
 
 
 def _left_out(point: EntryPoint, reason: str) -> str:

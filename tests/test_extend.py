@@ -15,7 +15,7 @@ from PIL import Image
 from tests.support.distribution import install, patchmine, program
 from tests.support.documents import DOCS, blocks
 
-REGISTRIES = ("source", "model", "executor", "engine")
+REGISTRIES = ("source", "model", "executor", "engine", "export")
 LEFT_OUT = re.compile(r"is left out: (?:it has no (?P<missing>.+)|it fails to import \(.*'(?P<module>\w+)'\))")
 
 
@@ -59,6 +59,16 @@ def test_the_kinds_of_the_pages_make_an_index_together(site, tmp_path):
     assert patches[0]["value"] > 0
 
 
+def test_the_export_of_the_page_writes_the_boxes_of_top(site, shapes_index_dir, shapes_index, tmp_path):
+    words = ["export", "boxes", "-i", shapes_index_dir, "-o", "boxes.txt", "--unit", "thing:0", "-k", 3]
+    done = patchmine(site, tmp_path, *words)
+    assert (done.returncode, done.stdout) == (0, "boxes.txt: 3 boxes of 1 units\n"), done.stderr
+    for patch, line in zip(
+        shapes_index.unit("thing:0").top(3), (tmp_path / "boxes.txt").read_text().splitlines(), strict=True
+    ):
+        assert line.split() == ["thing:0", patch.image, *map(str, patch.box.as_tuple())]
+
+
 def test_the_source_of_the_page_refuses_a_malformed_word(site, tmp_path):
     done = patchmine(site, tmp_path, "index", "every:0:shapes:16")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
@@ -75,7 +85,8 @@ def test_the_line_on_a_page_is_that_of_a_bad_plug_in(tmp_path):
         files[example.file] = f"{example.text}\n{spoilt}\n"
         lines.append(line.strip())
     site = install(tmp_path / "site", "your-package", files, entry_points())
-    ask = "from patchmine import sources, models, executors, engines\nfor of in (sources, models, executors, engines): "
+    families = "sources, models, executors, engines, exports"
+    ask = f"from patchmine import {families}\nfor of in ({families}): "
     done = program(site, tmp_path, f"{ask}list(of.kinds)")
     assert (done.returncode, done.stderr.splitlines()) == (0, lines)
 

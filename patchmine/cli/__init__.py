@@ -14,12 +14,16 @@ from patchmine.cli import errors, words
 from patchmine.cli.commands import (
     compare,
     demo,
+    embed,
+    export,
     fires,
+    import_,
     index,
     info,
     layers,
     merge,
     name,
+    pack,
     sheet,
     similar,
     synth,
@@ -58,11 +62,16 @@ COMMANDS = (
     layers.layers,
     layers.rf,
     verify.verify,
+    export.export,
+    import_.import_,
+    embed.embed,
+    pack.pack,
+    pack.unpack,
     demo.demo,
 )
 
 for command in COMMANDS:
-    app.command(cls=words.Command)(errors.guarded(command))
+    app.command(words.called(command), cls=words.Command)(errors.guarded(command))
 
 
 @app.callback()
@@ -102,6 +111,6 @@ def main() -> None:
 def _leave_out_others(named: str) -> None:
     """Keep only the named command, if it exists: Typer reads the signature of every command, which takes longer than
     most answers."""
-    alone = [info for info in app.registered_commands if info.callback and info.callback.__name__ == named]
+    alone = [info for info in app.registered_commands if info.name == named]
     if alone:
         app.registered_commands = alone

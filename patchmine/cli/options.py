@@ -10,7 +10,7 @@ import typer
 from patchmine import defaults
 from patchmine.cli import completion
 
-MODELS, SOURCES, EXECUTORS, ENGINES = "{models}", "{sources}", "{executors}", "{engines}"
+MODELS, SOURCES, EXECUTORS, ENGINES, EXPORTS = "{models}", "{sources}", "{executors}", "{engines}", "{exports}"
 """Placeholders in help texts; `with_kinds` replaces them with the installed kinds when help is printed."""
 
 
@@ -18,10 +18,10 @@ def with_kinds(text: str) -> str:
     """The help text with the installed kinds in place of each placeholder. Imports no kind."""
     from patchmine.plugins import Kinds
 
-    for place in (MODELS, SOURCES, EXECUTORS, ENGINES):
+    for place in (MODELS, SOURCES, EXECUTORS, ENGINES, EXPORTS):
         if place in text:
             kinds: Kinds[object] = Kinds(f"patchmine.{place.strip('{}')}")
-            every = "; ".join(map(kinds.help, kinds.names)) if place == SOURCES else kinds.words()
+            every = "; ".join(map(kinds.help, kinds.names)) if place in (SOURCES, EXPORTS) else kinds.words()
             text = text.replace(place, every)
     return text
 
@@ -67,6 +67,7 @@ Sheet = Annotated[
 Workers = Annotated[
     int, typer.Option("--workers", metavar="N", help="Threads that decode and compute.", show_default="all cores")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over and replace the existing index.")]
 Layers = Annotated[
     list[str] | None,
@@ -80,6 +81,16 @@ Layers = Annotated[
 Layer = Annotated[
     str | None,
     typer.Option("--layer", metavar="L", help="Only this layer.", show_default=False, autocompletion=completion.layers),
+]
+LayersOfIndex = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="L",
+        help="Only this layer; may be repeated.",
+        show_default=False,
+        autocompletion=completion.layers,
+    ),
 ]
 _UNIT = "The unit: a name such as fish_412, LAYER:CHANNEL or LAYER_CHANNEL"
 Unit = Annotated[str, typer.Option("--unit", metavar="U", help=f"{_UNIT}.", autocompletion=completion.units)]

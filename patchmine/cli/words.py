@@ -39,6 +39,11 @@ class Group(TyperGroup):
         return _hastened(super().get_params(ctx))
 
 
+def called(command: Callable[..., Any]) -> str:
+    """The name of a command: that of its function, without the underscore of one that Python reserves."""
+    return command.__name__.rstrip("_")
+
+
 @dataclass(frozen=True)
 class _Plain:
     """Replaces Typer's converter of one option, and calls it only for words that are not plain."""

@@ -20,6 +20,7 @@ from patchmine import defaults
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import FieldsBySize, ReceptiveField
+from patchmine.kept import embedded
 from patchmine.labels.imagenet import class_label
 from patchmine.labels.names import Names, spelled
 from patchmine.labels.names_file import NamesFile
@@ -220,8 +221,8 @@ class OpenIndex(Generic[U]):
     def photograph(self, image: int) -> bytes:
         """The encoded bytes of a photograph: exactly those that were indexed, wherever its path leads.
 
-        Everything that shows a photograph of an index reads it here. Raises PhotographError if the photograph is gone
-        or has changed, SourceError if the source has disappeared.
+        Whatever shows a photograph reads it here, unless the index has a picture of it. Raises PhotographError
+        if the photograph is gone or has changed, SourceError if the source has disappeared.
         """
         record = self.store.image(image)
         data = self.source.read(record.path)
@@ -258,6 +259,7 @@ class OpenIndex(Generic[U]):
             field=field,
             placement=self.preprocessing.place(*record.size),
             read=lambda: self.photograph(image),
+            embedded=lambda: embedded.read(self.directory, record.digest),
             tighten=lambda: crop_of(self, Seat(unit, image, place)),
         )
 

@@ -32,7 +32,8 @@ class Patch:
 
     `image` is the photograph's path in its source, `image_id` its number in the index, or -1 for a photograph that is
     in no index. `field` is the layer's receptive field at the size of this input, `placement` how the photograph lies
-    in it, `read` returns the photograph's encoded bytes; they are None in a patch that belongs to no index.
+    in it, `read` returns the photograph's encoded bytes, and `embedded` those of its picture inside the index, if there
+    is one; they are None in a patch that belongs to no index.
 
     With `cropped` the patch shows its tight crop, where it has one: `input_box` and `box` are those of the crop then.
     """
@@ -50,6 +51,7 @@ class Patch:
     field: ReceptiveField | None = dataclasses.field(default=None, repr=False, compare=False)
     placement: Placement | None = dataclasses.field(default=None, repr=False, compare=False)
     read: Callable[[], bytes] | None = dataclasses.field(default=None, repr=False, compare=False)
+    embedded: Callable[[], bytes | None] | None = dataclasses.field(default=None, repr=False, compare=False)
     tighten: Callable[[], TightCrop | None] | None = dataclasses.field(default=None, repr=False, compare=False)
     cropped: bool = dataclasses.field(default=False, repr=False)
 
@@ -94,6 +96,7 @@ class Patch:
         field: ReceptiveField,
         placement: Placement,
         read: Callable[[], bytes],
+        embedded: Callable[[], bytes | None] | None = None,
         tighten: Callable[[], TightCrop | None] | None = None,
     ) -> Patch:
         """The patch at a position of the layer's grid; `cropping`, which must be settled, decides its `box`."""
@@ -111,6 +114,7 @@ class Patch:
             field=field,
             placement=placement,
             read=read,
+            embedded=embedded,
             tighten=tighten,
         )
 
@@ -120,14 +124,23 @@ class Patch:
             raise UnitError(f"this patch of {self.image!r} belongs to no index, so it cannot be cut out")
         return self.read()
 
+    def picture(self) -> bytes:
+        """The encoded bytes of a picture that has the photograph's size and shows what the network sees of it.
+
+        It is the one embedded in the index, if there is one, else the photograph. So a sheet is the same with and
+        without the photographs. Raises what `photograph` raises.
+        """
+        found = None if self.embedded is None else self.embedded()
+        return self.photograph() if found is None else found
+
     def crop(self) -> Image:
-        """The pixels inside `box`, at the photograph's full resolution, as a Pillow RGB image.
+        """The pixels inside `box`, at the photograph's full resolution, as a Pillow RGB image, cut from `picture()`.
 
         Raises PhotographError when the photograph can no longer be read.
         """
         from patchmine.photographs.crops import cut
 
-        return cut(self.photograph(), self.box)
+        return cut(self.picture(), self.box)
 
     def view(self, cropping: Cropping) -> View:
         """What a tile of the patch shows, in input pixels. The cropping must be settled."""
@@ -157,7 +170,7 @@ class Patch:
         from patchmine.photographs.crops import piece
 
         assert self.placement is not None, "a patch that belongs to no index has no tile"
-        return piece(self.photograph(), self.placement, view)
+        return piece(self.picture(), self.placement, view)
 
     def tile(self, view: View, size: tuple[int, int]) -> Image:
         """The view as a Pillow RGB image of `size` (width, height) pixels. Raises PhotographError as `crop` does."""

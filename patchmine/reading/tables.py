@@ -73,10 +73,10 @@ def to_arrow(rows: Iterable[Mapping[str, Any]], columns: Columns) -> pyarrow.Tab
 
 def _by_column(rows: Iterable[Mapping[str, Any]], columns: Columns) -> dict[str, list[Any]]:
     rows = list(rows)
-    return {name: [_storable(row[name]) for row in rows] for name in columns}
+    return {name: [storable(row[name]) for row in rows] for name in columns}
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     r"""Path bytes that are not UTF-8 as \udcXX escapes, as in the JSON: data frames cannot hold the raw bytes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 

@@ -64,7 +64,7 @@ def write_activations(
     ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
     non_finite: dict[str, int] = {}
     saturated: dict[str, int] = {}
-    with ThreadPoolExecutor(workers, "publish") as pool, _written(file, "w") as h5:
+    with ThreadPoolExecutor(workers, "publish") as pool, written(file, "w") as h5:
         ranked = {
             number: pool.submit(_ranked, shards, str(number), layers[number].units, keep)
             for number in sorted(range(len(layers)), key=lambda number: -layers[number].units)
@@ -113,7 +113,7 @@ class _Lenient(io.FileIO):
 
 
 @contextmanager
-def _written(file: Path, mode: str) -> Iterator[h5py.File]:
+def written(file: Path, mode: str) -> Iterator[h5py.File]:
     """The HDF5 file open for writing (`w` or `r+`), flushed at the end. Raises OSError when the disk is full."""
     with _Lenient(file, "w+" if mode == "w" else mode) as raw:
         try:
@@ -339,7 +339,7 @@ def complete(
     them. A copy of the manifest is for readers that find the manifest of another job beside the file. Raises OSError.
     """
     text = h5py.string_dtype("utf-8")
-    with _written(file, "r+") as h5:
+    with written(file, "r+") as h5:
         for layer, shares in effective.items():
             h5.create_dataset(f"layers/{layer}/effective", data=shares)
         if labels:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from stat import S_IMODE, S_ISREG
@@ -22,8 +23,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], mode: int
 
     `mode` are its permissions, by default those of a new file. Raises OSError, which names `path`.
     """
-    # The name is short enough for every file system, and its randomness keeps others from laying a link there.
-    temporary = path.with_name(f".{path.name[:40]}.{token_hex(4)}.tmp")
+    temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
             for chunk in chunks:
@@ -98,6 +98,86 @@ def check_target(target: Path) -> None:
         raise RequestError(f"folder {str(folder)!r} not found: create it, or write {target.name} elsewhere")
     if there is None and (why := unwritable(folder)):
         raise RequestError(f"folder {str(folder)!r} cannot be written ({why}): write {target.name} elsewhere")
+
+
+def check_new(target: Path, folder: bool, force: bool) -> None:
+    """Check, before any work, that `whole_file` or `whole_folder` can make this target. Raises RequestError.
+
+    What is there already is replaced only with `force`; an empty folder is as good as none.
+    """
+    if not folder:
+        check_target(target)
+    elif target.exists() and not target.is_dir():
+        raise RequestError(f"{str(target)!r} is a file, but this makes a folder: give another name")
+    elif why := unwritable(target):
+        raise RequestError(f"folder {str(target)!r} cannot be written ({why}): give another name")
+    if not force and target.exists() and not (folder and not any(target.iterdir())):
+        raise RequestError(f"{str(target)!r} exists: give another name with -o, or replace it with --force")
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A name beside the target to write a file under; it then takes the place of the target, unless an error occurs.
+
+    For files that are too large for `deliver`. Raises RequestError for what the system refuses.
+    """
+    real = Path(os.path.realpath(target))
+    making = _beside(real)
+    with _explained(target):
+        try:
+            yield making
+            with making.open("rb") as file:
+                _sync(file.fileno())
+            making.replace(real)
+        finally:
+            making.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder beside the target to write into; what it holds then moves into the target, unless an error occurs.
+
+    There it replaces what has the same name; everything else in the target stays. Raises RequestError for what the
+    system refuses.
+    """
+    real = Path(os.path.realpath(target))
+    making = _beside(real)
+    with _explained(target):
+        try:
+            making.mkdir(parents=True)
+            yield making
+            if not real.exists() or not any(real.iterdir()):
+                making.replace(real)
+            else:
+                for made in sorted(making.iterdir()):
+                    _replace(real / made.name, made)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+
+def _replace(there: Path, made: Path) -> None:
+    if there.is_dir() and not there.is_symlink():
+        shutil.rmtree(there)
+    elif made.is_dir():
+        there.unlink(missing_ok=True)
+    made.replace(there)
+
+
+def _beside(target: Path) -> Path:
+    """A temporary name in the target's folder: short enough for every file system, and random, so that others cannot
+    lay a link there."""
+    return target.with_name(f".{target.name[:40]}.{token_hex(4)}.tmp")
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own text repeats itself
+        raise RequestError(
+            f"{str(target)!r} cannot be written: {reason}; make room, or give another name with -o"
+        ) from None
 
 
 def unwritable(folder: Path) -> str | None:

@@ -124,6 +124,9 @@ def index(
             "--tighten", metavar="K", help="Then find the tight crops of each unit's K best patches: patchmine tighten."
         ),
     ] = 0,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Then put pictures of the top patches into the index: patchmine embed.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Index the photographs in SOURCE: find where each unit responds most strongly in each of them, and how strongly.
@@ -182,7 +185,14 @@ def index(
 
         return build_index(source, directory, wanted, run, display)
 
-    carry_out(work, directory, json, profile, lambda: _tighten(directory, tighten, workers, model, weights))
+    carry_out(work, directory, json, profile, lambda: _then(directory, tighten, embed, workers, model, weights))
+
+
+def _then(directory: Path, k: int, embed: bool, workers: int, model: str, weights: Path | None) -> None:
+    """What is to be done with the finished index."""
+    _tighten(directory, k, workers, model, weights)
+    if embed:
+        _embed(directory, workers)
 
 
 def _tighten(directory: Path, k: int, workers: int, model: str, weights: Path | None) -> None:
@@ -191,3 +201,12 @@ def _tighten(directory: Path, k: int, workers: int, model: str, weights: Path | 
         from patchmine.cli.running import opened
 
         tightened(opened(directory, None, model, weights), None, None, k, "top", TIGHT_SHARE, workers)
+
+
+def _embed(directory: Path, workers: int) -> None:
+    from patchmine.cli.commands.embed import embedded
+    from patchmine.cli.errors import say
+    from patchmine.cli.running import opened
+    from patchmine.defaults import K
+
+    say(embedded(opened(directory), K, workers))
