@@ -23,10 +23,11 @@ def opened(
 ) -> Index:
     """Open the index that a command reads; a signal while its network loads ends the process cleanly."""
     from patchmine.index import open_index
+    from patchmine.kept.embedded import FOLDER as EMBEDDED
 
     found = open_index(index, source)
-    if source is not None:
-        _ = found.source  # a folder that is not there is refused before the work
+    if source is not None and not (found.directory / EMBEDDED).is_dir():
+        _ = found.source  # a folder that is not there is refused before the work; embedded pictures need none
     if model is not None:
         from patchmine.models import word_for_index
 
