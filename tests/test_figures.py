@@ -233,7 +233,7 @@ def test_patches_too_narrow_for_print_are_reported_with_what_fits(sheet, shapes_
     assert narrow(page) is None
     assert page.pictures[0].width >= 0.35 * INCH
     assert narrow(grid_page(unit, unit.top(12), replace(style_of("icml"), columns=columns + 1))) is not None
-    assert "170mm" in sheet("--width", "nature", "--layout", "grid", "-k", 40, "--columns", 2, "-o", "a.pdf").stderr
+    assert "170mm" in sheet("--width", "nature", "--layout", "grid", "-k", 3, "--columns", 1, "-o", "a.pdf").stderr
     assert style_of("nature").width == 89 * MM
 
 
