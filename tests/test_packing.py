@@ -243,3 +243,21 @@ def test_an_index_that_cannot_be_written_says_so(own, monkeypatch):
     monkeypatch.setattr(embedded, "write_atomically", full)
     with pytest.raises(StoreError, match="No space left on device"):
         own.embed()
+
+
+def test_merging_takes_the_pictures_along(own, cli, tmp_path):
+    source = tmp_path / "other"
+    source.mkdir()
+    drawn = patchmine.sources.open_source("shapes:6@1")
+    for entry in drawn.entries():
+        (source / entry.path).write_bytes(drawn.read(entry.path))
+    patchmine.build_index(source, tmp_path / "other.patchmine", model="shapes", layers=["colour"], keep=10)
+    for index, folder in ((own.directory, tmp_path / "home/photographs"), (tmp_path / "other.patchmine", source)):
+        assert cli("embed", "-i", index, "--source", folder).returncode == 0
+    assert cli("merge", own.directory, tmp_path / "other.patchmine", "-o", "both.patchmine").returncode == 0
+    pictures = {file.name: file.read_bytes() for file in Path("both.patchmine/embedded").iterdir()}
+    assert pictures == {
+        file.name: file.read_bytes()
+        for index in (own.directory, tmp_path / "other.patchmine")
+        for file in (index / "embedded").iterdir()
+    }

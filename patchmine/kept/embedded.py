@@ -7,6 +7,7 @@ gray where the network sees nothing. So patches, boxes and placements hold in it
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -48,6 +49,17 @@ def write(directory: Path, digest: str, photograph: bytes, seen: Box) -> None:
     file = _file(directory, digest)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, [_jpeg(photograph, seen)])
+
+
+def join(directory: Path, others: Iterable[Path]) -> None:
+    """Take over the pictures of other indexes, of the same network and preprocessing. Raises OSError."""
+    for other in others:
+        for file in sorted((other / FOLDER).glob("*.jpg")):
+            there = directory / FOLDER / file.name
+            data = None if there.exists() else read(other, file.stem)
+            if data is not None:
+                there.parent.mkdir(exist_ok=True)
+                write_atomically(there, [data])
 
 
 @own_pillow()

@@ -11,6 +11,7 @@ from time import perf_counter
 from patchmine import models
 from patchmine.defaults import Run
 from patchmine.errors import RequestError, StoreError, UnreadableError
+from patchmine.kept import embedded
 from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
@@ -91,9 +92,10 @@ def merge_indexes(
     key = network_key(job)
     try:
         TightCrops(space.directory, key).join([TightCrops(store.directory, key) for store in stores])
+        embedded.join(space.directory, [store.directory for store in stores])
     except (OSError, UnreadableError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        progress.note(f"the tight crops of the indexes were not all taken over: {reason}")
+        progress.note(f"the tight crops and pictures inside the indexes were not all taken over: {reason}")
     return report
 
 

@@ -62,7 +62,7 @@ def _add_keys(page: Page, rows: Sequence[tuple[OpenUnit, Patches]], y: float) ->
         if outline is not None
     }
     x, side = style.margin, 0.9 * style.small
-    baseline = y + style.leading
+    baseline = y + 1.4 * style.leading
     for number in sorted(drawn):
         key = fitted(KEYS[number], style.inner - 1.5 * side, style.small)
         wide = 1.5 * side + text_width(key, style.small)
