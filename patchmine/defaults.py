@@ -23,6 +23,8 @@ PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler", "context")
+HOST, PORT = "127.0.0.1", 8000
+"""Where `patchmine serve` listens."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 SHARE = 0.95
 """The share of the gradient's energy that the box of an effective receptive field holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import ceil
 
 from PIL import Image, ImageDraw
 
@@ -28,23 +29,25 @@ def cut(data: bytes, box: Box) -> Image.Image:
 
 
 @own_pillow()
-def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -> Image.Image:
+def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int], for_screen: bool = False) -> Image.Image:
     """The view as an RGB image of `size` (width, height) pixels, resampled from the photograph's full resolution.
 
+    With `for_screen` a JPEG may be decoded smaller, which is much faster, but no smaller than the tile shows it.
     Raises PhotographError if the bytes are no longer a picture, or one of another size.
     """
-    picture = upright(data)
-    if picture.size != placement.source:
+    shown, target = placed(view, placement, size)
+    picture = upright(data, _least(placement, shown, target) if for_screen else None)
+    reduced = [tuple(ceil(side / by) for side in placement.source) for by in ((1, 2, 4, 8) if for_screen else (1,))]
+    if picture.size not in reduced:
         raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     canvas = padding(size)
-    shown, target = placed(view, placement, size)
     if shown.area:
-        scale = [placement.source[axis] / placement.resized[axis] for axis in (0, 1)]
+        scale = [picture.size[axis] / placement.resized[axis] for axis in (0, 1)]
         source = (
             (shown.left + placement.left) * scale[0],
             (shown.top + placement.top) * scale[1],
-            min((shown.right + placement.left) * scale[0], placement.source[0]),
-            min((shown.bottom + placement.top) * scale[1], placement.source[1]),
+            min((shown.right + placement.left) * scale[0], picture.width),
+            min((shown.bottom + placement.top) * scale[1], picture.height),
         )
         resized = picture.resize((target.width, target.height), Image.Resampling.LANCZOS, box=source, reducing_gap=3.0)
         canvas.paste(resized, (target.left, target.top))
@@ -63,6 +66,14 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -
         draw.rectangle(frame, outline="white", width=width + 2)
         draw.rectangle(frame, outline="#d6336c", width=width)
     return canvas
+
+
+def _least(placement: Placement, shown: Box, target: Box) -> int:
+    """The short side, in pixels, at which the photograph has no fewer pixels than the tile shows of it."""
+    if not shown.area:
+        return 1
+    across, down = target.width / shown.width, target.height / shown.height
+    return ceil(min(placement.resized[0] * across, placement.resized[1] * down, *placement.source))
 
 
 def _fade(canvas: Image.Image, shown: Box, lit: Box) -> None:
