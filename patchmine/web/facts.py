@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -51,32 +51,37 @@ SORTS = {
 }
 """The numbers by which a wall can be sorted, and what it calls them."""
 
+NEAREST = 8
+"""Nearest units on a unit's page."""
+
 _BARS, _CLASSES, _FACES, _RANGE = 48, 8, 8, 8
 _nearest: WeakKeyDictionary[Index, dict[Unit, list[tuple[IndexedUnit, float]]]] = WeakKeyDictionary()
 _summaries: WeakKeyDictionary[Index, dict[str, list[dict[str, Any]]]] = WeakKeyDictionary()
 
 
-def network(index: Index) -> dict[str, Any]:
-    """The layers in order, with what each sees and its units whose labels hold best."""
+def network(index: Index, only: Collection[Unit] | None = None) -> dict[str, Any]:
+    """The layers in order, with what each sees and its units whose labels hold best; of `only` these units."""
+    layers = [_layer(index, layer, only) for layer in index.layers]
+    layers = [layer for layer in layers if layer["units"]]
     return {
-        "index": index.name,
+        "index": _named(index, only),
         "model": index.job.model,
         "photographs": len(index),
-        "units": sum(index.layers.values()),
+        "units": sum(layer["units"] for layer in layers),
         "labels": said(index.labels.about),
-        "layers": [_layer(index, layer) for layer in index.layers],
+        "layers": layers,
         "warning": missing_source(index),
     }
 
 
-def layer(index: Index, layer: str) -> dict[str, Any]:
-    """The units of a layer. Raises UnitError for a layer that the index does not have."""
+def layer(index: Index, layer: str, only: Collection[Unit] | None = None) -> dict[str, Any]:
+    """The units of a layer, of `only` these. Raises UnitError for a layer that the index does not have."""
     index.check_layer(layer)
-    summaries = of_layer(index, layer)
-    layers = list(index.layers)
+    summaries = of_layer(index, layer, only)
+    layers = [name for name in index.layers if only is None or any(unit.layer == name for unit in only)]
     number = layers.index(layer)
     return {
-        "index": index.name,
+        "index": _named(index, only),
         "layer": layer,
         "units": summaries,
         "sorts": {key: words for key, words in SORTS.items() if key == "channel" or _any(summaries, key)},
@@ -90,6 +95,11 @@ def _any(summaries: Sequence[dict[str, Any]], key: str) -> bool:
     return any(unit[key] is not None for unit in summaries)
 
 
+def _named(index: Index, only: Collection[Unit] | None) -> str:
+    """The index as pages name it: with its whole path where its owner reads them, without it in pages for others."""
+    return index.name if only is None else index.directory.name
+
+
 def missing_source(index: Index) -> str | None:
     """Why the photographs cannot be read; None if their source is there."""
     try:
@@ -99,17 +109,17 @@ def missing_source(index: Index) -> str | None:
     return None
 
 
-def _layer(index: Index, layer: str) -> dict[str, Any]:
+def _layer(index: Index, layer: str, only: Collection[Unit] | None) -> dict[str, Any]:
     field = index.field(layer)
     height, width = field.input
     middle = Position(field.grid[0] // 2, field.grid[1] // 2)
     whole = field.group(0).whole(middle)
     effective = field.effective_size(defaults.SHARE)
-    summaries = of_layer(index, layer)
+    summaries = of_layer(index, layer, only)
     best = sorted(summaries, key=lambda unit: (-(unit["r"] or 0), -(unit["max"] or 0)))[:_FACES]
     return {
         "layer": layer,
-        "units": index.layers[layer],
+        "units": len(summaries),
         "grid": field.grid,
         "input": (height, width),
         "field": max(whole.width, whole.height),
@@ -126,13 +136,13 @@ def _face(index: Index, summary: dict[str, Any]) -> dict[str, Any] | None:
     return {"unit": summary["unit"], "name": summary["name"], "shown": tiles[0]} if tiles else None
 
 
-def of_layer(index: Index, layer: str) -> list[dict[str, Any]]:
+def of_layer(index: Index, layer: str, only: Collection[Unit] | None = None) -> list[dict[str, Any]]:
     """The units of a layer as `units --json` lists them, with `sparsity`, the share of photographs without activation,
     and `evidence` in words."""
     known = _summaries.setdefault(index, {})
     if layer not in known:
         known[layer] = [_summary(unit) for unit in index.units(layer)]
-    return known[layer]
+    return known[layer] if only is None else [summary for summary in known[layer] if summary["unit"] in only]
 
 
 def _summary(unit: IndexedUnit) -> dict[str, Any]:
@@ -191,14 +201,17 @@ def _shown(patch: Patch, kept: Patch) -> Shown:
     return Shown(patch, placement.source, found, kept.proof_text)
 
 
-def unit(index: Index, of: Unit, k: int = SHOWN, pick: str = "top", crop: str = "auto") -> dict[str, Any]:
-    """All that the page of a unit says. Raises what `OpenUnit.top` raises."""
+def unit(
+    index: Index, of: Unit, k: int = SHOWN, pick: str = "top", crop: str = "auto", only: Collection[Unit] | None = None
+) -> dict[str, Any]:
+    """All that the page of a unit says; of `only` these units are its neighbors. Raises what `OpenUnit.top` raises."""
     of_unit = index.unit(of)
     _, tiles = shown(index, of, k, pick, crop)
-    channels = index.layers[of.layer]
+    channels = [channel for channel in range(index.layers[of.layer]) if only is None or Unit(of.layer, channel) in only]
+    number = channels.index(of.channel)
     summary = of_unit.summary()
     return {
-        "index": index.name,
+        "index": _named(index, only),
         "unit": of,
         "summary": summary,
         "evidence": of_unit.evidence,
@@ -207,14 +220,14 @@ def unit(index: Index, of: Unit, k: int = SHOWN, pick: str = "top", crop: str = 
         "crop": crop,
         "picks": PICKS if index.store.has_table else {"top": PICKS["top"], "facets": PICKS["facets"]},
         "crops": {key: words for key, words in CROPS.items() if key != "erf" or _has_effective(index, of)},
-        "before": Unit(of.layer, of.channel - 1) if of.channel else None,
-        "after": Unit(of.layer, of.channel + 1) if of.channel + 1 < channels else None,
+        "before": Unit(of.layer, channels[number - 1]) if number else None,
+        "after": Unit(of.layer, channels[number + 1]) if number + 1 < len(channels) else None,
         "histogram": histogram(index, of, [tile.patch.value for tile in tiles]),
         "range": shown(index, of, _RANGE, "spectrum", "auto")[1][::-1] if index.store.has_table else [],
         "places": places(index, of),
         "classes": classes(index, of),
         "synthetic": synthetic(index, of),
-        "command": command(index, of, k, pick, crop),
+        "command": command(_named(index, only), of, k, pick, crop),
         "warning": missing_source(index),
     }
 
@@ -288,7 +301,7 @@ def nearest(index: Index, of: Unit) -> list[tuple[IndexedUnit, float]]:
 
     known = _nearest.setdefault(index, {})
     if of not in known:
-        known[of] = correlated(index.unit(of), _CLASSES)
+        known[of] = correlated(index.unit(of), NEAREST)
     return known[of]
 
 
@@ -301,20 +314,20 @@ def synthetic(index: Index, of: Unit) -> SyntheticImage | None:
     return made[0] if made else None
 
 
-def command(index: Index, of: Unit, k: int, pick: str, crop: str) -> str:
+def command(name: str, of: Unit, k: int, pick: str, crop: str) -> str:
     """The command that draws these patches as a sheet."""
-    words = ["patchmine", "top", "-i", index.name, "--unit", str(of), "-k", str(k)]
+    words = ["patchmine", "top", "-i", name, "--unit", str(of), "-k", str(k)]
     words += ["--pick", pick] if pick != defaults.PICKS[0] else []
     words += ["--crop", crop] if crop != "auto" else []
     return shlex.join([*words, "-o", "sheet.png"])
 
 
-def search_list(index: Index, layers: Sequence[str]) -> list[list[Any]]:
+def search_list(index: Index, layers: Sequence[str], only: Collection[Unit] | None = None) -> list[list[Any]]:
     """Of each unit the number of its layer, its channel, its name, what is said of it, and how well its label fits."""
     return [
         [number, summary["channel"], printable(summary["name"]), printable(summary["evidence"]), _fit(summary)]
         for number, layer in enumerate(layers)
-        for summary in of_layer(index, layer)
+        for summary in of_layer(index, layer, only)
     ]
 
 

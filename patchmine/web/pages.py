@@ -17,9 +17,6 @@ from patchmine.units import Unit
 from patchmine.web.facts import Shown
 from patchmine.web.pictures import BLOCK
 
-STATIC = Path(__file__).parent / "static"
-"""The style sheet, the script and the icon."""
-
 _CHANNEL = 987654321  # stands for any channel in the address of a unit
 
 
@@ -36,7 +33,6 @@ class Links(Protocol):
     def crop(self, shown: Shown, crop: str, px: int) -> str | None: ...
     def photograph(self, shown: Shown) -> str | None: ...
     def synthetic(self, unit: Unit) -> str: ...
-    def nearest(self, unit: Unit) -> str: ...
 
 
 class Served:
@@ -92,6 +88,13 @@ def page(name: str, links: Links, facts: Mapping[str, Any], **more: Any) -> str:
     return _environment().get_template(f"{name}.html").render(links=links, **offered, **facts)
 
 
+@cache
+def static() -> dict[str, bytes]:
+    """The style sheet, the script and the icon, by name."""
+    folder = Path(__file__).parent / "static"
+    return {file.name: file.read_bytes() for file in sorted(folder.glob("[!.]*"))}
+
+
 def search_script(links: Links, layers: Sequence[str], units: Sequence[Sequence[Any]]) -> bytes:
     """What the search field looks through, as a script: a page from the file system cannot fetch JSON.
 
@@ -115,7 +118,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    found.filters |= {"short": lambda number: "–" if number is None else f"{number:.3g}", "percent": _percent}
+    found.filters |= {
+        "short": lambda number: "–" if number is None else f"{number:.3g}",
+        "percent": _percent,
+        "counted": _counted,
+    }
     found.globals["block"] = BLOCK
     return found
 
@@ -129,4 +136,8 @@ def _percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-__all__ = ["STATIC", "Links", "Served", "page", "quoted", "search_script"]
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+__all__ = ["Links", "Served", "page", "quoted", "search_script", "static"]

@@ -174,19 +174,19 @@ def _or_hatched(one: Picture) -> Image.Image:
         return padding((STRIP_PX, STRIP_PX))
 
 
-def photograph(index: Index, image: int) -> Picture:
-    """A whole photograph, upright, no longer than WIDE pixels."""
+def photograph(index: Index, image: int, longest_px: int = WIDE) -> Picture:
+    """A whole photograph, upright, whose longer side has at most `longest_px` pixels."""
     record = index.store.image(image)
 
     def draw() -> Image.Image:
         data = index.photograph(image)
         longest, shortest = max(record.size), min(record.size)
         with _drawing:
-            picture = upright(data, -(-shortest * WIDE // longest) if longest > WIDE else None)
-            picture.thumbnail((WIDE, WIDE), Image.Resampling.LANCZOS)
+            picture = upright(data, -(-shortest * longest_px // longest) if longest > longest_px else None)
+            picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
         return picture
 
-    return Picture(_tag(record.digest), draw)
+    return Picture(_tag(record.digest, longest_px), draw)
 
 
 def gone(why: str) -> bytes:

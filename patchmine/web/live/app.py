@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -118,9 +117,9 @@ class _Site:
 
     def static(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name not in _static():
+        if name not in pages.static():
             raise HTTPException(404, f"no file {name!r}")
-        data = _static()[name]
+        data = pages.static()[name]
         media = MEDIA[name.rpartition(".")[2]]
         return self._sent(request, digests.of_bytes(data), media, lambda: data, False)
 
@@ -201,11 +200,6 @@ class _Site:
             found = HTMLResponse(html, status, {"cache-control": "no-store"})
         found.headers.update(headers)
         return found
-
-
-@cache
-def _static() -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in pages.STATIC.iterdir() if file.suffix[1:] in MEDIA}
 
 
 __all__ = ["application"]

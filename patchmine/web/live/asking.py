@@ -52,7 +52,7 @@ class Asking:
         self.loading = Lock()  # the network is loaded once, whoever needs it first
 
     async def photograph(self, request: Request) -> bytes:
-        """The body of a request: a photograph. Raises TooLargeError, PhotographError, and BusyError before it is read."""
+        """The photograph that a request sends. Raises TooLargeError, PhotographError, and BusyError before reading."""
         self._check()
         self._waiting += 1
         try:

@@ -79,7 +79,7 @@ class Jobs:
         self._lock = Lock()
 
     def start(self, index: Index, kind: str, unit: Unit) -> Job:
-        """Start work on a unit, or return what is at it already. Raises RequestError for an unknown kind, and BusyError."""
+        """Start work on a unit, or return what is at it already. Raises RequestError, and BusyError."""
         if kind not in KINDS:
             raise RequestError(f"unknown kind {kind!r}{nearest(kind, KINDS)}")
         with self._lock:

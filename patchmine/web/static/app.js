@@ -19,6 +19,11 @@ function make(tag, attributes = {}, ...children) {
   return found;
 }
 
+/** Change the address without a visit; some browsers refuse that for a page from the file system. */
+function readdress(address) {
+  try { history.replaceState(null, "", address); } catch { /* the page works without */ }
+}
+
 const short = (number) => (number === null ? "–" : Number(number.toPrecision(3)).toString());
 
 /** The JSON of an address. Throws an Error with the server's own words. */
@@ -181,7 +186,7 @@ function openPatch(tile) {
   const patch = JSON.parse(tile.dataset.patch);
   viewed = { tile, patch };
   openViewer(`#${patch.rank} · ${short(patch.value)}${patch.class ? ` · ${patch.class}` : ""}`);
-  history.replaceState(null, "", tile.getAttribute("href"));
+  readdress(tile.getAttribute("href"));
   sized(patch.size);
   const image = $("#viewer-image");
   image.alt = patch.image;
@@ -350,7 +355,7 @@ function viewer() {
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => {
     if (viewed?.address) URL.revokeObjectURL(viewed.address);
-    if (viewed?.tile) { history.replaceState(null, "", location.pathname + location.search); viewed.tile.focus(); }
+    if (viewed?.tile) { readdress(location.pathname + location.search); viewed.tile.focus(); }
     viewed = null;
   });
   document.addEventListener("click", (event) => {
@@ -449,7 +454,7 @@ function wall() {
     holder.append(...[...items].sort((a, b) => rank(a) - rank(b) || number(a, "channel") - number(b, "channel")));
     $("#count").textContent = shown.toLocaleString("en-US");
     const query = new URLSearchParams({ ...(key === "channel" ? {} : { sort: key }), ...(share && key !== "channel" ? { least: least.value } : {}) }).toString();
-    history.replaceState(null, "", location.pathname + (query ? `?${query}` : ""));
+    readdress(location.pathname + (query ? `?${query}` : ""));
   }
 
   const asked_ = new URLSearchParams(location.search);
