@@ -287,6 +287,7 @@ def test_the_command_prints_its_address_and_ends_cleanly(shapes_index_dir, tmp_p
     try:
         address = running.stdout.readline().strip()
         assert address.startswith("http://127.0.0.1:")
+        running.send_signal(signal.SIGPIPE)  # as a browser causes it that goes away in the middle
         with urllib.request.urlopen(address) as page:
             assert page.status == 200
         maps = Path(f"/proc/{running.pid}/maps")

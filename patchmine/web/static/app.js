@@ -124,7 +124,7 @@ function search() {
 
 function keyboard() {
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), select, textarea")) return;
     const viewing = $("#viewer").open;
     if (viewing) {
       if (event.key === "ArrowLeft" || event.key === "ArrowRight") step(event.key === "ArrowRight" ? 1 : -1);
@@ -364,8 +364,12 @@ function viewer() {
     event.preventDefault();
     openPatch(tile);
   });
-  const fromAddress = $$(".tile").find((tile) => tile.getAttribute("href") === location.hash);
-  if (fromAddress) openPatch(fromAddress);
+  const openAddressed = () => {
+    const tile = $$(".tile").find((tile) => tile.getAttribute("href") === location.hash);
+    if (tile) openPatch(tile);
+  };
+  addEventListener("hashchange", openAddressed);
+  openAddressed();
   if (live) { dragging(); dropping(); }
 }
 
