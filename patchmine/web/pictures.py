@@ -69,7 +69,7 @@ class Picture:
 class Kept:
     """Bytes by their tag, the most recently used ones up to `most` bytes."""
 
-    def __init__(self, most: int = 192 << 20) -> None:
+    def __init__(self, most: int = 96 << 20) -> None:
         self._most, self._size, self._lock = most, 0, Lock()
         self._data: OrderedDict[str, bytes] = OrderedDict()
 

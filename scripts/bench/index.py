@@ -149,9 +149,7 @@ class Bench:
         forwards = []
         executors.kind(name)
         for choice in candidates(self.network, wanted, "cpu", self.run.workers):
-            setting = Setting(
-                device="cpu", precision=precision, batch_size=choice.batch_size, threads=choice.threads
-            )
+            setting = Setting(device="cpu", precision=precision, batch_size=choice.batch_size, threads=choice.threads)
             executor = executors.build(name, self.network, self.taps, setting, choice.lanes(self.run.workers))
             forwards.append((choice, executor))
         return Variant(f"{name} {precision}", wanted, forwards)
