@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import shutil
 import signal
 import socket
@@ -15,8 +16,10 @@ import pytest
 from PIL import Image
 
 import patchmine
+from patchmine.errors import PatchmineError
 from patchmine.units import Unit
 from tests.conftest import jpeg
+from tests.support import tampering
 from tests.support.asgi import ask
 from tests.support.commands import failed
 
@@ -309,3 +312,18 @@ def test_a_port_in_use_names_the_next_one(cli, shapes_index_dir):
     assert f"port {port} is in use: give another, as in --port" in said
     assert "from 0 to 65535" in failed(cli("serve", "-i", shapes_index_dir, "--port", 70000))
     assert "--host nowhere.invalid" in failed(cli("serve", "-i", shapes_index_dir, "--host", "nowhere.invalid"))
+
+
+def test_a_hostile_index_is_shown_or_refused_in_words(shapes_index_dir, tmp_path):
+    """A sample of the indexes of tests/test_hostile.py; a bug would raise, through the application, into the test."""
+    directory = tmp_path / "hostile.patchmine"
+    for _, mutation in random.Random(1).sample(tampering.mutations(shapes_index_dir, 0, 0), 8):
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(shapes_index_dir, directory)
+        mutation(directory)
+        try:
+            app = application(Current(directory))
+        except PatchmineError:
+            continue
+        for path in ("/", "/layers/colour", f"/units/{UNIT}", "/search.js", "/strips/colour/0.jpg", "/api/units"):
+            assert ask(app, path).status in (200, 404, 409, 503)

@@ -4,15 +4,17 @@
 
 INDEX is a finished index whose photographs are still there; one of `large` photographs is written like it, into a
 temporary folder, as `scripts.bench.query` does (0 serves INDEX itself). Prints the seconds for the first wall of the
-largest layer, its strips and the first page of a unit, crops per second by one client, none of them made before, and
-then, with all clients at once on pages, pictures and the API: answers per second, median and 95th percentile in
+largest layer, its strips and the first page of a unit; where there is Chromium, when it paints a wall and three units;
+crops per second by one client, none of them made before; and then, with all clients at once on pages, pictures and the API: answers per second, median and 95th percentile in
 milliseconds, errors, and the server's memory at each sixth of the time.
 """
 
 from __future__ import annotations
 
 import http.client
+import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -88,7 +90,8 @@ def crowd(address: str, index: Index, layer: str, clients: int, seconds: float) 
     stop = Event()
 
     def one(number: int) -> list[tuple[float, int]]:
-        client, met = Client(address), []
+        client = Client(address)
+        met: list[tuple[float, int]] = []
         for path in paths(index, layer, number):
             if stop.is_set():
                 return met
@@ -105,6 +108,28 @@ def crowd(address: str, index: Index, layer: str, clients: int, seconds: float) 
     middle, most = (1000 * times[int(share * len(met))] for share in (0.5, 0.95))
     rate = len(met) / seconds
     print(f"{rate:.0f} answers/s, median {middle:.0f} ms, 95th percentile {most:.0f} ms, {errors} errors")
+
+
+def paint(address: str, paths: list[str]) -> None:
+    """Print when a page is first painted, each in a browser without a cache; nothing without Chromium."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        print("no Chromium: first paints are not measured")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for path in paths:
+            context = browser.new_context(viewport={"width": 1440, "height": 900})
+            page = context.new_page()
+            requests: list[object] = []
+            page.on("request", requests.append)
+            page.goto(address.rstrip("/") + path)
+            page.wait_for_load_state("networkidle")
+            painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+            print(f"{path}: first paint after {painted / 1000:.2f} s, {len(requests)} requests")
+            context.close()
 
 
 def main() -> None:
@@ -126,6 +151,8 @@ def main() -> None:
             client = Client(address)
             for path in (f"/layers/{quote(layer)}", f"/strips/{quote(layer)}/0.jpg", f"/units/{quote(layer)}:7"):
                 print(f"first {path}: {client.seconds(path)[0]:.2f} s")
+            units = [f"/units/{quote(layer)}:{channel}" for channel in (100, 200, 300)]
+            paint(address, [f"/layers/{quote(layer)}", *units])
             took = [client.seconds(path)[0] for path in crops(index, layer, 400, 1)]
             print(f"crops by one client: {len(took) / sum(took):.0f}/s")
             with ThreadPoolExecutor(1) as pool:
