@@ -5,8 +5,9 @@
 INDEX is a finished index whose photographs are still there; one of `large` photographs is written like it, into a
 temporary folder, as `scripts.bench.query` does (0 serves INDEX itself). Prints the seconds for the first wall of the
 largest layer, its strips and the first page of a unit; where there is Chromium, when it paints a wall and three units;
-crops per second by one client, none of them made before; and then, with all clients at once on pages, pictures and the API: answers per second, median and 95th percentile in
-milliseconds, errors, and the server's memory at each sixth of the time.
+crops per second by one client, none of them made before; and then, with all clients at once on pages, pictures and the
+API: answers per second, median and 95th percentile in milliseconds, errors, and the server's memory at each sixth of
+the time.
 """
 
 from __future__ import annotations
