@@ -56,6 +56,14 @@ def crawled(folder):
     return reached
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_patches():
+    """Drawn photographs are drawn anew for each picture."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("patchmine.web.site.K", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def site(shapes_index_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site") / "pages"
@@ -84,7 +92,7 @@ def test_an_interrupted_site_is_resumed(site, shapes_index_dir, tmp_path):
     units = chosen(index, [], UNITS)
     folder = shutil.copytree(site, tmp_path / "pages")
     (folder / "index.html").unlink()
-    lost = sorted((folder / "crops/colour").iterdir())[:3]
+    lost = sorted((folder / "crops/template").iterdir())[:3]
     for file in lost:
         file.unlink()
     report = export(index, folder, units)

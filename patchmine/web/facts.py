@@ -279,8 +279,8 @@ def places(index: Index, of: Unit) -> dict[str, Any] | None:
     return {"grid": grid, "cells": cells, "of": int(counts.sum())}
 
 
-def classes(index: Index, of: Unit) -> list[tuple[str, int, int]]:
-    """The commonest classes of the unit's 25 best photographs: name, how many of them, and how many in the index."""
+def classes(index: Index, of: Unit) -> list[tuple[str, int]]:
+    """The classes of several of the unit's 25 best photographs: name, and how many, the commonest first."""
     names = index.store.class_names
     if not names:
         return []
@@ -288,11 +288,8 @@ def classes(index: Index, of: Unit) -> list[tuple[str, int, int]]:
     _, images, _ = index.store.top(of.layer, of.channel)
     best = codes[images[:SHOWN]]
     found, counts = np.unique(best[best >= 0], return_counts=True)
-    order = np.lexsort((found, -counts))[:_CLASSES]
-    return [
-        (class_label(names[found[number]]), int(counts[number]), int((codes == found[number]).sum()))
-        for number in order.tolist()
-    ]
+    order = [number for number in np.lexsort((found, -counts))[:_CLASSES].tolist() if counts[number] > 1]
+    return [(class_label(names[found[number]]), int(counts[number])) for number in order]
 
 
 def nearest(index: Index, of: Unit) -> list[tuple[IndexedUnit, float]]:

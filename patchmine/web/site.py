@@ -34,7 +34,7 @@ K = 15
 
 CROP_PX, PHOTOGRAPH_PX = 192, 640
 INDEX, STAMP = "index.html", "site.json"
-_SAMPLE = 6  # units that the estimate draws
+_SAMPLE = 4  # units that the estimate draws
 _PAGE_BYTES = 22_000
 _MOST_COMPARED = 20_000  # units: their correlations are a matrix in memory
 _ROWS = 4096
