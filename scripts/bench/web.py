@@ -125,7 +125,7 @@ def paint(address: str, paths: list[str]) -> None:
             context = browser.new_context(viewport={"width": 1440, "height": 900})
             page = context.new_page()
             requests: list[object] = []
-            page.on("request", requests.append)
+            page.on("request", lambda request, seen=requests: seen.append(request))
             page.goto(address.rstrip("/") + path)
             page.wait_for_load_state("networkidle")
             painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
@@ -154,6 +154,7 @@ def main() -> None:
                 print(f"first {path}: {client.seconds(path)[0]:.2f} s")
             units = [f"/units/{quote(layer)}:{channel}" for channel in (100, 200, 300)]
             paint(address, [f"/layers/{quote(layer)}", *units])
+            client = Client(address)  # the other connection has been idle for too long
             took = [client.seconds(path)[0] for path in crops(index, layer, 400, 1)]
             print(f"crops by one client: {len(took) / sum(took):.0f}/s")
             with ThreadPoolExecutor(1) as pool:
