@@ -46,6 +46,8 @@ The widths and sizes of conferences are those of tueplots (figsizes.py, fontsize
 text, titles one), Nature's those of its guide (5 to 7 points)."""
 TALLEST = {"nature": "170mm", "nature2": "170mm"}
 """The height that a venue allows, where its guide names one."""
+HOST, PORT = "127.0.0.1", 8000
+"""Where `patchmine serve` listens."""
 PRECISIONS = ("fp32", "bf16", "fp16")
 POOLS = ("max", "mean")
 """How the positions of a photograph become one number."""

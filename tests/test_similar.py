@@ -388,6 +388,24 @@ def test_a_box_is_the_mean_of_the_positions_in_it(picture, shapes_index):
     assert len(tiny.query["positions"]) == 1
 
 
+@pytest.mark.parametrize("side", [6, 40, 120])
+def test_a_box_is_compared_in_the_layer_that_sees_as_much(picture, shapes_index, side):
+    """In pixels of the input, which this picture is resized to; the side is in pixels of the photograph."""
+    file, _ = picture
+    notes = []
+    found = shapes_index.similar(image=file, box=Box(110, 40, 110 + side, 40 + side), k=1, note=notes.append)
+    scale = found.sight.placement.resized[0] / found.sight.placement.source[0]
+    sizes = {layer: shapes_index.field(layer).effective_size(0.95) for layer in shapes_index.layers}
+    assert None not in sizes.values()
+    apart = {layer: abs(size - side * scale) for layer, size in sizes.items()}
+    assert apart[found.layer] == pytest.approx(min(apart.values()), abs=0.6)
+    assert found.query["layer"] == found.layer
+    assert notes[0].startswith(f"compared in {found.layer}, ")
+    other = shapes_index.similar(image=file, box=Box(60, 40, 130, 111), layer="template", k=1, note=notes.append)
+    assert other.layer == "template"
+    assert len([note for note in notes if note.startswith("compared in")]) == 1
+
+
 def test_a_box_around_a_shape_finds_that_shape(picture, shapes_index):
     file, truth = picture
     shape, colour, box = truth[0]

@@ -33,8 +33,9 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(document, allow_nan=False), file=_stdout)
 
 
-def print_line(text: str) -> None:
-    print(printable(text), file=_tolerate())
+def print_line(text: str, at_once: bool = False) -> None:
+    """Print one line; `at_once` if the command then works on, and a program may wait for the line."""
+    print(printable(text), file=_tolerate(), flush=at_once)
 
 
 def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 
 from PIL import Image, ImageDraw
 
@@ -23,6 +24,9 @@ PAPER, LINES = "#f1f1f1", "#dcdcdc"
 
 OUTLINES = ((MARK, False), ("#1971c2", False), ("#e67700", True))
 """Color of each outline of a view, and whether it is dashed, so that no two differ by color alone."""
+
+_SCALES = (1, 2, 4, 8)
+"""The scales at which Pillow decodes a JPEG."""
 
 Edges = tuple[float, float, float, float]
 
@@ -110,19 +114,22 @@ class Piece:
 
 
 @own_pillow()
-def piece(data: bytes, placement: Placement, view: View) -> Piece:
+def piece(data: bytes, placement: Placement, view: View, screen: tuple[int, int] | None = None) -> Piece:
     """What a tile of the view shows of a photograph's bytes, in the photograph's own pixels.
 
-    Raises PhotographError if the bytes are no longer a picture, or one of another size.
+    For a tile of `screen` (width, height) pixels a JPEG may be decoded smaller, which is much faster, but with no fewer
+    pixels than the tile has. Raises PhotographError if the bytes are no longer a picture, or one of another size.
     """
-    picture = upright(data)
-    if picture.size != placement.source:
+    picture = upright(data, None if screen is None else _least(placement, view, screen))
+    by = next((by for by in _SCALES[: None if screen else 1] if picture.size == _reduced(placement.source, by)), None)
+    if by is None:
         raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     shown = view.shown.intersect(placement.picture).intersect(view.window)
     box = placement.to_source(shown)
+    cut = Box(box.left // by, box.top // by, -(-box.right // by), -(-box.bottom // by))
     return Piece(
-        picture.crop(box.as_tuple()),
-        place=_share(placement.to_input(box), view.window),
+        picture.crop(cut.as_tuple()),
+        place=_share(placement.to_input(Box(*(side * by for side in cut.as_tuple()))), view.window),
         shown=_share(shown.as_tuple(), view.window),
         lit=None if view.lit is None else _share(view.lit.intersect(shown).as_tuple(), view.window),
         outlines=tuple(
@@ -133,12 +140,14 @@ def piece(data: bytes, placement: Placement, view: View) -> Piece:
     )
 
 
-def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int]) -> Image.Image:
-    """The view as an RGB image of `size` (width, height) pixels, resampled from the photograph's full resolution.
+def _least(placement: Placement, view: View, screen: tuple[int, int]) -> int:
+    """The short side, in pixels, at which the photograph has no fewer pixels than the tile shows of it."""
+    across, down = screen[0] / view.window.width, screen[1] / view.window.height
+    return ceil(min(placement.resized[0] * across, placement.resized[1] * down, *placement.source))
 
-    Raises PhotographError as `piece` does.
-    """
-    return piece(data, placement, view).drawn(size)
+
+def _reduced(size: tuple[int, int], by: int) -> tuple[int, int]:
+    return -(-size[0] // by), -(-size[1] // by)
 
 
 def _share(edges: tuple[float, float, float, float], window: Box) -> Edges:

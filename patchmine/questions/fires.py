@@ -110,8 +110,11 @@ def fires(
     layer: str | None = None,
     k: int = defaults.K,
     cropping: Cropping | None = None,
+    data: bytes | None = None,
 ) -> Fires[U]:
     """The k units, of one layer or of all, whose response to this photograph is most unusual.
+
+    `file` and `data` are as for `look.look`.
 
     They are ranked by percentile, then by deviation, then in the order of the network. A unit that is not finite on the
     photograph is left out. A photograph of the index itself has the values that it has there, up to rounding, since it
@@ -131,7 +134,7 @@ def fires(
         )
     cropping = cropping or Cropping()
     layers = list(index.layers) if layer is None else [layer]
-    sight = look(index, file, layers)
+    sight = look(index, file, layers, data=data)
     found = [response for name in layers for response in _responses(index, sight, name)]
     ranked = sorted(found, key=lambda response: (-response.percentile, -response.deviation))[:k]
     patches = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,20 +69,32 @@ class Sight:
 
 
 @with_own_settings
-def look(index: OpenIndex[Any], file: str | Path, layers: Sequence[str], box: Box | None = None) -> Sight:
+def look(
+    index: OpenIndex[Any],
+    file: str | Path,
+    layers: Sequence[str] | Callable[[Placement], Sequence[str]],
+    box: Box | None = None,
+    data: bytes | None = None,
+) -> Sight:
     """Show a photograph to the network of the index.
 
-    `file` is a file, or a photograph of the index by its path there. `box` is a part of it in source pixels, which the
-    caller will ask about. Raises SourceError for a photograph that does not exist or cannot be decoded, RequestError
-    for a box outside it, StoreError when a layer is not as the index has it, and what `OpenIndex.network` raises.
+    `file` is a file, or a photograph of the index by its path there; with `data`, its encoded bytes, it is only the
+    name that messages use. `layers` may depend on how the photograph lies in the input. `box` is a part of it in source
+    pixels, which the caller will ask about.
+
+    Raises SourceError for a photograph that does not exist or cannot be decoded, RequestError for a box outside it,
+    StoreError when a layer is not as the index has it, and what `OpenIndex.network` raises.
     """
-    data = _read(index, file)
+    if data is None:
+        data = _read(index, file)
     try:
         pixels = prepare(data, index.preprocessing)
     except PhotographError as error:
         raise SourceError(f"{str(file)!r} cannot be decoded: {error}; give an intact JPEG, PNG or WebP") from None
     if box is not None:
         _check_box(box, pixels.placement)
+    if callable(layers):
+        layers = layers(pixels.placement)
     network = index.network()
     taps, fields = surveyed(index, network, layers, (pixels.placement.input[1], pixels.placement.input[0]))
     found = maps(network.module, normalized(pixels.tensor[None], index.preprocessing), taps)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from patchmine import defaults
 from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
+from patchmine.fields.field import ReceptiveField
+from patchmine.photographs.placement import Placement
 from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.reading.answers import PATCH, SHOWN, UNIT, Answer, Patches, counted, listed
 from patchmine.reading.cropped import cropped
@@ -149,21 +151,31 @@ def similar_to_photograph(
     note: Note,
     box: Box | None = None,
     layer: str | None = None,
+    data: bytes | None = None,
 ) -> Similar[U]:
-    """The patches nearest to a photograph, or to a box in it (source pixels), in a layer (default: the last one).
+    """The patches nearest to a photograph, or to a box in it (source pixels), in a layer.
+
+    The default is the last layer, and for a box the one whose effective field is nearest to the box's size, which a
+    note names. `file` and `data` are as for `look.look`.
 
     The vector of a box is the mean over the positions whose field's center lies in it, or else the position nearest to
     its middle. The vector of a whole photograph is taken where the layer responds most: where the sum of its positive
     activations is largest. For a photograph of the index only positions with a kept vector count, so that it finds
     itself.
 
-    Raises what `looking.look` raises, and UnitError for an unknown layer.
+    Raises what `look.look` raises, and UnitError for an unknown layer.
     """
     from patchmine.questions.look import look
 
-    chosen = layer or list(index.layers)[-1]
-    index.check_layer(chosen)
-    sight = look(index, file, [chosen], box)
+    def choose(placement: Placement) -> list[str]:
+        if layer is not None or box is None:
+            return [layer or list(index.layers)[-1]]
+        return [_fitting(index, box, placement, note)]
+
+    if layer is not None:
+        index.check_layer(layer)
+    sight = look(index, file, choose, box, data)
+    (chosen,) = sight.maps
     maps = sight.maps[chosen]
     positions = [_strongest(index, sight, chosen, note)] if box is None else sight.positions_in(chosen, box)
     vector = np.stack([maps[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
@@ -179,6 +191,27 @@ def similar_to_photograph(
     asked = sight.patch(hardest, 0, middle, index.settled(hardest, wish.cropping))
     ((asked,), _) = cropped(sight.beside(index), [asked], wish.cropping, wish.cropping)
     return Similar(index, query, chosen, patches, similarities, [], asked, sight)
+
+
+def _fitting(index: OpenIndex[Any], box: Box, placement: Placement, note: Note) -> str:
+    """The layer whose effective field is nearest to the box, which is in source pixels, in size.
+
+    Sizes are lengths in input pixels: the side of the effective field, or of the receptive one where no gradient was
+    measured, and that of a square of the box's area.
+    """
+    across, down = (placement.resized[axis] / placement.source[axis] for axis in (0, 1))
+    side = (box.width * across * box.height * down) ** 0.5
+    sizes = {layer: _side(index.field(layer)) for layer in index.layers}
+    chosen = min(sizes, key=lambda layer: abs(sizes[layer] - side))
+    note(
+        f"compared in {chosen}, whose effective field of {sizes[chosen]} input pixels is nearest to the box's "
+        f"{side:.0f}; --layer L compares in another"
+    )
+    return chosen
+
+
+def _side(field: ReceptiveField) -> int:
+    return field.effective_size(defaults.SHARE) or min(max(field.groups[0].largest), max(field.input))
 
 
 def _strongest(index: OpenIndex[Any], sight: Sight, layer: str, note: Note) -> Position:

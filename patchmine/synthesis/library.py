@@ -219,6 +219,12 @@ def units_of(index: OpenIndex[Any], layer: str) -> list[Unit]:
     return [Unit(layer, channel) for channel in range(index.layers[layer])]
 
 
+def kept_images(index: OpenIndex[Any], unit: Unit, recipe: Recipe) -> list[SyntheticImage]:
+    """The images of one unit that the index keeps; none are made, and torch is not loaded. Empty without any."""
+    made = read(_folder(index), _wanted(index, unit, recipe.settled(), None))
+    return [] if made is None or isinstance(made, Dead) else made
+
+
 def images_of(
     index: OpenIndex[Any],
     unit: Unit,
@@ -234,4 +240,4 @@ def images_of(
     return made
 
 
-__all__ = ["Dead", "Made", "SyntheticImage", "canvas_of", "images_of", "synthesized", "units_of"]
+__all__ = ["Dead", "Made", "SyntheticImage", "canvas_of", "images_of", "kept_images", "synthesized", "units_of"]

@@ -44,7 +44,8 @@ def similar(
         typer.Option(
             "--layer",
             metavar="L",
-            help="Layer to compare in. Default: the unit's own, else the last.",
+            help="Layer to compare in. Default: the unit's own, the last for --image, and with --box the one whose "
+            "effective field is nearest to the box's size.",
             show_default=False,
         ),
     ] = None,

@@ -1,0 +1,113 @@
+"""Runs the application until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from secrets import token_urlsafe
+from typing import Any
+
+import uvicorn
+
+from patchmine.defaults import PORT
+from patchmine.errors import RequestError
+from patchmine.web.live.app import application
+from patchmine.web.live.current import Current
+from patchmine.web.live.guard import is_loopback
+
+_GRACE_S = 3  # for answers that are under way when a signal comes
+
+
+def serve(current: Current, host: str, port: int, compute: bool, answers: Callable[[str], None]) -> None:
+    """Serve the index until SIGINT or SIGTERM. `answers` gets the address once the server answers there.
+
+    Beyond loopback the address holds a token, without which nothing is answered. Raises RequestError for a host or port
+    that cannot be taken.
+    """
+    listening = listen(host, port)
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(
+            signal.SIGPIPE, signal.SIG_IGN
+        )  # a browser that goes away must not end the command, as `head` may
+    try:
+        bound = listening.getsockname()[1]
+        token = None if is_loopback(host) else token_urlsafe(24)
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{bound}/" + (f"?token={token}" if token else "")
+        config = uvicorn.Config(
+            application(current, host, token, compute),
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_S,
+            ws="none",
+        )
+        asyncio.run(_Server(config, lambda: answers(address)).serve([listening]))
+    finally:
+        listening.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises RequestError that says what to type instead."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        raise RequestError(f"--host {host} is not an address of this machine: leave it out, or give 0.0.0.0") from None
+    # asyncio switches Nagle's algorithm off only where the protocol is named; with it each answer takes 40 ms longer.
+    found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(1024)
+    except OSError as error:
+        found.close()
+        if error.errno == errno.EADDRINUSE:
+            raise RequestError(f"port {port} is in use: give another, as in --port {_free(family, address)}") from None
+        if error.errno == errno.EACCES:
+            raise RequestError(
+                f"port {port} is reserved for the system: give one above 1023, as in --port {PORT}"
+            ) from None
+        raise RequestError(f"--host {host} is not an address of this machine: leave it out, or give 0.0.0.0") from None
+    return found
+
+
+def _free(family: socket.AddressFamily, address: tuple[Any, ...]) -> int:
+    """The next port that is free now, or 0, which takes any."""
+    host, port, *rest = address
+    for other in range(int(port) + 1, min(int(port) + 100, 1 << 16)):
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            try:
+                tried.bind((host, other, *rest))
+            except OSError:
+                continue
+            return other
+    return 0
+
+
+class _Server(uvicorn.Server):
+    """A server that tells when it answers, and that a signal ends without an error."""
+
+    def __init__(self, config: uvicorn.Config, answers: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._answers = answers
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._answers()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises the signal again when it has ended; here the signal is what ends the command."""
+        before = {which: signal.signal(which, self.handle_exit) for which in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler)
+
+
+__all__ = ["serve"]
