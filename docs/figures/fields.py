@@ -21,7 +21,7 @@ from patchmine import models
 from patchmine.defaults import MODEL, SHARE
 from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField
-from patchmine.photographs.crops import tile
+from patchmine.photographs.crops import piece
 from patchmine.photographs.placement import Placement, View
 from patchmine.units import Box, Position
 
@@ -38,7 +38,7 @@ def draw(axes: Axes, data: bytes, placement: Placement, field: ReceptiveField, n
     overhang = max(-whole.left, -whole.top, whole.right - width, whole.bottom - height)
     margin = max(MARGIN, overhang + MARGIN // 2)
     frame = Box(-margin, -margin, width + margin, height + margin)
-    picture = tile(data, placement, View(frame, Box(0, 0, width, height)), (frame.width * 2, frame.height * 2))
+    picture = piece(data, placement, View(frame, Box(0, 0, width, height))).drawn((frame.width * 2, frame.height * 2))
     axes.imshow(picture, extent=(frame.left, frame.right, frame.bottom, frame.top))
     for box, color in ((whole, "#d6336c"), (effective, "#1971c2")):
         if box is not None:

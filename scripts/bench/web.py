@@ -125,7 +125,7 @@ def paint(address: str, paths: list[str]) -> None:
             context = browser.new_context(viewport={"width": 1440, "height": 900})
             page = context.new_page()
             requests: list[object] = []
-            page.on("request", lambda request, seen=requests: seen.append(request))
+            page.on("request", requests.append)
             page.goto(address.rstrip("/") + path)
             page.wait_for_load_state("networkidle")
             painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
