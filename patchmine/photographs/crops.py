@@ -39,6 +39,7 @@ def tile(data: bytes, placement: Placement, view: View, size: tuple[int, int], f
     picture = upright(data, _least(placement, shown, target) if for_screen else None)
     reduced = [tuple(ceil(side / by) for side in placement.source) for by in ((1, 2, 4, 8) if for_screen else (1,))]
     if picture.size not in reduced:
+        picture = upright(data)  # its own size, to say it
         raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     canvas = padding(size)
     if shown.area:
