@@ -193,9 +193,10 @@ def test_no_page_is_wider_than_its_screen(page, address, width, scheme):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
 
 
-def test_a_site_opens_from_the_file_system(browser, shapes_index_dir, tmp_path):
+def test_a_site_opens_from_the_file_system(browser, shapes_index_dir, tmp_path, monkeypatch):
     from patchmine.web.site import chosen, export
 
+    monkeypatch.setattr("patchmine.web.site.K", 2)  # drawn photographs are drawn anew for each picture
     opened = patchmine.open_index(shapes_index_dir)
     export(opened, tmp_path / "site", chosen(opened, [], ["colour:0", "colour:1"]))
     context = browser.new_context()

@@ -12,12 +12,15 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import patchmine
-from patchmine.errors import PatchmineError
-from patchmine.units import Unit
+from patchmine.errors import PatchmineError, PhotographError
+from patchmine.photographs.crops import piece
+from patchmine.photographs.placement import Preprocessing, View
+from patchmine.units import Box, Unit
 from tests.conftest import jpeg
 from tests.support import tampering
 from tests.support.asgi import ask
@@ -327,3 +330,23 @@ def test_a_hostile_index_is_shown_or_refused_in_words(shapes_index_dir, tmp_path
             continue
         for path in ("/", "/layers/colour", f"/units/{UNIT}", "/search.js", "/strips/colour/0.jpg", "/api/units"):
             assert ask(app, path).status in (200, 404, 409, 503)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("box", [Box(20, 30, 120, 130), Box(-40, 100, 160, 300), Box(100, 100, 108, 108)])
+def test_a_tile_for_a_screen_looks_as_if_it_were_decoded_whole(orientation, box):
+    rng = np.random.default_rng(4)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = jpeg(coarse.resize((1603, 1201), Image.Resampling.BICUBIC), quality=95, exif=exif)
+    size = (1603, 1201) if orientation == 1 else (1201, 1603)
+    preprocessing = Preprocessing(256, (224, 224), "bicubic", (0.5,) * 3, (0.5,) * 3)
+    placement = preprocessing.place(*size)
+    whole, quick = (
+        np.asarray(piece(data, placement, View(box, box), screen).drawn((96, 96)), np.int16)
+        for screen in (None, (96, 96))
+    )
+    assert np.abs(whole - quick).mean() < 3
+    with pytest.raises(PhotographError, match="is now 700x500 pixels"):
+        piece(jpeg(coarse.resize((700, 500))), placement, View(box, box), (96, 96))

@@ -145,3 +145,13 @@ def test_a_layer_of_any_name_is_one_file(layer):
     assert re.fullmatch(r"[^/\\:?#%]{1,130}", found)
     assert not found.startswith(".")
     assert found != slug(layer + "_")
+
+
+def test_the_nearest_units_are_those_of_similar(shapes_index):
+    from patchmine.questions.similar import correlated
+    from patchmine.web.site import _correlated
+
+    found = _correlated(shapes_index, chosen(shapes_index, [], []))
+    for unit in (Unit("colour", 0), Unit("thing", 3), Unit("template", 7)):
+        told = [similarity for _, similarity in correlated(shapes_index.unit(unit), 8)]
+        assert [similarity for _, similarity in found[unit]] == pytest.approx(told, abs=1e-3)

@@ -41,7 +41,7 @@ def built(folder: Path) -> Path:
 def draw(browser: Any, address: str, folder: Path) -> None:
     context = browser.new_context(viewport=SIZE, device_scale_factor=1.5)
     page = context.new_page()
-    for name, path in (("network", ""), ("layer", "layers/blocks.4?sort=max"), ("unit", f"units/{UNIT}")):
+    for name, path in (("layer", "layers/blocks.4?sort=max"), ("unit", f"units/{UNIT}")):
         page.goto(address + path)
         page.wait_for_load_state("networkidle")
         page.screenshot(path=folder / f"{name}.png")
@@ -51,7 +51,7 @@ def draw(browser: Any, address: str, folder: Path) -> None:
     page.wait_for_selector(".like img")
     page.wait_for_load_state("networkidle")
     page.screenshot(path=folder / "photograph.png")
-    for name in ("network", "layer", "unit", "photograph"):
+    for name in ("layer", "unit", "photograph"):
         save(folder / f"{name}.png", f"browse-{name}.jpg", width=1280)
 
 

@@ -123,6 +123,7 @@ def piece(data: bytes, placement: Placement, view: View, screen: tuple[int, int]
     picture = upright(data, None if screen is None else _least(placement, view, screen))
     by = next((by for by in _SCALES[: None if screen else 1] if picture.size == _reduced(placement.source, by)), None)
     if by is None:
+        picture = upright(data)  # its own size, to say it
         raise PhotographError(f"is now {picture.width}x{picture.height} pixels and no longer contains the patch")
     shown = view.shown.intersect(placement.picture).intersect(view.window)
     box = placement.to_source(shown)

@@ -165,6 +165,10 @@ class OpenIndex(Generic[U]):
         """
         self._asked.use(model, weights, loading, watching)
 
+    def share_network(self, other: OpenIndex[Any]) -> None:
+        """Use the network that another opening of the same index names, and has perhaps loaded."""
+        self._asked = other._asked
+
     def watching(self) -> AbstractContextManager[Progress]:
         """A context that shows the progress of work on this index."""
         return self._asked.watching()

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from time import perf_counter, sleep
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import psutil
@@ -33,6 +34,9 @@ from patchmine.index import Index, open_index
 from patchmine.web.pictures import BLOCK
 from scripts.bench.measuring import command_line
 from scripts.bench.query import write_like
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 class Client:
@@ -122,15 +126,21 @@ def paint(address: str, paths: list[str]) -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for path in paths:
-            context = browser.new_context(viewport={"width": 1440, "height": 900})
-            page = context.new_page()
-            requests: list[object] = []
-            page.on("request", requests.append)
-            page.goto(address.rstrip("/") + path)
-            page.wait_for_load_state("networkidle")
-            painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-            print(f"{path}: first paint after {painted / 1000:.2f} s, {len(requests)} requests")
-            context.close()
+            painted, requests = first_paint(browser, address.rstrip("/") + path)
+            print(f"{path}: first paint after {painted:.2f} s, {requests} requests")
+
+
+def first_paint(browser: Browser, address: str) -> tuple[float, int]:
+    """The seconds until a page is first painted, in a browser without a cache, and its requests until it is at rest."""
+    requests: list[str] = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    page.wait_for_load_state("networkidle")
+    painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    context.close()
+    return painted / 1000, len(requests)
 
 
 def main() -> None:

@@ -37,7 +37,10 @@ class Current:
             try:
                 stamp = self._stamped()
                 if stamp != self._stamp:
-                    self._index, self._stamp = self._opened(), stamp
+                    index = self._opened()
+                    if index.job == self._index.job:
+                        index.share_network(self._index)
+                    self._index, self._stamp = index, stamp
             except (OSError, PatchmineError) as error:
                 self._stamp = ()
                 reason = str(error) if isinstance(error, PatchmineError) else f"{self._directory} cannot be read"
