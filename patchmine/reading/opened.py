@@ -225,8 +225,7 @@ class OpenIndex(Generic[U]):
     def photograph(self, image: int) -> bytes:
         """The encoded bytes of a photograph: exactly those that were indexed, wherever its path leads.
 
-        Whatever shows a photograph reads it here, unless the index has a picture of it. Raises PhotographError
-        if the photograph is gone or has changed, SourceError if the source has disappeared.
+        Raises PhotographError if the photograph is gone or has changed, SourceError if the source has disappeared.
         """
         record = self.store.image(image)
         data = self.source.read(record.path)
