@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from patchmine.defaults import LAYOUTS, PROJECTIONS
 from patchmine.errors import PhotographError, RequestError
 from patchmine.networks.taps import survey
-from patchmine.photographs.crops import tile
+from patchmine.photographs.crops import piece
 from patchmine.photographs.placement import Placement, View
 from patchmine.questions.project import MOST_STEPS, Projector, _step
 from patchmine.questions.rectifiers import Until
@@ -301,7 +301,7 @@ def test_projection_and_patch_show_the_same_place_at_the_same_scale():
     for window in (Box(80, 40, 130, 80), Box(-20, 30, 160, 130), Box(0, 0, 224, 224)):
         view = View(window, window.intersect(Box(0, 0, 224, 224)))
         size = (window.width * 3, window.height * 3)
-        seen = tile(jpeg(photograph, quality=100), placement, view, size)
+        seen = piece(jpeg(photograph, quality=100), placement, view).drawn(size)
         drawn = projection_tile(values, placement, view, size)
         assert seen.size == drawn.size == size
         for image in (seen, drawn):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from patchmine.drawing.lettering import fitted, text_width
 from patchmine.errors import PhotographError, RequestError
-from patchmine.photographs.crops import cut, tile
+from patchmine.photographs.crops import cut, piece
 from patchmine.photographs.placement import Placement, View
 from patchmine.sheets import write
 from patchmine.sheets.layouts.bands import MARKED, bands, histogram, quantiles, spectrum_page
@@ -28,7 +28,7 @@ PLACEMENT = Placement(source=(400, 300), resized=(341, 256), left=58, top=16, in
 def test_what_is_outside_the_picture_is_padding_and_nothing_is_stretched():
     field = Box(-20, 190, 80, 290)
     view = View(field, field.intersect(Box(0, 0, 224, 224)))
-    array = np.asarray(tile(picture_bytes(), PLACEMENT, view, (200, 200)))
+    array = np.asarray(piece(picture_bytes(), PLACEMENT, view).drawn((200, 200)))
     # Two tile pixels for an input pixel: the picture takes columns 40.. and rows ..68.
     assert (array[:68, 40:] == (200, 30, 40)).all()
     assert {tuple(pixel) for pixel in array[:, :40].reshape(-1, 3)} <= HATCH
@@ -40,7 +40,7 @@ def test_a_tile_shows_the_place_that_the_network_saw():
     buffer = io.BytesIO()
     Image.fromarray(np.stack([x // 2, y // 2, 0 * x], 2).astype(np.uint8)).save(buffer, "PNG")
     field = Box(100, 50, 150, 100)
-    array = np.asarray(tile(buffer.getvalue(), PLACEMENT, View(field, field), (100, 100))).astype(float)
+    array = np.asarray(piece(buffer.getvalue(), PLACEMENT, View(field, field)).drawn((100, 100))).astype(float)
     # The center of the field, in source pixels, is the center of the tile.
     center = ((125 + 58) * 400 / 341, (75 + 16) * 300 / 256)
     assert array[45:55, 45:55, 0].mean() * 2 == pytest.approx(center[0], abs=2)
@@ -49,7 +49,7 @@ def test_a_tile_shows_the_place_that_the_network_saw():
 
 def test_a_photograph_that_changed_its_size_is_refused():
     with pytest.raises(PhotographError, match="40x30"):
-        tile(picture_bytes(size=(40, 30)), PLACEMENT, View(Box(0, 0, 9, 9), Box(0, 0, 9, 9)), (9, 9))
+        piece(picture_bytes(size=(40, 30)), PLACEMENT, View(Box(0, 0, 9, 9), Box(0, 0, 9, 9)))
     with pytest.raises(PhotographError, match="40x30"):
         cut(picture_bytes(size=(40, 30)), Box(0, 0, 41, 10))
 
