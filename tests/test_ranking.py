@@ -82,6 +82,17 @@ def test_rank_column_descends_or_ascends_with_ties_by_image():
 
 
 @pytest.mark.parametrize("k", [1, 7, 200])
+def test_a_ranking_after_any_batches_is_that_of_all_at_once(stream, k):
+    values, positions, images = stream
+    top = TopK.empty(5, k)
+    for part in np.array_split(np.random.default_rng(2).permutation(90), 11):
+        top = top.with_batch(values[part], positions[part], images[part])
+    whole = TopK.of_batch(values, positions, images, k)
+    assert np.array_equal(top.keys, whole.keys)
+    assert np.array_equal(top.positions, whole.positions)
+
+
+@pytest.mark.parametrize("k", [1, 7, 200])
 def test_leaders_are_those_of_the_ranking_after_any_batches(stream, k):
     values, positions, images = stream
     order = np.random.default_rng(1).permutation(90)

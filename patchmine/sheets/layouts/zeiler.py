@@ -53,13 +53,6 @@ def zeiler_columns(units: int, style: Style) -> int:
     return min(style.columns or 2, units)
 
 
-def zeiler_tile(units: int, style: Style) -> float:
-    """The width of a tile in points."""
-    columns = zeiler_columns(units, style)
-    across = (style.inner - (columns - 1) * BETWEEN) / columns
-    return ((across - 3 * SEAM) / 2 - (SIDE - 1) * SEAM) / SIDE
-
-
 def _head(page: Page, units: Sequence[OpenUnit], projector: Projector) -> float:
     index = units[0].index
     origin = Origin.of(index)
