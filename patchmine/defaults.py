@@ -23,6 +23,8 @@ PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "layer")
+SORTS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", "tight", "diffuse", "name", "label")
+"""What of a unit's summary units are sorted by."""
 FRAMES = ("class", "sign")
 MOST_DPI = 2400
 VENUES = {

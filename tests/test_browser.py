@@ -55,7 +55,7 @@ def address(index):
     yield running.stdout.readline().strip()
     assert running.poll() is None
     running.terminate()
-    running.wait(timeout=20)
+    running.wait(timeout=60)
     running.stdout.close()
 
 
@@ -144,6 +144,18 @@ def test_a_dropped_photograph_shows_which_units_fire_where(page, address, drop, 
     page.mouse.up()
     page.wait_for_selector(".like img")
     until(page, "[...document.querySelectorAll('.like img')].every(image => image.naturalWidth > 0)")
+
+
+def test_a_question_about_a_photograph_can_be_stopped(page, address, drop):
+    page.goto(address)
+    page.route("**/api/fires**", lambda route: None)  # never answered
+    page.set_input_files("#file", drop)
+    page.wait_for_selector("#viewer-answer progress")
+    page.click("#viewer-answer button")
+    page.wait_for_selector("text=Stopped.")
+    page.unroute("**/api/fires**")
+    page.select_option("#viewer select", "colour")
+    page.wait_for_selector(".fires a")
 
 
 def test_the_pages_are_walked_by_keyboard(page, address):

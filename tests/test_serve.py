@@ -1,7 +1,10 @@
 """`patchmine serve`: the API has the shapes of --json, pictures have tags, and nothing but the index is shown."""
 
+import asyncio
+import html
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,9 @@ import pytest
 from PIL import Image
 
 import patchmine
+from patchmine.defaults import Wanted
 from patchmine.errors import PatchmineError, PhotographError
+from patchmine.kept import findings
 from patchmine.photographs.crops import piece
 from patchmine.photographs.placement import Preprocessing, View
 from patchmine.units import Box, Unit
@@ -29,6 +35,7 @@ from tests.support.commands import failed
 pytest.importorskip("starlette", reason="needs the extra 'web'")
 
 from patchmine.web.live.app import application
+from patchmine.web.live.asking import Asking
 from patchmine.web.live.current import Current
 from patchmine.web.live.guard import HEADERS
 
@@ -44,6 +51,29 @@ def app(shapes_index_dir):
 def own(shapes_index_dir, tmp_path):
     """A copy of the index that a test may change."""
     return shutil.copytree(shapes_index_dir, tmp_path / "own.patchmine")
+
+
+class Tags(HTMLParser):
+    """The scripts' addresses, the handlers of events, and the words of a page as a browser reads it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.scripts, self.handlers, self.words = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag == "script":
+            self.scripts.append(found.get("src") or "")
+        self.handlers += [name for name in found if name.startswith("on")]
+
+    def handle_data(self, data):
+        self.words += data
+
+
+class Waiting:
+    async def is_disconnected(self):
+        return False
 
 
 def photograph(size=(64, 64)):
@@ -224,6 +254,69 @@ def test_text_from_an_index_is_only_ever_text(own):
         assert "alert(1)>" not in text
     assert "&lt;img src=x" in ask(app, f"/units/{UNIT}").text
     assert ask(app, "/search.js").text.isascii()
+
+
+def test_class_and_file_names_are_only_ever_text(tmp_path):
+    """Names that a file system allows: markup, quotes, a newline, bytes that are not UTF-8."""
+    hostile = [b"<script>alert(1)</script>", b"\"'><b onclick=x>", b"two\nlines", b"\xff\xfe", b"{{ 7*7 }}&amp;"]
+    for name in map(os.fsdecode, hostile):
+        folder = tmp_path / "photographs" / name.replace("/", "_")
+        folder.mkdir(parents=True)
+        for number in range(3):
+            (folder / f"{number}{folder.name}.jpg").write_bytes(photograph())
+    directory = tmp_path / "hostile.patchmine"
+    patchmine.build_index(tmp_path / "photographs", directory, Wanted(model="shapes"))
+    app = application(Current(directory))
+    layers = list(patchmine.open_index(directory).layers)
+    for path in ("/", *(f"/layers/{layer}" for layer in layers), *(f"/units/{layer}:0" for layer in layers)):
+        found = Tags(ask(app, path).text)
+        assert found.scripts
+        assert all(address.startswith(("/static/", "/search.js")) for address in found.scripts)
+        assert not found.handlers
+        assert path == "/" or "{{ 7*7 }}&amp;" in found.words or path.startswith("/layers")
+    assert ask(app, f"/api/units/{layers[0]}:0/top?k=15").status == 200
+
+
+def test_what_a_comparison_and_a_study_found_is_on_the_page(own):
+    index = patchmine.open_index(own)
+    unit = index.unit(UNIT)
+    app = application(Current(own), compute=True)
+    assert 'class="why"' not in ask(app, f"/units/{UNIT}").text
+    comparison = unit.compare()
+    findings.write(index, unit.unit, findings.WHY, findings.Finding(["It is the <canvas>."], [("corners", "no: even")]))
+    text = html.unescape(ask(app, f"/units/{UNIT}").text)
+    assert all(fact in text for fact in (*comparison.facts(), *comparison.warnings()))
+    assert "It is the &lt;canvas&gt;." in ask(app, f"/units/{UNIT}").text
+    kept = next((own / "findings").glob("compare-*"))
+    kept.write_text(kept.read_text().replace(index.job.digest, "0" * 32))
+    assert findings.read(index, unit.unit, findings.COMPARE) is None
+    kept.write_bytes(b"[" * 100_000)
+    assert ask(app, f"/units/{UNIT}").status == 200
+
+
+def test_units_are_sorted_as_on_the_command_line(app, cli, shapes_index_dir):
+    printed = json.loads(cli("units", "--sort", "max", "-i", shapes_index_dir, "--json").stdout)
+    assert ask(app, "/api/units?sort=max").json == printed
+    assert "did you mean" in ask(app, "/api/units?sort=maxx").json["error"]
+
+
+def test_a_question_whose_browser_went_away_loses_its_turn(shapes_index):
+    class Gone:
+        async def is_disconnected(self):
+            return True
+
+    asks, asked = Asking(), []
+    shapes_index.network()
+
+    async def both():
+        first = asyncio.create_task(asks.ask(Waiting(), shapes_index, lambda: time.sleep(1)))
+        await asyncio.sleep(0.1)
+        with pytest.raises(PatchmineError, match="no longer waits"):
+            await asks.ask(Gone(), shapes_index, lambda: asked.append(1))
+        await first
+
+    asyncio.run(both())
+    assert not asked
 
 
 def test_an_index_that_changes_or_vanishes_is_noticed(own, cli):

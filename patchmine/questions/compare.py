@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import ReceptiveField, cells_between
+from patchmine.kept import findings
 from patchmine.networks.session import with_own_settings
 from patchmine.questions.similar import Wish, nearest_patches
 from patchmine.ranking import Float32
@@ -28,7 +29,7 @@ from patchmine.store.patches_faiss import normalized
 from patchmine.store.reading import QUANTILES
 from patchmine.synthesis.keeping import SyntheticImage
 from patchmine.synthesis.library import images_of
-from patchmine.synthesis.recipe import Recipe
+from patchmine.synthesis.recipe import BESIDE, Recipe
 from patchmine.system.printable import printable
 from patchmine.system.progress import Progress
 from patchmine.units import Box, Position
@@ -193,6 +194,8 @@ def compare(
 ) -> Comparison:
     """Make the synthetic images, or read the cached ones, and compare them with the unit's patches.
 
+    The index keeps what was found of images by the recipe BESIDE.
+
     Raises what `library.one`, `Index.photograph` and `IndexedUnit.top` raise.
     """
     index = unit.index
@@ -216,7 +219,7 @@ def compare(
         nearest, similarities = nearest_patches(index, unit.unit.layer, seen[0].vector, wish, lambda _: None)
     places = {(patch.image_id, patch.position) for patch in nearest}
     quantiles = index.stats(unit.unit.layer).get("quantiles")
-    return Comparison(
+    comparison = Comparison(
         unit=unit,
         images=images,
         patches=patches,
@@ -230,6 +233,10 @@ def compare(
         against=len(top),
         path=path,
     )
+    if recipe.settled() == BESIDE.settled():
+        found = findings.Finding(comparison.warnings(), [("", text) for text in comparison.facts()])
+        findings.write(index, unit.unit, findings.COMPARE, found)
+    return comparison
 
 
 def _before(index: OpenIndex[Any], layer: str) -> str | None:

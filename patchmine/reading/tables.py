@@ -28,6 +28,16 @@ def flat(document: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
+def in_order(units: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Summaries of units, sorted: numbers descending, except for tight crops, and words ascending.
+
+    Those without a value come last.
+    """
+    given = [unit for unit in units if unit[key] is not None]
+    lacking = [unit for unit in units if unit[key] is None]
+    return [*sorted(given, key=lambda unit: unit[key], reverse=key not in ("name", "label", "tight")), *lacking]
+
+
 def text_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> list[str]:
     """Lines of aligned columns, with numbers right-aligned."""
     cells = [list(header)] + [[_cell(cell) for cell in row] for row in rows]

@@ -12,6 +12,7 @@ from typing import Any
 
 from patchmine import defaults
 from patchmine.errors import PatchmineError, RequestError, UnitError
+from patchmine.kept import findings
 from patchmine.networks.folding import finite_weights
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
@@ -108,8 +109,8 @@ def study(
 ) -> Study:
     """Run the trials that fit into the budget, examine the photographs, and judge. `sides` is passed to `plan`.
 
-    Results are cached in `folder`. The same call resumes from there and keeps to its original plan. Raises UnitError
-    for a unit that never fires.
+    Results are cached in `folder`, and the index keeps the verdicts. The same call resumes from there and keeps to its
+    original plan. Raises UnitError for a unit that never fires.
     """
     settings, shown = settings or Settings(), progress or Silent()
     began = perf_counter()
@@ -129,6 +130,10 @@ def study(
     heard = _or_none(lambda: noise(results, subject, seen), shown)
     repeats = _or_none(lambda: alike(laboratory, results, seen), shown)
     judged = [*verdicts(results, subject, seen, repeats), heard.verdict if heard else unmeasured()]
+    said = findings.Finding(
+        [conclusion(judged)], [(verdict.question, f"{verdict.word}: {verdict.because}") for verdict in judged]
+    )
+    findings.write(index, unit, findings.WHY, said)
     seconds = perf_counter() - began
     return Study(
         unit, found.name, subject, settings, results, left_out, seen, heard, judged, seconds, evidence=found.evidence

@@ -101,4 +101,9 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 Advance = Callable[[int, int], None]
 """Receives the number of finished steps and the total number of steps."""
 
+
+BESIDE = Recipe(images=beside(Recipe.objective))
+"""The recipe of `compare` where nothing else is asked."""
+
+
 __all__ = ["DIVERSE", "METHODS", "OBJECTIVES", "Advance", "Recipe", "beside"]

@@ -18,10 +18,13 @@ _NO_RENAME = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 """What a folder answers that takes no file beside a target that may be written, such as one mounted by itself."""
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], mode: int | None = None) -> None:
+def write_atomically(
+    path: Path, chunks: Iterable[bytes | memoryview], mode: int | None = None, *, synced: bool = True
+) -> None:
     """Write the chunks to a file that appears whole or not at all; a link of that name is replaced, not followed.
 
-    `mode` are its permissions, by default those of a new file. Raises OSError, which names `path`.
+    `mode` are its permissions, by default those of a new file. A file that is not `synced` may be empty after the
+    machine fails, but not after the process does. Raises OSError, which names `path`.
     """
     temporary = _beside(path)
     try:
@@ -29,7 +32,8 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], mode: int
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
-            _sync(file.fileno())
+            if synced:
+                _sync(file.fileno())
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
         temporary.replace(path)

@@ -14,13 +14,14 @@ from patchmine import defaults
 from patchmine.errors import PatchmineError, SourceError
 from patchmine.fields.cropping import Cropping
 from patchmine.index import Index, IndexedUnit
+from patchmine.kept import findings
 from patchmine.labels.imagenet import class_label
 from patchmine.labels.of_index import said
 from patchmine.reading.answers import Patches
 from patchmine.reading.patch import Patch
 from patchmine.synthesis.keeping import SyntheticImage
 from patchmine.synthesis.library import kept_images
-from patchmine.synthesis.recipe import Recipe
+from patchmine.synthesis.recipe import BESIDE, Recipe
 from patchmine.system.printable import printable
 from patchmine.units import Position, Unit
 
@@ -227,6 +228,8 @@ def unit(
         "places": places(index, of),
         "classes": classes(index, of),
         "synthetic": synthetic(index, of),
+        "compared": findings.read(index, of, findings.COMPARE),
+        "why": findings.read(index, of, findings.WHY),
         "command": command(_named(index, only), of, k, pick, crop),
         "warning": missing_source(index),
     }
@@ -303,9 +306,9 @@ def nearest(index: Index, of: Unit) -> list[tuple[IndexedUnit, float]]:
 
 
 def synthetic(index: Index, of: Unit) -> SyntheticImage | None:
-    """The unit's synthetic image by the default recipe, if the index keeps it."""
+    """The unit's synthetic image that the index keeps: the first of those that `compare` made, else that of `synth`."""
     try:
-        made = kept_images(index, of, Recipe())
+        made = kept_images(index, of, BESIDE) or kept_images(index, of, Recipe())
     except PatchmineError:
         return None
     return made[0] if made else None

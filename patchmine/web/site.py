@@ -273,7 +273,7 @@ class _Writing:
         wanted = [(name, make) for name, make in files.needed.items() if name not in self._written]
         self._written |= {name for name, _ in wanted}
         self.report.pictures += len(wanted)
-        lacking = [(name, make) for name, make in wanted if self._again or not (self._folder / name).is_file()]
+        lacking = [(name, make) for name, make in wanted if self._again or not _whole(self._folder / name)]
         self.report.resumed += len(wanted) - len(lacking)
         for size, whole in pool.map(self._picture, *zip(*lacking, strict=True)) if lacking else ():
             self.report.bytes += size
@@ -287,7 +287,12 @@ class _Writing:
     def _write(self, name: str, data: bytes) -> None:
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(target, [data])
+        write_atomically(target, [data], synced=False)
+
+
+def _whole(file: Path) -> bool:
+    """Whether an earlier run has written this file; one that is empty was lost when the machine failed."""
+    return file.is_file() and file.stat().st_size > 0
 
 
 def _encoded(make: Callable[[], Picture]) -> tuple[bytes, bool]:

@@ -49,7 +49,9 @@ def ask(
     messages: list[Any] = []
 
     async def receive() -> Any:
-        return received.pop() if received else {"type": "http.disconnect"}
+        if not received:
+            await asyncio.Event().wait()  # as a client that waits for its answer
+        return received.pop()
 
     async def send(message: Any) -> None:
         messages.append(message)

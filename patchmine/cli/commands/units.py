@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchmine.cli import options
+from patchmine.defaults import SORTS
 
 if TYPE_CHECKING:
     from patchmine.index import Index
 
-KEYS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", "tight", "diffuse", "facets", "name", "label")
+KEYS = (*SORTS, "facets")
 
 
 def units(
@@ -67,6 +68,7 @@ def units(
     from patchmine.index import open_index
     from patchmine.labels.of_index import said
     from patchmine.reading.answers import unit_row, worded
+    from patchmine.reading.tables import in_order
 
     form = Form(json, csv)
     if sort is not None and sort not in KEYS:
@@ -81,7 +83,7 @@ def units(
     if facets or sort == "facets":
         _add_facets(opened, found)
     if sort is not None:
-        _sort(found, sort)
+        found = in_order(found, sort)
     about = opened.labels.about
 
     def text() -> None:
@@ -100,13 +102,3 @@ def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
     counts = {layer: facets(index.store, layer) for layer in {unit["layer"] for unit in units}}
     for unit in units:
         unit["facets"] = int(counts[unit["layer"]][unit["channel"]])
-
-
-def _sort(units: list[dict[str, Any]], key: str) -> None:
-    """Sort numbers descending and words ascending; units without a value come last."""
-    if key in ("name", "label"):
-        units.sort(key=lambda unit: (unit[key] is None, unit[key] or ""))
-    elif key == "tight":
-        units.sort(key=lambda unit: float("inf") if unit[key] is None else unit[key])
-    else:
-        units.sort(key=lambda unit: -float("inf") if unit[key] is None else unit[key], reverse=True)

@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from patchmine import defaults
-from patchmine.errors import RequestError, UnitError
+from patchmine.errors import RequestError, UnitError, nearest
 from patchmine.index import Index
+from patchmine.reading.tables import in_order
 from patchmine.units import Box, Unit
 from patchmine.web.live import asking
 from patchmine.web.live.asking import DROPPED, Asking
@@ -95,7 +96,11 @@ class Api:
         layer = words.text("layer")
         if layer is not None:
             index.check_layer(layer)
-        return document(index.units(layer, words.text("match"), words.text("label")).as_dict())
+        sort = words.text("sort")
+        if sort is not None and sort not in defaults.SORTS:
+            raise RequestError(f"unknown sort {sort!r}{nearest(sort, defaults.SORTS)}")
+        found = index.units(layer, words.text("match"), words.text("label")).as_dict()
+        return document(found if sort is None else {**found, "units": in_order(found["units"], sort)})
 
     def top(self, request: Request) -> Response:
         """The document of `top --json`."""
@@ -154,7 +159,7 @@ class Api:
         else:
             image = image_of(index, words.whole("image_id", 0, 10**9 - 1))
             name, data = index.path(image), await run_in_threadpool(index.photograph, image)
-        return document(await self._asks.ask(index, lambda: work(name, data)))
+        return document(await self._asks.ask(request, index, lambda: work(name, data)))
 
     async def map(self, request: Request) -> Response:
         """A unit's activations on one photograph of the index."""
@@ -164,7 +169,7 @@ class Api:
         if words.text("image_id") is None:
             raise RequestError("give image_id=N")
         image = image_of(index, words.whole("image_id", 0, 10**9 - 1))
-        return document(await self._asks.ask(index, lambda: self._asks.activation_map(index, unit, image)))
+        return document(await self._asks.ask(request, index, lambda: self._asks.activation_map(index, unit, image)))
 
     def jobs(self, request: Request) -> Response:
         """GET: all work. POST: start some, of a kind on a unit."""

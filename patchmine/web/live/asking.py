@@ -31,6 +31,8 @@ WAITING = 8
 DROPPED = "photograph"
 """What answers call a dropped photograph, whose name is not known."""
 
+_LOOK_S = 0.25  # seconds between looks at whether the browser still waits
+
 T = TypeVar("T")
 
 
@@ -70,8 +72,11 @@ class Asking:
             )
         return bytes(data)
 
-    async def ask(self, index: Index, work: Callable[[], T]) -> T:
-        """The result of work with the network, in its turn. Raises BusyError, and what the work raises."""
+    async def ask(self, request: Request, index: Index, work: Callable[[], T]) -> T:
+        """The result of work with the network, in its turn. A question whose browser goes away loses its turn.
+
+        Raises BusyError, RequestError for a browser that is gone, and what the work raises.
+        """
         self._check()
 
         def done() -> T:
@@ -81,7 +86,12 @@ class Asking:
 
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, done)
+            answer = asyncio.get_running_loop().run_in_executor(self._pool, done)
+            while not (await asyncio.wait([answer], timeout=_LOOK_S))[0]:
+                if await request.is_disconnected():
+                    answer.cancel()
+                    raise RequestError("the browser no longer waits")
+            return answer.result()
         finally:
             self._waiting -= 1
 

@@ -20,7 +20,7 @@ from patchmine.units import Unit
 from patchmine.web.facts import SHOWN
 from patchmine.web.live.asking import BusyError
 
-KINDS = ("tight", "synthetic")
+KINDS = ("tight", "synthetic", "compare")
 _MOST, _WAITING = 100, 16  # jobs that are remembered, and that may wait
 
 
@@ -147,6 +147,13 @@ def _synthetic(index: Index, job: Job) -> None:
     images_of(index, job.unit, Recipe(), progress=job)
 
 
-_WORK = {"tight": _tight, "synthetic": _synthetic}
+def _compare(index: Index, job: Job) -> None:
+    from patchmine.questions.compare import compare
+    from patchmine.synthesis.recipe import BESIDE
+
+    compare(index.unit(job.unit), BESIDE, progress=job)
+
+
+_WORK = {"tight": _tight, "synthetic": _synthetic, "compare": _compare}
 
 __all__ = ["KINDS", "Job", "Jobs"]

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from patchmine import defaults
+from patchmine.web.live.jobs import KINDS
 
 _WHOLE = {"type": "integer", "minimum": 0}
 _TEXT = {"type": "string"}
@@ -15,7 +16,7 @@ _NUMBER = {"type": "number"}
 def description(compute: bool) -> dict[str, Any]:
     """The document at /openapi.json; `compute` adds long work."""
     paths = {
-        "/api/units": {"get": _get("The units, as `patchmine units --json`", "Units", [_LAYER, _MATCH, _LABEL])},
+        "/api/units": {"get": _get("The units, as `patchmine units --json`", "Units", [_LAYER, _MATCH, _LABEL, _SORT])},
         "/api/units/{unit}/top": {"get": _get("The patches of a unit, as `patchmine top --json`", "Top", _TOP)},
         "/api/units/{unit}/map": {"get": _get("A unit's activations on one photograph", "Map", [_UNIT_PATH, _IMAGE])},
         "/api/similar": {
@@ -105,6 +106,7 @@ _UNIT_PATH = _parameter("unit", _TEXT, "path", "LAYER:CHANNEL, or a name.")
 _UNIT = _query("unit", _TEXT, "LAYER:CHANNEL, or a name.")
 _LAYER = _query("layer", _TEXT, "Only this layer.")
 _MATCH = _query("match", _TEXT, "Only units whose name or LAYER:CHANNEL matches this shell pattern.")
+_SORT = _query("sort", {"enum": list(defaults.SORTS)}, "In this order; without it, in that of the network.")
 _LABEL = _query("label", _TEXT, "Only units whose label matches this shell pattern.")
 _IMAGE = _query("image_id", _WHOLE, "The number of a photograph of the index.")
 _K = _query("k", {"type": "integer", "minimum": 1, "maximum": 1000, "default": defaults.K}, "How many.")
@@ -113,7 +115,7 @@ _BOX = _query(
     {"type": "string", "pattern": r"^\d{1,9},\d{1,9},\d{1,9},\d{1,9}$"},
     "left,top,right,bottom in pixels of the photograph.",
 )
-_KIND = _query("kind", {"enum": ["tight", "synthetic"]}, "What to compute.")
+_KIND = _query("kind", {"enum": list(KINDS)}, "What to compute.")
 _ASKED = [_LAYER, _K]
 _TOP = [
     _UNIT_PATH,

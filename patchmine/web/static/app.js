@@ -247,11 +247,11 @@ const failed = (error) => make("p", { class: "error", role: "alert" }, error.mes
 const answer = (...children) => $("#viewer-answer").replaceChildren(...children);
 
 /** A request about the photograph that is viewed: by its number, or with its bytes. */
-function about(what, words) {
+function about(what, words, signal) {
   const query = new URLSearchParams(words);
-  if (viewed.file) return asked(`/api/${what}?${query}`, { method: "POST", body: viewed.file, headers: { "content-type": "application/octet-stream" } });
+  if (viewed.file) return asked(`/api/${what}?${query}`, { method: "POST", body: viewed.file, headers: { "content-type": "application/octet-stream" }, signal });
   query.set("image_id", viewed.patch.image_id);
-  return asked(`/api/${what}?${query}`);
+  return asked(`/api/${what}?${query}`, { signal });
 }
 
 async function similar(box) {
@@ -318,11 +318,16 @@ async function openFile(file) {
 }
 
 async function fires(layer) {
-  const asking = viewed;
-  answer(make("p", { class: "hint" }, "Asking the network …"));
+  const asking = viewed, stopped = new AbortController();
+  asking.stop?.abort();
+  asking.stop = stopped;
+  const words = make("span", { class: "about" }, "asking the network"), began = Date.now();
+  answer(make("p", { class: "job" }, make("progress", { "aria-label": "Units that fire" }), words,
+    make("button", { type: "button", onclick: () => stopped.abort() }, "Stop")));
+  const clock = setInterval(() => { words.textContent = `asking the network, ${Math.round((Date.now() - began) / 1000)} s`; }, 1000);
   try {
-    const found = await about("fires", { k: 40, ...(layer ? { layer } : {}) });
-    if (asking !== viewed) return;
+    const found = await about("fires", { k: 40, ...(layer ? { layer } : {}) }, stopped.signal);
+    if (asking !== viewed || asking.stop !== stopped) return;
     const point = (unit) => {
       $$("#viewer-boxes .hit").forEach((hit) => hit.remove());
       if (unit && viewed.size) $("#viewer-boxes").append(rectangle([unit.box.left, unit.box.top, unit.box.right, unit.box.bottom], "hit"));
@@ -332,7 +337,9 @@ async function fires(layer) {
         make("a", { href: `/units/${encodeURIComponent(unit.layer)}:${unit.channel}`, onfocus: () => point(unit), onblur: () => point(null) },
           make("span", {}, unit.name), make("span", { class: "number" }, short(unit.value)),
           make("span", { class: "about" }, `${unit.layer}:${unit.channel} · above ${(100 * unit.percentile).toFixed(1)} %`))))));
-  } catch (error) { if (asking === viewed) answer(failed(error)); }
+  } catch (error) {
+    if (asking === viewed && asking.stop === stopped) answer(error.name === "AbortError" ? make("p", { class: "about" }, "Stopped. Choose a layer to ask again.") : failed(error));
+  } finally { clearInterval(clock); }
 }
 
 function dropping() {
@@ -354,6 +361,7 @@ function viewer() {
   $(".close", dialog).addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("close", () => {
+    viewed?.stop?.abort();
     if (viewed?.address) URL.revokeObjectURL(viewed.address);
     if (viewed?.tile) { readdress(location.pathname + location.search); viewed.tile.focus(); }
     viewed = null;
