@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ class ShardMiner:
         """Rank the photographs of a shard that an earlier run finished."""
         self.layers[layer].remember(values, images)
 
-    def mine(self, shards: Sequence[Shard]) -> Iterator[ShardContent]:
+    def mine(self, shards: Iterable[Shard]) -> Iterator[ShardContent]:
         """Compute shards one after another. Raises SourceError if all photographs have disappeared.
 
         The threads keep working while a shard is in use.

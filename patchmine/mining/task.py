@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job
-from patchmine.store.shardfile import ShardFile, shard_path, write_shard
+from patchmine.store.shardfile import ShardFile, shard_numbers, shard_path, write_shard
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
@@ -75,7 +75,7 @@ class Task:
         for name, value in {**state, "stages": Stages()}.items():
             object.__setattr__(self, name, value)
 
-    def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
+    def work(self, todo: Iterable[int], progress: Progress) -> Iterator[int]:
         """Compute these shards in this process; yields the number of each once its file is on disk.
 
         Raises ModelError or RequestError if the network cannot be loaded or computed here, StoreError if its code or
@@ -100,10 +100,19 @@ class Task:
                 for number, tap in enumerate(computing.taps):
                     miner.remember(tap.layer, file.array(f"{number}/value"), images)
             with ThreadPoolExecutor(1, "write") as writer:
-                for number in in_order(writer, self._write, miner.mine([self.job.shards[n] for n in todo]), _WRITING):
+                for number in in_order(writer, self._write, miner.mine(self.job.shards[n] for n in todo), _WRITING):
                     yield number
         finally:
             miner.close()
+
+    def on_disk(self) -> set[int]:
+        """The numbers of the shards whose files are there; a file appears whole or not at all."""
+        return shard_numbers(self.folder)
+
+    def photographs(self, number: int) -> int:
+        """The number of photographs of a shard."""
+        shard = self.job.shards[number]
+        return shard.stop - shard.start
 
     def _write(self, content: ShardContent) -> int:
         about, arrays = content

@@ -18,10 +18,13 @@ _NO_RENAME = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 """What a folder answers that takes no file beside a target that may be written, such as one mounted by itself."""
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], mode: int | None = None) -> None:
+def write_atomically(
+    path: Path, chunks: Iterable[bytes | memoryview], mode: int | None = None, replace: bool = True
+) -> None:
     """Write the chunks to a file that appears whole or not at all; a link of that name is replaced, not followed.
 
-    `mode` are its permissions, by default those of a new file. Raises OSError, which names `path`.
+    `mode` are its permissions, by default those of a new file. Without `replace` a file of that name stays, and the
+    chunks are dropped. Raises OSError, which names `path`.
     """
     temporary = _beside(path)
     try:
@@ -32,12 +35,24 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview], mode: int
             _sync(file.fileno())
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
-        temporary.replace(path)
+        if replace or not _linked(temporary, path):
+            temporary.replace(path)
     except OSError as error:
         error.filename, error.filename2 = str(path), None  # what the caller knows
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give the file its second name, unless another has that name; False on a file system without links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError:
+        return path.exists()
+    return True
 
 
 def _sync(descriptor: int) -> None:

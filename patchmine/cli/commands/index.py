@@ -136,6 +136,7 @@ def index(
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
+    from patchmine import engines
     from patchmine.cli.running import carry_out
     from patchmine.cli.stopping import starting
     from patchmine.errors import RequestError
@@ -144,7 +145,16 @@ def index(
     from patchmine.plugins import Kinds
     from patchmine.sources import open_source
 
-    Kinds[object]("patchmine.engines").check(engine, "--engine")
+    run = Run(
+        engine=engine,
+        workers=workers,
+        calibrate=not no_calibrate,
+        fresh=fresh,
+        extend=extend,
+        strict=strict,
+        profile=profile,
+    )
+    engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
     if tighten < 0:
@@ -169,15 +179,6 @@ def index(
         table=not no_table,
         field=field,
         view=view,
-    )
-    run = Run(
-        engine=engine,
-        workers=workers,
-        calibrate=not no_calibrate,
-        fresh=fresh,
-        extend=extend,
-        strict=strict,
-        profile=profile,
     )
 
     def work(display: Progress) -> Report:
