@@ -21,21 +21,38 @@ from pathlib import Path
 from typing import Protocol
 
 from patchmine.defaults import Run
+from patchmine.errors import RequestError
 from patchmine.plugins import Kinds
 from patchmine.system.progress import Progress
 
 
 class Task(Protocol):
-    """A job that can be pickled, sent elsewhere and worked on in parts. Its shards are files in `folder`."""
+    """A job that can be pickled, sent elsewhere and worked on in parts. Its shards are files in `folder`.
+
+    `workers` is the number of threads in one process, `device` where they compute, and `address` that of a cluster, if
+    the user gave one.
+    """
 
     @property
     def folder(self) -> Path: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+
+    def ready(self) -> Task:
+        """The same task with the network loaded in this process. Raises a PatchmineError if it cannot work here."""
 
     def work(self, todo: Iterable[int], progress: Progress) -> Iterator[int]:
         """Compute these shards in this process; yields the number of each once its file is on disk.
 
         `todo` may be an iterator: a number is asked for when the photographs before it are read.
         """
+
+    def path(self, number: int) -> Path:
+        """The file of a shard."""
 
     def on_disk(self) -> set[int]:
         """The numbers of the shards whose files are there."""
@@ -57,6 +74,8 @@ kinds: Kinds[Kind] = Kinds("patchmine.engines", needs=("mine",))
 
 def check(run: Run) -> None:
     """Refuse an unknown engine, and what the engine of this run refuses. Raises RequestError."""
+    if run.address is not None and run.engine != "ray":
+        raise RequestError(f"--address {run.address!r} is that of a Ray cluster: add --engine ray, or leave it out")
     getattr(kinds.get(run.engine, "--engine"), "check", lambda _: None)(run)
 
 

@@ -139,6 +139,7 @@ def build_index(
         entries=found.entries,
         folder=space.shards,
         model=models.absolute(wanted.model),
+        address=run.address,
         weights=wanted.weights and wanted.weights.absolute(),
         workers=run.workers,
         known=known,

@@ -202,11 +202,8 @@ class ShardMiner:
         gone = [record for record in records if not record["digest"] and record["path"] not in known]
         if not gone:
             return
-        step = max(1, len(self.entries) // _PROBES)
-        for entry in self.entries[::step]:
-            with suppress(PhotographError):
-                self.source.read(entry.path)
-                return
+        if reachable(self.source, self.entries):
+            return
         raise SourceError(
             f"the photographs of {self.source.spec!r} have disappeared: {gone[0]['path']!r} ({gone[0]['reason']}) and "
             "all others tried cannot be read; restore them and run the same command to resume"
@@ -297,6 +294,15 @@ class ShardMiner:
                 continue
             yield images, reduced
             start += len(part)
+
+
+def reachable(source: Source, entries: Sequence[Entry]) -> bool:
+    """Whether one of a few photographs from all over the source can be read."""
+    for entry in entries[:: max(1, len(entries) // _PROBES)]:
+        with suppress(PhotographError):
+            source.read(entry.path)
+            return True
+    return False
 
 
 def _blocks(shard: Shard, size: int) -> Iterator[range]:

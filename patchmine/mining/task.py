@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from patchmine import executors, models
+from patchmine.errors import SourceError
 from patchmine.executors import Executor, Setting
-from patchmine.mining.miner import ShardContent, ShardMiner
+from patchmine.mining.miner import ShardContent, ShardMiner, reachable
 from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
 from patchmine.networks.network import Network
@@ -50,9 +51,9 @@ class Task:
     """The shards of a job over the photographs `entries` of a source, as files in `folder`.
 
     `model` and `weights` are the user's words for the network, with absolute paths; without `model` that of the job
-    counts. `workers` is the number of threads that decode and compute in one process, and `known` the rows of finished
-    indexes to reuse. A task can be pickled. The pickle leaves out the fields of this process: `here` (the tools that it
-    has already built), `finished`, and `stages` (its timing).
+    counts. `address` is that of the cluster, if the user gave one. `workers` is the number of threads that decode and
+    compute in one process, and `known` the rows of finished indexes to reuse. A task can be pickled. The pickle leaves
+    out the fields of this process: `here` (the tools that it has already built), `finished`, and `stages` (its timing).
     """
 
     job: Job
@@ -62,6 +63,7 @@ class Task:
     weights: Path | None
     workers: int
     model: str | None = None
+    address: str | None = None
     known: Known | None = None
     here: Tools | None = field(default=None, repr=False, compare=False)
     finished: Sequence[ShardFile] = field(default=(), repr=False, compare=False)
@@ -105,6 +107,25 @@ class Task:
         finally:
             miner.close()
 
+    @property
+    def device(self) -> str:
+        return self.job.device
+
+    def ready(self) -> Task:
+        """The same task with its tools built in this process, and its photographs in reach.
+
+        Raises what `work` raises if it cannot compute here.
+        """
+        if not reachable(self.source, self.entries):
+            raise SourceError(
+                f"it does not see the photographs of {self.source.spec!r}: mount them there under the same path"
+            )
+        return replace(self, here=self.here or self._built())
+
+    def path(self, number: int) -> Path:
+        """The file of a shard."""
+        return shard_path(self.folder, number)
+
     def on_disk(self) -> set[int]:
         """The numbers of the shards whose files are there; a file appears whole or not at all."""
         return shard_numbers(self.folder)
@@ -117,7 +138,7 @@ class Task:
     def _write(self, content: ShardContent) -> int:
         about, arrays = content
         with self.stages.timed("write"):
-            write_shard(shard_path(self.folder, about["shard"]), about, arrays)
+            write_shard(self.path(about["shard"]), about, arrays)
         return int(about["shard"])
 
     def _built(self) -> Tools:

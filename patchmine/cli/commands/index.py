@@ -94,6 +94,15 @@ def index(
     engine: Annotated[
         str, typer.Option("--engine", help=f"Where the shards are computed: {options.ENGINES}.")
     ] = RUN.engine,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="A",
+            help="The Ray cluster, HOST:PORT. Default: RAY_ADDRESS from the environment, else this machine.",
+            show_default=False,
+        ),
+    ] = RUN.address,
     no_table: Annotated[
         bool, typer.Option("--no-table", help="Keep only the best patches, not the activation of every photograph.")
     ] = not WANTED.table,
@@ -147,6 +156,7 @@ def index(
 
     run = Run(
         engine=engine,
+        address=address,
         workers=workers,
         calibrate=not no_calibrate,
         fresh=fresh,
