@@ -94,9 +94,11 @@ class Crew:
             self._hire()
             self._assign()
             self._hurry()
-            waiting = [ref for worker in self._workers for ref in worker.awaited()]
-            for ref in ray.wait(waiting, timeout=WAIT_S, fetch_local=False)[0]:
-                yield from self._settle(ref)
+            if waiting := [ref for worker in self._workers for ref in worker.awaited()]:
+                for ref in ray.wait(waiting, timeout=WAIT_S, fetch_local=False)[0]:
+                    yield from self._settle(ref)
+            else:  # every actor has been lost, and the next look for nodes is due soon
+                time.sleep(WAIT_S)
         failed = sorted(number for number, reasons in self._reasons.items() if len(reasons) >= TRIES)
         if failed:
             shown = ", ".join(map(str, failed[:6])) + (", ..." if len(failed) > 6 else "")
