@@ -178,7 +178,7 @@ class ShardMiner:
 
         The threads keep working while a shard is in use.
         """
-        todo = ((shard, ids) for shard in shards for ids in _blocks(shard, self.job.batch_size))
+        todo = ((shard, self._expected(ids)) for shard in shards for ids in _blocks(shard, self.job.batch_size))
         records: list[dict[str, Any]] = []
         for shard, block in in_order(self.pool, lambda one: (one[0], self._block(one[1])), todo, self.ahead):
             with self.stages.timed("rank"):
@@ -194,6 +194,14 @@ class ShardMiner:
                 records = []
                 for layer in self.layers.values():
                     layer.begin()
+
+    def _expected(self, ids: range) -> range:
+        """Tell a source that is slow to answer what will be read once the blocks before these are done."""
+        expect = getattr(self.source, "expect", None)
+        if expect is not None:
+            known = self.known.places if self.known else {}
+            expect([path for image in ids if (path := self.entries[image].path) not in known])
+        return ids
 
     def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
         """If photographs could not be read, check whether any can: an unmounted disk must not lead to an index of half
