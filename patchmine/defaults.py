@@ -91,6 +91,8 @@ class Run:
     """How to compute it; no field can change a byte of the result."""
 
     engine: str = "local"
+    address: str | None = None
+    """The Ray cluster of the engine `ray`; None for that of the environment, or this machine."""
     workers: int = field(
         default_factory=lambda: (
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

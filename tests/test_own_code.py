@@ -387,7 +387,7 @@ WRONG = {
     "verify --seed -4": "--seed must be at least 0, not -4",
     "index shapes:3 --precision fp8": "unknown --precision 'fp8'",
     "index shapes:3 --device gpu": "unknown --device 'gpu': give cpu, or cuda",
-    "index shapes:3 --engine nix": "unknown --engine 'nix'; known: local",
+    "index shapes:3 --engine nix": "unknown --engine 'nix'; known: claims, local, ray",
     "index shapes:3 --executor tensorrt": "unknown --executor 'tensorrt'",
     "index shapes:3 --view all": "unknown --view 'all'",
     "index shapes:3 --workers 0": "--workers must be at least 1, not 0",

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,10 +83,19 @@ def csv_example(place):
     return str(place / "all.csv")
 
 
+def bucket_example(place):
+    store = fsspec.filesystem("memory")
+    for name in NAMES:
+        store.pipe(f"/{place.name}/photographs/{name}", PHOTOGRAPH)
+    store.pipe(f"/{place.name}/secret.jpg", PHOTOGRAPH)
+    return f"memory://{place.name}/photographs"
+
+
 EXAMPLES = {
     "folder": folder_example,
     "listing": txt_example,
     "listing, CSV": csv_example,
+    "remote": bucket_example,
     "shapes": lambda place: "shapes:7",
     "tar": tar_example,
     "tar, several": tars_example,
@@ -203,6 +213,7 @@ def test_what_is_no_source_is_answered_with_every_kind_in_one_sentence(tmp_path)
     assert str(caught.value).endswith(
         "is a file, not a source of photographs: give a folder of photographs (recursive; the first folder level is "
         "the class), a .txt of paths (one per line), a .csv, .tsv or .jsonl of path,class, "
+        "s3://, gs:// or hf:// (a folder, a .tar or a list in a bucket), "
         "shapes:N (N drawn pictures with known ground truth; shapes:N@SEED draws others), "
         'a .tar (several: NAME-{000000..000063}.tar), union:["A","B"] (several sources as one) or a .zip'
     )

@@ -7,22 +7,58 @@
 An engine knows nothing about mining. It receives a task that can be pickled, and `task.work(part, progress)` computes
 a part of the shards in the calling process. The task opens photographs and network where it runs, so every process
 needs the source, the network and the task's folder under the same names.
+
+Two more names are optional. `check(run)` refuses, before anything heavy is imported, what this kind cannot do: it
+raises RequestError. An engine that lets several runs build one index at a time has `publishing(folder)`, a context
+manager that waits until this run may publish from the folder of shards, and yields False if another has done so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Protocol
 
+from patchmine.defaults import Run
+from patchmine.errors import RequestError
 from patchmine.plugins import Kinds
 from patchmine.system.progress import Progress
 
 
 class Task(Protocol):
-    """A job that can be pickled, sent elsewhere and worked on in parts."""
+    """A job that can be pickled, sent elsewhere and worked on in parts. Its shards are files in `folder`.
 
-    def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
-        """Compute these shards in this process; yields the number of each once its file is on disk."""
+    `workers` is the number of threads in one process, `device` where they compute, and `address` that of a cluster, if
+    the user gave one.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+
+    def ready(self) -> Task:
+        """The same task with the network loaded in this process. Raises a PatchmineError if it cannot work here."""
+
+    def work(self, todo: Iterable[int], progress: Progress) -> Iterator[int]:
+        """Compute these shards in this process; yields the number of each once its file is on disk.
+
+        `todo` may be an iterator: a number is asked for when the photographs before it are read.
+        """
+
+    def path(self, number: int) -> Path:
+        """The file of a shard."""
+
+    def on_disk(self) -> set[int]:
+        """The numbers of the shards whose files are there."""
+
+    def photographs(self, number: int) -> int:
+        """The number of photographs of a shard."""
 
 
 class Kind(Protocol):
@@ -34,3 +70,25 @@ class Kind(Protocol):
 
 
 kinds: Kinds[Kind] = Kinds("patchmine.engines", needs=("mine",))
+
+
+def check(run: Run) -> None:
+    """Refuse an unknown engine, and what the engine of this run refuses. Raises RequestError."""
+    if run.address is not None and run.engine != "ray":
+        raise RequestError(f"--address {run.address!r} is that of a Ray cluster: add --engine ray, or leave it out")
+    getattr(kinds.get(run.engine, "--engine"), "check", lambda _: None)(run)
+
+
+def shared(name: str) -> bool:
+    """Whether several runs with this engine may build one index at a time."""
+    return hasattr(kinds.get(name, "--engine"), "publishing")
+
+
+def publishing(name: str, folder: Path) -> AbstractContextManager[bool]:
+    """Wait until this run may publish from the folder of shards; yields False if another has done so."""
+    found: AbstractContextManager[bool] = getattr(kinds.get(name, "--engine"), "publishing", _alone)(folder)
+    return found
+
+
+def _alone(_: Path) -> AbstractContextManager[bool]:
+    return nullcontext(True)

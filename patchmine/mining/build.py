@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
-import numpy as np
-import torch
-
 from patchmine import engines, executors, models
 from patchmine.defaults import Run, Wanted, check
-from patchmine.errors import PhotographError, SourceError, StoreError
+from patchmine.errors import StoreError
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.class_hints import hints
 from patchmine.labels.label_file import classified
-from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest
+from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest, sample
 from patchmine.mining.fields import Fields
 from patchmine.mining.limit import measured
 from patchmine.mining.predictions import predicts
-from patchmine.mining.publish import Timing, publish
+from patchmine.mining.publish import Timing, publish, refuse_unreadable
 from patchmine.mining.reuse import Known
 from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
@@ -31,7 +29,7 @@ from patchmine.networks.layers import choose, indexable
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
-from patchmine.photographs.decode import decoder_name, prepare
+from patchmine.photographs.decode import decoder_name
 from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
 from patchmine.store import reading as store
 from patchmine.store.job import Job, listing_digest
@@ -40,9 +38,6 @@ from patchmine.system import allocator
 from patchmine.system.log import logged
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.timing import Stages
-
-SAMPLE = 32
-"""The number of photographs that calibration runs."""
 
 
 @dataclass(frozen=True)
@@ -123,21 +118,19 @@ def build_index(
         space.refuse()
         found = _listed(opened, wanted)
     with stages.timed("load"):
-        network = models.load(wanted.model, wanted.weights)
-        network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
-        taps = survey(network.module, network.blank(), indexable(choose(network, wanted.layers)))
+        network, taps = _loaded(wanted)
     there = None if run.fresh else space.job()
-    wanted = _as_before(wanted, there)
-    device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()
+    settle = partial(_settled, wanted, run, network, taps, opened, found.entries, progress)
     with stages.timed("calibrate"):
-        choice = _choice(wanted, run, there, network, taps, device, opened, found.entries, progress)
-    job = _job(wanted, choice, device, opened, found.entries, network, taps, there)
+        job = settle(there)
     finished = None if run.fresh else space.finished(job, run.extend)
-    known = None
-    if run.extend and not run.fresh:
-        with stages.timed("compare"):
-            predicted = predicts(network, found.entries)
-            known = _known(space, opened, found.entries, predicted, finished is not None, run, progress)
+    if finished is None and engines.shared(run.engine):
+        # Runs that begin together may each have calibrated; the settings of the first count for all.
+        job = settle(space.joined(job))
+        finished = space.finished(job, run.extend)
+    with stages.timed("compare"):
+        predicted = predicts(network, found.entries)
+        known = _known(space, opened, found.entries, predicted, finished is not None, run, progress)
     if finished is not None and not space.shards.exists():
         return Report(directory, finished, True, 0.0, 0, found)
     task = Task(
@@ -146,6 +139,7 @@ def build_index(
         entries=found.entries,
         folder=space.shards,
         model=models.absolute(wanted.model),
+        address=run.address,
         weights=wanted.weights and wanted.weights.absolute(),
         workers=run.workers,
         known=known,
@@ -153,6 +147,13 @@ def build_index(
     )
     plan = prepared(task, network, taps)
     return carried_out(plan, space, run, progress, began, found)
+
+
+def _loaded(wanted: Wanted) -> tuple[Network, tuple[Tap, ...]]:
+    """The network with the view of the job, and the taps on its layers."""
+    network = models.load(wanted.model, wanted.weights)
+    network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
+    return network, survey(network.module, network.blank(), indexable(choose(network, wanted.layers)))
 
 
 def _listed(source: Source, wanted: Wanted) -> Listed:
@@ -172,12 +173,12 @@ def _known(
     run: Run,
     progress: Progress,
 ) -> Known | None:
-    """The rows of the finished index in the workspace that still hold for its photographs; None without an index.
+    """The rows of the finished index in the workspace that `--extend` reuses; None without it, and without an index.
 
     With `predicted`, photographs without a prediction are recomputed. Raises StoreError if no photograph was added or
     removed (`finished`) but some have changed: the job of the old index would equal that of the new one.
     """
-    if not (space.directory / store.MANIFEST).exists():
+    if run.fresh or not run.extend or not (space.directory / store.MANIFEST).exists():
         return None
     known = Known([store.Store(space.directory)])
     known.forget(known.places.keys() - {entry.path for entry in entries})
@@ -214,10 +215,16 @@ def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
 
 
 def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float, found: Listed) -> Report:
-    """Lock the workspace, compute the missing shards and publish. `began` is on perf_counter."""
-    with space.taken() as locked, logged(space.directory / LOG, progress) as receiver:
+    """Lock the workspace, compute the missing shards and publish. `began` is on perf_counter.
+
+    With an engine that lets several runs build one index, nothing is locked.
+    """
+    shared = engines.shared(run.engine)
+    with nullcontext(True) if shared else space.taken() as locked, logged(space.directory / LOG, progress) as receiver:
         if not locked:
             receiver.note(f"the file system of {str(space.directory)!r} has no locks: start no second run into it")
+        if shared:
+            space.joined(plan.task.job)  # before the next line: later, nobody tidies up what is begun here
         # Another process may have finished the job by now, or died after publishing and before tidying up.
         finished = None if run.fresh else space.finished(plan.task.job, run.extend)
         if finished is not None:
@@ -225,11 +232,17 @@ def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, bega
             return Report(space.directory, finished, True, 0.0, 0, found)
         for note in found.notes:
             receiver.note(note)
-        return _complete(plan, space, run, receiver, began, found)
+        try:
+            return _complete(plan, space, run, receiver, began, found)
+        except OSError as error:
+            finished = space.finished(plan.task.job, run.extend) if shared else None
+            if finished is None:
+                raise space.unwritable(error) from error
+            return Report(space.directory, finished, True, 0.0, 0, found)  # tidied up by the run that published
 
 
 def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float, found: Listed) -> Report:
-    """Compute the missing shards and publish. The workspace must be taken."""
+    """Compute the missing shards and publish. The workspace must be taken. Raises OSError."""
     task, job = plan.task, plan.task.job
     if job.precision != "fp32":
         kept = "96 %" if job.precision == "bf16" else "99 %"
@@ -240,23 +253,26 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
         with task.stages.timed("limit"):
             limit = measured(task.here, job, task.source, task.entries, run.workers)
     start = perf_counter()
-    try:
+    shared = engines.shared(run.engine)
+    if not shared:
         space.begin(job, run.fresh)
-        done = space.verified(job, progress.note)
-        todo = [shard for shard in job.shards if shard.number not in done]
-        progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
-        progress.committed(len(done), len(job.shards))
-        engine = engines.kinds.get(run.engine, "--engine")
-        numbers = [shard.number for shard in todo]
-        work = replace(task, finished=list(done.values()))
-        for count, _ in enumerate(engine.mine(work, numbers, progress), len(done) + 1):
-            progress.committed(count, len(job.shards))
-        mined = sum(shard.stop - shard.start for shard in todo)
-        timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages, limit)
-        manifest = _published(plan, space, run, progress, timing, found.passed)
-    except OSError as error:
-        raise space.unwritable(error) from error
-    space.end()
+    done = space.verified(job, progress.note)
+    todo = [shard for shard in job.shards if shard.number not in done]
+    progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
+    progress.committed(len(done), len(job.shards))
+    engine = engines.kinds.get(run.engine, "--engine")
+    numbers = [shard.number for shard in todo]
+    work = replace(task, finished=list(done.values()))
+    for count, _ in enumerate(engine.mine(work, numbers, progress), len(done) + 1):
+        progress.committed(count, len(job.shards))
+    mined = sum(shard.stop - shard.start for shard in todo)
+    timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages, limit)
+    with engines.publishing(run.engine, space.shards):
+        manifest = space.finished(job, run.extend) if shared else None
+        if manifest is None:
+            space.refuse_missing(job)
+            manifest = _published(plan, space, run, progress, timing, found.passed)
+        space.end()
     progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
     return Report(space.directory, manifest, bool(done), perf_counter() - began, mined, found)
 
@@ -269,7 +285,7 @@ def _published(
     progress.note("publishing")
     with task.stages.timed("verify"), ThreadPoolExecutor(run.workers, "verify") as pool:
         files = list(pool.map(ShardFile.open, [shard_path(space.shards, shard.number) for shard in job.shards]))
-    _refuse_unreadable(files, run.strict)
+    refuse_unreadable(files, run.strict)
     allocator.give_back()
     layers = plan.fields.plans(files)
     with plan.fields.measuring(job, files, layers, task.source, task.entries, run.workers) as effective:
@@ -286,6 +302,23 @@ def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
         batch_size=wanted.batch_size or there.batch_size,
         threads=wanted.threads or there.threads,
     )
+
+
+def _settled(
+    wanted: Wanted,
+    run: Run,
+    network: Network,
+    taps: tuple[Tap, ...],
+    source: Source,
+    entries: Sequence[Entry],
+    progress: Progress,
+    there: Job | None,
+) -> Job:
+    """The job, with the settings that the user leaves open from the first run `there`, else from calibration."""
+    wanted = _as_before(wanted, there)
+    device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()
+    choice = _choice(wanted, run, there, network, taps, device, source, entries, progress)
+    return _job(wanted, choice, device, source, entries, network, taps, there)
 
 
 def _choice(
@@ -306,25 +339,14 @@ def _choice(
         return next((choice for choice in choices if executors.kind(choice.executor).READY), choices[0])
     if len(choices) == 1 or there is not None or not run.calibrate:
         return choices[0]
-    sample = _sample(network, source, entries)
-    if sample is None:
+    photographs = sample(network, source, entries)
+    if photographs is None:
         return choices[0]
-    return fastest(network, taps, choices, wanted, device, run.workers, sample, progress.note)
-
-
-def _sample(network: Network, source: Source, entries: Sequence[Entry]) -> torch.Tensor | None:
-    """Up to SAMPLE readable photographs of one input size, spread over the source: uint8 (N, 3, height, width)."""
-    found: list[torch.Tensor] = []
-    for place in np.linspace(0, len(entries) - 1, min(len(entries), SAMPLE)).round().astype(int):
-        with suppress(PhotographError):
-            pixels = prepare(source.read(entries[place].path), network.preprocessing).tensor
-            if not found or pixels.shape == found[0].shape:
-                found.append(pixels)
-    return torch.stack(found) if found else None
+    return fastest(network, taps, choices, wanted, device, run.workers, photographs, progress.note)
 
 
 def _check(wanted: Wanted, run: Run) -> None:
-    engines.kinds.get(run.engine, "--engine")
+    engines.check(run)
     if wanted.executor is not None:
         executors.kind(wanted.executor)
     check({**vars(wanted), **vars(run)})
@@ -362,18 +384,3 @@ def _job(
         # An index made before jobs had this field stays resumable.
         code=network.code if there is None or there.code is not None else None,
     )
-
-
-def _refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
-    records = [record for file in files for record in file.about["images"]]
-    broken = [record for record in records if record["reason"] is not None]
-    if len(broken) == len(records):
-        raise SourceError(
-            f"none of the {len(records)} photographs could be read; the first, {broken[0]['path']!r}: "
-            f"{broken[0]['reason']}"
-        )
-    if strict and broken:
-        raise SourceError(
-            f"{len(broken)} of {len(records)} photographs could not be read, the first {broken[0]['path']!r}: "
-            f"{broken[0]['reason']}; the mined shards are kept: run the same command without --strict to publish them"
-        )

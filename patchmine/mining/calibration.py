@@ -14,20 +14,25 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from torch import Tensor, set_num_threads
+from torch import Tensor, set_num_threads, stack
 
 from patchmine import executors
 from patchmine.defaults import Wanted
-from patchmine.errors import RequestError
+from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Setting
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap
+from patchmine.photographs.decode import prepare
+from patchmine.sources import Entry, Source
 from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
 from patchmine.system.caches import user_cache
 
 WORTH_IT = 3000
 """The number of photographs from which calibration saves more time than it takes."""
+
+SAMPLE = 32
+"""The number of photographs that calibration runs."""
 
 _TRIAL_S = 0.5
 
@@ -59,6 +64,17 @@ def candidates(network: Network, wanted: Wanted, device: str, workers: int) -> l
             if choice not in found:
                 found.append(choice)
     return found
+
+
+def sample(network: Network, source: Source, entries: Sequence[Entry]) -> Tensor | None:
+    """Up to SAMPLE readable photographs of one input size, spread over the source: uint8 (N, 3, height, width)."""
+    found: list[Tensor] = []
+    for place in np.linspace(0, len(entries) - 1, min(len(entries), SAMPLE)).round().astype(int):
+        with suppress(PhotographError):
+            pixels = prepare(source.read(entries[place].path), network.preprocessing).tensor
+            if not found or pixels.shape == found[0].shape:
+                found.append(pixels)
+    return stack(found) if found else None
 
 
 def fastest(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -173,12 +173,12 @@ class ShardMiner:
         """Rank the photographs of a shard that an earlier run finished."""
         self.layers[layer].remember(values, images)
 
-    def mine(self, shards: Sequence[Shard]) -> Iterator[ShardContent]:
+    def mine(self, shards: Iterable[Shard]) -> Iterator[ShardContent]:
         """Compute shards one after another. Raises SourceError if all photographs have disappeared.
 
         The threads keep working while a shard is in use.
         """
-        todo = ((shard, ids) for shard in shards for ids in _blocks(shard, self.job.batch_size))
+        todo = ((shard, self._expected(ids)) for shard in shards for ids in _blocks(shard, self.job.batch_size))
         records: list[dict[str, Any]] = []
         for shard, block in in_order(self.pool, lambda one: (one[0], self._block(one[1])), todo, self.ahead):
             with self.stages.timed("rank"):
@@ -195,6 +195,14 @@ class ShardMiner:
                 for layer in self.layers.values():
                     layer.begin()
 
+    def _expected(self, ids: range) -> range:
+        """Tell a source that is slow to answer what will be read once the blocks before these are done."""
+        expect = getattr(self.source, "expect", None)
+        if expect is not None:
+            known = self.known.places if self.known else {}
+            expect([path for image in ids if (path := self.entries[image].path) not in known])
+        return ids
+
     def _refuse_vanished(self, records: Sequence[Mapping[str, Any]]) -> None:
         """If photographs could not be read, check whether any can: an unmounted disk must not lead to an index of half
         the photographs."""
@@ -202,11 +210,8 @@ class ShardMiner:
         gone = [record for record in records if not record["digest"] and record["path"] not in known]
         if not gone:
             return
-        step = max(1, len(self.entries) // _PROBES)
-        for entry in self.entries[::step]:
-            with suppress(PhotographError):
-                self.source.read(entry.path)
-                return
+        if reachable(self.source, self.entries):
+            return
         raise SourceError(
             f"the photographs of {self.source.spec!r} have disappeared: {gone[0]['path']!r} ({gone[0]['reason']}) and "
             "all others tried cannot be read; restore them and run the same command to resume"
@@ -297,6 +302,15 @@ class ShardMiner:
                 continue
             yield images, reduced
             start += len(part)
+
+
+def reachable(source: Source, entries: Sequence[Entry]) -> bool:
+    """Whether one of a few photographs from all over the source can be read."""
+    for entry in entries[:: max(1, len(entries) // _PROBES)]:
+        with suppress(PhotographError):
+            source.read(entry.path)
+            return True
+    return False
 
 
 def _blocks(shard: Shard, size: int) -> Iterator[range]:

@@ -15,9 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
+from patchmine.errors import SourceError
 from patchmine.labels import of_index
 from patchmine.mining.limit import Limit
 from patchmine.networks.calls import as_dict
@@ -83,8 +85,11 @@ def publish(
     `passed` is what the source holds besides its photographs: only the manifest tells it.
     """
     stages = timing.stages
-    making = directory / store.SHARDS / "publish"
-    shutil.rmtree(making, ignore_errors=True)
+    for left in (directory / store.SHARDS).glob("publish.*"):
+        shutil.rmtree(left, ignore_errors=True)
+    making = (
+        directory / store.SHARDS / f"publish.{token_hex(4)}"
+    )  # a run that was only held up must not write into ours
     making.mkdir()
     activations = making / store.ACTIVATIONS
     with stages.timed("table"):
@@ -147,3 +152,19 @@ def _content(job: Job, layers: Sequence[writing.LayerPlan], counts: Mapping[str,
             for plan in layers
         ],
     }
+
+
+def refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
+    """Refuse to publish if no photograph could be read, or, with `strict`, if one could not. Raises SourceError."""
+    records = [record for file in files for record in file.about["images"]]
+    broken = [record for record in records if record["reason"] is not None]
+    if len(broken) == len(records):
+        raise SourceError(
+            f"none of the {len(records)} photographs could be read; the first, {broken[0]['path']!r}: "
+            f"{broken[0]['reason']}"
+        )
+    if strict and broken:
+        raise SourceError(
+            f"{len(broken)} of {len(records)} photographs could not be read, the first {broken[0]['path']!r}: "
+            f"{broken[0]['reason']}; the mined shards are kept: run the same command without --strict to publish them"
+        )

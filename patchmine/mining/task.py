@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from patchmine import executors, models
+from patchmine.errors import SourceError
 from patchmine.executors import Executor, Setting
-from patchmine.mining.miner import ShardContent, ShardMiner
+from patchmine.mining.miner import ShardContent, ShardMiner, reachable
 from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job
-from patchmine.store.shardfile import ShardFile, shard_path, write_shard
+from patchmine.store.shardfile import ShardFile, shard_numbers, shard_path, write_shard
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
@@ -50,9 +51,9 @@ class Task:
     """The shards of a job over the photographs `entries` of a source, as files in `folder`.
 
     `model` and `weights` are the user's words for the network, with absolute paths; without `model` that of the job
-    counts. `workers` is the number of threads that decode and compute in one process, and `known` the rows of finished
-    indexes to reuse. A task can be pickled. The pickle leaves out the fields of this process: `here` (the tools that it
-    has already built), `finished`, and `stages` (its timing).
+    counts. `address` is that of the cluster, if the user gave one. `workers` is the number of threads that decode and
+    compute in one process, and `known` the rows of finished indexes to reuse. A task can be pickled. The pickle leaves
+    out the fields of this process: `here` (the tools that it has already built), `finished`, and `stages` (its timing).
     """
 
     job: Job
@@ -62,6 +63,7 @@ class Task:
     weights: Path | None
     workers: int
     model: str | None = None
+    address: str | None = None
     known: Known | None = None
     here: Tools | None = field(default=None, repr=False, compare=False)
     finished: Sequence[ShardFile] = field(default=(), repr=False, compare=False)
@@ -75,7 +77,7 @@ class Task:
         for name, value in {**state, "stages": Stages()}.items():
             object.__setattr__(self, name, value)
 
-    def work(self, todo: Sequence[int], progress: Progress) -> Iterator[int]:
+    def work(self, todo: Iterable[int], progress: Progress) -> Iterator[int]:
         """Compute these shards in this process; yields the number of each once its file is on disk.
 
         Raises ModelError or RequestError if the network cannot be loaded or computed here, StoreError if its code or
@@ -100,15 +102,43 @@ class Task:
                 for number, tap in enumerate(computing.taps):
                     miner.remember(tap.layer, file.array(f"{number}/value"), images)
             with ThreadPoolExecutor(1, "write") as writer:
-                for number in in_order(writer, self._write, miner.mine([self.job.shards[n] for n in todo]), _WRITING):
+                for number in in_order(writer, self._write, miner.mine(self.job.shards[n] for n in todo), _WRITING):
                     yield number
         finally:
             miner.close()
 
+    @property
+    def device(self) -> str:
+        return self.job.device
+
+    def ready(self) -> Task:
+        """The same task with its tools built in this process, and its photographs in reach.
+
+        Raises what `work` raises if it cannot compute here.
+        """
+        if not reachable(self.source, self.entries):
+            raise SourceError(
+                f"it does not see the photographs of {self.source.spec!r}: mount them there under the same path"
+            )
+        return replace(self, here=self.here or self._built())
+
+    def path(self, number: int) -> Path:
+        """The file of a shard."""
+        return shard_path(self.folder, number)
+
+    def on_disk(self) -> set[int]:
+        """The numbers of the shards whose files are there; a file appears whole or not at all."""
+        return shard_numbers(self.folder)
+
+    def photographs(self, number: int) -> int:
+        """The number of photographs of a shard."""
+        shard = self.job.shards[number]
+        return shard.stop - shard.start
+
     def _write(self, content: ShardContent) -> int:
         about, arrays = content
         with self.stages.timed("write"):
-            write_shard(shard_path(self.folder, about["shard"]), about, arrays)
+            write_shard(self.path(about["shard"]), about, arrays)
         return int(about["shard"])
 
     def _built(self) -> Tools:

@@ -14,7 +14,7 @@ from patchmine.errors import PatchmineError, StoreError
 from patchmine.store import reading as store
 from patchmine.store import tight_crops
 from patchmine.store.job import WHICH, Job
-from patchmine.store.shardfile import ShardFile, shard_path
+from patchmine.store.shardfile import ShardFile, shard_numbers, shard_path
 from patchmine.system.atomic import unwritable, write_atomically
 from patchmine.system.regular_files import NO_LOCKS, is_there, withheld
 
@@ -134,12 +134,28 @@ class Workspace:
         self.shards.mkdir(exist_ok=True)
         for left in (*self.directory.glob(".*.tmp"), *self.shards.glob(".*.tmp")):
             left.unlink(missing_ok=True)
+        self._describe(job)
+
+    def joined(self, job: Job) -> Job:
+        """The job of the run that first began this index, which is `job` if it is this one. Removes nothing.
+
+        Raises StoreError if the directory cannot be written.
+        """
+        try:
+            self.shards.mkdir(parents=True, exist_ok=True)
+            self._describe(job)
+        except OSError as error:
+            raise self.unwritable(error) from error
+        return self.unfinished() or job
+
+    def _describe(self, job: Job) -> None:
+        """Write the job of the shards, unless it is there."""
         described = self.shards / store.JOB
         if not described.exists():
-            write_atomically(described, [json.dumps(job.as_dict(), indent=1).encode() + b"\n"])
+            write_atomically(described, [json.dumps(job.as_dict(), indent=1).encode() + b"\n"], replace=False)
 
     def verified(self, job: Job, note: Callable[[str], None]) -> dict[int, ShardFile]:
-        """The finished shards by number; a damaged one is removed and will be recomputed."""
+        """The finished shards by number; a damaged one, or one of another job, is removed and will be recomputed."""
         done = {}
         for shard in job.shards:
             path = shard_path(self.shards, shard.number)
@@ -153,7 +169,19 @@ class Workspace:
                 continue
             if file.about["job"] == job.digest:
                 done[shard.number] = file
+            else:
+                path.unlink()
         return done
+
+    def refuse_missing(self, job: Job) -> None:
+        """Count the shards against the plan before they are published. Raises StoreError that names the missing."""
+        missing = sorted({shard.number for shard in job.shards} - shard_numbers(self.shards))
+        if missing:
+            shown = ", ".join(map(str, missing[:6])) + (", ..." if len(missing) > 6 else "")
+            raise StoreError(
+                f"{len(missing)} of the {len(job.shards)} shards of {str(self.directory)!r} are missing ({shown}): "
+                "run the same command again to compute them"
+            )
 
     def end(self) -> None:
         """Remove the shards of a published index."""

@@ -31,6 +31,8 @@ from patchmine.reading.answers import Patches, TightPatches, Units
 from patchmine.reading.asked import AskedNetwork, Loading, Watching
 from patchmine.reading.cropped import crop_of, cropped, tightness
 from patchmine.reading.patch import Patch
+from patchmine.sources import Source, open_source
+from patchmine.sources import read as read_photograph
 from patchmine.store.job import Job
 from patchmine.store.reading import Store
 from patchmine.store.tight_crops import Seat, TightCrop, TightCrops, network_key
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from patchmine.networks.network import Network
     from patchmine.reading.picks import Alike
     from patchmine.reading.statistics import Statistics
-    from patchmine.sources import Source
 
 U = TypeVar("U", bound="OpenUnit", covariant=True)
 
@@ -108,8 +109,6 @@ class OpenIndex(Generic[U]):
     @cached_property
     def source(self) -> Source:
         """The source of the photographs. Raises SourceError, which says what to type, if it has disappeared."""
-        from patchmine.sources import open_source
-
         spec = str(self._source) if self._source is not None else self.manifest["job"]["source"]
         try:
             return open_source(spec)
@@ -228,7 +227,7 @@ class OpenIndex(Generic[U]):
         Raises PhotographError if the photograph is gone or has changed, SourceError if the source has disappeared.
         """
         record = self.store.image(image)
-        data = self.source.read(record.path)
+        data = read_photograph(self.source, record.path, record.digest)
         if digests.of_bytes(data) != record.digest:
             raise PhotographError("has changed since it was indexed: bring it back, or index again with --fresh")
         return data

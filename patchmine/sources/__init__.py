@@ -123,6 +123,8 @@ class Source(Protocol):
     """A collection of photographs whose order does not change between calls. Sources can be pickled.
 
     A source that can tell what else it holds also has `listed() -> Listed`, whose `entries` are those of `entries()`.
+    One that is slow to answer may have `expect(paths)`: it begins to fetch the photographs that will be read next. A
+    true `remote` says that copies of what an index shows are worth a cache.
     """
 
     @property
@@ -168,6 +170,18 @@ def open_source(spec: str) -> Source:
         raise SourceError(_refusal(spec))
     except RuntimeError:  # from Path.expanduser; a SourceError is not one
         raise SourceError(f"{spec!r} starts with the home folder of an unknown user: write the full path") from None
+
+
+def read(source: Source, path: str, digest: str) -> bytes:
+    """The bytes of a photograph that an index holds under this digest; a copy of one in a bucket is cached.
+
+    Raises what `source.read` raises.
+    """
+    if not getattr(source, "remote", False):
+        return source.read(path)
+    from patchmine.sources import _copies
+
+    return _copies.read(source, path, digest)
 
 
 def listed(source: Source) -> Listed:

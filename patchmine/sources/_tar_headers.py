@@ -6,14 +6,15 @@ another tar.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import adler32
 
 from patchmine.errors import SourceError
-from patchmine.system.regular_files import read_at
+
+ReadAt = Callable[[int, int], bytes]
+"""Up to `size` bytes from `offset` of the tar."""
 
 BLOCK = 512
 REGULAR = (b"\0", b"0", b"7")
@@ -52,17 +53,16 @@ class Member(NamedTuple):
     unlike: str | None
 
 
-def members(descriptor: int, tar: str) -> Iterator[Member]:
-    """Every member in tar order, folders included. Error messages call the file `tar`.
+def members(read_at: ReadAt, end: int, tar: str) -> Iterator[Member]:
+    """Every member in tar order, folders included, of a file of `end` bytes. Error messages call it `tar`.
 
     Raises SourceError if the tar is damaged or cut short.
     """
-    end = os.fstat(descriptor).st_size
     position, after, extra = 0, "at its start", _Extra()
     window, opens = b"", 0
     while True:
         if position + BLOCK > opens + len(window):
-            window, opens = read_at(descriptor, WINDOW, position), position
+            window, opens = read_at(WINDOW, position), position
         header = window[position - opens : position - opens + BLOCK]
         if not header:
             break
@@ -79,10 +79,10 @@ def members(descriptor: int, tar: str) -> Iterator[Member]:
         if kind in BEFORE_ANOTHER:
             if size > LARGEST_HEADER:
                 raise SourceError(f"{tar!r} is damaged {after}: {REMEDY}")
-            extra.add(kind, read_at(descriptor, size, start))
+            extra.add(kind, read_at(size, start))
         else:
             if kind == b"S":
-                start = _after_map(descriptor, header, start)
+                start = _after_map(read_at, header, start)
             name = extra.name or _name(header)
             size = 0 if kind in NO_DATA else size if extra.size is None else extra.size
             if start + size > end:
@@ -166,11 +166,11 @@ def _unlike(kind: bytes, name: str) -> str | None:
     return KINDS.get(kind, "a member of unknown kind")
 
 
-def _after_map(descriptor: int, header: bytes, start: int) -> int:
+def _after_map(read_at: ReadAt, header: bytes, start: int) -> int:
     """The offset of the data of an old GNU sparse file: after the blocks that continue its map."""
     more = header[482]
     while more:
-        block = read_at(descriptor, BLOCK, start)
+        block = read_at(BLOCK, start)
         more = block[504] if len(block) == BLOCK else 0
         start += BLOCK
     return start

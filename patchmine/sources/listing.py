@@ -6,14 +6,19 @@ only the paths that it names.
 
 from __future__ import annotations
 
+import errno
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, _tables, absolute, class_in_name, not_found
-from patchmine.system.regular_files import is_folder, is_there, read_text, read_whole
+from patchmine.sources._buckets import is_url
+from patchmine.sources._fetching import Part, ahead
+from patchmine.sources._files import is_there, joined, opened, there
+from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, read_whole
 
 HELP = "a .txt of paths (one per line), a .csv, .tsv or .jsonl of path,class"
 
@@ -47,22 +52,33 @@ class Listing:
             raise SourceError(f"{self.spec!r} cannot be read: {error.strerror}") from None
         if not found:
             raise SourceError(f"{self.spec!r} lists no photographs: write one path per line")
-        folder = Path(self.spec).parent
+        folder = _folder(self.spec)
         looked_at = found[:LOOKED_AT]
-        if not any(is_there(folder / entry.path) for entry in looked_at):
+        if not there(joined(folder, entry.path) for entry in looked_at):
             raise SourceError(
                 f"none of the first {len(looked_at)} photographs in {self.spec!r} exists, for example "
-                f"{found[0].path!r}: write absolute paths, or paths relative to {str(folder)!r}"
+                f"{found[0].path!r}: write absolute paths, or paths relative to {folder!r}"
             )
         return Listed(sorted(found, key=lambda entry: (entry.path, entry.class_name or "")), notes=notes)
+
+    @property
+    def remote(self) -> bool:
+        return is_url(self.spec)
+
+    def expect(self, paths: Sequence[str]) -> None:
+        """Begin to fetch those photographs that lie in a bucket and will be read next."""
+        names = ((path, joined(_folder(self.spec), path)) for path in paths)
+        ahead(self.spec).expect(Part(path, name) for path, name in names if is_url(name))
 
     def read(self, path: str) -> bytes:
         """The bytes of one file. Raises PhotographError if the list does not name it."""
         try:
-            status = Path(self.spec).stat()
-            if path not in _paths(self.spec, status.st_mtime_ns, status.st_size):
+            with opened(self.spec) as file:
+                version, size = file.version, file.size
+            if path not in _paths(self.spec, version, size):
                 raise PhotographError(f"not listed in {self.spec!r}")
-            return read_whole(Path(self.spec).parent / path)
+            name = joined(_folder(self.spec), path)
+            return ahead(self.spec).read(Part(path, name)) if is_url(name) else read_whole(name)
         except FileNotFoundError:
             raise PhotographError("no such file") from None
         except OSError as error:
@@ -70,6 +86,8 @@ class Listing:
         except PhotographError:
             raise
         except SourceError as error:
+            if self.remote:
+                raise
             raise PhotographError(str(error)) from None
 
 
@@ -77,20 +95,23 @@ def claim(spec: str) -> Listing | None:
     path = Path(spec).expanduser()
     if not spec.lower().endswith(SUFFIXES) or is_folder(path):
         return None
-    if not is_there(path):
+    if not is_there(str(path) if not is_url(spec) else spec):
         raise SourceError(not_found("list", spec, SUFFIXES))
-    return Listing(absolute(path))
+    return Listing(spec if is_url(spec) else absolute(path))
 
 
 @lru_cache(2)
-def _paths(file: str, _changed_ns: int, _size: int) -> frozenset[str]:
+def _paths(file: str, _version: str, _size: int) -> frozenset[str]:
     """The paths in a list, cached until the file changes."""
     return frozenset(entry.path for entry in _entries(file)[0])
 
 
 def _entries(file: str) -> tuple[list[Entry], tuple[str, ...]]:
     """The photographs of a list, in its order, and what to say about their classes."""
-    text = read_text(file)
+    with opened(file) as opened_file:
+        if opened_file.size > LIMIT:
+            raise OSError(errno.EFBIG, TOO_LARGE)
+        text = opened_file.read(opened_file.size, 0).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise SourceError(f"line {line} of {file!r} is not UTF-8 text: save the list as UTF-8")
@@ -99,8 +120,8 @@ def _entries(file: str) -> tuple[list[Entry], tuple[str, ...]]:
 
 def _of_lines(file: str, text: str) -> tuple[list[Entry], tuple[str, ...]]:
     lines = [line.removesuffix("\r") for line in text.split("\n") if line.strip() and not line.startswith("#")]
-    folder, labeled = Path(file).parent, [_LABELED.fullmatch(line) for line in lines[:LOOKED_AT]]
-    if lines and all(labeled) and not any(is_there(folder / line) for line in lines[:LOOKED_AT]):
+    folder, labeled = _folder(file), [_LABELED.fullmatch(line) for line in lines[:LOOKED_AT]]
+    if lines and all(labeled) and not there(joined(folder, line) for line in lines[:LOOKED_AT]):
         found = [match for line in lines if (match := _LABELED.fullmatch(line))]
         if len(found) == len(lines):
             note = f"each line of {Path(file).name!r} is taken for a path and its class"
@@ -118,3 +139,8 @@ def _of_table(file: str, text: str) -> tuple[list[Entry], tuple[str, ...]]:
         shown = ", ".join(map(repr, table.others[:6]))
         notes.append(f"no column of {Path(file).name!r} is called 'class'; if one of {shown} holds classes, call it so")
     return named, tuple(notes)
+
+
+def _folder(file: str) -> str:
+    """Where the paths in a list begin."""
+    return file.rpartition("/")[0] if is_url(file) else str(Path(file).parent)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from math import prod
-from os import fstat
 from pathlib import Path
+from typing import Any
 
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import (
@@ -31,9 +32,12 @@ from patchmine.sources import (
     packed_path,
     suffixes,
 )
+from patchmine.sources._buckets import is_url
+from patchmine.sources._fetching import Part, ahead
+from patchmine.sources._files import File, is_there, opened, remembered, there, warmed
 from patchmine.sources._tables import class_in_record
 from patchmine.sources._tar_headers import FOLDER, WHY_NOT_COMPRESSED, Member, members
-from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
+from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder
 
 HELP = "a .tar (several: NAME-{000000..000063}.tar)"
 
@@ -72,12 +76,14 @@ class Tar:
 
     def listed(self) -> Listed:
         tars = _tars(self.spec)
-        missing = {name: tar for name, tar in tars.items() if not is_there(tar)}
+        found_tars = there(tars.values())
+        missing = {name: tar for name, tar in tars.items() if tar not in found_tars}
         if missing:
             raise SourceError(
                 f"{len(missing)} of the {len(tars)} tars {self.spec!r} are missing, first {next(iter(missing))!r}; "
                 f"found: {_enumerated([name for name in tars if name not in missing])}"
             )
+        warmed(_table, tars.values())
         known, passed, keys, found = suffixes(), Passed(), Counter[str](), list[Entry]()
         for name, tar in tars.items():
             prefix, part = f"{name}/" if name else "", Passed()
@@ -89,25 +95,50 @@ class Tar:
             )
         return Listed(sorted(found, key=lambda entry: entry.path), passed, _notes(found, keys))
 
+    @property
+    def remote(self) -> bool:
+        return is_url(self.spec)
+
+    def expect(self, paths: Sequence[str]) -> None:
+        """Begin to fetch the photographs that will be read next, if they lie in a bucket."""
+        if self.remote:
+            ahead(self.spec).expect(self._parts(paths))
+
     def read(self, path: str) -> bytes:
         """The bytes of one member. Opens no other tar."""
-        tars = _tars(self.spec)
-        name, _, member_path = ("", "", path) if "" in tars else path.partition("/")
-        if name not in tars:
-            raise PhotographError(f"not in any of the tars {self.spec!r}")
+        if self.remote:
+            return ahead(self.spec).read(self._part(path))
+        tar, member_path = self._place(path)
         try:
-            with opened(tars[name]) as descriptor:
-                status = fstat(descriptor)
-                table = _photographs(tars[name], status.st_mtime_ns, status.st_size)
-                if member_path not in table:
-                    raise PhotographError(f"not in {tars[name]!r}")
-                return _bytes(descriptor, table[member_path])
+            with opened(tar) as file:
+                return _bytes(file, _member(tar, file, member_path))
         except PhotographError:
             raise
         except SourceError as error:
             raise PhotographError(str(error)) from None
         except OSError as error:
-            raise PhotographError(f"{tars[name]!r} cannot be read: {error.strerror}") from None
+            raise PhotographError(f"{tar!r} cannot be read: {error.strerror}") from None
+
+    def _place(self, path: str) -> tuple[str, str]:
+        """The tar of a photograph, and its path in it. Raises PhotographError."""
+        tars = _tars(self.spec)
+        name, _, member_path = ("", "", path) if "" in tars else path.partition("/")
+        if name not in tars:
+            raise PhotographError(f"not in any of the tars {self.spec!r}")
+        return tars[name], member_path
+
+    def _parts(self, paths: Iterable[str]) -> Iterator[Part]:
+        for path in paths:
+            with suppress(PhotographError):  # `read` reports it
+                yield self._part(path)
+
+    def _part(self, path: str) -> Part:
+        """Where a photograph lies in a bucket. Raises PhotographError, and SourceError if nothing is in reach."""
+        tar, member_path = self._place(path)
+        with opened(tar) as file:
+            member = _member(tar, file, member_path)
+        _refuse(member)
+        return Part(path, tar, member.offset, member.offset + member.size)
 
 
 def claim(spec: str) -> Tar | None:
@@ -116,7 +147,7 @@ def claim(spec: str) -> Tar | None:
         return None
     if spec.lower().endswith(COMPRESSED):
         raise SourceError(f"{spec!r} is a compressed tar, which {WHY_NOT_COMPRESSED}")
-    source = Tar(absolute(path))
+    source = Tar(spec if is_url(spec) else absolute(path))
     # One existing tar is enough, so that a sheet can be drawn while a tar that it does not need is missing.
     if not any(is_there(tar) for tar in _tars(source.spec).values()):
         if _is_pattern(source.spec):
@@ -125,12 +156,23 @@ def claim(spec: str) -> Tar | None:
     return source
 
 
-def _bytes(descriptor: int, member: Member) -> bytes:
+def _bytes(file: File, member: Member) -> bytes:
+    _refuse(member)
+    return file.read(member.size, member.offset)
+
+
+def _refuse(member: Member) -> None:
     if member.unlike:
         raise PhotographError(f"{member.unlike} in the tar, not a regular file")
     if member.size > LIMIT:
         raise PhotographError(TOO_LARGE)
-    return read_at(descriptor, member.size, member.offset)
+
+
+def _member(tar: str, file: File, path: str) -> Member:
+    table = _photographs(tar, file.version, file.size)
+    if path not in table:
+        raise PhotographError(f"not in {tar!r}")
+    return table[path]
 
 
 def _entries(tar: str, prefix: str, known: tuple[str, ...], passed: Passed, keys: Counter[str]) -> Iterator[Entry]:
@@ -142,14 +184,14 @@ def _entries(tar: str, prefix: str, known: tuple[str, ...], passed: Passed, keys
     labels: dict[str, dict[str, Member]] = {}
     others: list[str] = []
     try:
-        with opened(tar) as descriptor:
-            for path, member in _files(descriptor, tar):
+        with opened(tar) as file:
+            for path, member in _files(file, tar):
                 lowered = path.lower()
                 if lowered.endswith(known):
                     photographs[path] = member
                 elif member.unlike:
                     passed.left_out[path] = f"{member.unlike} in the tar"
-                elif lowered.endswith(LABELS) and member.size <= LARGEST_LABEL:
+                elif _is_label(path) and member.size <= LARGEST_LABEL:
                     sample, extension = _key(path)
                     labels.setdefault(sample, {})[extension.lower()] = member
                 else:
@@ -157,7 +199,7 @@ def _entries(tar: str, prefix: str, known: tuple[str, ...], passed: Passed, keys
             for path in photographs:
                 found = labels.get(_key(path)[0], {})
                 believed = (found[extension] for extension in LABELS if extension in found)
-                said = (_class_in(label, read_at(descriptor, label.size, label.offset), keys) for label in believed)
+                said = (_class_in(label, _label(file, label), keys) for label in believed)
                 yield Entry(prefix + path, next(filter(None, said), None) or class_in_path(path))
     except OSError as error:
         raise SourceError(f"{tar!r} cannot be read: {error.strerror}") from None
@@ -168,19 +210,50 @@ def _entries(tar: str, prefix: str, known: tuple[str, ...], passed: Passed, keys
 
 
 @lru_cache(CACHED_TARS)
-def _photographs(tar: str, _changed_ns: int, _size: int) -> dict[str, Member]:
+def _photographs(tar: str, _version: str, _size: int) -> dict[str, Member]:
     """The photographs of a tar by path, cached until the file changes."""
     known = (*SUFFIXES, *HEIF)
-    with opened(tar) as descriptor:
-        return {path: member for path, member in _files(descriptor, tar) if path.lower().endswith(known)}
+    with opened(tar) as file:
+        return {path: member for path, member in _files(file, tar) if path.lower().endswith(known)}
 
 
-def _files(descriptor: int, tar: str) -> Iterator[tuple[str, Member]]:
+def _files(file: File, tar: str) -> Iterator[tuple[str, Member]]:
     """(path, member) of each member that a folder would show. The later of two with one path counts, as if unpacked."""
-    for member in members(descriptor, tar):
+    for member in _members(file, tar):
         path = packed_path(member.name, tar)
         if path is not None and member.unlike != FOLDER:
             yield path, member
+
+
+def _members(file: File, tar: str) -> Iterable[Member]:
+    """All members. The table of a tar in a bucket is cached with its labels, because it costs a reading of the tar."""
+    if not file.remote:
+        return members(file.read, file.size, tar)
+
+    def walked() -> list[list[Any]]:
+        rows: list[list[Any]] = []
+        for member in members(file.read, file.size, tar):
+            rows.append(list(member))
+            if _is_label(member.name) and member.size <= LARGEST_LABEL and not member.unlike:
+                file.kept[member.offset] = file.read(member.size, member.offset)
+        return rows
+
+    return [Member(*row) for row in remembered(tar, file, walked)]
+
+
+def _table(tar: str) -> None:
+    """Read the table of a tar in a bucket, so that it is in the cache."""
+    with opened(tar) as file:
+        _members(file, tar)
+
+
+def _label(file: File, member: Member) -> bytes:
+    kept = file.kept.get(member.offset)
+    return file.read(member.size, member.offset) if kept is None else kept
+
+
+def _is_label(path: str) -> bool:
+    return path.lower().endswith(LABELS)
 
 
 def _key(path: str) -> tuple[str, str]:

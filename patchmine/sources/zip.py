@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, Passed, absolute, class_in_path, not_found, packed_path, suffixes
+from patchmine.sources._buckets import is_url
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Zip:
 
 def claim(spec: str) -> Zip | None:
     path = Path(spec).expanduser()
-    if not spec.lower().endswith(".zip") or is_folder(path):
+    if not spec.lower().endswith(".zip") or is_folder(path) or is_url(spec):
         return None
     if not is_there(path):
         raise SourceError(not_found("zip", spec, (".zip",)))

@@ -28,7 +28,10 @@ _DTYPES = ("<f4", "<f2", "<i8", "<u4", "<u2", "|u1")
 
 
 def write_shard(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write `about` (JSON) and the arrays. Raises OSError when the disk is full or the folder cannot be written."""
+    """Write `about` (JSON) and the arrays. A shard that is there already stays: another process was first.
+
+    Raises OSError when the disk is full or the folder cannot be written.
+    """
     stored = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     entries, offset = [], 0
     for name, array in stored.items():
@@ -41,7 +44,7 @@ def write_shard(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArr
     digest = hashlib.blake2b(length, digest_size=DIGEST_BYTES)
     for chunk in payload:
         digest.update(chunk)
-    write_atomically(path, [MAGIC, length, digest.digest(), *payload])
+    write_atomically(path, [MAGIC, length, digest.digest(), *payload], replace=False)
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,8 @@ class ShardFile:
 
 def shard_path(folder: Path, number: int) -> Path:
     return folder / f"{number:06d}.shard"
+
+
+def shard_numbers(folder: Path) -> set[int]:
+    """The numbers of the shards in a folder; none if it is gone."""
+    return {int(path.stem) for path in folder.glob("*.shard") if path.stem.isdigit()}

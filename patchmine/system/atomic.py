@@ -19,12 +19,18 @@ _NO_RENAME = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY)
 
 
 def write_atomically(
-    path: Path, chunks: Iterable[bytes | memoryview], mode: int | None = None, *, synced: bool = True
+    path: Path,
+    chunks: Iterable[bytes | memoryview],
+    mode: int | None = None,
+    replace: bool = True,
+    *,
+    synced: bool = True,
 ) -> None:
     """Write the chunks to a file that appears whole or not at all; a link of that name is replaced, not followed.
 
-    `mode` are its permissions, by default those of a new file. A file that is not `synced` may be empty after the
-    machine fails, but not after the process does. Raises OSError, which names `path`.
+    `mode` are its permissions, by default those of a new file. Without `replace` a file of that name stays, and the
+    chunks are dropped. A file that is not `synced` may be empty after the machine fails, but not after the process does.
+    Raises OSError, which names `path`.
     """
     temporary = _beside(path)
     try:
@@ -36,12 +42,24 @@ def write_atomically(
                 _sync(file.fileno())
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
-        temporary.replace(path)
+        if replace or not _linked(temporary, path):
+            temporary.replace(path)
     except OSError as error:
         error.filename, error.filename2 = str(path), None  # what the caller knows
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    """Give the file its second name, unless another has that name; False on a file system without links."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return True
+    except OSError:
+        return path.exists()
+    return True
 
 
 def _sync(descriptor: int) -> None:

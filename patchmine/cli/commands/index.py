@@ -94,6 +94,15 @@ def index(
     engine: Annotated[
         str, typer.Option("--engine", help=f"Where the shards are computed: {options.ENGINES}.")
     ] = RUN.engine,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="A",
+            help="The Ray cluster, HOST:PORT. Default: RAY_ADDRESS from the environment, else this machine.",
+            show_default=False,
+        ),
+    ] = RUN.address,
     no_table: Annotated[
         bool, typer.Option("--no-table", help="Keep only the best patches, not the activation of every photograph.")
     ] = not WANTED.table,
@@ -136,6 +145,7 @@ def index(
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
+    from patchmine import engines
     from patchmine.cli.running import carry_out
     from patchmine.cli.stopping import starting
     from patchmine.errors import RequestError
@@ -144,7 +154,17 @@ def index(
     from patchmine.plugins import Kinds
     from patchmine.sources import open_source
 
-    Kinds[object]("patchmine.engines").check(engine, "--engine")
+    run = Run(
+        engine=engine,
+        address=address,
+        workers=workers,
+        calibrate=not no_calibrate,
+        fresh=fresh,
+        extend=extend,
+        strict=strict,
+        profile=profile,
+    )
+    engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
     if tighten < 0:
@@ -169,15 +189,6 @@ def index(
         table=not no_table,
         field=field,
         view=view,
-    )
-    run = Run(
-        engine=engine,
-        workers=workers,
-        calibrate=not no_calibrate,
-        fresh=fresh,
-        extend=extend,
-        strict=strict,
-        profile=profile,
     )
 
     def work(display: Progress) -> Report:

@@ -1,0 +1,127 @@
+"""Files in buckets, by their URL, through fsspec: what is there, and ranges of bytes, again if a connection breaks.
+
+Only the stores of SCHEMES are opened. An index may come from a stranger and names its source, and fsspec's other
+protocols reach further, such as into archives inside of archives or over ssh.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+from patchmine.errors import PhotographError, SourceError
+
+SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "memory": "fsspec"}
+"""What a URL may begin with, and the package that opens it."""
+
+TRIES, WAIT_S = 7, 0.1
+"""How often a request is tried, and seconds before the second try; each next wait is twice as long."""
+
+_URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://.+", re.DOTALL)
+_VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "created")
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_FINAL = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "GatedRepoError")
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """A file in a bucket: its size in bytes, and something that changes when its content does."""
+
+    size: int
+    version: str
+
+
+def is_url(spec: str) -> bool:
+    """Whether the spec is the URL of a bucket."""
+    return _URL.fullmatch(spec) is not None
+
+
+def find(url: str) -> dict[str, Place]:
+    """All files below a folder, recursively, by their path relative to it. Raises SourceError."""
+    store, root = _opened(url)
+    store.invalidate_cache()
+    try:
+        found = _tried(lambda: store.find(root, detail=True), url)
+    except PhotographError:  # of the bucket itself
+        found = {}
+    if not found and not _tried(lambda: store.exists(root), url):
+        raise SourceError(f"folder {url!r} not found: give a bucket, or a folder in one")
+    start = len(root.rstrip("/")) + 1
+    return {path[start:]: _place(about) for path, about in found.items() if len(path) > start}
+
+
+def place(url: str) -> Place | None:
+    """The file at this URL; None without one. Raises SourceError."""
+    store, path = _opened(url)
+    try:
+        about = _tried(lambda: store.info(path), url)
+    except PhotographError:
+        return None
+    return _place(about) if about.get("type") != "directory" else None
+
+
+def read(url: str, start: int = 0, stop: int | None = None) -> bytes:
+    """The bytes [start, stop) of a file, or all of it.
+
+    Raises PhotographError if the file is gone, and SourceError if the store cannot be reached: then a run must end
+    instead of skipping every photograph that it cannot have just now.
+    """
+    store, path = _opened(url)
+
+    def attempt() -> bytes:
+        data: bytes = store.cat_file(path, start=start or None, end=stop)
+        if stop is not None and len(data) != stop - start:
+            raise ConnectionError(f"{len(data)} bytes instead of {stop - start}")
+        return data
+
+    return _tried(attempt, url)
+
+
+@lru_cache(16)
+def _store(scheme: str) -> Any:
+    try:
+        import fsspec
+
+        return fsspec.filesystem(scheme)
+    except ImportError:
+        raise SourceError(
+            f"{scheme}:// needs {SCHEMES[scheme]}, which is not installed: pip install 'patchmine[remote]'"
+        ) from None
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The store of a URL, and the file's path in it."""
+    scheme, _, path = url.partition("://")
+    return _store(scheme), f"/{path}" if scheme == "memory" else path
+
+
+def _place(about: dict[str, Any]) -> Place:
+    return Place(int(about.get("size") or 0), str(next((about[key] for key in _VERSIONS if key in about), "")))
+
+
+def _tried(attempt: Callable[[], T], url: str) -> T:
+    """The result of a request, tried again while the store or the way to it fails."""
+    for number in range(TRIES):
+        try:
+            return attempt()
+        except _GONE:
+            raise PhotographError("no longer in the bucket") from None
+        except Exception as error:  # noqa: BLE001 - each store raises errors of its own libraries
+            final = isinstance(error, PermissionError) or type(error).__name__ in _FINAL
+            if final or number + 1 == TRIES:
+                raise SourceError(_unreachable(url, error, final)) from None
+            time.sleep(WAIT_S * 2**number)
+    raise AssertionError
+
+
+def _unreachable(url: str, error: Exception, final: bool) -> str:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    if "Credentials" in type(error).__name__:
+        return f"{url!r} needs credentials: set those of its own tools, such as AWS_ACCESS_KEY_ID, or AWS_PROFILE"
+    if final:
+        return f"{url!r} cannot be read with these credentials ({reason}): use others, or ask for access"
+    return f"{url!r} cannot be reached after {TRIES} tries ({reason}); repeat the command later: finished work is kept"

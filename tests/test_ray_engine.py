@@ -1,0 +1,109 @@
+"""`--engine ray` without a cluster: what it refuses, and the process that computes. tests/slow has real clusters."""
+
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from patchmine.defaults import Run
+from patchmine.engines import _ray_miner, check
+from patchmine.engines import ray as engine
+from patchmine.errors import PatchmineError, RequestError, StoreError
+
+
+@dataclass(frozen=True)
+class Letters:
+    """A task whose shards are files with one letter. `works` counts how often a pipeline was begun."""
+
+    folder: Path
+    works: list
+    workers: int = 1
+    broken: int = -1
+
+    def ready(self):
+        return self
+
+    def path(self, number):
+        return self.folder / f"{number:06d}.shard"
+
+    def work(self, todo, progress):
+        self.works.append(threading.current_thread())
+        for number in todo:
+            if number == self.broken:
+                raise StoreError("no letter")
+            self.path(number).write_bytes(bytes([65 + number]))
+            progress.advance(1, [(f"{number}.jpg", "empty file")])
+            yield number
+
+
+@pytest.fixture
+def beacon(tmp_path):
+    (tmp_path / "beacon").touch()
+    return "beacon"
+
+
+def test_shards_that_wait_together_pass_through_one_pipeline(tmp_path, beacon):
+    works = []
+    miner = _ray_miner.Miner(Letters(tmp_path, works), 3, _ray_miner.versions(), beacon)
+    assert miner.refusal() is None
+    answers = {}
+
+    def ask(number):
+        answers[number] = miner.mine(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(answers) == list(range(8))
+    assert len(works) <= 8
+    assert {path for answer in answers.values() for path, _ in answer.skipped} == {f"{n}.jpg" for n in range(8)}
+    assert all(answer.data is None for answer in answers.values())
+    assert (tmp_path / "000007.shard").read_bytes() == b"H"
+
+
+def test_a_node_without_the_folder_returns_the_file_and_keeps_none(tmp_path):
+    miner = _ray_miner.Miner(Letters(tmp_path / "elsewhere", []), 1, _ray_miner.versions(), "beacon")
+    assert miner.mine(2).data == b"C"
+    assert not list(miner._task.folder.iterdir())
+
+
+def test_a_shard_that_fails_raises_and_the_next_one_is_computed(tmp_path, beacon):
+    miner = _ray_miner.Miner(Letters(tmp_path, [], broken=1), 1, _ray_miner.versions(), beacon)
+    with pytest.raises(StoreError, match="no letter"):
+        miner.mine(1)
+    assert miner.mine(0).number == 0
+
+
+@pytest.mark.parametrize("package", ["torch", "patchmine"])
+def test_a_process_with_another_version_says_which(tmp_path, beacon, package):
+    expected = {**_ray_miner.versions(), package: "0.0.1"}
+    miner = _ray_miner.Miner(Letters(tmp_path, []), 1, expected, beacon)
+    assert miner.refusal().startswith(f"it has {package} ")
+    assert miner.refusal().endswith("instead of 0.0.1")
+    with pytest.raises(PatchmineError):
+        miner.mine(0)
+
+
+def test_without_the_extra_one_line_says_what_to_install(cli, monkeypatch):
+    monkeypatch.setattr(engine, "find_spec", lambda _: None)
+    done = cli("index", "shapes:3", "--engine", "ray")
+    assert done.returncode == 1
+    assert done.stderr == "patchmine: --engine ray needs Ray: pip install 'patchmine[ray]'\n"
+
+
+def test_an_address_without_the_engine_is_refused():
+    with pytest.raises(RequestError, match=r"--address 'a:1' is that of a Ray cluster: add --engine ray"):
+        check(Run(address="a:1"))
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nothing_answers_is_one_line(scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(RequestError, match=rf"no Ray cluster answers at --address '{address}' \(Connection refused\)"):
+        engine._refuse_silent(address)
