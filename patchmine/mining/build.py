@@ -361,6 +361,7 @@ def _job(
         field=wanted.field,
         # An index made before jobs had this field stays resumable.
         code=network.code if there is None or there.code is not None else None,
+        position_embedding=network.position_embedding,
     )
 
 
