@@ -133,6 +133,11 @@ def _field(
         local &= ((planes[LOW] < INF) | (planes[FULL_LOW] == INF)).all(1)
     if field == "full" and widened:
         local = torch.zeros_like(local)
+    if layout.tokens == "grid" and widened and field == "local":
+        square = _squares(layout.channels, layout.grid, input_size)
+        return ReceptiveField(
+            layer, layout.channels, layout.grid, input_size, "whole_input", (square,), local=True, tokens="grid"
+        )
     down, across = _chosen(rows, local), _chosen(cols, local)
     groups = []
     for start, stop in _runs(down, across):
@@ -148,7 +153,19 @@ def _field(
         status="whole_input" if widened else "exact",
         groups=tuple(groups),
         local=bool(widened and local.any()),
+        tokens=layout.tokens,
     )
+
+
+def _squares(channels: int, grid: tuple[int, int], input_size: tuple[int, int]) -> FieldGroup:
+    """The squares of the input that tokens stand for, in the form of a field."""
+    sides = [length // cells for length, cells in zip(input_size, grid, strict=True)]
+    rows, cols = (
+        np.array([[cell * side, (cell + 1) * side] for cell in range(cells)], np.int32)
+        for side, cells in zip(sides, grid, strict=True)
+    )
+    size = (sides[0], sides[1])
+    return FieldGroup((0, channels), rows, cols, size, size, (0, 0))
 
 
 def _on_grid(reach: Reach, layout: Layout) -> Reach:

@@ -272,8 +272,8 @@ def _published(
     _refuse_unreadable(files, run.strict)
     allocator.give_back()
     layers = plan.fields.plans(files)
-    with plan.fields.measuring(job, files, layers, task.source, task.entries, run.workers) as effective:
-        return publish(space.directory, job, files, layers, effective, timing, passed)
+    with plan.fields.measuring(job, files, layers, task.source, task.entries, run.workers) as measured:
+        return publish(space.directory, job, files, layers, measured, timing, passed)
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:

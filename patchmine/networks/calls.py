@@ -53,6 +53,12 @@ def module_and_call(layer: str, modules: Container[str]) -> tuple[str, int | Non
     return resolved(layer, modules)[:2]
 
 
+def without_tokens(layer: str) -> str:
+    """The name of a layer without the word for tokens beside the grid."""
+    name, _, word = layer.rpartition(MARK)
+    return name if name and word in TOKENS else layer
+
+
 def name_of(module: str, call: int, calls: int, tokens: str = "") -> str:
     """The name of one of the calls of a module, or of tokens beside the grid in what it returns."""
     name = module if call == calls else f"{module}{MARK}{call}"

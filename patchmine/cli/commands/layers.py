@@ -91,7 +91,8 @@ def rf(
 
     The table gives the size and stride (vertical x horizontal) of the unclipped fields, and the padding (top+bottom x
     left+right) inside the first and the last one. `inside` is the share of positions whose field lies wholly inside
-    the input. With an index, `effective` is the size of the box that holds most of the gradient's energy.
+    the input. A token of a transformer sees the whole input; its size is that of its own square. With an index,
+    `effective` is the size of the box that holds most of the gradient's energy.
 
     Example: `patchmine rf --model torchvision:resnet50 --layers 'layer?'`
     """
@@ -119,7 +120,7 @@ def rf(
                 found.layer,
                 f"{group.channels[0]}-{group.channels[1] - 1}",
                 "x".join(map(str, found.grid)),
-                found.status + (", local" if found.local else ""),
+                ", ".join(filter(None, [found.status, found.token or ("local" * found.local)])),
                 *("x".join(map(str, pair)) if pair else None for pair in (group.size, group.stride)),
                 _padding(group, found),
                 f"{found.inside(group):.0%}",

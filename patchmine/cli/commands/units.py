@@ -12,7 +12,8 @@ from patchmine.cli import options
 if TYPE_CHECKING:
     from patchmine.index import Index
 
-KEYS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", "tight", "diffuse", "facets", "name", "label")
+SHARES = ("tight", "diffuse", "outlier_tokens", "positional")
+KEYS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", *SHARES, "facets", "name", "label")
 
 
 def units(
@@ -85,8 +86,8 @@ def units(
     about = opened.labels.about
 
     def text() -> None:
-        tight = any(unit["tight"] is not None for unit in found)
-        rows = [unit_row(unit, tight) for unit in found]
+        shares = [key for key in SHARES if any(unit[key] is not None for unit in found)]
+        rows = [unit_row(unit, shares) for unit in found]
         print_table([list(row.values()) for row in rows], list(rows[0]))
         print_line(f"labels: {said(about)}")
 
