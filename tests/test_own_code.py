@@ -392,7 +392,7 @@ WRONG = {
     "index shapes:3 --view all": "unknown --view 'all'",
     "index shapes:3 --workers 0": "--workers must be at least 1, not 0",
     "index shapes:3 --weights no.pt": "weights file 'no.pt' not found",
-    "index shapes:3 --model efficientnet_lite": "unknown model 'efficientnet_lite'; did you mean efficientnet_lite0?",
+    "index shapes:3 --model efficientnet_lite": "unknown model 'efficientnet_lite'; did you mean efficientnet_lite2",
     "index shapes:3 --model net.py:build": "model file 'net.py' not found",
     "layers --model net.py": "'net.py' names a file but no function in it",
     "rf --field nix": "unknown --field 'nix'",

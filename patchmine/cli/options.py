@@ -119,9 +119,9 @@ Crop = Annotated[
     typer.Option(
         "--crop",
         help="Extent of a patch. tight: the smallest box that alone brings back most of the activation, found with the "
-        "network and kept; rf: the receptive field; erf: the effective one; image: the network's whole input; auto: "
-        "tight where it is kept, else rf while it covers less than half of the input, else erf. Default: auto on "
-        "sheets, rf elsewhere.",
+        "network and kept; rf: the receptive field, or a token with its surroundings; erf: the effective field; image: "
+        "the network's whole input; auto: tight where it is kept, else rf while it covers less than half of the input, "
+        "else erf. Default: auto on sheets, rf elsewhere.",
         show_default=False,
     ),
 ]

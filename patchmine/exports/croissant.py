@@ -28,7 +28,7 @@ _MEANINGS = {
     "image": "The path of the photograph in the collection.",
     "image_id": "The number of the photograph in the index.",
     "class": "The class of the photograph.",
-    "visible": "The share of the receptive field that lies inside the input.",
+    "visible": "The share of the receptive field, or of the token, that lies inside the input.",
     "digest": "BLAKE2b digest (16 bytes) of the photograph's file.",
     "retained": "The share of the activation that the tight crop alone brings back.",
     "without": "The share of the activation that is left without the tight crop.",
@@ -36,7 +36,7 @@ _MEANINGS = {
 }
 _GROUPS = {
     "position_": "Cell of the layer's grid: {}.",
-    "input_box_": "The receptive field in pixels of the input: {}.",
+    "input_box_": "The receptive field, or the token's square, in pixels of the input: {}.",
     "box_": "The patch in pixels of the photograph: {}.",
 }
 

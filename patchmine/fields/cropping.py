@@ -19,10 +19,11 @@ SLIVER = 16
 class Cropping:
     """A way to crop patches.
 
-    `crop` is `rf` for the receptive field, `erf` for the effective one, which holds `share` (above 0, at most 1) of the
-    gradient's energy, `image` for the whole input, or `tight` for the smallest box that alone brings back `share` of
-    the activation. `auto` is `rf` while the receptive field covers less than half of the input, `erf` beyond where it
-    has been measured, and `tight` for the patches whose tight crop the index keeps. `share` None is the crop's default.
+    `crop` is `rf` for the receptive field, or for a token and its surroundings, `erf` for the effective field, which
+    holds `share` (above 0, at most 1) of the gradient's energy, `image` for the whole input, or `tight` for the
+    smallest box that alone brings back `share` of the activation. `auto` is `rf` while the receptive field covers less
+    than half of the input, `erf` beyond where it has been measured, and `tight` for the patches whose tight crop the
+    index keeps. `share` None is the crop's default.
 
     `otherwise` is what a patch without a tight crop shows. Raises RequestError for an unknown crop
     or an invalid share.
@@ -73,12 +74,15 @@ class Cropping:
         """
         if self._shown == "image":
             return Box(0, 0, field.input[1], field.input[0])
-        seen = field.group(channel).seen(position)
         effective = field.effective_box(channel, position, self.energy) if self._shown == "erf" else None
-        return seen if effective is None else seen.intersect(effective)
+        if field.squares and effective is None:
+            return field.surroundings(channel, position)
+        reached = field.reached(channel, position)
+        return reached if effective is None else reached.intersect(effective)
 
     def view(self, field: ReceptiveField, channel: int, position: Position) -> View:
-        """What a tile shows, in input pixels: the field in a frame of the same size for every patch of a unit.
+        """What a tile shows, in input pixels: the field in a frame of the same size for every patch of a unit, or a
+        token, outlined, with its surroundings.
 
         A field larger than the input gets the input as its frame. The crop must be settled.
         """
@@ -90,6 +94,9 @@ class Cropping:
             effective = field.effective_box(channel, position, self.energy)
             outline = seen if seen != whole else effective and effective.intersect(whole)
             return View(_widened(whole), whole, (outline,))
+        if field.squares and self._shown == "rf":
+            window = field.surroundings(channel, position)
+            return View(window, window, (seen,))
         if self._shown == "erf":
             window = field.effective_box(channel, position, self.energy) or window
         elif group.size is None:
@@ -98,7 +105,7 @@ class Cropping:
         across = (window.left, window.right) if window.width < width else (0, width)
         down = (window.top, window.bottom) if window.height < height else (0, height)
         window = _widened(Box(across[0], down[0], across[1], down[1]))
-        return View(window, seen.intersect(window))
+        return View(window, field.reached(channel, position).intersect(window))
 
 
 def squared(box: Box, size: tuple[int, int]) -> Box:

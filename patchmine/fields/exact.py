@@ -38,7 +38,7 @@ from patchmine.fields.reach import (
     reshaped,
 )
 from patchmine.networks.calls import module_and_call, no_such_call
-from patchmine.networks.layouts import Layout, layout_of
+from patchmine.networks.layouts import Layout, Layouts
 from patchmine.networks.taps import tapped
 
 FieldKind = Literal["local", "full"]
@@ -68,17 +68,17 @@ def receptive_fields(
     observer = Observer(blank, of_input(height, width))
     found: dict[str, tuple[Layout, Seen, tuple[int, ...]]] = {}
     modules = dict(module.named_modules())
+    layouts = Layouts(module, input_size)
 
     calls = dict.fromkeys(layers, 0)
 
     def tap(layer: str) -> Callable[[Tensor], None]:
-        name, call = module_and_call(layer, modules)
+        _, call = module_and_call(layer, modules)
 
         def see(output: Tensor) -> None:
             calls[layer] += 1
             if call in (None, calls[layer]):
-                layout = layout_of(layer, modules[name], output, input_size)
-                found[layer] = layout, observer.seen_by(output), tuple(output.shape)
+                found[layer] = layouts.of(layer, output), observer.seen_by(output), tuple(output.shape)
 
         return see
 
@@ -121,9 +121,11 @@ def _field(
     if shape[0] != 1:
         raise FieldError(f"the output of layer {layer!r} has shape {shape}: not one grid for one picture")
     height, width = layout.grid
-    on_grid = _on_grid(seen, layout, shape)
+    on_grid = _on_grid(seen, layout)
     rows = _along(layer, on_grid.rows, 3, layout.channels, height)
     cols = _along(layer, on_grid.cols, 2, layout.channels, width)
+    if (rows[FULL_LOW] == INF).all():
+        raise FieldError(f"the output of layer {layer!r} does not depend on the input: choose a later layer")
     widened = (rows[GLOBAL] < INF).any() or (cols[GLOBAL] < INF).any()
     # A channel keeps its full field if holding the gates constant would leave nothing at some place.
     local = torch.ones(layout.channels, dtype=torch.bool)
@@ -131,6 +133,11 @@ def _field(
         local &= ((planes[LOW] < INF) | (planes[FULL_LOW] == INF)).all(1)
     if field == "full" and widened:
         local = torch.zeros_like(local)
+    if layout.tokens == "grid" and widened and field == "local":
+        square = _squares(layout.channels, layout.grid, input_size)
+        return ReceptiveField(
+            layer, layout.channels, layout.grid, input_size, "whole_input", (square,), local=True, tokens="grid"
+        )
     down, across = _chosen(rows, local), _chosen(cols, local)
     groups = []
     for start, stop in _runs(down, across):
@@ -146,10 +153,22 @@ def _field(
         status="whole_input" if widened else "exact",
         groups=tuple(groups),
         local=bool(widened and local.any()),
+        tokens=layout.tokens,
     )
 
 
-def _on_grid(reach: Reach, layout: Layout, shape: tuple[int, ...]) -> Reach:
+def _squares(channels: int, grid: tuple[int, int], input_size: tuple[int, int]) -> FieldGroup:
+    """The squares of the input that tokens stand for, in the form of a field."""
+    sides = [length // cells for length, cells in zip(input_size, grid, strict=True)]
+    rows, cols = (
+        np.array([[cell * side, (cell + 1) * side] for cell in range(cells)], np.int32)
+        for side, cells in zip(sides, grid, strict=True)
+    )
+    size = (sides[0], sides[1])
+    return FieldGroup((0, channels), rows, cols, size, size, (0, 0))
+
+
+def _on_grid(reach: Reach, layout: Layout) -> Reach:
     """The reach as (planes, 1, channels, grid height, grid width), arranged as `Layout.grid_of` arranges the output."""
     if layout.order != "tokens":
         order = {
@@ -161,10 +180,10 @@ def _on_grid(reach: Reach, layout: Layout, shape: tuple[int, ...]) -> Reach:
 
     def places(planes: Tensor) -> Tensor:
         if planes.shape[2] > 1:
-            planes = planes[:, :, layout.prefix :]
+            planes = planes[:, :, layout.sequence]
         return planes.transpose(2, 3)
 
-    old = (1, layout.channels, shape[1] - layout.prefix)
+    old = (1, layout.channels, layout.grid[0] * layout.grid[1])
     return reshaped(reach.each(places), old, (1, layout.channels, *layout.grid)).each(compact)
 
 

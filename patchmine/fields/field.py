@@ -17,6 +17,12 @@ from patchmine.units import Box, Position
 
 FieldStatus = Literal["exact", "whole_input"]
 
+TOKENS = {"grid": "token", "cls": "class token", "reg": "register"}
+"""What a place of a layer is called whose output is tokens, by the tokens that the layer reads of it."""
+
+SURROUNDINGS = 3
+"""Tokens around a token, on each side, that its picture shows: its own square alone shows nothing that can be named."""
+
 
 @dataclass(frozen=True)
 class FieldGroup:
@@ -64,7 +70,9 @@ class ReceptiveField:
 
     `grid` and `input` are (height, width). The groups cover all channels, in order. Status `whole_input` means that the
     layer depends on something computed from the whole image at once (a gate, attention). `local` then means that the
-    groups hold the fields with those gates held constant, instead of the full fields.
+    groups hold the fields with those gates held constant, instead of the full fields. `tokens` is `grid`, `cls` or
+    `reg` if the output is a sequence of tokens, else None. Behind attention a place of the grid is a *token*: it sees
+    the whole input, and the groups hold its own square of the grid instead of a field.
 
     `effective` float32 (distances,) is the effective receptive field: entry r is the share of the gradient's energy
     within the square of half-width r + 0.5 input pixels around the center of the field. None if it was not measured.
@@ -78,6 +86,23 @@ class ReceptiveField:
     groups: tuple[FieldGroup, ...]
     local: bool = False
     effective: NDArray[np.float32] | None = None
+    tokens: str | None = None
+
+    @property
+    def token(self) -> str | None:
+        """What a place is called that sees the whole input by attention: `token`, `class token` or `register`; None
+        where it has a receptive field."""
+        return TOKENS[self.tokens] if self.tokens is not None and self.status == "whole_input" else None
+
+    @property
+    def place_name(self) -> str:
+        """What the extent of one place is called: a receptive field or a token."""
+        return self.token or "receptive field"
+
+    @property
+    def squares(self) -> bool:
+        """Whether the groups hold the tokens' own squares of the grid."""
+        return self.token is not None and self.local
 
     def group(self, channel: int) -> FieldGroup:
         for group in self.groups:
@@ -108,14 +133,28 @@ class ReceptiveField:
     def effective_box(self, channel: int, position: Position, share: float) -> Box | None:
         """The square around the center that holds `share` (0 to 1) of the gradient's energy, in input pixels.
 
-        It may extend beyond the input, but never beyond the receptive field. None if it was not measured.
+        It may extend beyond the input, but never beyond a receptive field. None if it was not measured.
         """
         if self.effective is None:
             return None
         distance = self._distance(share)
         y, x = self.center(channel, position)
         square = Box(floor(x - distance), floor(y - distance), ceil(x + distance) + 1, ceil(y + distance) + 1)
-        return square.intersect(self.group(channel).whole(position))
+        return square if self.squares else square.intersect(self.group(channel).whole(position))
+
+    def reached(self, channel: int, position: Position) -> Box:
+        """All that the position depends on, clipped to the input, in input pixels: for a token the whole input."""
+        return Box(0, 0, self.input[1], self.input[0]) if self.squares else self.group(channel).seen(position)
+
+    def surroundings(self, channel: int, position: Position) -> Box:
+        """The square of a token with SURROUNDINGS tokens on each side, moved into the input, in input pixels."""
+        square, (height, width) = self.group(channel).seen(position), self.input
+        across, down = (
+            min((2 * SURROUNDINGS + 1) * side, most) for side, most in ((square.width, width), (square.height, height))
+        )
+        left = min(max(0, (square.left + square.right - across) // 2), width - across)
+        top = min(max(0, (square.top + square.bottom - down) // 2), height - down)
+        return Box(left, top, left + across, top + down)
 
     def effective_size(self, share: float) -> int | None:
         """The width in input pixels of the square that holds `share` of the energy, or None if it was not measured."""
@@ -140,6 +179,7 @@ class ReceptiveField:
             "grid": list(self.grid),
             "status": self.status,
             "local": self.local,
+            **({} if self.tokens is None else {"tokens": self.tokens}),
             "groups": [
                 {
                     "channels": list(group.channels),
@@ -162,6 +202,7 @@ class ReceptiveField:
             input=input_size,
             status=data["status"],
             local=bool(data.get("local", False)),
+            tokens=data.get("tokens"),
             groups=tuple(
                 FieldGroup(
                     channels=(int(group["channels"][0]), int(group["channels"][1])),

@@ -288,8 +288,8 @@ def _published(
     refuse_unreadable(files, run.strict)
     allocator.give_back()
     layers = plan.fields.plans(files)
-    with plan.fields.measuring(job, files, layers, task.source, task.entries, run.workers) as effective:
-        return publish(space.directory, job, files, layers, effective, timing, passed)
+    with plan.fields.measuring(job, files, layers, task.source, task.entries, run.workers) as measured:
+        return publish(space.directory, job, files, layers, measured, timing, passed)
 
 
 def _as_before(wanted: Wanted, there: Job | None) -> Wanted:
@@ -383,4 +383,5 @@ def _job(
         field=wanted.field,
         # An index made before jobs had this field stays resumable.
         code=network.code if there is None or there.code is not None else None,
+        position_embedding=network.position_embedding,
     )

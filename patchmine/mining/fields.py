@@ -1,21 +1,27 @@
-"""The receptive fields of a job's layers: exact ones for every input size, effective ones at the strongest hits."""
+"""The receptive fields of a job's layers: exact ones for every input size, effective ones at the strongest hits.
+
+Of a transformer's layers the norms of tokens are measured with them.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from patchmine.errors import PhotographError, RequestError
 from patchmine.fields.effective import Energy, Hit, effective_field, energy_of
 from patchmine.fields.exact import FieldKind, receptive_fields
 from patchmine.fields.field import FieldsBySize, ReceptiveField, covering
+from patchmine.fields.norms import Norms, norms_of, usual
 from patchmine.networks.folding import channels_last, finite_weights, folded, replica
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap
@@ -31,6 +37,9 @@ from patchmine.units import Position
 
 HITS = 16
 """The number of units per layer whose strongest hits are used to measure its effective field."""
+
+NORMED = 16
+"""The number of photographs whose tokens tell the usual norms of a layer: thousands of tokens."""
 
 _AT_HAND = 64  # photographs kept while fields are measured: one is often the strongest of many units
 
@@ -82,36 +91,14 @@ class Fields:
         source: Source,
         entries: Sequence[Entry],
         workers: int,
-    ) -> Iterator[Callable[[], dict[str, NDArray[np.float32]]]]:
-        """Measure the effective field of each layer in `workers` threads, during the block.
+    ) -> Iterator[Callable[[], dict[str, dict[str, NDArray[np.float32]]]]]:
+        """Measure the effective field of each layer and the norms of its tokens in `workers` threads, during the block.
 
-        Yields a function that waits for them: `effective_field` by layer, without the layers where it is None.
+        Yields a function that waits for them: `effective` has `effective_field` by layer, without the layers where it
+        is None, and `token_norm` what `fields.norms.usual` gives.
         """
         records = [record for file in files for record in file.about["images"]]
-        module = channels_last(folded(finite_weights(self.network.module), self.taps, self.network.blank()))
-
-        @lru_cache(_AT_HAND)
-        def prepared(image: int) -> Pixels | None:
-            """A photograph as input; None if it has since disappeared or changed."""
-            try:
-                data = source.read(entries[image].path)
-                unchanged = digests.of_bytes(data) == records[image]["digest"]
-                return prepare(data, self.network.preprocessing) if unchanged else None
-            except PhotographError:
-                return None
-
-        per_thread = threading.local()
-
-        def measure(plan: writing.LayerPlan, tap: Tap, channel: int, image: int, place: int) -> Energy | None:
-            pixels = prepared(image)
-            if pixels is None:
-                return None
-            if not hasattr(per_thread, "module"):
-                per_thread.module = replica(module)
-            field = plan.fields.at(pixels.placement.input[::-1])
-            position = Position(*divmod(place, field.grid[1]))
-            picture = normalized(pixels.tensor[None], self.network.preprocessing)[0]
-            return energy_of(per_thread.module, tap, Hit(channel, position, field.center(channel, position), picture))
+        bench = _Bench(self.network, self.taps, records, source, entries)
 
         def strongest(number: int) -> list[tuple[int, int, int]]:
             return list(_strongest(files, number, self.taps[number], job.shard_size, self.hits))
@@ -121,16 +108,79 @@ class Fields:
             hits = list(pool.map(strongest, range(len(self.taps))))
             deepest_first = reversed(list(zip(plans, self.taps, hits, strict=True)))
             energies = {
-                tap.layer: [pool.submit(measure, plan, tap, *hit) for hit in of_layer]
+                tap.layer: [pool.submit(bench.energy, plan, tap, *hit) for hit in of_layer]
                 for plan, tap, of_layer in deepest_first
             }
+            norms = [pool.submit(bench.norms, image) for image in bench.spread(NORMED)]
             yield lambda: {
-                layer: shares
-                for layer, futures in energies.items()
-                if (shares := effective_field(future.result() for future in futures)) is not None
+                "effective": {
+                    layer: shares
+                    for layer, futures in energies.items()
+                    if (shares := effective_field(future.result() for future in futures)) is not None
+                },
+                "token_norm": usual(future.result() for future in norms),
             }
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _Bench:
+    """Measures single photographs of a job in the network, from several threads at once."""
+
+    def __init__(
+        self,
+        network: Network,
+        taps: Sequence[Tap],
+        records: Sequence[Mapping[str, Any]],
+        source: Source,
+        entries: Sequence[Entry],
+    ) -> None:
+        self._network, self._taps, self._records = network, taps, records
+        self._source, self._entries = source, entries
+        self._module = channels_last(folded(finite_weights(network.module), taps, network.blank()))
+        self._per_thread = threading.local()
+        self._prepared = lru_cache(_AT_HAND)(self._pixels)
+
+    def spread(self, count: int) -> list[int]:
+        """Up to so many readable photographs, spread evenly over the source."""
+        readable = [image for image, record in enumerate(self._records) if record["reason"] is None]
+        return [readable[at] for at in np.unique(np.linspace(0, len(readable) - 1, count).round().astype(np.int64))]
+
+    def energy(self, plan: writing.LayerPlan, tap: Tap, channel: int, image: int, place: int) -> Energy | None:
+        """The energy of the gradient of one hit; None where the photograph has disappeared or changed."""
+        pixels = self._prepared(image)
+        if pixels is None:
+            return None
+        field = plan.fields.at(pixels.placement.input[::-1])
+        position = Position(*divmod(place, field.grid[1]))
+        hit = Hit(channel, position, field.center(channel, position), self._input(pixels))
+        return energy_of(self._own_module(), tap, hit)
+
+    def norms(self, image: int) -> Norms:
+        """The norms of the tokens of one photograph; empty where it has disappeared or changed."""
+        if all(tap.layout.tokens != "grid" for tap in self._taps):
+            return {}
+        pixels = self._prepared(image)
+        return {} if pixels is None else norms_of(self._own_module(), self._taps, self._input(pixels))
+
+    def _input(self, pixels: Pixels) -> Tensor:
+        return normalized(pixels.tensor[None], self._network.preprocessing)[0]
+
+    def _own_module(self) -> nn.Module:
+        """The network of this thread: hooks belong to a module."""
+        if not hasattr(self._per_thread, "module"):
+            self._per_thread.module = replica(self._module)
+        found: nn.Module = self._per_thread.module
+        return found
+
+    def _pixels(self, image: int) -> Pixels | None:
+        """A photograph as input; None if it has since disappeared or changed."""
+        try:
+            data = self._source.read(self._entries[image].path)
+            unchanged = digests.of_bytes(data) == self._records[image]["digest"]
+            return prepare(data, self._network.preprocessing) if unchanged else None
+        except PhotographError:
+            return None
 
 
 def _strongest(

@@ -75,13 +75,13 @@ def publish(
     job: Job,
     files: Sequence[ShardFile],
     layers: Sequence[writing.LayerPlan],
-    effective: Callable[[], Mapping[str, Float32]],
+    measured: Callable[[], Mapping[str, Mapping[str, Float32]]],
     timing: Timing,
     passed: Passed,
 ) -> dict[str, Any]:
     """Build the index in `directory` from all shards of the job, and return its manifest. Raises OSError.
 
-    `effective` waits for the effective fields, which other threads measure meanwhile: by layer, where there is one.
+    `measured` waits for what other threads measure meanwhile: effective fields and norms of tokens, by layer.
     `passed` is what the source holds besides its photographs: only the manifest tells it.
     """
     stages = timing.stages
@@ -102,7 +102,7 @@ def publish(
         found = labels.result()
         content["labels"] = found.about
         with stages.timed("effective"):
-            writing.complete(activations, effective(), found.words, found.layers, content)
+            writing.complete(activations, measured(), found.words, found.layers, content)
         with stages.timed("checksums"):
             datasets = pool.submit(dataset_digests, activations)
             names = (store.ACTIVATIONS, store.PATCHES)

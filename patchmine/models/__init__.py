@@ -3,6 +3,7 @@
 - `HELP`: one line that says what to type and what it gives;
 - `CLAIM`, optional: a regular expression in one plain line that matches every word of this kind. It is read without
   importing the module, so that a wrong word is refused before torch is loaded;
+- `check(spec)`, optional: raises ModelError for a word of this kind that names no network;
 - `CODE = True` if loading runs code that the spec names, so that the user must type the spec;
 - `claim(spec) -> bool`: whether `--model spec` means this kind;
 - `load(spec, weights, pretrained) -> Network`: the network in eval mode. `weights` is a file given by the user, or
@@ -56,7 +57,8 @@ def _kind_of(spec: str) -> Kind:
         if kind.claim(spec):
             return kind
     examples = [MODEL, "shapes", "torchvision:resnet50", "timm:resnet18", "my_net.py:build"]
-    close = nearest(spec, [claim for claim in kinds.literals("CLAIM") if claim.isidentifier()])
+    words = [word for claim in kinds.literals("CLAIM") for word in claim.split("|") if word.isidentifier()]
+    close = nearest(spec, words)
     hint = close if "did you mean" in close else f"; try {', '.join(examples)}"
     raise ModelError(f"unknown model {spec!r}{hint}")
 

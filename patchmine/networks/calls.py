@@ -1,12 +1,13 @@
-"""Names of layers: the dotted name of a module, or `NAME@N` for one call of a module that is called several times.
+"""Names of layers: the dotted name of a module, with an `@` for a part of what it returns.
 
-`relu` is the last call of a module, `relu@1` its first. A call counts when it ends.
+`relu` is the last call of a module, `relu@1` its first. A call counts when it ends. `blocks.3` are the tokens on the
+grid of a transformer's block, `blocks.3@cls` its class token, and `blocks.3@reg` its registers. `resolved` reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchmine.errors import ModelError
 from patchmine.system.printable import printable
@@ -16,21 +17,52 @@ if TYPE_CHECKING:
 
 MARK = "@"
 
+TOKENS = {"cls": "class token", "reg": "registers"}
+"""The tokens beside the grid, by the words that name them after an `@`; both words are reserved. Whatever stands in
+front of the grid and is not the class token counts as a register, such as the distillation token of DeiT."""
+
+
+class Resolved(NamedTuple):
+    """What the name of a layer means: a call of a module, from 1 (None is the last), and of its output the tokens
+    `cls` or `reg`, or else all that is on the grid."""
+
+    module: str
+    call: int | None = None
+    tokens: str = ""
+
+
+def resolved(layer: str, modules: Container[str]) -> Resolved:
+    """What the name of a layer means in a network with these modules.
+
+    A module whose own name ends with `@N` or `@cls` comes first. The module of an unknown name is the name itself.
+    """
+    name, _, word = layer.rpartition(MARK)
+    if layer in modules or not name:
+        return Resolved(layer)
+    if word in TOKENS:
+        inner = resolved(name, modules)
+        if inner.module in modules and not inner.tokens:
+            return inner._replace(tokens=word)
+    if word.isdecimal() and name in modules:
+        return Resolved(name, int(word))
+    return Resolved(layer)
+
 
 def module_and_call(layer: str, modules: Container[str]) -> tuple[str, int | None]:
-    """The module and the call, from 1, that the name of a layer means; None is the last call.
-
-    A module whose own name ends with `@N` comes first. The module of an unknown name is the name itself.
-    """
-    name, mark, number = layer.rpartition(MARK)
-    if layer not in modules and mark and number.isdecimal() and name in modules:
-        return name, int(number)
-    return layer, None
+    """The module and the call, as `resolved` has them."""
+    return resolved(layer, modules)[:2]
 
 
-def name_of(module: str, call: int, calls: int) -> str:
-    """The name of one of the calls of a module."""
-    return module if call == calls else f"{module}{MARK}{call}"
+def without_tokens(layer: str) -> str:
+    """The name of a layer without the word for tokens beside the grid."""
+    name, _, word = layer.rpartition(MARK)
+    return name if name and word in TOKENS else layer
+
+
+def name_of(module: str, call: int, calls: int, tokens: str = "") -> str:
+    """The name of one of the calls of a module, or of tokens beside the grid in what it returns."""
+    name = module if call == calls else f"{module}{MARK}{call}"
+    return f"{name}{MARK}{tokens}" if tokens else name
 
 
 def storable(layer: str) -> bool:

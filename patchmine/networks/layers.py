@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise, zip_longest
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError, PatchmineError, nearest
-from patchmine.networks.calls import MARK, aliases, module_and_call, name_of, no_such_call, storable
-from patchmine.networks.layouts import layout_of
+from patchmine.networks.calls import MARK, aliases, module_and_call, name_of, no_such_call, resolved, storable
+from patchmine.networks.layouts import CHANNELS_FIRST, Layout, Prefix, layout_of
 from patchmine.networks.network import Network
+from patchmine.networks.taps import survey
 from patchmine.owncode.faults import fault_of, reason
 
 BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign)
@@ -25,16 +26,16 @@ BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSig
 class Call:
     """One call of a submodule in a forward pass. `output` and `inputs` identify its tensors.
 
-    `layer` is the dotted name of the submodule, and this is number `call` of its `calls`, from 1. `nan` says
-    whether the output for a blank input has a NaN.
+    `layer` is the dotted name of the submodule, and this is number `call` of its `calls`, from 1. `layout` says how the
+    output is read, which may be its tokens beside the grid alone. `nan` says whether the output for a blank input has a
+    NaN.
     """
 
     layer: str
     call: int
     calls: int
     module: nn.Module
-    channels: int
-    grid: tuple[int, int]
+    layout: Layout
     output: int
     inputs: tuple[int, ...]
     leaf: bool
@@ -43,7 +44,15 @@ class Call:
     @property
     def name(self) -> str:
         """The name by which this call is indexed: the dotted name alone is the last call."""
-        return name_of(self.layer, self.call, self.calls)
+        return name_of(self.layer, self.call, self.calls, self.layout.group)
+
+    @property
+    def channels(self) -> int:
+        return self.layout.channels
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.layout.grid
 
     @property
     def last(self) -> bool:
@@ -53,7 +62,9 @@ class Call:
 def trace(network: Network) -> tuple[Call, ...]:
     """Every call of a submodule whose output can be read as a grid, in the order in which the calls end.
 
-    A call before the last is left out if a submodule has its name, such as `relu@1`.
+    A sequence of tokens gives the call with its grid, and then one for each group of tokens beside it. A call before
+    the last is left out if a submodule has its name, such as `relu@1`. What a module makes of a sequence inside itself,
+    such as the queries of each attention head, is no grid.
 
     Raises ModelError if the network cannot take an input of its own size.
     """
@@ -61,6 +72,7 @@ def trace(network: Network) -> tuple[Call, ...]:
     counts: Counter[str] = Counter()
     alive: list[object] = []  # keeps the tensors, so that no identity is used twice
     running: list[tuple[str, nn.Module, tuple[object, ...]]] = []
+    prefix = Prefix.of(network.module)
 
     def enter(layer: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
         return lambda module, inputs: running.append((layer, module, inputs))
@@ -73,23 +85,23 @@ def trace(network: Network) -> tuple[Call, ...]:
             counts[layer] += 1
             if not isinstance(output, Tensor):
                 return
+            if output.ndim == 4 and not isinstance(module, CHANNELS_FIRST) and any(map(_takes_tokens, running)):
+                return  # one sequence for each attention head
             try:
-                layout = layout_of(layer, module, output)
+                grid = layout_of(layer, module, output, network.preprocessing.crop, prefix)
             except ModelError:
                 return
             alive.append((inputs, output))
-            tensors = tuple(id(i) for i in inputs if isinstance(i, Tensor))
-            call = counts[layer]
-            nan = bool(output.isnan().any())
-            calls.append(Call(layer, call, call, module, layout.channels, layout.grid, id(output), tensors, leaf, nan))
+            tensors, call = tuple(id(i) for i in inputs if isinstance(i, Tensor)), counts[layer]
+            for part in (grid, *grid.groups(prefix.has_class).values()):
+                nan = bool(part.grid_of(output).isnan().any())
+                calls.append(Call(layer, call, call, module, part, id(output), tensors, leaf, nan))
 
         return see
 
-    handles = []
-    for layer, module in network.module.named_modules():
-        if layer:
-            handles.append(module.register_forward_pre_hook(enter(layer)))
-            handles.append(module.register_forward_hook(leave(layer, module)))
+    modules = {layer: module for layer, module in network.module.named_modules() if layer}
+    handles = [module.register_forward_pre_hook(enter(layer)) for layer, module in modules.items()]
+    handles += [module.register_forward_hook(leave(layer, module)) for layer, module in modules.items()]
     try:
         with torch.no_grad():
             network.module(network.blank())
@@ -105,9 +117,21 @@ def trace(network: Network) -> tuple[Call, ...]:
             f"{network.name} calls no submodule that returns feature maps, tokens or a vector, so it has no layer to "
             "index: return a module that has its layers as submodules"
         )
-    modules = dict(network.module.named_modules())
-    counted = (replace(call, calls=counts[call.layer]) for call in calls)
-    return tuple(call for call in counted if call.last or call.name not in modules)
+    return tuple(_counted(calls, counts, modules))
+
+
+def _counted(calls: Sequence[Call], counts: Mapping[str, int], modules: Container[str]) -> Iterator[Call]:
+    """The calls with the number of calls of their modules, without those whose name a module has."""
+    for call in calls:
+        counted = replace(call, calls=counts[call.layer])
+        if (counted.last and not counted.layout.group) or counted.name not in modules:
+            yield counted
+
+
+def _takes_tokens(running: tuple[str, nn.Module, tuple[object, ...]]) -> bool:
+    """Whether the module is called on a sequence of tokens."""
+    _, _, inputs = running
+    return bool(inputs) and isinstance(inputs[0], Tensor) and inputs[0].ndim == 3
 
 
 def _refused(
@@ -133,7 +157,7 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
     """The layers that match the patterns, in the order of the network; without patterns, the default layers.
 
     A pattern is a dotted name or a shell pattern over dotted names. Only one with an `@` matches a call before the last
-    of its module. Raises ModelError for one that matches no layer.
+    of its module, and tokens beside the grid. Raises ModelError for one that matches no layer.
     """
     if not patterns:
         chosen_by_default = network.stages or stages(network)
@@ -145,9 +169,13 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
     called = [call.name for call in calls]
     chosen: frozenset[str] = frozenset()
     for pattern in patterns:
-        exact = [call.name for call in calls if pattern in (call.name, f"{call.layer}{MARK}{call.call}")]
+        exact = [
+            call.name for call in calls if pattern in (call.name, name_of(call.layer, call.call, 0, call.layout.group))
+        ]
         fitting = exact or [
-            call.name for call in calls if fnmatchcase(call.name, pattern) and (call.last or MARK in pattern)
+            call.name
+            for call in calls
+            if fnmatchcase(call.name, pattern) and (MARK in pattern or (call.last and not call.layout.group))
         ]
         if not fitting:
             raise _unmatched(network, pattern, calls)
@@ -189,8 +217,15 @@ def _unmatched(network: Network, pattern: str, calls: Sequence[Call]) -> ModelEr
     module, number = module_and_call(pattern, modules)
     if number is not None:
         return no_such_call(pattern, module, max((call.calls for call in calls if call.layer == module), default=0))
-    if pattern in modules:
-        return ModelError(f"layer {pattern!r} of {network.name} has no output to index: choose another layer")
+    if pattern in modules or resolved(pattern, modules).tokens:
+        try:
+            survey(network.module, network.blank(), [pattern])
+        except ModelError as error:
+            return error
+        return ModelError(
+            f"the output of layer {pattern!r} of {network.name} is no grid of tokens, but one for each attention head: "
+            "choose the attention itself or a layer after it"
+        )
     names = [call.name for call in calls]
     same = aliases(network.module).get(pattern)
     if same is not None:
@@ -206,7 +241,7 @@ def stages(network: Network) -> tuple[str, ...]:
     instead. An output that comes directly from a bounded activation is read before that activation. Raises ModelError
     if no layer has a grid.
     """
-    calls = trace(network)
+    calls = [call for call in trace(network) if not call.layout.group]
     by_layer = {call.layer: call for call in calls}
     atoms: list[Call] = []
 

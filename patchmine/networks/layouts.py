@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt, log
 from typing import Literal
 
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
+from patchmine.networks.calls import MARK, TOKENS, resolved
 
 
 @dataclass(frozen=True)
 class Layout:
     """How to read a layer's output as a grid of (height, width) cells.
 
-    `order`: `nchw` and `nhwc` are feature maps. `tokens` (N, prefix + height * width, channels) is a sequence that
-    starts with `prefix` tokens (class, registers) without a position. `vector` (N, channels) is a grid of one cell.
+    `order`: `nchw` and `nhwc` are feature maps. `vector` (N, channels) is a grid of one cell. `tokens` (N, tokens,
+    channels) is a sequence in which the grid begins after `prefix` tokens that have no place in the picture: the class
+    token and registers. `group` "cls" or "reg" reads these instead, as a grid of one row.
     """
 
     order: Literal["nchw", "nhwc", "tokens", "vector"]
     channels: int
     grid: tuple[int, int]
     prefix: int = 0
+    group: str = ""
+
+    @property
+    def tokens(self) -> str | None:
+        """The tokens that it reads: `grid`, `cls` or `reg`; None if the output is no sequence of tokens."""
+        return (self.group or "grid") if self.order == "tokens" else None
 
     def grid_of(self, output: Tensor) -> Tensor:
         """The output as (N, channels, grid height, grid width); a view if the memory layout allows it."""
@@ -34,7 +42,25 @@ class Layout:
             case "vector":
                 return output[:, :, None, None]
             case "tokens":
-                return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+                return output[:, self.sequence].transpose(1, 2).unflatten(2, self.grid)
+
+    @property
+    def sequence(self) -> slice:
+        """The places of its tokens in the sequence."""
+        return slice(self.prefix, self.prefix + self.grid[0] * self.grid[1])
+
+    def groups(self, has_class: bool) -> dict[str, Layout]:
+        """How to read the tokens in front of the grid: `cls`, the first one if the network has a class token, and
+        `reg`, the others, each where there is one."""
+        if self.order != "tokens":
+            return {}
+        first = int(has_class and self.prefix > 0)
+        counts = {"cls": first, "reg": self.prefix - first}
+        return {
+            group: replace(self, grid=(1, count), prefix=0 if group == "cls" else first, group=group)
+            for group, count in counts.items()
+            if count
+        }
 
 
 # Layers that act on the second dimension, whatever the shape.
@@ -52,15 +78,47 @@ CHANNELS_FIRST = (
 # Maximum number of class and register tokens: no published network has more.
 MOST_PREFIX_TOKENS = 16
 
+# How the parameters begin that become tokens in front of the grid, in timm, torchvision, transformers and CLIP.
+_CLASS = ("cls_token", "class_token", "class_embedding")
+_OTHERS = ("reg_token", "register", "storage_token", "dist_token", "distillation_token", "prompt")
 
-def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[int, int] | None = None) -> Layout:
+
+@dataclass(frozen=True)
+class Prefix:
+    """The tokens that a network puts in front of the grid: whether the first is a class token, and how many there can
+    be."""
+
+    has_class: bool = True
+    counts: frozenset[int] = frozenset(range(MOST_PREFIX_TOKENS + 1))
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Prefix:
+        """From the names of the parameters; unknown names tell nothing, so that any number is possible."""
+        named = [(name.rpartition(".")[2], p) for name, p in network.named_parameters(remove_duplicate=False)]
+        first, others = (
+            [1 if p.ndim < 2 else p.shape[-2] for name, p in named if name.startswith(words)]
+            for words in (_CLASS, _OTHERS)
+        )
+        if not first and not others:
+            return cls()
+        # A layer may leave the class token out, or all the others.
+        return cls(bool(first), frozenset({0, sum(first), sum(others), sum(first) + sum(others)}))
+
+
+def layout_of(
+    layer: str,
+    module: nn.Module,
+    output: Tensor,
+    input_size: tuple[int, int] | None = None,
+    prefix: Prefix = Prefix(),
+) -> Layout:
     """Infer the layout of a layer's outputs from the layer and one output, for an input of (height, width).
 
     Four dimensions have the channels last if the layer acts on the last one. They also do if three things hold:
     nothing shows that the layer acts on the second, the two before the last have the proportions of the input, and
     the last two are far from them. Tokens form the grid that the input gives at some whole stride, with the fewest
-    tokens left over in front. Without `input_size`, the input is assumed to be square. `receptive_fields` refuses a
-    wrong guess, because its outputs depend on other pixels.
+    tokens left over in front, of the numbers that `prefix` allows. Without `input_size`, the input is assumed to be
+    square. `receptive_fields` refuses a wrong guess, because its outputs depend on other pixels.
 
     Raises ModelError if the output is neither feature maps, nor tokens on a grid, nor a vector.
     """
@@ -79,12 +137,41 @@ def layout_of(layer: str, module: nn.Module, output: Tensor, input_size: tuple[i
         return Layout("vector", output.shape[1], (1, 1))
     if output.ndim == 3:
         tokens = output.shape[1]
-        grid = _token_grid(tokens, height, width) if input_size else (isqrt(tokens), isqrt(tokens))
-        if grid is not None and tokens - grid[0] * grid[1] <= MOST_PREFIX_TOKENS:
+        grids = _grids(height, width) if input_size else [(isqrt(tokens), isqrt(tokens))]
+        fitting = [grid for grid in grids if grid[0] * grid[1] > 0 and tokens - grid[0] * grid[1] in prefix.counts]
+        if fitting:
+            grid = max(fitting, key=lambda grid: grid[0] * grid[1])
             return Layout("tokens", output.shape[2], grid, tokens - grid[0] * grid[1])
+        raise ModelError(
+            f"the output of layer {layer!r} has shape {tuple(output.shape)}, and {tokens} tokens are no grid over an "
+            f"input of {height}x{width} pixels: choose a layer with a token for each place"
+        )
     raise ModelError(
         f"the output of layer {layer!r} has shape {tuple(output.shape)}, neither feature maps, tokens nor a vector"
     )
+
+
+class Layouts:
+    """How the layers of one network are read, for inputs of (height, width)."""
+
+    def __init__(self, network: nn.Module, input_size: tuple[int, int]) -> None:
+        self._modules = dict(network.named_modules())
+        self._input_size = input_size
+        self._prefix = Prefix.of(network)
+
+    def of(self, layer: str, output: Tensor) -> Layout:
+        """The layout of a layer, from one output of its module. Raises ModelError if it has none, or lacks the tokens
+        that the layer's name asks for."""
+        module, _, tokens = resolved(layer, self._modules)
+        layout = layout_of(layer, self._modules[module], output, self._input_size, self._prefix)
+        if not tokens:
+            return layout
+        groups = layout.groups(self._prefix.has_class)
+        if tokens not in groups:
+            whole = layer.removesuffix(f"{MARK}{tokens}")
+            choices = " or ".join([whole, *(f"{whole}{MARK}{group}" for group in groups)])
+            raise ModelError(f"layer {layer!r}: the output of {whole} has no {TOKENS[tokens]}: choose {choices}")
+        return groups[tokens]
 
 
 def _skew(grid_height: int, grid_width: int, height: int, width: int) -> float:
@@ -94,10 +181,7 @@ def _skew(grid_height: int, grid_width: int, height: int, width: int) -> float:
     return log(least) if least > 1 else -log(most) if most < 1 else 0.0
 
 
-def _token_grid(tokens: int, height: int, width: int) -> tuple[int, int] | None:
-    """The largest grid (rows, columns) of a whole stride over the input, rounded down or up, that the tokens fill."""
+def _grids(height: int, width: int) -> list[tuple[int, int]]:
+    """The grids (rows, columns) of every whole stride over the input, rounded down or up."""
     strides = range(1, max(height, width) + 1)
-    grids = [(height // s, width // s) for s in strides]
-    grids += [(-(-height // s), -(-width // s)) for s in strides]
-    fitting = [(rows, cols) for rows, cols in grids if 0 < rows * cols <= tokens]
-    return max(fitting, key=lambda grid: grid[0] * grid[1], default=None)
+    return [(height // s, width // s) for s in strides] + [(-(-height // s), -(-width // s)) for s in strides]

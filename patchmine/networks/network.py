@@ -22,7 +22,7 @@ class Network:
     are in the order of the outputs. `stages` are the default layers if the kind of model knows them; otherwise
     `patchmine.networks.layers` finds them. `code` is a digest of the user's own code that made the module; None for a
     network that a name alone identifies. `lacking` are the tensors that the user's weights do not hold, such as a
-    head's: they are NaN.
+    head's: they are NaN. `position_embedding` says how a transformer's was resampled for the input's size, if it was.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Network:
     stages: tuple[str, ...] | None = None
     code: str | None = None
     lacking: tuple[str, ...] = ()
+    position_embedding: str | None = None
 
     def layer(self, name: str) -> nn.Module:
         """The submodule of that layer. Raises ModelError for an unknown one."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
 from patchmine.networks.calls import module_and_call, no_such_call
-from patchmine.networks.layouts import Layout, layout_of
+from patchmine.networks.layouts import Layout, Layouts
 
 
 class _Enough(Exception):  # noqa: N818 - a signal, not an error
@@ -123,18 +123,19 @@ def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap
     Raises ModelError for a layer that a forward pass in eval mode never calls, and for an output without a layout.
     """
     modules = dict(module.named_modules())
+    layouts = Layouts(module, (blank.shape[-2], blank.shape[-1]))
     found: dict[str, Layout | ModelError] = {}
     calls = dict.fromkeys(layers, 0)
 
     def tap(layer: str) -> Callable[[Tensor], None]:
-        name, call = module_and_call(layer, modules)
+        _, call = module_and_call(layer, modules)
 
         def see(output: Tensor) -> None:
             calls[layer] += 1
             if call in (None, calls[layer]):
                 found.pop(layer, None)
                 try:
-                    found[layer] = layout_of(layer, modules[name], output, (blank.shape[-2], blank.shape[-1]))
+                    found[layer] = layouts.of(layer, output)
                 except ModelError as error:  # unless a later call counts
                     found[layer] = error
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import ReceptiveField, cells_between
 from patchmine.kept import findings
+from patchmine.networks.calls import without_tokens
 from patchmine.networks.session import with_own_settings
 from patchmine.questions.similar import Wish, nearest_patches
 from patchmine.ranking import Float32
@@ -240,10 +241,10 @@ def compare(
 
 
 def _before(index: OpenIndex[Any], layer: str) -> str | None:
-    """The layer before this one in the index."""
+    """The layer before this one in the index: the last one that is not another part of the same output."""
     layers = list(index.layers)
-    number = layers.index(layer)
-    return layers[number - 1] if number else None
+    others = [one for one in layers[: layers.index(layer)] if without_tokens(one) != without_tokens(layer)]
+    return others[-1] if others else None
 
 
 def _path(layer: str, images: Float32, patches: Float32) -> Evidence:

@@ -220,6 +220,8 @@ class Units(Answer, Sequence[D]):
         "positive": float,
         "tied": int,
         "marks": str,
+        "outlier_tokens": float,
+        "positional": float,
         "tight": float,
         "diffuse": float,
     }
@@ -275,8 +277,8 @@ def worded(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**summary, "marks": " ".join(summary["marks"])}
 
 
-def unit_row(summary: Mapping[str, Any], tight: bool = False) -> dict[str, object]:
-    """The summary of a unit as a row of a table for a person; `tight` adds the columns of tight crops."""
+def unit_row(summary: Mapping[str, Any], shares: Sequence[str] = ()) -> dict[str, object]:
+    """The summary of a unit as a row of a table for a person; `shares` are further columns, in percent."""
     return {
         "unit": f"{summary['layer']}:{summary['channel']}",
         "name": summary["name"],
@@ -288,7 +290,7 @@ def unit_row(summary: Mapping[str, Any], tight: bool = False) -> dict[str, objec
         "positive": None if summary["positive"] is None else f"{summary['positive']:.0%}",
         "tied": summary["tied"],
         **({"facets": summary["facets"]} if "facets" in summary else {}),
-        **({key: _percent(summary[key]) for key in ("tight", "diffuse")} if tight else {}),
+        **{key: _percent(summary[key]) for key in shares},
         "": " ".join(summary["marks"]),
     }
 

@@ -31,6 +31,7 @@ from patchmine.reading.answers import Patches, TightPatches, Units
 from patchmine.reading.asked import AskedNetwork, Loading, Watching
 from patchmine.reading.cropped import crop_of, cropped, tightness
 from patchmine.reading.patch import Patch
+from patchmine.reading.tokens import TokenFacts
 from patchmine.sources import Source, open_source
 from patchmine.sources import read as read_photograph
 from patchmine.store.job import Job
@@ -369,16 +370,12 @@ class OpenUnit:
 
     def as_dict(self) -> dict[str, Any]:
         """The unit as `top --json` names it."""
-        return {
-            "layer": self.unit.layer,
-            "channel": self.unit.channel,
-            "name": self.name,
-            "label": self.label,
-        }
+        return {"layer": self.unit.layer, "channel": self.unit.channel, "name": self.name, "label": self.label}
 
     def summary(self) -> dict[str, Any]:
         """The unit as `units --json` lists it."""
         numbers = self.statistics
+        tokens = TokenFacts.of(self.index.store, self.index.field(self.unit.layer), self.unit)
         return {
             **self.as_dict(),
             **self.support.numbers(),
@@ -386,7 +383,8 @@ class OpenUnit:
             "mean": numbers.mean if numbers.finite else None,
             "positive": numbers.positive if numbers.finite else None,
             "tied": numbers.tied,
-            "marks": numbers.marks,
+            "marks": [*numbers.marks, *tokens.marks],
+            **tokens.numbers(),
             **tightness(self.index, self.unit),
         }
 

@@ -25,8 +25,8 @@ ABOUT = {
     "spectrum": "Each strip shows a band of a unit's whole range, strongest first, beside a histogram of its "
     "activations with that band in color (bars: square roots of the counts).",
     "zeiler": "For each unit the patches are on the right and their projections, by {method}, on the left.",
-    "context": "Each picture is the whole input of the network; outlined are the tight crop, the receptive field and "
-    "the effective field.",
+    "context": "Each picture is the whole input of the network; outlined are the tight crop, the {place} and the "
+    "effective field.",
     "compare": "Synthetic images, made by gradient ascent, stand on the left, real patches on the right.",
     "facets": "The map shows the kept top patches by the directions of their activation vectors (first two principal "
     "components); below it are the best patches of all, then those of each facet, a group of similar directions.",
@@ -48,6 +48,12 @@ CROPS = {
     "tight": "A patch is cut to the smallest box found that alone, on gray and on the blurred photograph, brings back "
     "{retained:.0%} of the activation; what surrounds it is faded.",
 }
+TOKEN_CROPS = {
+    "rf": "A patch shows a token, outlined, with its surroundings; by attention it sees the whole input.",
+    "erf": "A patch is cut to the effective field of a token, which holds {energy:.0%} of the gradient's energy.",
+}
+BESIDE_CROPS = {"rf": "A patch shows all that the network saw of the photograph, as the {token} does by attention."}
+"""Instead of CROPS: for the tokens on a transformer's grid, and for those beside it."""
 HATCHED = "Hatched areas lie outside the receptive field or outside the picture that the network saw."
 MOST_NAMED = 12
 """Units that a caption names one by one."""
@@ -63,6 +69,7 @@ class Record:
         self._units: dict[OpenUnit, None] = {}
         self._picks: dict[str, None] = {}
         self._crops: dict[str, dict[str, None]] = {}
+        self._places: dict[str, None] = {}
         self._hatched = False
         self.patches = 0
 
@@ -70,7 +77,10 @@ class Record:
         self.patches += len(patches)
         self._units[unit] = self._picks[patches.pick] = None
         cropping = patches.cropping
-        rule = CROPS[cropping.crop].format(energy=cropping.energy, retained=cropping.retained)
+        field = unit.index.field(unit.unit.layer)
+        self._places[field.place_name] = None
+        rules = CROPS | (TOKEN_CROPS if field.squares else BESIDE_CROPS if field.token else {})
+        rule = rules[cropping.crop].format(energy=cropping.energy, retained=cropping.retained, token=field.token)
         self._crops.setdefault(rule, {})[unit.unit.layer] = None
         self._hatched |= _hatched(patches)
         for patch in patches:
@@ -100,7 +110,7 @@ class Record:
         texts = [
             f"Patches of photographs and the activation of {_named(units)} of {origin.model} (weights "
             f"{index.job.weights}).",
-            ABOUT[layout].format(method=project),
+            ABOUT[layout].format(method=project, place=" or ".join(self._places)),
             f"Data: {origin.photographs} photographs of {origin.source}. Ranking: by a unit's largest activation over "
             f"all positions of a photograph, {ranking}.",
             *([] if whole else _by_layer(self._crops)),

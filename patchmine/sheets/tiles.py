@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import PurePath
@@ -13,11 +13,13 @@ from PIL.Image import Image
 from patchmine.drawing.lettering import draw, wrapped
 from patchmine.errors import PhotographError, SourceError
 from patchmine.fields.cropping import Cropping
+from patchmine.fields.field import ReceptiveField
 from patchmine.photographs.crops import Piece, padding
 from patchmine.photographs.placement import View
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
+from patchmine.reading.tokens import TokenFacts
 from patchmine.sheets.captions import add_caption, add_frame, caption_height, names_of
 from patchmine.sheets.page import DPI, Page, Picture
 from patchmine.units import Position
@@ -26,7 +28,12 @@ TIGHT_LEGEND = (
     "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back that much of the "
     "activation. Faded: its surroundings."
 )
-HATCHED = "Hatched: outside the receptive field or outside the picture that the network saw."
+
+
+def hatched(units: Iterable[OpenUnit]) -> str:
+    """What hatched parts of the tiles of these units are. Tokens see the whole input, and have no field to end."""
+    fields = any(unit.index.field(unit.unit.layer).token is None for unit in units)
+    return f"Hatched: outside {'the receptive field or outside ' if fields else ''}the picture that the network saw."
 
 
 def lay(
@@ -120,14 +127,7 @@ def _reason_tile(patch: Patch, reason: str, size: tuple[float, float]) -> Image:
 def field_text(unit: OpenUnit, cropping: Cropping) -> str:
     """The extent of a tile, in words."""
     field = unit.index.field(unit.unit.layer)
-    group = field.group(unit.unit.channel)
-    height, width = field.input
-    size = f"{group.size[1]}×{group.size[0]}" if group.size else "up to {1}×{0}".format(*group.largest)
-    stride = f", stride {group.stride[1]}" if group.stride else ""
-    whole = f"receptive field {size} px of the {width}×{height} input{stride}"
-    if field.status == "whole_input":
-        held = "gates held constant" if field.local else "gates included"
-        whole += f" ({held}: some gates of the layer see the whole input)"
+    whole = _token_text(field) if field.token else _whole_text(field, unit.unit.channel)
     if cropping.crop == "image":
         return f"{whole}; the whole input is shown"
     if cropping.crop == "tight":
@@ -137,5 +137,30 @@ def field_text(unit: OpenUnit, cropping: Cropping) -> str:
         box = field.effective_box(unit.unit.channel, middle, cropping.energy)
         assert box is not None
         effective = f"effective field {box.width}×{box.height} px, {cropping.energy:.0%} of the gradient's energy"
-        return f"{effective}, of the {whole}"
+        return f"{effective}, of {'a' if field.token else 'the'} {whole}"
+    return f"{whole}; outlined, with its surroundings" if field.squares else whole
+
+
+def doubts(unit: OpenUnit) -> str | None:
+    """What the tokens of the unit's best patches say against it; None for nothing, and for a unit without tokens."""
+    return TokenFacts.of(unit.index.store, unit.index.field(unit.unit.layer), unit.unit).text
+
+
+def _whole_text(field: ReceptiveField, channel: int) -> str:
+    group = field.group(channel)
+    height, width = field.input
+    size = f"{group.size[1]}×{group.size[0]}" if group.size else "up to {1}×{0}".format(*group.largest)
+    stride = f", stride {group.stride[1]}" if group.stride else ""
+    whole = f"receptive field {size} px of the {width}×{height} input{stride}"
+    if field.status == "whole_input":
+        held = "gates held constant" if field.local else "gates included"
+        whole += f" ({held}: some gates of the layer see the whole input)"
     return whole
+
+
+def _token_text(field: ReceptiveField) -> str:
+    """A token of a transformer, and that it sees the whole input."""
+    height, width = field.input
+    size = field.groups[0].size if field.squares else None
+    extent = f" of {size[1]}×{size[0]} px" if size else ""
+    return f"{field.token}{extent}, which sees the whole {width}×{height} input"

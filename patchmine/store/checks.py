@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmine.defaults import FIELDS, VIEWS
-from patchmine.fields.field import FieldsBySize, ReceptiveField
+from patchmine.fields.field import TOKENS, FieldsBySize, ReceptiveField
 from patchmine.networks.calls import storable
 from patchmine.photographs.placement import FILTER_REACH
 from patchmine.ranking import NO_IMAGE
@@ -103,6 +103,8 @@ def _check_job(job: Part) -> None:
         job.text(key)
     if "code" in job.data:
         job.text("code")
+    if "position_embedding" in job.data:
+        job.text("position_embedding")
     for key in ("photographs", "batch_size", "threads", "shard_size", "keep"):
         job.whole(key, 1, NO_IMAGE - 1)
     job.texts("layers")
@@ -150,6 +152,8 @@ def _checked_entry(entry: Part, channels: int) -> tuple[int, int]:
     entry.word("status", ("exact", "whole_input"))
     if "local" in entry.data:
         entry.truth("local")
+    if "tokens" in entry.data:  # only of a layer whose output is a sequence of tokens
+        entry.word("tokens", tuple(TOKENS))
     for group in entry.parts("groups"):
         group.pairs("rows", rows, 0, height)
         group.pairs("cols", cols, 0, width)

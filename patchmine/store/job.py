@@ -49,6 +49,8 @@ class Job:
     """`local` or `full`: whether receptive fields include what gates see."""
     code: str | None = None
     """Digest of the user's own code that made the network; None for a network that a name alone identifies."""
+    position_embedding: str | None = None
+    """How a transformer's position embedding was resampled for the size of the input; None if it was not."""
 
     @property
     def digest(self) -> str:

@@ -246,6 +246,15 @@ class Store:
             raise refusal(self._file, f"{layer}/effective", "its values decrease")
         return FieldsBySize(tuple(replace(entry, effective=effective) for entry in fields.entries))
 
+    def token_norm(self, layer: str) -> tuple[float, float] | None:
+        """The median and the robust deviation of the norms of a layer's tokens; None without tokens on a grid."""
+        if not self._datasets.has(*_place(layer, "token_norm")):
+            return None
+        median, deviation = self._data(layer, "token_norm", dtypes=["f4"], shape=(2,))[:].tolist()
+        if not (0 <= median < np.inf and 0 <= deviation < np.inf):
+            raise refusal(self._file, f"{layer}/token_norm", "its values are not norms")
+        return median, deviation
+
     @property
     def has_table(self) -> bool:
         return bool(self.manifest["job"]["table"])

@@ -328,20 +328,21 @@ class _Moments:
 
 def complete(
     file: Path,
-    effective: Mapping[str, Float32],
+    measured: Mapping[str, Mapping[str, Float32]],
     words: Mapping[str, str],
     labels: Mapping[str, LabelColumns],
     manifest: Mapping[str, Any],
 ) -> None:
-    """Write into activations.h5 what is made from its table: effective fields and labels by layer.
+    """Write into activations.h5 what is made from its table: labels, and what was `measured`, by name and layer.
 
     `words` has the word of each key of a label, in the order that the labels name; without labels nothing is written of
     them. A copy of the manifest is for readers that find the manifest of another job beside the file. Raises OSError.
     """
     text = h5py.string_dtype("utf-8")
     with written(file, "r+") as h5:
-        for layer, shares in effective.items():
-            h5.create_dataset(f"layers/{layer}/effective", data=shares)
+        for name, by_layer in measured.items():
+            for layer, numbers in by_layer.items():
+                h5.create_dataset(f"layers/{layer}/{name}", data=numbers)
         if labels:
             h5.create_dataset("labels/name", data=[_storable(word) for word in words.values()], dtype=text)
             h5.create_dataset("labels/key", data=[_storable(key) for key in words], dtype=text)

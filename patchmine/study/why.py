@@ -110,7 +110,7 @@ def study(
     """Run the trials that fit into the budget, examine the photographs, and judge. `sides` is passed to `plan`.
 
     Results are cached in `folder`, and the index keeps the verdicts. The same call resumes from there and keeps to its
-    original plan. Raises UnitError for a unit that never fires.
+    original plan. Raises UnitError for a unit that never fires, and for one of tokens.
     """
     settings, shown = settings or Settings(), progress or Silent()
     began = perf_counter()
@@ -119,6 +119,11 @@ def study(
         raise UnitError(f"{statistics.left_out(index.store, index.name, unit)}; choose another unit")
     if found.statistics.maximum <= 0:
         raise UnitError(f"{unit} is dead: it is never above 0 on any photograph of {index.name}; choose another unit")
+    if index.field(unit.layer).tokens is not None:
+        raise UnitError(
+            f"{unit} reads tokens: `why` changes the canvas and its padding, but a transformer has one canvas and pads "
+            f"nothing; see what its synthetic image shares with patches: patchmine compare --unit {unit}"
+        )
     subject = subject_of(index, unit, network)
     laboratory = Laboratory(subject, settings, folder / CELLS)
     planned = _planned(laboratory, folder, budget_s - _REST_S, shown, sides)

@@ -51,9 +51,9 @@ def of_field(
 ) -> Canvas:
     """The canvas of a unit at one position: the position whose field center is nearest to the middle of the input.
 
-    The image covers the receptive field. With `share` it covers the effective field that holds this share of the
-    gradient's energy, and with `side` a square of this many pixels around the field's center. All are clipped to the
-    input.
+    The image covers the receptive field, which is the whole input for a token. With `share` it covers the effective
+    field that holds this share of the gradient's energy, and with `side` a square of this many pixels around the
+    field's center. All are clipped to the input.
 
     If the field lies entirely inside the input, nothing outside it matters. The canvas is then the smallest in which
     the unit sees as much and the layers pad as in the whole input. `at` gives the fields for another input size, to
@@ -84,14 +84,14 @@ def middle(field: ReceptiveField, channel: int) -> Position:
 
 
 def _window(field: ReceptiveField, channel: int, position: Position, side: int | None, share: float | None) -> Box:
-    seen = field.group(channel).seen(position)
+    reached = field.reached(channel, position)
     frame = Box(0, 0, field.input[1], field.input[0])
     if side is not None:
         y, x = field.center(channel, position)
         top, left = round(y + 0.5 - side / 2), round(x + 0.5 - side / 2)
         return Box(left, top, left + side, top + side).intersect(frame)
     box = None if share is None else field.effective_box(channel, position, share)
-    return seen if box is None else box.intersect(seen)
+    return reached if box is None else box.intersect(reached)
 
 
 def _smaller(

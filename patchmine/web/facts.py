@@ -125,8 +125,9 @@ def _layer(index: Index, layer: str, only: Collection[Unit] | None) -> dict[str,
         "input": (height, width),
         "field": max(whole.width, whole.height),
         "effective": effective,
+        "place": field.place_name,
         "labeled": sum(unit["label"] is not None for unit in summaries),
-        "whole_input": field.status == "whole_input" and not field.local,
+        "whole_input": field.status == "whole_input" and (field.squares or not field.local),
         "faces": [face for unit in best if (face := _face(index, unit)) is not None],
     }
 
@@ -174,6 +175,7 @@ class Shown:
             "position": [at.y, at.x],
             "size": self.size,
             "boxes": self.boxes,
+            "place": self.patch.field.place_name if self.patch.field else None,
             "proof": self.proof,
         }
 
@@ -190,13 +192,13 @@ def _shown(patch: Patch, kept: Patch) -> Shown:
     field, placement = patch.field, patch.placement
     assert field is not None and placement is not None
     channel = patch.unit.channel
-    boxes = {"seen": Cropping("image"), "receptive": Cropping("rf")}
-    if field.effective is not None:
-        boxes["effective"] = Cropping("erf")
-    found = {
-        name: list(placement.to_source(cropping.box(field, channel, patch.position)).as_tuple())
-        for name, cropping in boxes.items()
+    boxes = {
+        "seen": Cropping("image").box(field, channel, patch.position),
+        "receptive": field.group(channel).seen(patch.position),
     }
+    if field.effective is not None:
+        boxes["effective"] = Cropping("erf").box(field, channel, patch.position)
+    found = {name: list(placement.to_source(box).as_tuple()) for name, box in boxes.items()}
     if kept.cropped and kept.tight is not None:
         found["tight"] = list(kept.box.as_tuple())
     return Shown(patch, placement.source, found, kept.proof_text)
@@ -220,7 +222,7 @@ def unit(
         "pick": pick,
         "crop": crop,
         "picks": PICKS if index.store.has_table else {"top": PICKS["top"], "facets": PICKS["facets"]},
-        "crops": {key: words for key, words in CROPS.items() if key != "erf" or _has_effective(index, of)},
+        "crops": _crops(index, of),
         "before": Unit(of.layer, channels[number - 1]) if number else None,
         "after": Unit(of.layer, channels[number + 1]) if number + 1 < len(channels) else None,
         "histogram": histogram(index, of, [tile.patch.value for tile in tiles]),
@@ -235,8 +237,11 @@ def unit(
     }
 
 
-def _has_effective(index: Index, of: Unit) -> bool:
-    return index.field(of.layer).effective is not None
+def _crops(index: Index, of: Unit) -> dict[str, str]:
+    """The crops that a unit can have, with their words."""
+    field = index.field(of.layer)
+    words = CROPS | {"rf": field.place_name}
+    return {key: word for key, word in words.items() if key != "erf" or field.effective is not None}
 
 
 def histogram(index: Index, of: Unit, values: Sequence[float]) -> dict[str, Any] | None:

@@ -96,7 +96,7 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     digest = real.manifest["job_digest"]
     writing.write_activations(directory / reading.ACTIVATIONS, digest, shards, plans, WINNERS, table, 1)
     effective = {plan.layer: found for plan in plans if (found := plan.fields.nominal.effective) is not None}
-    writing.complete(directory / reading.ACTIVATIONS, effective, {}, {}, real.manifest)
+    writing.complete(directory / reading.ACTIVATIONS, {"effective": effective}, {}, {}, real.manifest)
     listed = [entry for entry in real.manifest["layers"] if entry["layer"] in layers]
     writing.write_manifest(directory, {**real.manifest, "job": job, "images": images, "layers": listed})
 

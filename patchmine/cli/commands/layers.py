@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 def layers(model: options.Model = defaults.MODEL, json: options.Json = False) -> None:
     """List the layers of a network that can be indexed; the default ones are marked.
 
-    `NAME@1` is the first call of a module that is called several times; `NAME` alone is the last.
+    `NAME@1` is the first call of a module that is called several times; `NAME` alone is the last. In a transformer
+    `NAME` are the tokens on the grid, `NAME@cls` is the class token, and `NAME@reg` are the registers.
 
     Example: `patchmine layers --model torchvision:resnet18`
     """
     from patchmine import models
     from patchmine.cli.output import print_json, print_table
-    from patchmine.networks.calls import aliases, as_dict, described
+    from patchmine.networks.calls import MARK, aliases, as_dict, described
 
     network = models.load(model, pretrained=False)  # refuses a wrong word before torch is loaded
     from patchmine.networks.layers import choose, trace
@@ -37,10 +38,18 @@ def layers(model: options.Model = defaults.MODEL, json: options.Json = False) ->
         ]
         print_json({"model": model, "layers": listed})
         return
-    chosen = choose(network, ())
-    others: dict[str, list[str]] = {}
+    remarks: dict[tuple[str, int], list[str]] = {}
+    default = choose(network, ())
+    for c in calls:
+        notes = remarks.setdefault((c.layer, c.call), [])
+        if c.layout.group:
+            notes.append(f"{MARK}{c.layout.group}")
+        else:
+            notes += filter(None, ["default" * (c.name in default), described(c.call, c.calls)])
     for other, layer in aliases(network.module).items():
-        others.setdefault(layer, []).append(f"also {other}")
+        for (name, _), notes in remarks.items():
+            if name == layer:
+                notes.append(f"also {other}")
     print_table(
         [
             (
@@ -48,11 +57,10 @@ def layers(model: options.Model = defaults.MODEL, json: options.Json = False) ->
                 type(c.module).__name__,
                 c.channels,
                 "x".join(map(str, c.grid)),
-                ", ".join(
-                    filter(None, ["default" * (c.name in chosen), described(c.call, c.calls), *others.get(c.layer, ())])
-                ),
+                ", ".join(remarks[c.layer, c.call]),
             )
             for c in calls
+            if not c.layout.group
         ],
         ["layer", "module", "channels", "grid", ""],
     )
@@ -83,7 +91,8 @@ def rf(
 
     The table gives the size and stride (vertical x horizontal) of the unclipped fields, and the padding (top+bottom x
     left+right) inside the first and the last one. `inside` is the share of positions whose field lies wholly inside
-    the input. With an index, `effective` is the size of the box that holds most of the gradient's energy.
+    the input. A token of a transformer sees the whole input; its size is that of its own square. With an index,
+    `effective` is the size of the box that holds most of the gradient's energy.
 
     Example: `patchmine rf --model torchvision:resnet50 --layers 'layer?'`
     """
@@ -111,7 +120,7 @@ def rf(
                 found.layer,
                 f"{group.channels[0]}-{group.channels[1] - 1}",
                 "x".join(map(str, found.grid)),
-                found.status + (", local" if found.local else ""),
+                ", ".join(filter(None, [found.status, found.token or ("local" * found.local)])),
                 *("x".join(map(str, pair)) if pair else None for pair in (group.size, group.stride)),
                 _padding(group, found),
                 f"{found.inside(group):.0%}",

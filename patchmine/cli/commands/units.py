@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchmine.cli import options
-from patchmine.defaults import SORTS
+from patchmine.defaults import SHARES, SORTS
 
 if TYPE_CHECKING:
     from patchmine.index import Index
@@ -87,8 +87,8 @@ def units(
     about = opened.labels.about
 
     def text() -> None:
-        tight = any(unit["tight"] is not None for unit in found)
-        rows = [unit_row(unit, tight) for unit in found]
+        shares = [key for key in SHARES if any(unit[key] is not None for unit in found)]
+        rows = [unit_row(unit, shares) for unit in found]
         print_table([list(row.values()) for row in rows], list(rows[0]))
         print_line(f"labels: {said(about)}")
 

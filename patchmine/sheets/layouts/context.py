@@ -18,8 +18,8 @@ from patchmine.sheets.style import PAGE, Style
 MOST = 5
 """Tiles in a row, unless the style says otherwise."""
 
-KEYS = ("tight crop", "receptive field", "effective field")
-"""The outlines, in the order of their colors."""
+KEYS = ("tight crop", "{place}", "effective field")
+"""The outlines, in the order of their colors; a place is a receptive field or a token."""
 
 
 def context_columns(k: int, style: Style) -> int:
@@ -37,10 +37,11 @@ def context_page(rows: Sequence[tuple[OpenUnit, Patches]], style: Style = PAGE) 
     units = [unit for unit, _ in rows]
     origin = Origin.of(units[0].index)
     tight = any(patches.cropping.crop == "tight" for _, patches in rows)
+    clear = "effective field" if any(unit.index.field(unit.unit.layer).token for unit in units) else "field"
     page, y = page_of_units(
         units,
         f"The photographs, of {origin.photographs} in {origin.source}, that drive each unit hardest, as the network "
-        f"saw them. {tiles.TIGHT_LEGEND if tight else 'Clear: the field. Faded: its surroundings.'}",
+        f"saw them. {tiles.TIGHT_LEGEND if tight else f'Clear: the {clear}. Faded: its surroundings.'}",
         style,
     )
     for number, (unit, patches) in enumerate(rows):
@@ -61,10 +62,12 @@ def _add_keys(page: Page, rows: Sequence[tuple[OpenUnit, Patches]], y: float) ->
         for number, outline in enumerate(patch.context().outlines)
         if outline is not None
     }
+    places = [unit.index.field(unit.unit.layer).place_name for unit, _ in rows]
+    place = " or ".join(dict.fromkeys(places))
     x, side = style.margin, 0.9 * style.small
     baseline = y + 1.4 * style.leading
     for number in sorted(drawn):
-        key = fitted(KEYS[number], style.inner - 1.5 * side, style.small)
+        key = fitted(KEYS[number].format(place=place), style.inner - 1.5 * side, style.small)
         wide = 1.5 * side + text_width(key, style.small)
         if x > style.margin and x + wide > style.width - style.margin:
             x, baseline = style.margin, baseline + style.leading

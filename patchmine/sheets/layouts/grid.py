@@ -67,8 +67,11 @@ def _warnings(unit: OpenUnit, patches: Patches) -> list[str]:
             f"Saturated: {numbers.tied} photographs reach the maximum {numbers.maximum:.3g}, so the choice among them "
             "is arbitrary."
         )
+    doubts = tiles.doubts(unit)
+    if doubts is not None:
+        texts.append(f"{doubts[0].upper()}{doubts[1:]}.")
     if patches.cropping.crop == "tight":
         texts.append(tiles.TIGHT_LEGEND)
     elif patches.cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
-        texts.append(tiles.HATCHED)
+        texts.append(tiles.hatched([unit]))
     return texts

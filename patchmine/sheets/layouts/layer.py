@@ -131,7 +131,7 @@ def _contents(book: Book[U], number: int) -> Page:
     if number == 0:
         facts = (
             f"{len(book.units)} units, each with the {book.k} patches of {origin.photographs} photographs in "
-            f"{origin.source} that drive it hardest, row by row. {tiles.HATCHED}"
+            f"{origin.source} that drive it hardest, row by row. {tiles.hatched(book.units)}"
         )
         labels = names_text(index, (unit for unit in book.units if unit.unit not in index.names.given))
         page.write(fitted(facts, 2.9 * style.inner, style.small), style.margin, book.top, style.inner)

@@ -19,9 +19,10 @@ MOST = 12
 """Tiles in a row, unless the style says otherwise; more would be too narrow for their captions."""
 
 
-def _legend(rows: Sequence[Patches]) -> str:
-    tight = [patches.cropping.crop == "tight" for patches in rows]
-    return " ".join(([tiles.TIGHT_LEGEND] if any(tight) else []) + ([] if all(tight) else [tiles.HATCHED]))
+def _legend(rows: Sequence[tuple[OpenUnit, Patches]]) -> str:
+    tight = [patches.cropping.crop == "tight" for _, patches in rows]
+    hatched = [] if all(tight) else [tiles.hatched(unit for unit, _ in rows)]
+    return " ".join(([tiles.TIGHT_LEGEND] if any(tight) else []) + hatched)
 
 
 def page_of_units(units: Sequence[OpenUnit], facts: str, style: Style = PAGE) -> tuple[Page, float]:
@@ -49,7 +50,7 @@ def add_unit(page: Page, unit: OpenUnit, patches: Patches, y: float) -> float:
         return y + 0.45 * style.heading
     y += style.heading + 4
     add_heading(page, (place[0], y, place[2]), unit.name, f"· {unit.evidence}" if unit.evidence else "")
-    detail = f"{unit.unit} · {tiles.field_text(unit, patches.cropping)}"
+    detail = " · ".join(filter(None, [f"{unit.unit}", tiles.field_text(unit, patches.cropping), tiles.doubts(unit)]))
     return page.write(detail, style.margin, y + style.leading, style.inner) - style.leading + 5
 
 
@@ -71,7 +72,7 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int, style: Style =
     columns = strips_columns(k, style)
     facts = (
         f"The patches of {origin.photographs} photographs in {origin.source} that drive each unit hardest. "
-        f"{_legend([patches for _, patches in rows])}"
+        f"{_legend(rows)}"
     )
     page, y = page_of_units(units, f"{facts} At the left: a synthetic image." if beside else facts, style)
     width = style.tile(columns + beside)

@@ -63,7 +63,7 @@ def _head(page: Page, units: Sequence[OpenUnit], projector: Projector) -> float:
     )
     style = page.style
     y = style.margin + style.title + style.leading
-    remarks = (projector.remark(unit.unit.layer for unit in units), names_text(index, units), tiles.HATCHED)
+    remarks = (projector.remark(unit.unit.layer for unit in units), names_text(index, units), tiles.hatched(units))
     for text in filter(None, (facts + normalized_text(projector.method), *remarks)):
         y = page.write(text, style.margin, y, page.width - 2 * style.margin)
     return y + 4
@@ -105,5 +105,8 @@ def _size_text(unit: OpenUnit, cropping: Cropping) -> str:
     if size is not None:
         return f"effective field {size} px, {cropping.energy:.0%} of the gradient's energy"
     height, width = field.group(unit.unit.channel).largest
+    if field.token:
+        token = f"{field.token} {width}×{height} px, with its surroundings" if field.squares else field.token
+        return " · ".join(filter(None, [token, tiles.doubts(unit)]))
     whole = field.group(unit.unit.channel).size
     return f"receptive field {whole[1]}×{whole[0]} px" if whole else f"receptive field up to {width}×{height} px"

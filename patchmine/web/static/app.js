@@ -202,7 +202,7 @@ function openPatch(tile) {
   if (patch.proof) facts.append(make("p", {}, patch.proof));
   facts.append(make("div", { class: "legend" },
     ...Object.keys(NAMES).filter((name) => patch.boxes[name]).map((name) =>
-      toggle(name, NAMES[name], !hidden.has(name), (on) => { on ? hidden.delete(name) : hidden.add(name); draw(); })),
+      toggle(name, name === "receptive" && patch.place ? patch.place : NAMES[name], !hidden.has(name), (on) => { on ? hidden.delete(name) : hidden.add(name); draw(); })),
     live ? toggle("map", "activation map", false, showMap) : null));
   if (live) facts.append(
     make("p", { class: "hint" }, "Drag a box on the photograph: the nearest patches of the index."),
