@@ -13,12 +13,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from patchmine import engines, executors, models
+from patchmine import engines, executors, models, readouts
 from patchmine.defaults import Run, Wanted, check
 from patchmine.errors import PhotographError, SourceError, StoreError
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.class_hints import hints
 from patchmine.labels.label_file import classified
+from patchmine.labels.names_file import name_units
 from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest
 from patchmine.mining.fields import Fields
 from patchmine.mining.limit import measured
@@ -27,10 +28,12 @@ from patchmine.mining.publish import Timing, publish
 from patchmine.mining.reuse import Known
 from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
+from patchmine.networks.directions import given
 from patchmine.networks.layers import choose, indexable
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
+from patchmine.networks.virtual import carried
 from patchmine.photographs.decode import decoder_name, prepare
 from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
 from patchmine.store import reading as store
@@ -111,10 +114,8 @@ def build_index(
     another job. With `run.strict`, it also raises one after mining if a photograph could not be read.
     """
     wanted = replace(wanted or Wanted(), **options)
-    run = run or Run()
-    progress = progress or Silent()
-    stages = Stages()
-    began = perf_counter()
+    run, progress = run or Run(), progress or Silent()
+    stages, began = Stages(), perf_counter()
     with stages.timed("list"):
         opened = open_source(str(source))
         directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
@@ -123,8 +124,7 @@ def build_index(
         space.refuse()
         found = _listed(opened, wanted)
     with stages.timed("load"):
-        network = models.load(wanted.model, wanted.weights)
-        network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
+        network, names = given(_network(wanted), wanted.directions, wanted.threshold)
         taps = survey(network.module, network.blank(), indexable(choose(network, wanted.layers)))
     there = None if run.fresh else space.job()
     wanted = _as_before(wanted, there)
@@ -152,7 +152,14 @@ def build_index(
         stages=stages,
     )
     plan = prepared(task, network, taps)
-    return carried_out(plan, space, run, progress, began, found)
+    report = carried_out(plan, space, run, progress, began, found)
+    name_units(directory, names)
+    return report
+
+
+def _network(wanted: Wanted) -> Network:
+    network = models.load(wanted.model, wanted.weights)
+    return replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
 
 
 def _listed(source: Source, wanted: Wanted) -> Listed:
@@ -242,6 +249,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     start = perf_counter()
     try:
         space.begin(job, run.fresh)
+        readouts.keep(space.directory, list(carried(plan.fields.network.module).values()))
         done = space.verified(job, progress.note)
         todo = [shard for shard in job.shards if shard.number not in done]
         progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
@@ -257,6 +265,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     except OSError as error:
         raise space.unwritable(error) from error
     space.end()
+    readouts.forget(space.directory, [digest for _, digest in job.directions])
     progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
     return Report(space.directory, manifest, bool(done), perf_counter() - began, mined, found)
 
@@ -361,6 +370,7 @@ def _job(
         field=wanted.field,
         # An index made before jobs had this field stays resumable.
         code=network.code if there is None or there.code is not None else None,
+        directions=tuple((layer, readout.digest) for layer, readout in carried(network.module).items()),
     )
 
 

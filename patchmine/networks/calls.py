@@ -1,6 +1,7 @@
 """Names of layers: the dotted name of a module, or `NAME@N` for one call of a module that is called several times.
 
-`relu` is the last call of a module, `relu@1` its first. A call counts when it ends.
+`relu` is the last call of a module, `relu@1` its first. A call counts when it ends. `LAYER@WORD` is a virtual layer:
+other units that are read from the output of that layer.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ MARK = "@"
 def module_and_call(layer: str, modules: Container[str]) -> tuple[str, int | None]:
     """The module and the call, from 1, that the name of a layer means; None is the last call.
 
-    A module whose own name ends with `@N` comes first. The module of an unknown name is the name itself.
+    A module whose own name ends with `@N` comes first. The module of an unknown name is the name itself. A virtual
+    layer `LAYER@WORD` is read from what LAYER means.
     """
-    name, mark, number = layer.rpartition(MARK)
-    if layer not in modules and mark and number.isdecimal() and name in modules:
-        return name, int(number)
-    return layer, None
+    name, mark, word = layer.rpartition(MARK)
+    if layer in modules or not mark:
+        return layer, None
+    if word.isdecimal():
+        return (name, int(word)) if name in modules else (layer, None)
+    found, call = module_and_call(name, modules)
+    return (found, call) if found in modules else (layer, None)
 
 
 def name_of(module: str, call: int, calls: int) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt, log
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
+
+if TYPE_CHECKING:
+    from patchmine.readouts import Readout
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,44 @@ class Layout:
 
     `order`: `nchw` and `nhwc` are feature maps. `tokens` (N, prefix + height * width, channels) is a sequence that
     starts with `prefix` tokens (class, registers) without a position. `vector` (N, channels) is a grid of one cell.
+
+    The channels of a virtual layer are what its `readout` makes of the layer's own.
     """
 
     order: Literal["nchw", "nhwc", "tokens", "vector"]
     channels: int
     grid: tuple[int, int]
     prefix: int = 0
+    readout: Readout | None = None
+
+    @property
+    def width(self) -> int:
+        """The number of the layer's own channels: the length of an activation vector."""
+        return self.channels if self.readout is None else self.readout.width
+
+    @property
+    def below(self) -> Layout:
+        """The layout of the layer itself, without the readout."""
+        return self if self.readout is None else replace(self, channels=self.readout.width, readout=None)
 
     def grid_of(self, output: Tensor) -> Tensor:
         """The output as (N, channels, grid height, grid width); a view if the memory layout allows it."""
+        return self.read(self.below.vectors_of(output))
+
+    def read(self, vectors: Tensor) -> Tensor:
+        """The maps (N, channels, grid height, grid width) for those of the layer itself."""
+        return vectors if self.readout is None else self.readout.maps(vectors)
+
+    def cells(self, output: Tensor, row: Tensor, channel: Tensor, place: Tensor) -> Tensor:
+        """Single cells (n,) of an output, given by photograph, channel and y * grid width + x, each int64 (n,)."""
+        flat = self.below.vectors_of(output).flatten(2)
+        if self.readout is None:
+            return flat[row, channel, place]
+        read = self.readout.cells(flat[row, :, place])
+        return read[torch.arange(len(row), device=read.device), channel]
+
+    def vectors_of(self, output: Tensor) -> Tensor:
+        """The layer's own channels (N, width, grid height, grid width); a view if the memory layout allows it."""
         match self.order:
             case "nchw":
                 return output
