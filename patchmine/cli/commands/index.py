@@ -176,15 +176,8 @@ def index(
         field=field,
         view=view,
     )
-    run = Run(
-        engine=engine,
-        workers=workers,
-        calibrate=not no_calibrate,
-        fresh=fresh,
-        extend=extend,
-        strict=strict,
-        profile=profile,
-    )
+    how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
+    run = Run(engine=engine, workers=workers, calibrate=not no_calibrate, **how)
 
     def work(display: Progress) -> Report:
         from patchmine.mining.build import build_index
