@@ -257,3 +257,30 @@ def test_wrong_directions_are_refused_in_a_line(cli, tmp_path, word):
 def test_a_virtual_layer_that_a_network_does_not_carry_is_unknown(cli):
     done = cli("index", SHAPES, "-o", "i", "--model", "shapes", "--limit", 2, "--layers", VIRTUAL)
     assert "no layer of shapes matches 'thing@probe'" in failed(done)
+
+
+def test_the_latents_of_an_autoencoder_are_units(cli, tmp_path, built):
+    """End to end: an overcomplete file with a threshold, and every latent's maximum as its encoder gives it."""
+    from tests.support import autoencoders as made
+
+    file = made.overcomplete_batch_topk(tmp_path)
+    words = ("index", SHAPES, "-o", "i", "--model", "shapes", "--layers", LAYER, "--limit", 6, "--keep", 5)
+    asked = ("--directions", f"{LAYER}@sae={file.file}")
+    assert "does not say how its code is made sparse" in failed(cli(*words, *asked))
+    assert cli(*words, *asked, "--threshold", file.threshold).returncode == 0
+    index = patchmine.open_index(tmp_path / "i")
+    network = index.network()
+    found: list[torch.Tensor] = []
+    handle = network.layer(LAYER).register_forward_hook(lambda _m, _i, out: found.append(out[0].clone()))
+    from patchmine.photographs.decode import normalized, prepare
+
+    with torch.no_grad():
+        for image in range(6):
+            pixels = prepare(index.photograph(image), index.preprocessing).tensor
+            network.module(normalized(pixels[None], index.preprocessing))
+    handle.remove()
+    latents = torch.stack([file.encode(maps.flatten(1).T) for maps in found])
+    expected = latents.amax(1)
+    table = torch.tensor(np.stack([index.store.column(f"{LAYER}@sae", unit)[0] for unit in range(made.UNITS)], 1))
+    assert float((table - expected).abs().max()) < 1e-4
+    assert 0 < (expected > 0).float().mean() < 1

@@ -15,8 +15,10 @@ from patchmine.readouts._readout import Norm, Readout
 
 _LATENTS = 256  # the latents that are checked, spread over all
 _MOST = 0.5
+_CLEARLY = 0.25  # the least gain by which another reading of a file counts
 _STRENGTHS = (1.0, 4.0, 16.0, 64.0)
-_RAW = (7.0, 3.0)  # factor and offset of inputs that the autoencoder normalizes itself
+_FACTOR = 7.0  # by which inputs are multiplied that the autoencoder normalizes itself
+_ALIKE = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,7 @@ class Decoder:
 
     def inputs(self, latents: Tensor, strength: float, bias: float = 1.0) -> Tensor:
         """Vectors of the layer (latents, width), each of which is one latent's alone."""
-        rows = self.rows[latents]
-        if self.norm == "none":
-            return (strength * rows + bias * self.bias) / self.scale + self.shift
-        # A normalized vector has the length sqrt(width): the row as long as it takes.
-        length = rows.shape[1] ** 0.5
-        unit = rows / rows.norm(dim=1, keepdim=True)
-        along = unit @ self.bias
-        reach = (along**2 - self.bias.square().sum() + length**2).clamp(min=1).sqrt() - along
-        normal = self.bias + reach[:, None] * unit
-        return normal * _RAW[0] + (_RAW[1] if self.norm == "layer_norm" else 0.0)
+        return (strength * self.rows[latents] + bias * self.bias) / self.scale + self.shift
 
 
 @dataclass(frozen=True)
@@ -73,13 +66,14 @@ def checked(found: Directions) -> Readout:
     if not len(alive):
         raise ValueError("its decoder is zero")
     latents = alive[torch.linspace(0, len(alive) - 1, min(len(alive), _LATENTS)).round().long()]
+    _check_norm(readout, decoder, latents)
     share = _share(readout, decoder, latents, 1.0)
     if share > _MOST:
         return readout
     said = f"the decoder rows of {len(latents)} latents, encoded, make {share:.0%} of these latents the strongest"
     for way, other in _others(readout, decoder):
         better = _share(other, decoder, latents, 1.0)
-        if better > _MOST:
+        if better > max(_MOST, share + _CLEARLY):
             raise ValueError(f"{said}, but {better:.0%} {way}: it is not of the format that it seems to be")
     if max(_share(readout, decoder, latents, strength) for strength in _STRENGTHS) <= _MOST:
         raise ValueError(
@@ -88,13 +82,27 @@ def checked(found: Directions) -> Readout:
     return readout
 
 
+def _check_norm(readout: Readout, decoder: Decoder, latents: Tensor) -> None:
+    """Raises ValueError if the latents depend on the length of an input that the autoencoder normalizes."""
+    if decoder.norm == "none":
+        return
+    plain, inputs = replace(readout, activation="linear"), decoder.inputs(latents, 1.0)
+    before, after = plain.cells(inputs), plain.cells(_FACTOR * inputs)
+    change = float((after - before).norm() / before.norm())
+    if not change < _ALIKE:
+        raise ValueError(
+            f"it normalizes its inputs by {decoder.norm}, but inputs {_FACTOR:g} times as long change its latents by "
+            f"{change:.0%}: the normalization is missing"
+        )
+
+
 def _others(readout: Readout, decoder: Decoder) -> list[tuple[str, Readout]]:
     """Other ways to read the file."""
-    without = None if readout.center is None else readout.center - decoder.bias / decoder.scale
-    center = torch.zeros(readout.width) if readout.center is None else readout.center
+    shift = torch.zeros(readout.width) + decoder.shift
+    as_decoded = replace(readout, norm=decoder.norm, scale=decoder.scale)
     found = [
-        ("if the decoder bias is not subtracted", replace(readout, center=without)),
-        ("if the decoder bias is subtracted", replace(readout, center=center + decoder.bias / decoder.scale)),
+        ("if the decoder bias is not subtracted", replace(as_decoded, center=shift)),
+        ("if the decoder bias is subtracted", replace(as_decoded, center=shift + decoder.bias / decoder.scale)),
     ]
     if readout.width == readout.units:
         found.append(("if the encoder is transposed", replace(readout, weight=readout.weight.T.contiguous())))
@@ -108,8 +116,7 @@ def _share(readout: Readout, decoder: Decoder, latents: Tensor, strength: float)
     more.
     """
     plain = replace(readout, activation="linear")
-    shares = []
-    for bias in (1.0,) if decoder.centered or decoder.norm != "none" else (1.0, 0.0):
-        strongest = plain.cells(decoder.inputs(latents, strength, bias)).argmax(1)
-        shares.append(float((strongest == latents).float().mean()))
-    return max(shares)
+    inputs = [decoder.inputs(latents, strength, bias) for bias in ((1.0,) if decoder.centered else (1.0, 0.0))]
+    if decoder.norm != "none":  # the rows are as normalized inputs are
+        plain = replace(plain, norm="none")
+    return max(float((plain.cells(x).argmax(1) == latents).float().mean()) for x in inputs)

@@ -154,11 +154,7 @@ class Readout:
             return own._activated(pre)
 
     def _prepared(self, x: Tensor) -> Tensor:
-        if self.norm == "layer_norm":
-            x = x - x.mean(1, keepdim=True)
-            x = x / (x.std(1, keepdim=True) + _EPSILON)
-        elif self.norm == "constant_norm":
-            x = x * (self.width**0.5 / x.norm(dim=1, keepdim=True))
+        x = normed(x, self.norm)
         if self.center is not None:
             x = x - self.center[:, None]
         return x if self.scale == 1 else x * self.scale
@@ -178,6 +174,14 @@ class Readout:
         least = pre.detach().topk(self.k, dim=1, sorted=False).values.amin(1, keepdim=True)
         kept = pre * (pre >= least)
         return kept.relu() if self.activation == "topk_relu" else kept
+
+
+def normed(x: Tensor, norm: Norm) -> Tensor:
+    """Vectors (N, width, places), each normalized in that way."""
+    if norm == "layer_norm":
+        x = x - x.mean(1, keepdim=True)
+        return x / (x.std(1, keepdim=True) + _EPSILON)
+    return x if norm == "none" else x * (x.shape[1] ** 0.5 / x.norm(dim=1, keepdim=True))
 
 
 _ARE = ("are", "is")
