@@ -72,6 +72,10 @@ class Wanted:
     model: str = MODEL
     weights: Path | None = None
     layers: tuple[str, ...] = ()
+    directions: tuple[str, ...] = ()
+    """Each `LAYER@NAME=FILE`."""
+    threshold: float | None = None
+    """For a file of directions that needs one and does not hold it."""
     labels: Path | None = None
     keep: int = 100
     limit: int | None = None

@@ -12,7 +12,7 @@ import patchmine
 from patchmine import engines, executors, exports, models, sources
 
 ROOT = Path(patchmine.__file__).parent
-KINDS = {"sources", "models", "executors", "engines", "exports", "layouts", "commands", "instruments"}
+KINDS = {"sources", "models", "executors", "engines", "exports", "readouts", "layouts", "commands", "instruments"}
 """Folders that hold one file a kind, however many kinds there are."""
 
 CANARY = {

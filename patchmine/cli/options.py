@@ -78,6 +78,25 @@ Layers = Annotated[
         show_default=False,
     ),
 ]
+Directions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--directions",
+        metavar="LAYER@NAME=FILE",
+        help="Directions in the channels of a layer, as units of their own: a probe, CAVs or a sparse autoencoder; may "
+        "be repeated.",
+        show_default=False,
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        metavar="T",
+        help="What a latent must exceed, for a batch-top-k autoencoder whose file does not hold it.",
+        show_default=False,
+    ),
+]
 Layer = Annotated[
     str | None,
     typer.Option("--layer", metavar="L", help="Only this layer.", show_default=False, autocompletion=completion.layers),

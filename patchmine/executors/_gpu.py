@@ -88,8 +88,11 @@ class GpuExecutor:
     def _taps(self, layers: dict[str, Reducing]) -> dict[str, Callable[[Tensor], None]]:
         """Taps that put the queued reduction of each layer into `layers`."""
 
+        def queued(tap: Tap, out: Tensor) -> Reducing:
+            return Reducing.queued(tap.layout, tap.layout.vectors_of(out))
+
         def tap(tap: Tap) -> Callable[[Tensor], None]:
-            return at_call(tap, lambda out: layers.__setitem__(tap.layer, Reducing.queued(tap.layout.grid_of(out))))
+            return at_call(tap, lambda out: layers.__setitem__(tap.layer, queued(tap, out)))
 
         return {each.layer: tap(each) for each in self.taps}
 

@@ -9,20 +9,25 @@ import torch
 from torch import Tensor
 
 from patchmine.executors import Bound, Reduced
+from patchmine.networks.layouts import Layout
 from patchmine.networks.taps import Tap
 from patchmine.ranking import Float32, Int64
 
 HALF_MAX = float(torch.finfo(torch.float16).max)
 
 
-def reduce(maps: Tensor, images: Int64, bound: Bound) -> Reduced:
+def reduce(layout: Layout, maps: Tensor, images: Int64, bound: Bound) -> Reduced:
     """Reduce maps (N, channels, grid height, grid width) on any device, for images of the ids (N,).
 
-    The result shares no memory with `maps`. It has the vectors at the winning places of the units whose value beats
-    their bound; the others can no longer rank.
+    `maps` are the layer's own, as of `Layout.vectors_of`; the units of a virtual layer are read from them. The result
+    shares no memory with `maps`. It has the vectors at the winning places of the units whose value beats their bound;
+    the others can no longer rank.
     """
     flat = maps.float().flatten(2)
-    value, position = _strongest(flat)
+    if layout.readout is None:
+        value, position = _strongest(flat)
+    else:
+        value, position = (part.cpu().numpy() for part in layout.readout.strongest(maps))
     row, place = _beating(value, position, images, bound, flat.shape[2])
     vectors = _vectors(flat, torch.from_numpy(row), torch.from_numpy(place)).cpu().numpy()
     return Reduced(value=value, position=position, row=row, place=place, vectors=np.ascontiguousarray(vectors))
@@ -30,10 +35,9 @@ def reduce(maps: Tensor, images: Int64, bound: Bound) -> Reduced:
 
 def cells(tap: Tap, output: Tensor, channels: Int64, places: Int64) -> Float32:
     """One cell of a layer's output for each of the first images, float32 (n,): `Executor.values`."""
-    flat = tap.layout.grid_of(output).flatten(2)
     rows = np.arange(len(channels))
-    row, channel, place = (torch.from_numpy(numbers).to(flat.device) for numbers in (rows, channels, places))
-    found: Float32 = flat[row, channel, place].float().cpu().numpy()
+    row, channel, place = (torch.from_numpy(numbers).to(output.device) for numbers in (rows, channels, places))
+    found: Float32 = tap.layout.cells(output, row, channel, place).float().cpu().numpy()
     return found
 
 
@@ -54,10 +58,10 @@ class Reducing:
     vectors: Tensor
 
     @classmethod
-    def queued(cls, maps: Tensor) -> Reducing:
-        """Queue the maximum and its place of maps (N, channels, grid height, grid width)."""
+    def queued(cls, layout: Layout, maps: Tensor) -> Reducing:
+        """Queue the maximum and its place of maps (N, channels, grid height, grid width), as for `reduce`."""
         flat = maps.flatten(2).clone()
-        value, position = flat.max(dim=2)
+        value, position = flat.max(dim=2) if layout.readout is None else layout.readout.strongest(maps)
         none = np.zeros(0, np.int64)
         return cls(flat, _to_host(value.float()), _to_host(position), none, none, flat)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from patchmine.errors import RequestError
 from patchmine.executors import Bound, Executor, Reduced, Setting
 from patchmine.executors._openvino_graphs import cached
-from patchmine.executors._reduce import reduce
+from patchmine.executors._reduce import cells, reduce
 from patchmine.networks.folding import replica
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, at_call, tapped
@@ -134,7 +134,7 @@ class _Tapped(nn.Module):
 
         def keep(tap: Tap) -> Any:
             # A clone, because the next layer may overwrite the output in place; a grid, so that 2d outputs fit too.
-            return at_call(tap, lambda output: outputs.__setitem__(tap.layer, tap.layout.grid_of(output).clone()))
+            return at_call(tap, lambda output: outputs.__setitem__(tap.layer, tap.layout.vectors_of(output).clone()))
 
         with tapped(self.module, {tap.layer: keep(tap) for tap in self.taps}):
             self.module(batch)
@@ -159,15 +159,13 @@ class OpenVinoExecutor:
             batch = torch.cat([batch, batch.new_zeros(self.batch_size - count, *batch.shape[1:])])
         with self._outputs(batch) as outputs:
             return {
-                tap.layer: reduce(torch.from_numpy(outputs[number])[:count], images, bounds[tap.layer])
+                tap.layer: reduce(tap.layout, torch.from_numpy(outputs[number])[:count], images, bounds[tap.layer])
                 for number, tap in enumerate(self.taps)
             }
 
     def values(self, inputs: Tensor, channels: Int64, places: Int64) -> Float32:
         with self._outputs(inputs) as outputs:
-            maps = outputs[len(self.taps) - 1]
-            found: Float32 = maps.reshape(*maps.shape[:2], -1)[np.arange(len(channels)), channels, places]
-            return found.astype(np.float32)  # a copy: the request's memory is used again
+            return cells(self.taps[-1], torch.from_numpy(outputs[len(self.taps) - 1]), channels, places)
 
     @contextmanager
     def _outputs(self, batch: Tensor) -> Iterator[Any]:

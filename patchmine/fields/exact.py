@@ -37,6 +37,7 @@ from patchmine.fields.reach import (
     of_input,
     reshaped,
 )
+from patchmine.networks import virtual
 from patchmine.networks.calls import module_and_call, no_such_call
 from patchmine.networks.layouts import Layout, Layouts
 from patchmine.networks.taps import tapped
@@ -98,7 +99,11 @@ def receptive_fields(
     for layer in layers:
         if layer not in found:
             raise no_such_call(layer, module_and_call(layer, modules)[0], calls[layer])
-    return {layer: _field(layer, *found[layer], input_size, field) for layer in layers}
+    own = {layer: _field(layer, *found[layer], input_size, field) for layer in layers}
+    readouts = virtual.carried(module)
+    return {
+        layer: one.across_channels(readouts[layer].units) if layer in readouts else one for layer, one in own.items()
+    }
 
 
 def _line(error: Exception) -> str:

@@ -5,7 +5,7 @@ Uses numpy only: the reading side needs it without torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
 from typing import Any, Literal
@@ -109,6 +109,10 @@ class ReceptiveField:
             if group.channels[0] <= channel < group.channels[1]:
                 return group
         raise ValueError(f"{self.layer} has {self.channels} channels, so channel {channel} does not exist")
+
+    def across_channels(self, units: int) -> ReceptiveField:
+        """The field of `units` units, each of which depends on all channels at its place: the hull of their fields."""
+        return replace(self, channels=units, groups=(_hull(self.groups, units),))
 
     def visible(self, channel: int, position: Position) -> float:
         """The share of the receptive field's area that lies inside the input."""
@@ -261,6 +265,27 @@ def _crossed(tall: FieldGroup, wide: FieldGroup) -> FieldGroup:
         cross(tall.stride, wide.stride),
         cross(tall.offset, wide.offset),
     )
+
+
+def _hull(groups: Sequence[FieldGroup], units: int) -> FieldGroup:
+    """The smallest fields that contain those of all groups. A place that sees nothing, [0, 0), adds nothing."""
+
+    def ends(lines: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+        both = np.stack(lines)
+        sees = both[..., 1] > both[..., 0]
+        low = np.where(sees, both[..., 0], np.iinfo(np.int32).max).min(axis=0)
+        high = np.where(sees, both[..., 1], 0).max(axis=0)
+        return np.stack([np.minimum(low, high), high], axis=1).astype(np.int32)
+
+    regular = [(g.size, g.stride, g.offset) for g in groups if g.size and g.stride and g.offset]
+    size = stride = offset = None
+    if len(regular) == len(groups) and len({step for _, step, _ in regular}) == 1:
+        stride = regular[0][1]
+        starts = [min(start[axis] for _, _, start in regular) for axis in (0, 1)]
+        stops = [max(start[axis] + extent[axis] for extent, _, start in regular) for axis in (0, 1)]
+        offset, size = (starts[0], starts[1]), (stops[0] - starts[0], stops[1] - starts[1])
+    rows, cols = ends([group.rows for group in groups]), ends([group.cols for group in groups])
+    return FieldGroup((0, units), rows, cols, size, stride, offset)
 
 
 def covering(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ alone: it keeps given names of units that no longer exist, and labels of another
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.errors import StoreError
-from patchmine.labels.names import misfit
+from patchmine.labels.names import misfit, spelled
 from patchmine.labels.of_index import Found, UnitLabels
 from patchmine.store.checks import check_label_facts
 from patchmine.store.label_columns import LabelColumns
@@ -101,6 +101,24 @@ class NamesFile:
             return _checked_labels(Part(self.auto, "auto"), store)
         except Misfit as error:
             raise StoreError(f"{store.directory / NAMES} is damaged: {error}; repair or delete it") from None
+
+
+def name_units(directory: Path, layers: Mapping[str, Sequence[str]]) -> None:
+    """Name the units of whole layers of an index, by channel, except those that a person has named. Raises OSError.
+
+    A name is spelled as labels are. One that is taken, or would mean another channel, is `NAME_CHANNEL`.
+    """
+    before = NamesFile.read(directory)
+    given: dict[str, str] = {}
+    for layer, names in layers.items():
+        taken: set[str] = set()
+        for channel, name in enumerate(map(spelled, names)):
+            number = name.rpartition("_")[2]
+            free = name not in taken and misfit(name) is None and not (number.isdigit() and int(number) != channel)
+            taken.add(name)
+            given[f"{layer}:{channel}"] = name if free else f"{name}_{channel}"
+    if given.keys() - before.given.keys():
+        replace(before, given=given | before.given).write(directory)
 
 
 def _unit(word: str) -> Unit:

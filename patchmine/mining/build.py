@@ -11,12 +11,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
-from patchmine import engines, executors, models
+from patchmine import engines, executors, models, readouts
 from patchmine.defaults import Run, Wanted, check
 from patchmine.errors import StoreError
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.class_hints import hints
 from patchmine.labels.label_file import classified
+from patchmine.labels.names_file import name_units
 from patchmine.mining.calibration import WORTH_IT, Choice, candidates, fastest, sample
 from patchmine.mining.fields import Fields
 from patchmine.mining.limit import measured
@@ -25,10 +26,12 @@ from patchmine.mining.publish import Timing, publish, refuse_unreadable
 from patchmine.mining.reuse import Known
 from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
+from patchmine.networks.directions import given
 from patchmine.networks.layers import choose, indexable
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
+from patchmine.networks.virtual import carried
 from patchmine.photographs.decode import decoder_name
 from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
 from patchmine.store import reading as store
@@ -106,10 +109,8 @@ def build_index(
     another job. With `run.strict`, it also raises one after mining if a photograph could not be read.
     """
     wanted = replace(wanted or Wanted(), **options)
-    run = run or Run()
-    progress = progress or Silent()
-    stages = Stages()
-    began = perf_counter()
+    run, progress = run or Run(), progress or Silent()
+    stages, began = Stages(), perf_counter()
     with stages.timed("list"):
         opened = open_source(str(source))
         directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
@@ -118,7 +119,7 @@ def build_index(
         space.refuse()
         found = _listed(opened, wanted)
     with stages.timed("load"):
-        network, taps = _loaded(wanted)
+        network, taps, names = _loaded(wanted)
     there = None if run.fresh else space.job()
     settle = partial(_settled, wanted, run, network, taps, opened, found.entries, progress)
     with stages.timed("calibrate"):
@@ -146,14 +147,17 @@ def build_index(
         stages=stages,
     )
     plan = prepared(task, network, taps)
-    return carried_out(plan, space, run, progress, began, found)
+    report = carried_out(plan, space, run, progress, began, found)
+    name_units(directory, names)
+    return report
 
 
-def _loaded(wanted: Wanted) -> tuple[Network, tuple[Tap, ...]]:
-    """The network with the view of the job, and the taps on its layers."""
+def _loaded(wanted: Wanted) -> tuple[Network, tuple[Tap, ...], dict[str, tuple[str, ...]]]:
+    """The network with the view and the directions of the job, the taps on its layers, and names of directions."""
     network = models.load(wanted.model, wanted.weights)
     network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
-    return network, survey(network.module, network.blank(), indexable(choose(network, wanted.layers)))
+    network, names = given(network, wanted.directions, wanted.threshold)
+    return network, survey(network.module, network.blank(), indexable(choose(network, wanted.layers))), names
 
 
 def _listed(source: Source, wanted: Wanted) -> Listed:
@@ -256,6 +260,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     shared = engines.shared(run.engine)
     if not shared:
         space.begin(job, run.fresh)
+    readouts.keep(space.directory, list(carried(plan.fields.network.module).values()))
     done = space.verified(job, progress.note)
     todo = [shard for shard in job.shards if shard.number not in done]
     progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
@@ -273,6 +278,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
             space.refuse_missing(job)
             manifest = _published(plan, space, run, progress, timing, found.passed)
         space.end()
+    readouts.forget(space.directory, [digest for _, digest in job.directions])
     progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
     return Report(space.directory, manifest, bool(done), perf_counter() - began, mined, found)
 
@@ -384,4 +390,5 @@ def _job(
         # An index made before jobs had this field stays resumable.
         code=network.code if there is None or there.code is not None else None,
         position_embedding=network.position_embedding,
+        directions=tuple((layer, readout.digest) for layer, readout in carried(network.module).items()),
     )

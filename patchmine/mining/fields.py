@@ -76,9 +76,8 @@ class Fields:
 
         def plan(tap: Tap) -> writing.LayerPlan:
             exact = FieldsBySize(tuple(self.at(size)[tap.layer] for size in wanted))
-            return writing.LayerPlan(
-                tap.layer, tap.layout.channels, tap.layout.grid, exact, not whole, tap.call, tap.calls
-            )
+            units, below = tap.layout.channels, tap.layout.width if tap.layout.readout else None
+            return writing.LayerPlan(tap.layer, units, tap.layout.grid, exact, not whole, tap.call, tap.calls, below)
 
         return [plan(tap) for tap in self.taps]
 

@@ -16,6 +16,7 @@ from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
 from patchmine.mining.workspace import Workspace
+from patchmine.networks.directions import of_index
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
@@ -75,7 +76,7 @@ def merge_indexes(
     listing = listing_digest((entry.path, entry.class_name) for entry in entries)
     job = replace(job, source=source.spec, photographs=len(entries), listing=listing)
     with stages.timed("load"):
-        network, taps = _network(job, model, file)
+        network, taps = _network(job, model, file, stores[0].directory)
     task = Task(
         job=job,
         source=source,
@@ -143,9 +144,9 @@ def _united(stores: Sequence[Store], dedupe: bool) -> tuple[Known, list[Entry]]:
     return known, [photograph.entry for photograph in listed if photograph.store == first[photograph.entry.path]]
 
 
-def _network(job: Job, model: str | None, weights: Path | None) -> tuple[Network, tuple[Tap, ...]]:
-    """The network of the job and its taps. Raises what `models.load_for_index` raises."""
-    network = models.load_for_index(job, model, weights)
+def _network(job: Job, model: str | None, weights: Path | None, index: Path) -> tuple[Network, tuple[Tap, ...]]:
+    """The network of the job and its taps. Raises what `models.load_for_index` and `of_index` raise."""
+    network = of_index(models.load_for_index(job, model, weights), job.directions, index)
     return network, survey(network.module, network.blank(), job.layers)
 
 

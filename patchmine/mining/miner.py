@@ -67,7 +67,7 @@ class LayerShard:
         self.positions = np.empty((photographs, units), position_dtype(cells))
         self.vector_images = np.empty(patches, np.int64)
         self.vector_places = np.empty(patches, self.positions.dtype)
-        self.vectors = np.empty((patches, units), np.float16)
+        self.vectors = np.empty((patches, tap.layout.width), np.float16)
         self.begin()
 
     def begin(self) -> None:

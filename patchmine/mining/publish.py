@@ -147,6 +147,7 @@ def _content(job: Job, layers: Sequence[writing.LayerPlan], counts: Mapping[str,
                 "grid": list(plan.grid),
                 "saturated": counts["saturated"][plan.layer],
                 "non_finite": counts["non_finite"][plan.layer],
+                **({} if plan.below is None else {"width": plan.below}),
                 **as_dict(plan.call, plan.calls),
             }
             for plan in layers

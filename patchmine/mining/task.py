@@ -14,6 +14,7 @@ from patchmine.executors import Executor, Setting
 from patchmine.mining.miner import ShardContent, ShardMiner, reachable
 from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
+from patchmine.networks.directions import of_index
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
 from patchmine.sources import Entry, Source
@@ -143,5 +144,6 @@ class Task:
 
     def _built(self) -> Tools:
         network = models.load_for_job(self.job, self.model or self.job.model, self.weights)
+        network = of_index(network, self.job.directions, self.folder.parent)
         taps = survey(network.module, network.blank(), self.job.layers)
         return tools(self.job, network, taps, self.entries, self.workers)

@@ -2,6 +2,7 @@
 
 `relu` is the last call of a module, `relu@1` its first. A call counts when it ends. `blocks.3` are the tokens on the
 grid of a transformer's block, `blocks.3@cls` its class token, and `blocks.3@reg` its registers. `resolved` reads them.
+Any other `LAYER@WORD` is a virtual layer: other units that are read from the output of that layer.
 """
 
 from __future__ import annotations
@@ -48,9 +49,17 @@ def resolved(layer: str, modules: Container[str]) -> Resolved:
     return Resolved(layer)
 
 
+def read_from(layer: str, modules: Container[str]) -> str:
+    """The layer that a virtual one, `LAYER@WORD`, is read from; for any other name the name itself."""
+    name, _, word = layer.rpartition(MARK)
+    if resolved(layer, modules).module in modules or not name or word.isdecimal():
+        return layer
+    return name if resolved(name, modules).module in modules else layer
+
+
 def module_and_call(layer: str, modules: Container[str]) -> tuple[str, int | None]:
-    """The module and the call, as `resolved` has them."""
-    return resolved(layer, modules)[:2]
+    """The module and the call, as `resolved` has them, of a layer or of the one that a virtual layer is read from."""
+    return resolved(read_from(layer, modules), modules)[:2]
 
 
 def without_tokens(layer: str) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
+from patchmine.networks import virtual
 from patchmine.networks.calls import module_and_call
 from patchmine.networks.dispatching import Dispatching
 from patchmine.networks.taps import Tap, maps
@@ -26,7 +27,7 @@ def replica(module: nn.Module) -> nn.Module:
 
 def deep_copy(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
     """A deep copy, in eval mode if the module is: copies of torchvision's feature extractors are in training mode."""
-    copied = copy.deepcopy(module, memo)
+    copied = virtual.kept(copy.deepcopy(module, memo), module)
     if not module.training:
         copied.eval()
     return copied

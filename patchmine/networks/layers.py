@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from fnmatch import filter, fnmatchcase
 from itertools import pairwise, zip_longest
 
 import torch
@@ -16,6 +16,7 @@ from patchmine.networks.calls import MARK, aliases, module_and_call, name_of, no
 from patchmine.networks.layouts import CHANNELS_FIRST, Layout, Prefix, layout_of
 from patchmine.networks.network import Network
 from patchmine.networks.taps import survey
+from patchmine.networks.virtual import carried
 from patchmine.owncode.faults import fault_of, reason
 
 BOUNDED = (nn.ReLU6, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.LogSigmoid, nn.Softsign)
@@ -157,8 +158,16 @@ def choose(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
     """The layers that match the patterns, in the order of the network; without patterns, the default layers.
 
     A pattern is a dotted name or a shell pattern over dotted names. Only one with an `@` matches a call before the last
-    of its module, and tokens beside the grid. Raises ModelError for one that matches no layer.
+    of its module, and tokens beside the grid. Virtual layers come last: all of them, whatever the patterns are. Raises
+    ModelError for a pattern that matches no layer.
     """
+    added = tuple(carried(network.module))
+    own = [pattern for pattern in patterns if not (MARK in pattern and filter(added, pattern))]
+    return (*(() if patterns and not own else _own(network, own)), *added)
+
+
+def _own(network: Network, patterns: Sequence[str]) -> tuple[str, ...]:
+    """The layers of the network itself that `choose` gives."""
     if not patterns:
         chosen_by_default = network.stages or stages(network)
         unfilled = _unfilled(network)

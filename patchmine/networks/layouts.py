@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import isqrt, log
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError
-from patchmine.networks.calls import MARK, TOKENS, resolved
+from patchmine.networks.calls import MARK, TOKENS, read_from, resolved
+
+if TYPE_CHECKING:
+    from patchmine.readouts import Readout
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class Layout:
 
     `order`: `nchw` and `nhwc` are feature maps. `vector` (N, channels) is a grid of one cell. `tokens` (N, tokens,
     channels) is a sequence in which the grid begins after `prefix` tokens that have no place in the picture: the class
-    token and registers. `group` "cls" or "reg" reads these instead, as a grid of one row.
+    token and registers. `group` "cls" or "reg" reads these instead, as a grid of one row. The channels of a virtual
+    layer are what its `readout` makes of the layer's own.
     """
 
     order: Literal["nchw", "nhwc", "tokens", "vector"]
@@ -26,14 +31,41 @@ class Layout:
     grid: tuple[int, int]
     prefix: int = 0
     group: str = ""
+    readout: Readout | None = None
 
     @property
     def tokens(self) -> str | None:
         """The tokens that it reads: `grid`, `cls` or `reg`; None if the output is no sequence of tokens."""
         return (self.group or "grid") if self.order == "tokens" else None
 
+    @property
+    def width(self) -> int:
+        """The number of the layer's own channels: the length of an activation vector."""
+        return self.channels if self.readout is None else self.readout.width
+
+    @property
+    def below(self) -> Layout:
+        """The layout of the layer itself, without the readout."""
+        return self if self.readout is None else replace(self, channels=self.readout.width, readout=None)
+
     def grid_of(self, output: Tensor) -> Tensor:
         """The output as (N, channels, grid height, grid width); a view if the memory layout allows it."""
+        return self.read(self.below.vectors_of(output))
+
+    def read(self, vectors: Tensor) -> Tensor:
+        """The maps (N, channels, grid height, grid width) for those of the layer itself."""
+        return vectors if self.readout is None else self.readout.maps(vectors)
+
+    def cells(self, output: Tensor, row: Tensor, channel: Tensor, place: Tensor) -> Tensor:
+        """Single cells (n,) of an output, given by photograph, channel and y * grid width + x, each int64 (n,)."""
+        flat = self.below.vectors_of(output).flatten(2)
+        if self.readout is None:
+            return flat[row, channel, place]
+        read = self.readout.cells(flat[row, :, place])
+        return read[torch.arange(len(row), device=read.device), channel]
+
+    def vectors_of(self, output: Tensor) -> Tensor:
+        """The layer's own channels (N, width, grid height, grid width); a view if the memory layout allows it."""
         match self.order:
             case "nchw":
                 return output
@@ -160,8 +192,11 @@ class Layouts:
         self._prefix = Prefix.of(network)
 
     def of(self, layer: str, output: Tensor) -> Layout:
-        """The layout of a layer, from one output of its module. Raises ModelError if it has none, or lacks the tokens
-        that the layer's name asks for."""
+        """The layout of a layer, from one output of its module; of a virtual layer that of the one it is read from.
+
+        Raises ModelError if it has none, or lacks the tokens that the layer's name asks for.
+        """
+        layer = read_from(layer, self._modules)
         module, _, tokens = resolved(layer, self._modules)
         layout = layout_of(layer, self._modules[module], output, self._input_size, self._prefix)
         if not tokens:

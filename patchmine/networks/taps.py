@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from patchmine.errors import ModelError, nearest
+from patchmine.networks import virtual
 from patchmine.networks.calls import module_and_call, no_such_call
 from patchmine.networks.layouts import Layout, Layouts
 
@@ -83,6 +84,11 @@ class Tap:
     call: int
     calls: int
 
+    @property
+    def below(self) -> Tap:
+        """The tap that reads the layer's own channels, also of a virtual layer."""
+        return replace(self, layout=self.layout.below)
+
 
 def at_call(tap: Tap, see: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
     """A function for `tapped`, good for one forward pass, that passes only the output of the layer's call to `see`.
@@ -117,6 +123,14 @@ def maps(module: nn.Module, inputs: Tensor, taps: Sequence[Tap]) -> dict[str, Te
     return found
 
 
+def maps_and_vectors(
+    module: nn.Module, inputs: Tensor, taps: Sequence[Tap]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """`maps` of each layer, and the maps of its activation vectors: a virtual layer has those that it is read from."""
+    vectors = maps(module, inputs, [tap.below for tap in taps])
+    return {tap.layer: tap.layout.read(vectors[tap.layer]) for tap in taps}, vectors
+
+
 def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap, ...]:
     """Run the module once and describe the layers, in the order in which they are called.
 
@@ -129,13 +143,14 @@ def survey(module: nn.Module, blank: Tensor, layers: Sequence[str]) -> tuple[Tap
 
     def tap(layer: str) -> Callable[[Tensor], None]:
         _, call = module_and_call(layer, modules)
+        readout = virtual.readout_of(module, layer, modules)
 
         def see(output: Tensor) -> None:
             calls[layer] += 1
             if call in (None, calls[layer]):
                 found.pop(layer, None)
                 try:
-                    found[layer] = layouts.of(layer, output)
+                    found[layer] = virtual.read(layer, layouts.of(layer, output), readout)
                 except ModelError as error:  # unless a later call counts
                     found[layer] = error
 

@@ -7,7 +7,7 @@ channels of the layer before, averaged over the cells of the image or patch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -283,7 +283,7 @@ class _Eyes:
         from patchmine.synthesis.movements import centered
 
         pixels = torch.from_numpy(image.picture.copy()).permute(2, 0, 1)[None]
-        found = self._maps(centered(normalized(pixels, self.network.preprocessing), image.canvas))
+        found, vectors = self._maps(centered(normalized(pixels, self.network.preprocessing), image.canvas))
         own = found[self.layer]
         at = image.canvas.position
         assert at is not None
@@ -293,22 +293,26 @@ class _Eyes:
             at = Position(*divmod(place, own.shape[2]))
             box = self.cropping.box(fields[self.layer], image.unit.channel, at)
         value = float(own[image.unit.channel, at.y, at.x])
-        return _Seen(value, own[:, at.y, at.x], _mean_within(found[self.before], fields[self.before], box))
+        return _Seen(
+            value, vectors[self.layer][:, at.y, at.x], _mean_within(found[self.before], fields[self.before], box)
+        )
 
     def of_patch(self, patch: Patch) -> Float32:
         """The mean response of the layer before within a patch (channels,)."""
         from patchmine.photographs.decode import normalized, prepare
 
         pixels = prepare(patch.photograph(), self.network.preprocessing).tensor
-        found = self._maps(normalized(pixels[None], self.network.preprocessing))
+        found, _ = self._maps(normalized(pixels[None], self.network.preprocessing))
         own, before = (self.index.field(layer, patch.image_id) for layer in (self.layer, self.before))
         return _mean_within(found[self.before], before, self.cropping.box(own, patch.unit.channel, patch.position))
 
-    def _maps(self, inputs: Tensor) -> dict[str, Float32]:
-        from patchmine.networks.taps import maps
+    def _maps(self, inputs: Tensor) -> Iterator[dict[str, Float32]]:
+        """Maps and vectors of each layer."""
+        from patchmine.networks.taps import maps_and_vectors
 
         taps, _ = self._surveyed((inputs.shape[2], inputs.shape[3]))
-        return {layer: output[0].float().numpy() for layer, output in maps(self.network.module, inputs, taps).items()}
+        for found in maps_and_vectors(self.network.module, inputs, taps):
+            yield {layer: output[0].float().numpy() for layer, output in found.items()}
 
     def _surveyed(self, size: tuple[int, int]) -> tuple[tuple[Tap, ...], dict[str, ReceptiveField]]:
         """Taps and fields for inputs of (height, width); checked against the index, once a size."""

@@ -17,7 +17,7 @@ from patchmine.fields.exact import receptive_fields
 from patchmine.fields.field import ReceptiveField, cells_between
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
-from patchmine.networks.taps import Tap, maps, survey
+from patchmine.networks.taps import Tap, maps_and_vectors, survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement
 from patchmine.reading.cropped import Beside
@@ -31,14 +31,16 @@ from patchmine.units import Box, Position, Unit
 class Sight:
     """The maps of a network for one photograph.
 
-    `maps` are float32 (channels, grid height, grid width) for each layer, `fields` the receptive fields for the size
-    of its input. `path` is the photograph as the user named it, `data` its encoded bytes.
+    `maps` are float32 (channels, grid height, grid width) for each layer, and `vectors` are those that its activation
+    vectors come from; the two differ in virtual layers. `fields` are the receptive fields for the size of its input.
+    `path` is the photograph as the user named it, `data` its encoded bytes.
     """
 
     path: str
     data: bytes
     placement: Placement
     maps: dict[str, NDArray[np.float32]]
+    vectors: dict[str, NDArray[np.float32]]
     fields: dict[str, ReceptiveField]
 
     def patch(self, unit: Unit, rank: int, position: Position, cropping: Cropping) -> Patch:
@@ -97,9 +99,9 @@ def look(
         layers = layers(pixels.placement)
     network = index.network()
     taps, fields = surveyed(index, network, layers, (pixels.placement.input[1], pixels.placement.input[0]))
-    found = maps(network.module, normalized(pixels.tensor[None], index.preprocessing), taps)
-    of_layer = {layer: output[0].float().numpy() for layer, output in found.items()}
-    return Sight(str(file), data, pixels.placement, of_layer, fields)
+    both = maps_and_vectors(network.module, normalized(pixels.tensor[None], index.preprocessing), taps)
+    found, vectors = ({layer: output[0].float().numpy() for layer, output in each.items()} for each in both)
+    return Sight(str(file), data, pixels.placement, found, vectors, fields)
 
 
 def surveyed(

@@ -1,7 +1,8 @@
 """Patches and units that are similar to the network: by the cosine of patch vectors, by the correlation of units.
 
-A patch's vector (hypercolumn) holds the activations of all channels of its layer at its position. Only the kept patches
-of all units are compared: the positions at which a photograph is among the best of some unit.
+A patch's vector (hypercolumn) holds the activations of all channels of its layer at its position; in a virtual layer
+those of the layer that it is read from. Only the kept patches of all units are compared: the positions at which a
+photograph is among the best of some unit.
 """
 
 from __future__ import annotations
@@ -176,9 +177,9 @@ def similar_to_photograph(
         index.check_layer(layer)
     sight = look(index, file, choose, box, data)
     (chosen,) = sight.maps
-    maps = sight.maps[chosen]
+    maps, vectors = sight.maps[chosen], sight.vectors[chosen]
     positions = [_strongest(index, sight, chosen, note)] if box is None else sight.positions_in(chosen, box)
-    vector = np.stack([maps[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
+    vector = np.stack([vectors[:, at.y, at.x] for at in positions]).mean(axis=0, dtype=np.float32)
     patches, similarities = nearest_patches(index, chosen, vector, wish, note)
     query = {
         "image": str(file),

@@ -18,10 +18,10 @@ Watching = Callable[[], AbstractContextManager[Progress]]
 
 
 class AskedNetwork:
-    """The network that a job was done with, by the name that the user gave it."""
+    """The network that a job was done with, by the name that the user gave it, for the index in a directory."""
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, directory: Path) -> None:
+        self._job, self._directory = job, directory
         self._network: Network | None = None
         self._named: tuple[str | None, Path | None] = (None, None)  # model and weights that loaded
         self._asked: tuple[str | None, Path | None] = self._named
@@ -49,7 +49,8 @@ class AskedNetwork:
             asked, self._asked = self._asked, self._named
             with self._loading():
                 from patchmine.models import load_for_index
+                from patchmine.networks.directions import of_index
 
-                self._network = load_for_index(self._job, *asked)
+                self._network = of_index(load_for_index(self._job, *asked), self._job.directions, self._directory)
             self._asked = self._named = asked
         return self._network

@@ -65,7 +65,7 @@ class OpenIndex(Generic[U]):
         self._fields: dict[str, FieldsBySize] = {}
         self._stats: dict[str, dict[str, Any]] = {}
         self.tight_found: dict[tuple[Seat, float], TightCrop | None] = {}  # in this process, by share
-        self._asked = AskedNetwork(self.job)
+        self._asked = AskedNetwork(self.job, directory)
 
     def __repr__(self) -> str:
         return f"<patchmine.Index {str(self.directory)!r}: {len(self)} photographs, {sum(self.layers.values())} units>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,26 @@ def check_manifest(document: Part) -> None:
         layer.wholes("grid", 2, 1, GRID)
         layer.whole("saturated", 0, UNITS)
         layer.whole("non_finite", 0, 2**63)
+        if "width" in layer.data:  # only of a virtual layer
+            layer.whole("width", 1, UNITS)
         if "calls" in layer.data:  # only of a module that is called several times
             layer.whole("call", 1, layer.whole("calls", 1, COUNT))
     if units > UNITS:
         raise Misfit(f"it names {units} units, more than {UNITS}")
     if len({layer.text("layer") for layer in layers}) < len(layers):
         raise Misfit("it names a layer twice")
+
+
+def _check_directions(job: Part) -> None:
+    """Check the virtual layers and the digests of their readouts, which name files. Raises Misfit."""
+    found = job.data["directions"]
+    if not isinstance(found, list) or len(found) > LAYERS:
+        raise Misfit("job.directions is not a list of layers and digests")
+    for pair in found:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise Misfit("job.directions is not a list of layers and digests")
+        if not re.fullmatch("[0-9a-f]{32}", pair[1]):
+            raise Misfit(f"job.directions: {pair[1]!r:.40} is not a digest")
 
 
 def check_label_facts(about: Part) -> None:
@@ -105,6 +120,8 @@ def _check_job(job: Part) -> None:
         job.text("code")
     if "position_embedding" in job.data:
         job.text("position_embedding")
+    if "directions" in job.data:
+        _check_directions(job)
     for key in ("photographs", "batch_size", "threads", "shard_size", "keep"):
         job.whole(key, 1, NO_IMAGE - 1)
     job.texts("layers")

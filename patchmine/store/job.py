@@ -51,6 +51,8 @@ class Job:
     """Digest of the user's own code that made the network; None for a network that a name alone identifies."""
     position_embedding: str | None = None
     """How a transformer's position embedding was resampled for the size of the input; None if it was not."""
+    directions: tuple[tuple[str, str], ...] = ()
+    """Virtual layers, each with the digest of its readout."""
 
     @property
     def digest(self) -> str:
@@ -64,7 +66,8 @@ class Job:
     @property
     def network(self) -> str:
         """What identifies the network beside its weights."""
-        return self.called if self.code is None else f"{self.called} {self.code}"
+        named = self.called if self.code is None else f"{self.called} {self.code}"
+        return " ".join([named, *(digest for _, digest in self.directions)])
 
     def as_dict(self) -> dict[str, Any]:
         """The job as JSON holds it, without the optional fields that are at their defaults."""
@@ -77,6 +80,7 @@ class Job:
         """Raise KeyError or TypeError if a required field is missing: the caller knows which file it came from."""
         values = {field.name: data[field.name] for field in fields(cls) if _given(field.name, field.default, data)}
         values["layers"] = tuple(values["layers"])
+        values["directions"] = tuple((layer, digest) for layer, digest in values.get("directions", ()))
         values["preprocessing"] = Preprocessing.from_dict(values["preprocessing"])
         return cls(**values)
 

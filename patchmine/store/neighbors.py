@@ -79,7 +79,7 @@ class Neighbors:
     def cosines(self, layer: str, vector: Float32, rows: Int64) -> Float32:
         """The cosines between a vector (channels,) and these rows of the store: (rows,)."""
         order = np.argsort(rows)
-        vectors = np.empty((len(rows), self.store.channels[layer]), np.float32)
+        vectors = np.empty((len(rows), self.store.widths[layer]), np.float32)
         vectors[order] = self.store.vectors(layer)[0][rows[order]]
         found: Float32 = normalized(vectors) @ normalized(vector[None])[0]
         return found
@@ -96,7 +96,7 @@ class Neighbors:
 
     def _codes(self, layer: str, first: int, last: int) -> Iterator[tuple[int, Codes, None]]:
         """The codes [first, last) of a layer from the file, block by block."""
-        channels = self.store.channels[layer]
+        channels = self.store.widths[layer]
         size = max(1, _SCAN_BYTES // (2 * channels))
         for start in range(first, last, size):
             count = min(size, last - start)

@@ -113,14 +113,14 @@ def _write_whole(file: BinaryIO, store: Store, layer: str) -> Plan:
     digest = _Digest(store, layer)
     for _, codes in blocks(store, layer, digest):
         file.write(codes.data)
-    return Plan("SQfp16", len(store.vectors(layer)[0]), store.channels[layer], digest.value)
+    return Plan("SQfp16", len(store.vectors(layer)[0]), store.widths[layer], digest.value)
 
 
 def _write_lists(file: BinaryIO, store: Store, layer: str) -> Plan:
     """Pass over the vectors three times: to sample them, to assign each to a list, and to write each in its place."""
     import faiss
 
-    vectors, channels = len(store.vectors(layer)[0]), store.channels[layer]
+    vectors, channels = len(store.vectors(layer)[0]), store.widths[layer]
     lists = min(2 ** round(log2(2 * sqrt(vectors))), vectors)
     factory = f"IVF{lists},SQfp16"
     rng = np.random.default_rng(SEED)
@@ -147,7 +147,7 @@ def _write_lists(file: BinaryIO, store: Store, layer: str) -> Plan:
 
 def _place_codes(file: BinaryIO, store: Store, layer: str, rows: Int64) -> None:
     """Write every vector at the place of its list, starting at the current position of the file."""
-    begin, width = file.tell(), 2 * store.channels[layer]
+    begin, width = file.tell(), 2 * store.widths[layer]
     place = np.empty_like(rows)
     place[rows] = np.arange(len(rows))
     for start, codes in blocks(store, layer):

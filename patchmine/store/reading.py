@@ -154,6 +154,11 @@ class Store:
         """The number of channels of each layer, in the order of the network."""
         return {entry["layer"]: int(entry["units"]) for entry in self.manifest["layers"]}
 
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """The length of the vectors of each layer: its channels, in a virtual layer those of the layer below it."""
+        return {entry["layer"]: int(entry.get("width", entry["units"])) for entry in self.manifest["layers"]}
+
     @property
     def class_names(self) -> tuple[str, ...]:
         return self._class_names("class")
@@ -338,8 +343,8 @@ class Store:
         return found
 
     def vectors(self, layer: str) -> tuple[Data, Int64, Int64]:
-        """The kept vectors, float16 (patches, channels), still on disk, with their image ids and positions."""
-        vectors = self._data(layer, "vectors", dtypes=["f2"], shape=(None, self.channels[layer]))
+        """The kept vectors, float16 (patches, width), still on disk, with their image ids and positions."""
+        vectors = self._data(layer, "vectors", dtypes=["f2"], shape=(None, self.widths[layer]))
         image, position = (
             self._data(layer, name, dtypes=["u4"], shape=(len(vectors),))[:].astype(np.int64)
             for name in ("vector_image", "vector_position")

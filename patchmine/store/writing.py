@@ -33,7 +33,10 @@ _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images spans 13 chunk
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The facts about a layer that publishing needs. It is number `call` of the `calls` of its module, from 1."""
+    """The facts about a layer that publishing needs. It is number `call` of the `calls` of its module, from 1.
+
+    `below` is the number of channels that a virtual layer is read from.
+    """
 
     layer: str
     units: int
@@ -42,6 +45,12 @@ class LayerPlan:
     one_size: bool
     call: int = 1
     calls: int = 1
+    below: int | None = None
+
+    @property
+    def width(self) -> int:
+        """The length of an activation vector."""
+        return self.units if self.below is None else self.below
 
 
 def write_activations(
@@ -207,9 +216,10 @@ class _LayerWriter:
         """Write the vectors of the final top-k, once per distinct (image, position), in that order."""
         filled = top.filled
         wanted = np.unique(top.images[filled] * CELLS + top.positions[filled])
-        chunk = (min(len(wanted), max(1, (1 << 18) // (2 * self.plan.units))), self.plan.units)
+        width = self.plan.width
+        chunk = (min(len(wanted), max(1, (1 << 18) // (2 * width))), width)
         vectors = self.group.create_dataset(
-            "vectors", (len(wanted), self.plan.units), np.float16, chunks=chunk if len(wanted) else None
+            "vectors", (len(wanted), width), np.float16, chunks=chunk if len(wanted) else None
         )
         done = 0
         for shard in self.shards:

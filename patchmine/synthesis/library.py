@@ -97,6 +97,8 @@ def _wanted(index: OpenIndex[Any], unit: Unit, recipe: Recipe, start: int | None
     }
     if job.code is not None:
         settings["code"] = job.code
+    if unit.layer in dict(job.directions):
+        settings["directions"] = dict(job.directions)[unit.layer]
     return Wanted(unit, canvas, patch, json.loads(json.dumps(settings)))
 
 

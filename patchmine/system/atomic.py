@@ -29,8 +29,8 @@ def write_atomically(
     """Write the chunks to a file that appears whole or not at all; a link of that name is replaced, not followed.
 
     `mode` are its permissions, by default those of a new file. Without `replace` a file of that name stays, and the
-    chunks are dropped. A file that is not `synced` may be empty after the machine fails, but not after the process does.
-    Raises OSError, which names `path`.
+    chunks are dropped. A file that is not `synced` may be empty after the machine fails, but not after the process
+    does. Raises OSError, which names `path`.
     """
     temporary = _beside(path)
     try:

@@ -39,6 +39,8 @@ def index(
     model: options.Model = WANTED.model,
     weights: options.Weights = WANTED.weights,
     layer_patterns: options.Layers = None,
+    directions: options.Directions = None,
+    threshold: options.Threshold = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -152,23 +154,17 @@ def index(
     from patchmine.mining.workspace import Workspace
     from patchmine.models import check
     from patchmine.plugins import Kinds
+    from patchmine.readouts import asked
     from patchmine.sources import open_source
 
-    run = Run(
-        engine=engine,
-        address=address,
-        workers=workers,
-        calibrate=not no_calibrate,
-        fresh=fresh,
-        extend=extend,
-        strict=strict,
-        profile=profile,
-    )
+    how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
+    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, **how)
     engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
     if tighten < 0:
         raise RequestError(f"--tighten must be at least 0, not {tighten}")
+    asked(directions or ())
     directory = out or Path(f"{open_source(source).name}.patchmine")
     Workspace(directory).refuse()
     with starting():
@@ -177,6 +173,8 @@ def index(
         model=model,
         weights=weights,
         layers=tuple(layer_patterns or ()),
+        directions=tuple(directions or ()),
+        threshold=threshold,
         labels=labels,
         keep=keep,
         limit=limit,

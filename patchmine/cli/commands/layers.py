@@ -14,27 +14,39 @@ from patchmine.cli import options
 if TYPE_CHECKING:
     from patchmine.fields.exact import FieldKind
     from patchmine.fields.field import FieldGroup, ReceptiveField
+    from patchmine.networks.network import Network
 
 
-def layers(model: options.Model = defaults.MODEL, json: options.Json = False) -> None:
+def layers(
+    model: options.Model = defaults.MODEL,
+    directions: options.Directions = None,
+    threshold: options.Threshold = None,
+    json: options.Json = False,
+) -> None:
     """List the layers of a network that can be indexed; the default ones are marked.
 
     `NAME@1` is the first call of a module that is called several times; `NAME` alone is the last. In a transformer
-    `NAME` are the tokens on the grid, `NAME@cls` is the class token, and `NAME@reg` are the registers.
+    `NAME` are the tokens on the grid, `NAME@cls` is the class token, and `NAME@reg` are the registers. Layers of
+    directions come last.
 
     Example: `patchmine layers --model torchvision:resnet18`
     """
-    from patchmine import models
     from patchmine.cli.output import print_json, print_table
     from patchmine.networks.calls import MARK, aliases, as_dict, described
 
-    network = models.load(model, pretrained=False)  # refuses a wrong word before torch is loaded
+    network = _loaded(model, directions or (), threshold)
     from patchmine.networks.layers import choose, trace
+    from patchmine.networks.taps import survey
+    from patchmine.networks.virtual import carried
 
     calls = trace(network)
+    virtual = survey(network.module, network.blank(), list(carried(network.module))) if directions else ()
     if json:
         listed = [
             {"layer": c.name, "channels": c.channels, "grid": list(c.grid), **as_dict(c.call, c.calls)} for c in calls
+        ]
+        listed += [
+            {"layer": tap.layer, "channels": tap.layout.channels, "grid": list(tap.layout.grid)} for tap in virtual
         ]
         print_json({"model": model, "layers": listed})
         return
@@ -61,9 +73,25 @@ def layers(model: options.Model = defaults.MODEL, json: options.Json = False) ->
             )
             for c in calls
             if not c.layout.group
+        ]
+        + [
+            (tap.layer, "directions", tap.layout.channels, "x".join(map(str, tap.layout.grid)), "default")
+            for tap in virtual
         ],
         ["layer", "module", "channels", "grid", ""],
     )
+
+
+def _loaded(model: str, directions: Sequence[str], threshold: float | None) -> Network:
+    """The network, as far as its layers matter. Wrong words are refused before torch is loaded."""
+    from patchmine import models
+    from patchmine.readouts import asked
+
+    asked(directions)
+    network = models.load(model, pretrained=False)
+    from patchmine.networks.directions import given
+
+    return given(network, directions, threshold)[0]
 
 
 def rf(
