@@ -23,6 +23,12 @@ PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
 LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "layer")
+BY = ("activation", "relevance")
+"""What ranks the photographs of a unit."""
+SCORES = ("sum", "max", "sum-normed", "max-normed")
+"""Relevance of a unit in a photograph: over the positions, and as a share of the layer's."""
+CLASSES_OF = ("predicted", "label")
+RULES = ("plus", "gradient")
 FRAMES = ("class", "sign")
 MOST_DPI = 2400
 VENUES = {
@@ -100,6 +106,8 @@ class Run:
     extend: bool = False
     """Whether to update a finished index with photographs that were added or removed."""
     strict: bool = False
+    class_of: str | None = None
+    """The class that relevance will begin at, so that labels which the network lacks are refused before any work."""
     profile: bool = False
     """Whether to measure the limit of this machine before the work."""
 
@@ -112,6 +120,10 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "project": PROJECTIONS,
     "layout": LAYOUTS,
     "frame": FRAMES,
+    "by": BY,
+    "score": SCORES,
+    "class_of": CLASSES_OF,
+    "rule": ("auto", *RULES),
     "precision": PRECISIONS,
     "pool": POOLS,
 }

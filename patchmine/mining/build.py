@@ -32,6 +32,7 @@ from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
 from patchmine.photographs.decode import decoder_name, prepare
+from patchmine.relevance import building as relevance
 from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
 from patchmine.store import reading as store
 from patchmine.store.job import Job, listing_digest
@@ -110,11 +111,8 @@ def build_index(
     Raises a PatchmineError before writing anything if source, network or layers are not available or `out` holds
     another job. With `run.strict`, it also raises one after mining if a photograph could not be read.
     """
-    wanted = replace(wanted or Wanted(), **options)
-    run = run or Run()
-    progress = progress or Silent()
-    stages = Stages()
-    began = perf_counter()
+    wanted, run, progress = replace(wanted or Wanted(), **options), run or Run(), progress or Silent()
+    stages, began = Stages(), perf_counter()
     with stages.timed("list"):
         opened = open_source(str(source))
         directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
@@ -126,6 +124,7 @@ def build_index(
         network = models.load(wanted.model, wanted.weights)
         network = replace(network, preprocessing=replace(network.preprocessing, view=wanted.view))
         taps = survey(network.module, network.blank(), indexable(choose(network, wanted.layers)))
+        relevance.check(network, run.class_of, found.entries)
     there = None if run.fresh else space.job()
     wanted = _as_before(wanted, there)
     device = wanted.device or executors.kind(wanted.executor or executors.DEFAULT).default_device()
