@@ -242,10 +242,9 @@ class Index(OpenIndex[IndexedUnit]):
                     found = built(self, class_of, rule, run or defaults.Run(), progress)
                 except OSError as error:
                     raise space.unwritable(error) from error
-        if not any(figures.holds for figures in found.layers):
-            raise RequestError(
-                f"no layer of {self.name} conserves relevance: {'; '.join(found.lines()[1:])[:500]}; index others"
-            )
+        if all(figures.refused for figures in found.layers):
+            figures = "; ".join(f"{one.layer}: {one.text}" for one in found.layers)
+            raise RequestError(f"no layer of {self.name} conserves relevance ({figures[:300]}): index other layers")
         return found
 
     def embed(

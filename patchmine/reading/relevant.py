@@ -12,7 +12,7 @@ from patchmine import defaults
 from patchmine.errors import StoreError
 from patchmine.ranking import Float32
 from patchmine.relevance import table
-from patchmine.relevance.table import OFF, Relevances
+from patchmine.relevance.table import Relevances
 from patchmine.store.reading import Store
 from patchmine.units import Unit
 
@@ -69,7 +69,7 @@ def column(index: Keeping, unit: Unit, by: str, score: str) -> tuple[Float32, ND
         return None
     found = kept(index)
     figures = next((figures for figures in found.layers if figures.layer == unit.layer), None)
-    if figures is None or not figures.holds:
-        why = "" if figures is None else f": {figures.text}, where the median may differ from 1 by at most {OFF}"
+    if figures is None or figures.refused is not None:
+        why = "" if figures is None else f": {figures.text}; {figures.refused}"
         raise StoreError(f"{index.name} has no relevance of {unit.layer}{why}; choose a unit of another layer")
     return found.column(unit.layer, unit.channel, index.layers[unit.layer], score)

@@ -261,6 +261,7 @@ class _Pass:
             arrays[f"{number}/max"] = np.full((count, units), np.nan, np.float32)
             arrays[f"{number}/position"] = np.zeros((count, units), self._cells(tap))
             arrays[f"{number}/conserved"] = np.full(count, np.nan, np.float32)
+            arrays[f"{number}/placed"] = np.full(count, np.nan, np.float32)
         return arrays
 
     def _cells(self, tap: Tap) -> type[np.unsignedinteger[Any]]:
@@ -272,8 +273,8 @@ class _Pass:
         files = [ShardFile.open(shard_path(self.folder, shard.number)) for shard in self.shards]
         layers = []
         for number, tap in enumerate(self.propagator.taps):
-            conserved = _joined(files, f"{number}/conserved", np.float32)
-            figures = Conservation.of(tap.layer, conserved, tap.layer in self.propagator.bypassed)
+            shares = [_joined(files, f"{number}/{name}", np.float32) for name in ("conserved", "placed")]
+            figures = Conservation.of(tap.layer, *shares, tap.layer in self.propagator.bypassed)
             layers.append(Layer(figures, tap.layout.channels, self._cells(tap), _Tables(files, number)))
         columns = {
             "output": _joined(files, "output", np.int64).astype(np.int32),
@@ -306,7 +307,7 @@ def _fill(arrays: Arrays, rows: NDArray[np.int64], propagated: Propagated, taps:
         if layer is not None:
             arrays[f"{number}/sum"][rows], arrays[f"{number}/max"][rows] = layer.sum, layer.maximum
             arrays[f"{number}/position"][rows] = layer.position
-            arrays[f"{number}/conserved"][rows] = layer.conserved
+            arrays[f"{number}/conserved"][rows], arrays[f"{number}/placed"][rows] = layer.conserved, layer.placed
 
 
 def check(network: Network, class_of: str | None, entries: Iterable[Entry]) -> None:

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,14 +28,15 @@ class LayerRelevance:
     """The relevance of a layer's units in a batch.
 
     `sum` and `maximum` float32 and `position` int64, all (images, units): over the positions of the grid, with the
-    first place y * grid width + x that holds the maximum. `conserved` float32 (images,): the sum over the whole output
-    of the layer, with tokens that have no position, divided by the start.
+    first place y * grid width + x that holds the maximum. `conserved` and `placed` float32 (images,): the sum over the
+    whole output of the layer, and over the grid alone, without tokens that have no position, both divided by the start.
     """
 
     sum: Float32
     maximum: Float32
     position: Int64
     conserved: Float32
+    placed: Float32
 
 
 @dataclass(frozen=True)
@@ -205,12 +205,8 @@ def _tapped(module: nn.Module, taps: Sequence[Tap], change: Callable[[str, Tenso
 
 
 def _reduced(tap: Tap, relevance: Tensor, start: Tensor) -> LayerRelevance:
-    total = relevance.flatten(1).sum(1, dtype=torch.float64 if relevance.device.type != "mps" else None)
     flat = tap.layout.grid_of(relevance).flatten(2).float()
     maximum, position = flat.max(2)
-    return LayerRelevance(
-        flat.sum(2).cpu().numpy(),
-        maximum.cpu().numpy(),
-        position.cpu().numpy(),
-        np.asarray((total / start).float().cpu().numpy()),
-    )
+    totals = [part.flatten(1).sum(1, dtype=torch.float64) / start for part in (relevance, flat)]
+    found = [part.cpu().numpy() for part in (flat.sum(2), maximum, position, *(total.float() for total in totals))]
+    return LayerRelevance(*found)

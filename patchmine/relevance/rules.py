@@ -34,6 +34,7 @@ SPREAD = 1e-6
 """Of the largest input, added to each input, and of each weight, so that a window without a contribution has shares."""
 
 _LEAST = 1e-30  # keeps 0 / 0 from being NaN
+_DARK = 1e-12  # the same as SPREAD where all inputs are 0
 
 Call = Callable[..., Tensor]
 
@@ -91,7 +92,7 @@ class _Plus(Function):
         (x,) = ctx.saved_tensors
         positive, negative = ctx.parts
         least, most = (float(bound) for bound in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
-        spread = SPREAD * max(most, -least) + _LEAST
+        spread = SPREAD * max(most, -least) + _DARK
         inputs = (
             [(x + spread, positive)]
             if least >= 0

@@ -35,42 +35,58 @@ _FAR = 1e30
 @dataclass(frozen=True)
 class Conservation:
     """How much of the relevance that started arrived at a layer: the sum over the layer's whole output, divided by the
-    start, in the median photograph and in the one that is farthest from 1. Both are None where none arrived.
+    start, in the median photograph and in the one that is farthest from 1. All are None where none arrived.
 
-    `bypassed`: a path leads around the layer, so it does not hold all of the relevance and need not sum to 1.
+    `placed` is the median of what lies on the grid: not on a class token, which has no position. `bypassed`: a path
+    leads around the layer, so it does not hold all of the relevance and need not sum to 1.
     """
 
     layer: str
     median: float | None
     worst: float | None
+    placed: float | None
     bypassed: bool = False
 
     @classmethod
-    def of(cls, layer: str, conserved: Float32, bypassed: bool) -> Conservation:
-        """`conserved` is float32 (images,), NaN where a photograph could not be asked."""
-        finite = conserved[np.isfinite(conserved)]
-        if not len(finite):
-            return cls(layer, None, None, bypassed)
-        worst = finite[np.abs(finite - 1).argmax()]
-        return cls(layer, float(np.median(finite)), float(worst), bypassed)
+    def of(cls, layer: str, conserved: Float32, placed: Float32, bypassed: bool) -> Conservation:
+        """`conserved` and `placed` are float32 (images,), NaN where a photograph could not be asked."""
+        finite = np.isfinite(conserved)
+        if not finite.any():
+            return cls(layer, None, None, None, bypassed)
+        conserved, placed = conserved[finite], placed[finite]
+        worst = conserved[np.abs(conserved - 1).argmax()]
+        return cls(layer, float(np.median(conserved)), float(worst), float(np.median(placed)), bypassed)
 
     @property
-    def holds(self) -> bool:
-        """Whether the layer's relevance is kept."""
-        return self.median is not None and (self.bypassed or abs(self.median - 1) <= OFF)
+    def refused(self) -> str | None:
+        """Why the layer's relevance is not kept; None if it is."""
+        if self.median is None:
+            return "no output depends on it, or none is a finite number"
+        if not self.bypassed and abs(self.median - 1) > OFF:
+            return f"the median may differ from 1 by at most {OFF}"
+        return "none of it has a position" if self.placed == 0 else None
 
     @property
     def text(self) -> str:
         """The figures, in words."""
-        if self.median is None or self.worst is None:
+        if self.median is None or self.worst is None or self.placed is None:
             return "no relevance arrives"
         figures = f"median {self.median:.4f}, worst photograph {self.worst:.4f}"
+        if abs(self.median - self.placed) > 5e-5:
+            figures += f", {self.placed:.4f} on positions"
         return f"{figures} (a path leads around it)" if self.bypassed else figures
 
     def as_dict(self) -> dict[str, Any]:
         """The layer as `info --json` lists it."""
         figures = None if self.median is None else {"median": self.median, "worst": self.worst}
-        return {"layer": self.layer, "conservation": figures, "bypassed": self.bypassed, "kept": self.holds}
+        kept = self.refused is None
+        return {
+            "layer": self.layer,
+            "conservation": figures,
+            "placed": self.placed,
+            "bypassed": self.bypassed,
+            "kept": kept,
+        }
 
 
 @dataclass(frozen=True)
@@ -158,9 +174,10 @@ def read(directory: Path, job: str, images: int) -> Relevances | None:
 def _conservation(part: Part) -> Conservation:
     layer, bypassed = part.text("layer", TEXT), part.truth("bypassed")
     if not part.given("conservation"):
-        return Conservation(layer, None, None, bypassed)
+        return Conservation(layer, None, None, None, bypassed)
     figures = part.part("conservation")
-    return Conservation(layer, figures.number("median", -_FAR, _FAR), figures.number("worst", -_FAR, _FAR), bypassed)
+    numbers = [figures.number(name, -_FAR, _FAR) for name in ("median", "worst")]
+    return Conservation(layer, *numbers, part.number("placed", -_FAR, _FAR), bypassed)
 
 
 def lines(origin: Origin, layers: Sequence[Conservation]) -> list[str]:
@@ -168,7 +185,7 @@ def lines(origin: Origin, layers: Sequence[Conservation]) -> list[str]:
     rule = "activation times gradient" if origin.rule == "gradient" else "the z+ rule"
     texts = [f"relevance to the {origin.class_of} class, by {rule}; what arrives of it at each layer:"]
     for figures in layers:
-        refused = "" if figures.holds else f"; not kept: the median may differ from 1 by at most {OFF}"
+        refused = "" if figures.refused is None else f"; not kept: {figures.refused}"
         texts.append(f"  {figures.layer}: {figures.text}{refused}")
     return texts
 
@@ -194,7 +211,7 @@ def write(
         h5.attrs["about"] = json.dumps(about)
         for name, column in images.items():
             h5.create_dataset(f"images/{name}", data=column)
-        for layer in (layer for layer in layers if layer.conservation.holds):
+        for layer in (layer for layer in layers if layer.conservation.refused is None):
             group = h5.create_group(f"layers/{layer.conservation.layer}")
             slabs = {
                 name: Slabs(group, name, dtype, count, layer.units)
