@@ -22,7 +22,7 @@ its own size."""
 PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
-LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "layer")
+LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "orders", "layer")
 BY = ("activation", "relevance")
 """What ranks the photographs of a unit."""
 SCORES = ("sum", "max", "sum-normed", "max-normed")
@@ -118,6 +118,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "field": FIELDS,
     "view": VIEWS,
     "project": PROJECTIONS,
+    "attribution": PROJECTIONS,
     "layout": LAYOUTS,
     "frame": FRAMES,
     "by": BY,
@@ -157,5 +158,5 @@ def check(settings: Mapping[str, Any]) -> None:
             raise RequestError(f"unknown {option} {value!r}: give cpu, or cuda for a GPU of NVIDIA or AMD")
         if name in ("weights", "labels") and not Path(value).exists():
             raise RequestError(f"{name} file {str(value)!r} not found")
-        if name == "project" and find_spec("captum") is None:
+        if name in ("project", "attribution") and find_spec("captum") is None:
             raise RequestError(f"{option} needs captum: pip install 'patchmine[attribution]'")

@@ -273,8 +273,8 @@ class _Pass:
         files = [ShardFile.open(shard_path(self.folder, shard.number)) for shard in self.shards]
         layers = []
         for number, tap in enumerate(self.propagator.taps):
-            shares = [_joined(files, f"{number}/{name}", np.float32) for name in ("conserved", "placed")]
-            figures = Conservation.of(tap.layer, *shares, tap.layer in self.propagator.bypassed)
+            conserved, placed = (_joined(files, f"{number}/{name}", np.float32) for name in ("conserved", "placed"))
+            figures = Conservation.of(tap.layer, conserved, placed, tap.layer in self.propagator.bypassed)
             layers.append(Layer(figures, tap.layout.channels, self._cells(tap), _Tables(files, number)))
         columns = {
             "output": _joined(files, "output", np.int64).astype(np.int32),

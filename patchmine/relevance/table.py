@@ -176,8 +176,8 @@ def _conservation(part: Part) -> Conservation:
     if not part.given("conservation"):
         return Conservation(layer, None, None, None, bypassed)
     figures = part.part("conservation")
-    numbers = [figures.number(name, -_FAR, _FAR) for name in ("median", "worst")]
-    return Conservation(layer, *numbers, part.number("placed", -_FAR, _FAR), bypassed)
+    median, worst = (figures.number(name, -_FAR, _FAR) for name in ("median", "worst"))
+    return Conservation(layer, median, worst, part.number("placed", -_FAR, _FAR), bypassed)
 
 
 def lines(origin: Origin, layers: Sequence[Conservation]) -> list[str]:
