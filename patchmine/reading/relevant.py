@@ -46,15 +46,20 @@ def _read(index: Keeping) -> Relevances | None:
     return table.read(index.directory, index.store.manifest["job_digest"], index.store.images)
 
 
+def _command(index: Keeping) -> str:
+    """The command that adds relevance."""
+    job = index.store.manifest["job"]
+    model = "" if job["model"] == defaults.MODEL else f" --model {job['model']}"
+    return f"patchmine index {job['source']} -o {index.name}{model} --relevance"
+
+
 def kept(index: Keeping) -> Relevances:
     """Raises StoreError, with the command that adds it, where the index keeps no relevance."""
     found = _read(index)
     if found is None:
-        job = index.store.manifest["job"]
-        model = "" if job["model"] == defaults.MODEL else f" --model {job['model']}"
         raise StoreError(
             f"{index.name} has no relevance; add it, without computing the activations again, with the command that "
-            f"built the index and --relevance: patchmine index {job['source']} -o {index.name}{model} --relevance"
+            f"built the index and --relevance: {_command(index)}"
         )
     return found
 

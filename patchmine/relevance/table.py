@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from patchmine.defaults import CLASSES_OF, RULES
 from patchmine.errors import StoreError, UnreadableError
 from patchmine.ranking import Float32
-from patchmine.store.hdf5 import Datasets, refusal
+from patchmine.store.hdf5 import Datasets
 from patchmine.system.atomic import whole_file
 from patchmine.system.untrusted_json import TEXT, Misfit, Part, parse
 
@@ -161,10 +161,11 @@ def read(directory: Path, job: str, images: int) -> Relevances | None:
         layers = [_conservation(part) for part in about.parts("layers")]
     except UnreadableError:
         raise
-    except Misfit as misfit:
-        raise refusal(file, "attribute about", str(misfit)) from None
-    except OSError:
-        raise StoreError(f"{file} is damaged: remove it and run patchmine index SOURCE --relevance again") from None
+    except (OSError, StoreError, Misfit):
+        raise StoreError(
+            f"{file} is damaged or from another version: compute it again with the command that built the index and "
+            "--relevance"
+        ) from None
     if origin.index != job:
         found.close()
         return None

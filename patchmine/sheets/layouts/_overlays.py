@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from patchmine.errors import PhotographError
 from patchmine.photographs.crops import Piece
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SIGNED = ("gradxinput", "ig", "occlusion")
 """Methods whose values say whether a pixel raises or lowers the activation; of these the overlay shows what raises."""
 
+SMOOTH = 2
+"""Standard deviation of the smoothing, in input pixels: single pixels cannot be seen."""
+
 STRONGEST = 0.85
 """The opacity of the strongest attribution."""
 
@@ -31,8 +34,8 @@ def overlay_text(method: str) -> str:
     """The legend of overlays by this method."""
     what = "what raises the activation, by " if method in SIGNED else ""
     return (
-        f"Over each crop, from none (clear) over red to yellow: {what}{WORDS[method]}. Each has its own scale, up to "
-        f"the {CLEAR:.1%} quantile of its values."
+        f"Over each crop, which is gray there, from none over red to yellow: {what}{WORDS[method]}. It is smoothed "
+        f"over {SMOOTH} pixels; each has its own scale, up to the {CLEAR:.1%} quantile of its values."
     )
 
 
@@ -46,13 +49,13 @@ def overlays(projector: Projector) -> Callable[[Patch, Piece], Piece]:
             values = projector(patch, region)
         except PhotographError:
             return piece
-        return overlaid(piece, heat_of(values, region, projector.method), view)
+        return overlaid(piece, heat_of(values, region, projector.method), region, view)
 
     return over
 
 
-def heat_of(values: NDArray[np.float32], region: Box, method: str) -> NDArray[np.uint8]:
-    """The strength of an attribution float32 (3, height, width) inside the region, 0 to 255, (height, width)."""
+def heat_of(values: NDArray[np.float32], region: Box, method: str) -> Image.Image:
+    """The strength of an attribution float32 (3, height, width) inside the region, as gray levels from 0 to 255."""
     finite = np.nan_to_num(values, posinf=0.0, neginf=0.0)
     strength = np.maximum(finite.sum(0), 0) if method in SIGNED else np.abs(finite).sum(0)
     inside = np.zeros_like(strength)
@@ -61,23 +64,30 @@ def heat_of(values: NDArray[np.float32], region: Box, method: str) -> NDArray[np
     inside[part] = strength[part]
     nonzero = inside[inside > 0]
     limit = float(np.quantile(nonzero, CLEAR)) if len(nonzero) else 1.0
-    return np.rint(255 * np.clip(inside / limit, 0, 1)).astype(np.uint8)
+    levels = np.rint(255 * np.clip(inside / limit, 0, 1)).astype(np.uint8)
+    smooth = np.asarray(Image.fromarray(levels).filter(ImageFilter.GaussianBlur(SMOOTH)), np.float32)
+    return Image.fromarray(np.rint(255 * smooth / max(1.0, float(smooth.max()))).astype(np.uint8))
 
 
-def overlaid(piece: Piece, heat: NDArray[np.uint8], view: View) -> Piece:
-    """The piece with the heat (input pixels) over its photograph."""
+def overlaid(piece: Piece, heat: Image.Image, region: Box, view: View) -> Piece:
+    """The piece with the heat (input pixels) over its photograph, which is gray inside the region (input pixels)."""
     if not piece.visible:
         return piece
     width, height = piece.image.size
     left, top, right, bottom = piece.place
-    across, down = view.window.width / width, view.window.height / height
+    window = view.window
     to_input = (
-        *((right - left) * across, 0.0, view.window.left + left * view.window.width),
-        *(0.0, (bottom - top) * down, view.window.top + top * view.window.height),
+        *((right - left) * window.width / width, 0.0, window.left + left * window.width),
+        *(0.0, (bottom - top) * window.height / height, window.top + top * window.height),
     )
-    mapped = Image.fromarray(heat).transform(
-        (width, height), Image.Transform.AFFINE, to_input, Image.Resampling.BILINEAR, fillcolor=0
-    )
-    colors = ImageOps.colorize(mapped, black="#b2182b", mid="#f46d43", white="#fff200")
-    opacity = mapped.point([round(255 * STRONGEST * (level / 255) ** 0.5) for level in range(256)])
-    return replace(piece, image=Image.composite(colors, piece.image, opacity))
+
+    def mapped(levels: Image.Image) -> Image.Image:
+        return levels.transform((width, height), Image.Transform.AFFINE, to_input, Image.Resampling.BILINEAR)
+
+    inside = Image.new("L", heat.size, 0)
+    inside.paste(255, region.as_tuple())
+    levels = mapped(heat)
+    colors = ImageOps.colorize(levels, black="#b2182b", mid="#f46d43", white="#fff200")
+    opacity = levels.point([round(255 * STRONGEST * (level / 255) ** 0.5) for level in range(256)])
+    gray = Image.composite(piece.image.convert("L").convert("RGB"), piece.image, mapped(inside))
+    return replace(piece, image=Image.composite(colors, gray, opacity))

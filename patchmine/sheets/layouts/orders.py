@@ -44,12 +44,14 @@ def orders_page(rows: Sequence[Row], class_of: str, style: Style = PAGE) -> Page
     origin = Origin.of(units[0].index)
     facts = (
         f"Of {origin.photographs} photographs in {origin.source}: left, those that drive each unit hardest; right, "
-        f"those where the unit contributes most to the output for the {class_of} class. {tiles.HATCHED}"
+        f"those where its relevance to the output for the {class_of} class is highest, as far as it is positive. "
+        f"{tiles.HATCHED}"
     )
     page, y = page_of_units(units, facts, style)
     for number, (unit, activation, relevance) in enumerate(rows):
         y = add_unit(page, unit, activation, y + style.gap * (number > 0))
-        y = _both(page, activation, relevance, y)
+        positive = relevance.chosen(place for place, patch in enumerate(relevance) if patch.value > 0)
+        y = _both(page, activation, positive, y)
     page.height = add_legend(page, y) + style.margin
     return page
 
