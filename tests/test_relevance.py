@@ -23,7 +23,11 @@ from patchmine.photographs.placement import Preprocessing
 from patchmine.relevance.classes import outputs
 from patchmine.relevance.propagation import Propagator, conserves
 from patchmine.relevance.rules import Rules
+from patchmine.sheets.layouts._overlays import heat_of
+from patchmine.sheets.layouts.context import context_page
+from patchmine.sheets.layouts.orders import orders_page
 from patchmine.store.hdf5 import dataset_digests
+from patchmine.units import Box
 
 SMALL = Preprocessing(
     resize=32, crop=(32, 32), interpolation="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -279,13 +283,68 @@ def test_an_interrupted_pass_resumes_to_the_same_bytes(small, tmp_path, monkeypa
     (directory / ".relevance.h5.x.tmp").write_bytes(b"half")
     read.clear()
     index.relevance(rule="plus", run=Run(workers=2))
-    assert sorted(set(read)) == list(range(10, 24))
+    assert sorted(set(read)) == list(range(8, 24))
     assert dataset_digests(directory / "relevance.h5") == dataset_digests(whole.directory / "relevance.h5")
     assert not (directory / ".relevance.h5.x.tmp").exists()
     read.clear()
     assert index.relevance(rule="plus").found
     assert read == []
     assert not index.relevance(rule="gradient").found
+
+
+def test_sheets_show_both_orders_and_how_much_they_share(finished, tmp_path, cli):
+    unit = patchmine.open_index(finished).unit("thing:5")
+    activation, relevance = unit.top(9), unit.top(9, by="relevance")
+    positive = relevance[: sum(patch.value > 0 for patch in relevance)]
+    page = orders_page([(unit, activation, relevance)], "predicted")
+    shared = len({p.image for p in activation} & {p.image for p in positive})
+    assert 0 < shared < 9
+    texts = [text.text for text in page.texts]
+    assert f"by relevance · {shared} of {len(positive)} photographs in common" in texts
+    assert len(page.pictures) == 9 + len(positive)
+    sheet = ("sheet", "-i", finished, "--unit", "thing:5", "--layout", "orders", "--provenance", "-o", "o.png")
+    assert cli(*sheet).returncode == 0
+    assert "top by relevance" in (tmp_path / "o.csv").read_text()
+    assert "by the sum of its relevance" in (tmp_path / "o.txt").read_text()
+
+
+def test_attribution_lies_over_the_crop_alone(shapes_index):
+    shapes_index.use("shapes")
+    unit = shapes_index.unit("thing:3")
+    patches = unit.top(2, crop="rf")
+    projector = shapes_index.projector("gradxinput")
+    plain, drawn = context_page([(unit, patches)]), context_page([(unit, patches)], projector=projector)
+    for patch, before, after in zip(patches, plain.pictures, drawn.pictures, strict=True):
+        view = patch.context()
+        one, other = (np.asarray(picture.image.image, np.int16) for picture in (before, after))
+        changed = np.abs(one - other).max(2) > 0
+        lit = patch.placement.to_source(view.lit)
+        outside = changed.copy()
+        shift = patch.placement.to_source(view.shown.intersect(patch.placement.picture))
+        reach = 4  # the edge of the region lies between pixels of the photograph
+        rows = slice(max(0, lit.top - shift.top - reach), lit.bottom - shift.top + reach)
+        columns = slice(max(0, lit.left - shift.left - reach), lit.right - shift.left + reach)
+        assert changed[rows, columns].any()
+        outside[rows, columns] = False
+        assert not outside.any()
+    assert any("what raises the activation" in text.text for text in drawn.texts)
+
+
+def test_heat_is_strongest_where_the_attribution_is():
+    values = np.zeros((3, 40, 40), np.float32)
+    values[1, 20, 12], values[0, 5, 5], values[2, 30, 30] = 2, 9, -3
+    heat = np.asarray(heat_of(values, Box(8, 8, 36, 36), "ig"))
+    assert np.unravel_index(heat.argmax(), heat.shape) == (20, 12)
+    assert heat.max() == 255
+    assert heat[5, 5] == heat[30, 30] == 0
+    assert np.asarray(heat_of(values, Box(8, 8, 36, 36), "guided"))[30, 30] == 255
+
+
+def test_only_context_sheets_show_attribution(cli, shapes_index_dir):
+    done = cli("sheet", "-i", shapes_index_dir, "--unit", "thing:3", "--attribution", "ig", "-o", "s.png")
+    assert "--layout strip cannot show --attribution: use --layout context" in done.stderr
+    done = cli("sheet", "-i", shapes_index_dir, "--unit", "thing:3", "--layout", "orders", "-o", "s.png")
+    assert "has no relevance; add it" in done.stderr
 
 
 def test_info_tells_how_well_each_layer_conserves(cli, finished):

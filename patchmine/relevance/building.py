@@ -45,6 +45,9 @@ VERSION = 1
 BATCH = {"cpu": 8, "cuda": 64}
 """Photographs in a batch, by the type of the device."""
 
+SLOWER = 4
+"""How much longer a photograph takes than in the pass for activations: shards are as many times smaller."""
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -145,7 +148,7 @@ class _Pass:
         self.run, self.progress = run, progress
         self.folder = index.directory / FOLDER
         self.digest = digests.of_json(origin.as_dict())
-        size = int(index.store.manifest["job"]["shard_size"])
+        size = max(origin.batch, int(index.store.manifest["job"]["shard_size"]) // SLOWER)
         self.images = index.store.images
         self.shards = [
             Shard(number, start, min(start + size, self.images))

@@ -55,17 +55,18 @@ def overlays(projector: Projector) -> Callable[[Patch, Piece], Piece]:
 
 
 def heat_of(values: NDArray[np.float32], region: Box, method: str) -> Image.Image:
-    """The strength of an attribution float32 (3, height, width) inside the region, as gray levels from 0 to 255."""
+    """The strength of an attribution float32 (3, height, width) inside the region, as gray levels from 0 to 255.
+
+    The region lies inside the input.
+    """
     finite = np.nan_to_num(values, posinf=0.0, neginf=0.0)
     strength = np.maximum(finite.sum(0), 0) if method in SIGNED else np.abs(finite).sum(0)
-    inside = np.zeros_like(strength)
-    box = region.intersect(Box(0, 0, strength.shape[1], strength.shape[0]))
-    part = (slice(box.top, box.bottom), slice(box.left, box.right))
-    inside[part] = strength[part]
-    nonzero = inside[inside > 0]
+    inside = np.zeros(strength.shape, np.bool_)
+    inside[region.top : region.bottom, region.left : region.right] = True
+    nonzero = strength[inside & (strength > 0)]
     limit = float(np.quantile(nonzero, CLEAR)) if len(nonzero) else 1.0
-    levels = np.rint(255 * np.clip(inside / limit, 0, 1)).astype(np.uint8)
-    smooth = np.asarray(Image.fromarray(levels).filter(ImageFilter.GaussianBlur(SMOOTH)), np.float32)
+    levels = np.rint(255 * np.clip(inside * strength / limit, 0, 1)).astype(np.uint8)
+    smooth = inside * np.asarray(Image.fromarray(levels).filter(ImageFilter.GaussianBlur(SMOOTH)), np.float32)
     return Image.fromarray(np.rint(255 * smooth / max(1.0, float(smooth.max()))).astype(np.uint8))
 
 
