@@ -22,11 +22,17 @@ its own size."""
 PROJECTIONS = ("deconv", "guided", "gradxinput", "ig", "occlusion")
 PROJECTION = "guided"
 """On a sheet that needs one: unlike a deconvnet's, it shows the photograph in a network without max pooling too."""
-LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "layer")
+LAYOUTS = ("strip", "zeiler", "context", "grid", "spectrum", "facets", "queries", "compare", "orders", "layer")
 SHARES = ("tight", "diffuse", "outlier_tokens", "positional")
 """What a summary says of a unit's best patches, as shares from 0 to 1."""
 SORTS = ("hits", "lift", "r", "auroc", "max", "mean", "positive", "tied", *SHARES, "name", "label")
 """What of a unit's summary units are sorted by."""
+BY = ("activation", "relevance")
+"""What ranks the photographs of a unit."""
+SCORES = ("sum", "max", "sum-normed", "max-normed")
+"""Relevance of a unit in a photograph: over the positions, and as a share of the layer's."""
+CLASSES_OF = ("predicted", "label")
+RULES = ("plus", "gradient")
 FRAMES = ("class", "sign")
 MOST_DPI = 2400
 VENUES = {
@@ -110,6 +116,8 @@ class Run:
     extend: bool = False
     """Whether to update a finished index with photographs that were added or removed."""
     strict: bool = False
+    class_of: str | None = None
+    """The class that relevance will begin at, so that labels which the network lacks are refused before any work."""
     profile: bool = False
     """Whether to measure the limit of this machine before the work."""
 
@@ -120,8 +128,13 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "field": FIELDS,
     "view": VIEWS,
     "project": PROJECTIONS,
+    "attribution": PROJECTIONS,
     "layout": LAYOUTS,
     "frame": FRAMES,
+    "by": BY,
+    "score": SCORES,
+    "class_of": CLASSES_OF,
+    "rule": ("auto", *RULES),
     "precision": PRECISIONS,
     "pool": POOLS,
 }
@@ -155,5 +168,5 @@ def check(settings: Mapping[str, Any]) -> None:
             raise RequestError(f"unknown {option} {value!r}: give cpu, or cuda for a GPU of NVIDIA or AMD")
         if name in ("weights", "labels") and not Path(value).exists():
             raise RequestError(f"{name} file {str(value)!r} not found")
-        if name == "project" and find_spec("captum") is None:
+        if name in ("project", "attribution") and find_spec("captum") is None:
             raise RequestError(f"{option} needs captum: pip install 'patchmine[attribution]'")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from patchmine.questions.fires import Fires
     from patchmine.questions.project import Projector
     from patchmine.questions.similar import Similar
+    from patchmine.relevance.building import Built
     from patchmine.sheets.drawn import Comparison
     from patchmine.synthesis.keeping import SyntheticImage
     from patchmine.system.progress import Progress
@@ -211,6 +212,40 @@ class Index(OpenIndex[IndexedUnit]):
     def tight(self, units: Sequence[OpenUnit], k: int, share: float | None = None) -> None:
         """Find the tight crops of the k best patches of these units at once: much faster than unit by unit."""
         find(self, [seat_of(patch) for unit in units for patch in unit.top(k)], Cropping("tight", share).retained)
+
+    def relevance(
+        self,
+        class_of: str = defaults.CLASSES_OF[0],
+        rule: str = "auto",
+        *,
+        run: defaults.Run | None = None,
+        model: str | None = None,
+        weights: str | Path | None = None,
+    ) -> Built:
+        """Add the relevance of every unit in every photograph, which `top(by="relevance")` ranks, unless it is there.
+
+        `class_of` is the class that it begins at: the `predicted` one, or the photograph's `label`. `rule` is `plus`,
+        `gradient` or `auto`, as for `patchmine index`. An interrupted call keeps its finished shards.
+
+        Raises RequestError for an unknown word, a class that the network lacks, and a network of which no layer
+        conserves relevance; StoreError if the index cannot be written; and what `relevance.building.built` raises.
+        """
+        defaults.check({"class_of": class_of, "rule": rule})
+        self.use(model, weights)
+        with self.watching() as progress:
+            from patchmine.mining.workspace import Workspace
+            from patchmine.relevance.building import built
+
+            space = Workspace(self.directory)
+            with space.taken():
+                try:
+                    found = built(self, class_of, rule, run or defaults.Run(), progress)
+                except OSError as error:
+                    raise space.unwritable(error) from error
+        if all(figures.refused for figures in found.layers):
+            figures = "; ".join(f"{one.layer}: {one.text}" for one in found.layers)
+            raise RequestError(f"no layer of {self.name} conserves relevance ({figures[:300]}): index other layers")
+        return found
 
     def embed(
         self, k: int = defaults.K, *, workers: int | None = None, progress: Progress | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -34,3 +35,11 @@ def imagenet_wnids() -> tuple[str, ...]:
 def class_label(name: str) -> str:
     """`goldfish` for `n01443537`; any other class name is its own label."""
     return _labels_by_wnid().get(name, name)
+
+
+def class_keys(names: Sequence[str]) -> tuple[str, ...]:
+    """The classes of a network's outputs, as an index names them: WordNet ids if the names are those of ImageNet's
+    1,000 classes, spelling differences aside; else the names."""
+    labels = imagenet_labels()
+    same = sum(one.lower() == other.lower() for one, other in zip(names, labels, strict=False))
+    return imagenet_wnids() if len(names) == len(labels) and same > len(labels) / 2 else tuple(names)

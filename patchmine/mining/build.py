@@ -33,6 +33,7 @@ from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
 from patchmine.networks.virtual import carried
 from patchmine.photographs.decode import decoder_name
+from patchmine.relevance import building as relevance
 from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
 from patchmine.store import reading as store
 from patchmine.store.job import Job, listing_digest
@@ -108,8 +109,7 @@ def build_index(
     Raises a PatchmineError before writing anything if source, network or layers are not available or `out` holds
     another job. With `run.strict`, it also raises one after mining if a photograph could not be read.
     """
-    wanted = replace(wanted or Wanted(), **options)
-    run, progress = run or Run(), progress or Silent()
+    wanted, run, progress = replace(wanted or Wanted(), **options), run or Run(), progress or Silent()
     stages, began = Stages(), perf_counter()
     with stages.timed("list"):
         opened = open_source(str(source))
@@ -120,6 +120,7 @@ def build_index(
         found = _listed(opened, wanted)
     with stages.timed("load"):
         network, taps, names = _loaded(wanted)
+        relevance.check(network, run.class_of, found.entries)
     there = None if run.fresh else space.job()
     settle = partial(_settled, wanted, run, network, taps, opened, found.entries, progress)
     with stages.timed("calibrate"):

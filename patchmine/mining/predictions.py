@@ -9,7 +9,7 @@ import numpy as np
 
 from patchmine.errors import ModelError
 from patchmine.executors import Bound, Reduced
-from patchmine.labels.imagenet import imagenet_labels, imagenet_wnids
+from patchmine.labels.imagenet import class_keys
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
 from patchmine.ranking import Int64
@@ -53,14 +53,7 @@ def predictor(network: Network, entries: Sequence[Entry]) -> Predictor | None:
         return None
     if tap.layout.order != "vector" or tap.layout.channels != len(network.class_names):
         return None
-    return Predictor(_keys(network.class_names), tap)
-
-
-def _keys(names: Sequence[str]) -> tuple[str, ...]:
-    """WordNet ids if the names are those of ImageNet's 1,000 classes, spelling differences aside; else the names."""
-    labels = imagenet_labels()
-    same = sum(one.lower() == other.lower() for one, other in zip(names, labels, strict=False))
-    return imagenet_wnids() if len(names) == len(labels) and same > len(labels) / 2 else tuple(names)
+    return Predictor(class_keys(network.class_names), tap)
 
 
 def with_output(bounds: Mapping[str, Bound], predictor: Predictor | None) -> dict[str, Bound]:

@@ -104,16 +104,19 @@ class Patches(Answer, Sequence[Patch]):
         unit: Unit | None = None,
         cropping: Cropping | None = None,
         pick: str = "top",
+        by: str = "activation",
+        score: str = "sum",
     ) -> None:
         """`unit` is the unit whose patches they are, None for patches of several units.
 
-        `cropping`, which must be settled, is what the patches' boxes show: the receptive field unless given.
+        `cropping`, which must be settled, is what the patches' boxes show: the receptive field unless given. `by` says
+        what their values are: activations, or the `score` of relevance.
         """
         self._patches = list(patches)
         self._index = index
         self._of = unit
         self.cropping = cropping or Cropping()
-        self.pick = pick
+        self.pick, self.by, self.score = pick, by, score
 
     @overload
     def __getitem__(self, rank: int) -> Patch: ...
@@ -130,7 +133,9 @@ class Patches(Answer, Sequence[Patch]):
     def chosen(self, places: Iterable[int]) -> Patches:
         """Those at these places, with the ranks that they have here."""
         part = [self._patches[place] for place in places]
-        return type(self)(part, self._index, unit=self._of, cropping=self.cropping, pick=self.pick)
+        return type(self)(
+            part, self._index, unit=self._of, cropping=self.cropping, pick=self.pick, by=self.by, score=self.score
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `top --json`; for the patches of one unit of an index."""
@@ -138,6 +143,8 @@ class Patches(Answer, Sequence[Patch]):
         return {
             "index": self._index.name,
             "pick": self.pick,
+            "by": self.by,
+            **({"score": self.score} if self.by == "relevance" else {}),
             "crop": self.cropping.crop,
             "unit": self._index.unit(self._of).as_dict(),
             "patches": [patch.as_dict() for patch in self._patches],

@@ -13,9 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from patchmine import defaults
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.fields.cropping import Cropping
@@ -26,7 +23,6 @@ from patchmine.labels.names import Names, spelled
 from patchmine.labels.names_file import NamesFile
 from patchmine.labels.of_index import UnitLabels
 from patchmine.photographs.placement import Placement, Preprocessing
-from patchmine.ranking import Float32, Int64
 from patchmine.reading.answers import Patches, TightPatches, Units
 from patchmine.reading.asked import AskedNetwork, Loading, Watching
 from patchmine.reading.cropped import crop_of, cropped, tightness
@@ -319,6 +315,8 @@ class OpenUnit:
         of_class: str | None = None,
         not_class: str | None = None,
         diverse: bool = False,
+        by: str = "activation",
+        score: str = "sum",
     ) -> Patches:
         """The k patches that `pick` chooses, best first; fewer when there are fewer photographs.
 
@@ -329,7 +327,8 @@ class OpenUnit:
 
         `of_class` and `not_class` restrict the photographs to those of a class, or of all below a WordNet noun, or to
         the others. With `diverse` no photograph is nearly the same as one before it (`likeness`), and none of its class
-        where classes are known.
+        where classes are known. `by` relevance ranks photographs by how much the unit contributes to the network's
+        decision there: `score` is one of `defaults.SCORES`.
 
         `crop` decides what a patch's `box` holds: `rf` the receptive field, outside of which nothing can change the
         value; `erf` the effective one, which holds `share` (default 0.95) of the gradient's energy; `image` all that
@@ -337,20 +336,23 @@ class OpenUnit:
         with the network where the index does not keep it; `auto` is `rf` while that covers less than half of the input,
         `erf` beyond, and `tight` for the patches whose tight crop the index keeps.
 
-        Raises RequestError for another pick, crop or class, StoreError when the index has no table and the kept top-k
-        cannot answer.
+        Raises RequestError for another pick, crop, class or score, StoreError when the index has no relevance, or no
+        table and the kept top-k cannot answer.
         """
         if k < 1:
             raise RequestError(f"-k must be at least 1, not {k}")
         cropping = Cropping(crop, share)
         meant = self.index.settled(self.unit, cropping)
-        chosen = self._kept(k) if (pick, of_class, not_class, diverse) == ("top", None, None, False) else None
-        if chosen is None:
+        plain = (pick, of_class, not_class, diverse, by) == ("top", None, None, False, "activation")
+        found = self.index.store.best(self.unit.layer, self.unit.channel, k) if plain else None
+        if found is None:
             from patchmine.reading.picks import Wish, picked  # not for every cold query
+            from patchmine.relevance.kept import column
 
             wish = Wish(k, pick, seed, of_class, not_class, diverse)
-            chosen = picked(self.index.store, self.unit, wish, self.index.alike)
-        values, images, places = chosen
+            scores = column(self.index, self.unit, by, score)
+            found = picked(self.index.store, self.unit, wish, self.index.alike, scores)
+        values, images, places = found
         patches = [
             self.index.patch(self.unit, rank, value, image, place, meant)
             for rank, (value, image, place) in enumerate(
@@ -359,14 +361,7 @@ class OpenUnit:
         ]
         patches, meant = cropped(self.index, patches, cropping, meant)
         kind = TightPatches if meant.crop == "tight" else Patches
-        return kind(patches, self.index, unit=self.unit, cropping=meant, pick=pick)
-
-    def _kept(self, k: int) -> tuple[Float32, Int64, NDArray[np.integer]] | None:
-        """Values, images and places of the k best patches, as the index keeps them; None if it keeps too few."""
-        values, images, places = self.index.store.top(self.unit.layer, self.unit.channel)
-        if k > self.index.store.keep <= len(values):
-            return None
-        return values[:k], images[:k], places[:k]
+        return kind(patches, self.index, unit=self.unit, cropping=meant, pick=pick, by=by, score=score)
 
     def as_dict(self) -> dict[str, Any]:
         """The unit as `top --json` names it."""

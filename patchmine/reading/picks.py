@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from patchmine.photographs.likeness import Likeness
 
 Mask = NDArray[np.bool_]
+Column = tuple[Float32, NDArray[np.integer]]
+"""Values float32 and positions of one unit on all photographs, both (images,)."""
 
 
 class Alike:
@@ -62,13 +64,24 @@ class Wish:
 
 
 def picked(
-    store: Store, unit: Unit, wish: Wish, alike: Callable[[int, list[int]], bool]
+    store: Store,
+    unit: Unit,
+    wish: Wish,
+    alike: Callable[[int, list[int]], bool],
+    by_relevance: Column | None = None,
 ) -> tuple[Float32, Int64, NDArray[np.integer]]:
-    """Values, images and places (y * grid width + x) of the patches that the wish chooses, each (patches,)."""
+    """Values, images and places (y * grid width + x) of the patches that the wish chooses, each (patches,).
+
+    `by_relevance` takes the place of the unit's activations.
+    """
     among = _among(store, wish.of_class, wish.not_class)
     if wish.pick == "facets":
+        if by_relevance is not None:
+            raise RequestError(
+                "--pick facets groups the patches with the highest activations: leave out --by relevance"
+            )
         return _facets(store, unit, wish.k, among)
-    column, positions = store.column(unit.layer, unit.channel)
+    column, positions = by_relevance or store.column(unit.layer, unit.channel)
     order = preferred(column, wish.k, wish.pick, wish.seed, among)
     chosen = in_order(distinct(order, wish.k, alike) if wish.diverse else order[: wish.k], column, wish.pick)
     return column[chosen], chosen, positions[chosen].astype(np.int64)

@@ -32,12 +32,15 @@ ABOUT = {
     "components); below it are the best patches of all, then those of each facet, a group of similar directions.",
     "queries": "On the left are references that drive the unit least, on the right those that drive it hardest; of the "
     "two queries between them one belongs to each side.",
+    "orders": "For each unit the patches on the left are ranked by its activation, those on the right by its relevance "
+    "to the network's decision.",
     "layer": "Each block shows one unit, its patches row by row.",
 }
 """What a reader of each layout has to know."""
 
 PICKS = {
     "top": "highest first",
+    "top by relevance": "and by the sum of its relevance over all positions, highest first",
     "bottom": "lowest first",
     "spectrum": "at equal distances in rank over the unit's whole range",
 }
@@ -75,7 +78,8 @@ class Record:
 
     def add(self, unit: OpenUnit, patches: Patches) -> None:
         self.patches += len(patches)
-        self._units[unit] = self._picks[patches.pick] = None
+        pick = patches.pick if patches.by == "activation" else f"{patches.pick} by relevance"
+        self._units[unit] = self._picks[pick] = None
         cropping = patches.cropping
         field = unit.index.field(unit.unit.layer)
         self._places[field.place_name] = None
@@ -87,7 +91,7 @@ class Record:
             box, tight = patch.box, patch.tight if patch.cropped else None
             self._writer.writerow(
                 (
-                    *(unit.unit.layer, unit.unit.channel, unit.name, patches.pick, patch.rank, patch.value),
+                    *(unit.unit.layer, unit.unit.channel, unit.name, pick, patch.rank, patch.value),
                     *(patch.class_name, patch.image, unit.index.digest(patch.image_id)),
                     *(patch.position.y, patch.position.x, box.left, box.top, box.right, box.bottom),
                     None if tight is None else round(tight.retained, 6),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import ceil
 from pathlib import PurePath
 
@@ -44,12 +45,13 @@ def lay(
     *,
     context: bool = False,
     bare: bool = False,
+    over: Callable[[Patch, Piece], Piece] | None = None,
 ) -> float:
     """Add the tiles of patches with their captions, row by row, in so many columns; returns where they end.
 
     `place` is x, y and the width of all columns. Reads the photographs, in parallel. With `context` a tile shows the
-    whole input; `bare` ones have neither caption nor frame. A photograph that cannot be shown gets a tile with the
-    reason, and a line in `page.missing`.
+    whole input; `bare` ones have neither caption nor frame. `over` draws something over each piece. A photograph that
+    cannot be shown gets a tile with the reason, and a line in `page.missing`.
     """
     x, y, across = place
     style = page.style
@@ -57,6 +59,11 @@ def lay(
     height = width * (context_ratio(patches) if context else ratio(patches, patches.cropping))
     step = height + (0.0 if bare else caption_height(patches, style, width)) + style.gap
     shown = pictures(patches, patches.cropping, (width, height), page.missing, context)
+    if over is not None:
+        shown = [
+            replace(picture, image=over(patch, picture.image)) if isinstance(picture.image, Piece) else picture
+            for patch, picture in zip(patches, shown, strict=True)
+        ]
     for number, (patch, name, picture) in enumerate(zip(patches, names_of(patches), shown, strict=True)):
         picture = picture.at(x + number % columns * (width + style.gap), y + number // columns * step)
         page.pictures.append(picture)

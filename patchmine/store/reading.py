@@ -311,6 +311,13 @@ class Store:
             )
         return value, image, position
 
+    def best(self, layer: str, channel: int, k: int) -> tuple[Float32, Int64, NDArray[np.integer]] | None:
+        """The best k of `top`; None if the index keeps too few to know them."""
+        values, images, positions = self.top(layer, channel)
+        if k > self.keep <= len(values):
+            return None
+        return values[:k], images[:k], positions[:k]
+
     def top_of_all(self, layer: str) -> TopK:
         """The kept top-k of every unit."""
         shape = (self.channels[layer], self.keep)

@@ -189,8 +189,8 @@ class _LayerWriter:
         """Write the activation of every photograph and its place."""
         small = position_dtype(self.plan.grid[0] * self.plan.grid[1] if self.plan.one_size else CELLS)
         slabs = [
-            _Slabs(self.group, "value", np.float32, self.images, self.plan.units),
-            _Slabs(self.group, "position", small, self.images, self.plan.units),
+            Slabs(self.group, "value", np.float32, self.images, self.plan.units),
+            Slabs(self.group, "position", small, self.images, self.plan.units),
         ]
         for values, positions, _ in _rows(self.shards, self.prefix):
             for slab, array in zip(slabs, (values, positions), strict=True):
@@ -268,7 +268,7 @@ def _quantiles(block: Float32) -> Float32:
     return found
 
 
-class _Slabs:
+class Slabs:
     """Writes rows into a chunked dataset in whole chunks, so that no chunk is written twice."""
 
     def __init__(self, group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> None:

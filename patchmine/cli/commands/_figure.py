@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from patchmine.sheets.page import Page
     from patchmine.sheets.style import Style
 
-K = {"grid": defaults.K, "spectrum": defaults.K, "zeiler": 9, "compare": 9, "queries": 9, "layer": 9}
+K = {"grid": defaults.K, "spectrum": defaults.K, "zeiler": 9, "compare": 9, "queries": 9, "layer": 9, "orders": 9}
 """Patches of a unit, for layouts that do not show 8."""
 
 
-_ROOM = {"spectrum": 0.6, "queries": 0.4, "compare": 0.4, "zeiler": 0.1, "layer": 0.25}
+_ROOM = {"spectrum": 0.6, "queries": 0.4, "compare": 0.4, "zeiler": 0.1, "layer": 0.25, "orders": 0.45}
 """The share of a page's width that is sure to be left for columns of tiles."""
 
 _LEAST, _MOST_IN_BLOCK = 6.0, 100
@@ -55,12 +55,14 @@ class Figure:
         crop: str,
         share: float | None,
         project: str,
+        attribution: str | None,
         groups: int,
         seed: int,
     ) -> None:
         self.index, self.units, self.layout, self.style = index, units, layout, style
         self.k = K["zeiler"] if layout == "zeiler" else k or K.get(layout, 8)
         self.crop, self.share, self.project, self.groups, self.seed = crop, share, project, groups, seed
+        self.attribution = attribution
         self._check_room()
         self._record = Record()
         """The patches on the pages that were drawn."""
@@ -135,8 +137,8 @@ class Figure:
     def _caption(self) -> str:
         return self._record.caption(self.layout, self.project)
 
-    def top(self, unit: IndexedUnit, k: int, pick: str = "top") -> Patches:
-        return self.noted(unit, unit.top(k, pick, crop=self.crop, share=self.share))
+    def top(self, unit: IndexedUnit, k: int, pick: str = "top", by: str = "activation") -> Patches:
+        return self.noted(unit, unit.top(k, pick, crop=self.crop, share=self.share, by=by))
 
     def noted(self, unit: IndexedUnit, patches: Patches) -> Patches:
         self._record.add(unit, patches)
@@ -155,7 +157,22 @@ def _strip(figure: Figure) -> Page:
 def _context(figure: Figure) -> Page:
     from patchmine.sheets.layouts.context import context_page
 
-    return context_page(figure.rows(), figure.style)
+    if figure.attribution is None:
+        return context_page(figure.rows(), figure.style)
+    from patchmine.cli import progress
+
+    rows = figure.rows()
+    with progress.shown() as display:
+        return context_page(rows, figure.style, figure.index.projector(figure.attribution, progress=display))
+
+
+def _orders(figure: Figure) -> Page:
+    from patchmine.relevance.kept import kept
+    from patchmine.sheets.layouts.orders import orders_page
+
+    class_of = kept(figure.index).origin.class_of
+    rows = [(unit, figure.top(unit, figure.k), figure.top(unit, figure.k, by="relevance")) for unit in figure.units]
+    return orders_page(rows, class_of, figure.style)
 
 
 def _zeiler(figure: Figure) -> Page:
@@ -229,6 +246,7 @@ _DRAWN: dict[str, Callable[[Figure], Page]] = {
     "grid": _grid,
     "spectrum": _spectrum,
     "context": _context,
+    "orders": _orders,
     "facets": _facets,
     "queries": _queries,
     "zeiler": _zeiler,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchmine.cli import options
-from patchmine.defaults import TIGHT_SHARE, Run, Wanted
+from patchmine.defaults import CLASSES_OF, TIGHT_SHARE, Run, Wanted
+from patchmine.errors import RequestError
 from patchmine.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -138,32 +139,55 @@ def index(
     embed: Annotated[
         bool, typer.Option("--embed", help="Then put pictures of the top patches into the index: patchmine embed.")
     ] = False,
+    relevance: Annotated[
+        bool,
+        typer.Option(
+            "--relevance", help="Then compute how much each unit contributes to the network's decision on a photograph."
+        ),
+    ] = False,
+    class_of: Annotated[
+        str | None,
+        typer.Option(
+            "--class-of",
+            help="The decision of --relevance. predicted (default): the class with the highest output; "
+            "label: that of the photograph.",
+            show_default=False,
+        ),
+    ] = None,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule",
+            help="How --relevance goes back. plus: the z+ rule; gradient: activation times gradient; "
+            "auto: gradient in a network without biases, which conserves by itself, else plus.",
+        ),
+    ] = "auto",
     json: options.Json = False,
 ) -> None:
     """Index the photographs in SOURCE: find where each unit responds most strongly in each of them, and how strongly.
 
     You can stop it at any time; run the same command again to resume. If photographs were added or removed after the
-    index was finished, `--extend` brings it up to date.
+    index was finished, `--extend` brings it up to date. `--relevance` adds to a finished index what it lacks, without
+    computing the activations again.
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
     """
     from patchmine import engines
     from patchmine.cli.running import carry_out
     from patchmine.cli.stopping import starting
-    from patchmine.errors import RequestError
     from patchmine.mining.workspace import Workspace
     from patchmine.models import check
     from patchmine.plugins import Kinds
     from patchmine.readouts import asked
     from patchmine.sources import open_source
 
+    of_class = (class_of or CLASSES_OF[0]) if relevance else None
     how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
-    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, **how)
+    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, class_of=of_class, **how)
     engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
-    if tighten < 0:
-        raise RequestError(f"--tighten must be at least 0, not {tighten}")
+    _check_then(tighten, relevance, class_of)
     asked(directions or ())
     directory = out or Path(f"{open_source(source).name}.patchmine")
     Workspace(directory).refuse()
@@ -194,14 +218,39 @@ def index(
 
         return build_index(source, directory, wanted, run, display)
 
-    carry_out(work, directory, json, profile, lambda: _then(directory, tighten, embed, workers, model, weights))
+    carry_out(work, directory, json, profile, lambda: _then(directory, run, rule, tighten, embed, model, weights))
 
 
-def _then(directory: Path, k: int, embed: bool, workers: int, model: str, weights: Path | None) -> None:
+def _check_then(tighten: int, relevance: bool, class_of: str | None) -> None:
+    if tighten < 0:
+        raise RequestError(f"--tighten must be at least 0, not {tighten}")
+    if class_of is not None and not relevance:
+        raise RequestError(f"--class-of {class_of} chooses the class of relevance: add --relevance")
+
+
+def _then(directory: Path, run: Run, rule: str, k: int, embed: bool, model: str, weights: Path | None) -> None:
     """What is to be done with the finished index."""
-    _tighten(directory, k, workers, model, weights)
+    if run.class_of is not None:
+        _relevance(directory, run, rule, model, weights)
+    _tighten(directory, k, run.workers, model, weights)
     if embed:
-        _embed(directory, workers)
+        _embed(directory, run.workers)
+
+
+def _relevance(directory: Path, run: Run, rule: str, model: str, weights: Path | None) -> None:
+    from patchmine.cli.errors import say
+    from patchmine.cli.running import opened
+
+    assert run.class_of is not None
+    try:
+        found = opened(directory, None, model, weights).relevance(run.class_of, rule, run=run)
+    except KeyboardInterrupt as interrupt:
+        kept = (
+            f"{directory} is finished, and keeps the finished shards of its relevance; run the same command to resume"
+        )
+        raise type(interrupt)(kept) from None
+    for line in found.lines():
+        say(line)
 
 
 def _tighten(directory: Path, k: int, workers: int, model: str, weights: Path | None) -> None:

@@ -15,12 +15,13 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     from patchmine.index import open_index
     from patchmine.labels.class_hints import census
     from patchmine.labels.of_index import naming, naming_text, said
+    from patchmine.relevance.kept import described, relevance
     from patchmine.sources import Entry
 
     opened = open_index(index)
     if json:
         names = naming(opened.labels.about, opened.layers)
-        print_json({"index": opened.name, **opened.manifest, "names": names})
+        print_json({"index": opened.name, **opened.manifest, "names": names, "relevance": relevance(opened)})
         return
     manifest, job = opened.manifest, opened.manifest["job"]
     entries = [Entry(record.path, record.class_name) for record in opened.store.records()]
@@ -41,4 +42,6 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     took = f"in {manifest['seconds']:.0f} s " if "seconds" in manifest else ""
     print_line(f"built      {took}by patchmine {manifest['versions']['patchmine']}")
     print_layers(manifest)
+    for line in described(opened):
+        print_line(line)
     print_passed(manifest.get("passed_over", {}), manifest.get("left_out", []))

@@ -37,8 +37,9 @@ def sheet(
             help="strip: a row of patches for each unit; grid: a block for each; spectrum: its whole range; context: "
             "whole photographs, with the boxes of the fields and the tight crop; facets: a map of the patches, and a "
             "row for each facet; queries: a trial of psychophysics; zeiler: nine projections beside their nine "
-            "patches, as in figure 2 of Zeiler & Fergus 2013; compare: beside synthetic images; layer: many units over "
-            f"the pages of a PDF, with contents. Default: {defaults.LAYOUTS[0]}, or layer for --layer alone in a PDF.",
+            "patches, as in figure 2 of Zeiler & Fergus 2013; compare: beside synthetic images; orders: by activation "
+            "and by relevance, side by side; layer: many units over the pages of a PDF, with contents. "
+            f"Default: {defaults.LAYOUTS[0]}, or layer for --layer alone in a PDF.",
             show_default=False,
         ),
     ] = None,
@@ -47,7 +48,8 @@ def sheet(
         typer.Option(
             "-k",
             metavar="K",
-            help="Patches of each unit. Default: 8; 25 for grid and spectrum; 9 for zeiler, compare, queries, layer.",
+            help="Patches of each unit. Default: 8; 25 for grid and spectrum; 9 for zeiler, compare, queries, orders, "
+            "layer.",
             show_default=False,
         ),
     ] = None,
@@ -106,6 +108,16 @@ def sheet(
         bool, typer.Option("--force", help="Replace files of --provenance that patchmine did not write.")
     ] = False,
     project: options.Project = None,
+    attribution: Annotated[
+        str | None,
+        typer.Option(
+            "--attribution",
+            metavar="METHOD",
+            help="Draw over each crop of --layout context what in it drives the unit, by one of "
+            f"{', '.join(defaults.PROJECTIONS)}. Loads the network; needs the extra 'attribution'.",
+            show_default=False,
+        ),
+    ] = None,
     crop: options.Crop = None,
     share: options.Share = None,
     model: options.ModelOfIndex = None,
@@ -129,6 +141,8 @@ def sheet(
     style = style_asked(width, columns, caption, frame, scale_bar)
     if project is not None and layout != "zeiler":
         raise RequestError(f"--layout {layout or defaults.LAYOUTS[0]} cannot show --project: use --layout zeiler")
+    if attribution is not None and layout != "context":
+        raise RequestError(f"--layout {layout or defaults.LAYOUTS[0]} cannot show --attribution: use --layout context")
     if layout == "layer" and out.suffix.lower() != ".pdf":
         raise RequestError(f"--layout layer fills pages, which {out.name} cannot hold: end its name in .pdf")
     if latex and out.suffix.lower() == ".svg":
@@ -155,6 +169,7 @@ def sheet(
         crop=crop or ("tight" if chosen == "context" else form.crop),
         share=share,
         project=project or defaults.PROJECTION,
+        attribution=attribution,
         groups=groups,
         seed=seed,
     )

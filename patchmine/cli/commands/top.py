@@ -20,6 +20,22 @@ def top(
     pick: Annotated[
         str, typer.Option("--pick", help=f"Which patches to show: {', '.join(defaults.PICKS)}.")
     ] = defaults.PICKS[0],
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by",
+            help="What ranks the photographs: the unit's activation, or its relevance to the network's decision.",
+        ),
+    ] = defaults.BY[0],
+    score: Annotated[
+        str | None,
+        typer.Option(
+            "--score",
+            help=f"Of --by relevance: {', '.join(defaults.SCORES)}. sum and max are over the positions; normed is the "
+            "share of the layer's relevance in that photograph.",
+            show_default=False,
+        ),
+    ] = None,
     of_class: Annotated[
         str | None,
         typer.Option("--class", metavar="NAME", help="Only photographs of this class or noun.", show_default=False),
@@ -49,6 +65,7 @@ def top(
     """Find the patches of real photographs that drive a unit hardest.
 
     `--pick` chooses others: the weakest, a random sample, those at a quantile, or some from the unit's whole range.
+    `--by relevance` finds where the unit matters most for what the network decides: see `patchmine index --relevance`.
 
     Example: `patchmine top --unit blocks.6:33 -k 25 -o fish.png`
     """
@@ -61,10 +78,21 @@ def top(
     form = Form(json, csv, out)
     if project is not None and out is None:
         raise RequestError(f"--project {project} needs a sheet to draw on: add -o SHEET.png")
+    if score is not None and by != "relevance":
+        raise RequestError(f"--score {score} is of relevance: add --by relevance")
     at = opened(index, source, model, weights)
     found = at.unit(unit, layer)
     patches = found.top(
-        k, pick, crop or form.crop, seed, share, of_class=of_class, not_class=not_class, diverse=diverse
+        k,
+        pick,
+        crop or form.crop,
+        seed,
+        share,
+        of_class=of_class,
+        not_class=not_class,
+        diverse=diverse,
+        by=by,
+        score=score or defaults.SCORES[0],
     )
     form.draw(
         lambda: _page(found, patches) if project is None else _projected(at, found, patches, project), len(patches)
@@ -76,7 +104,16 @@ def top(
             print_line(not_finite)
         print_labels(at.labels, [found])
 
-    form.answer(patches, f"{_named(found)} in {at.name}: {pick}", also)
+    form.answer(patches, f"{_named(found)} in {at.name}: {pick}{_ranked(at, patches)}", also)
+
+
+def _ranked(index: Index, patches: Patches) -> str:
+    """What the values are, if they are not activations."""
+    if patches.by == "activation":
+        return ""
+    from patchmine.relevance.kept import kept
+
+    return f" by relevance ({patches.score}) to the {kept(index).origin.class_of} class"
 
 
 def _named(unit: IndexedUnit) -> str:

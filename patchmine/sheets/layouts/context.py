@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from patchmine.drawing.lettering import fitted, text_width
 from patchmine.photographs.crops import OUTLINES
@@ -10,10 +11,14 @@ from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.captions import add_legend
+from patchmine.sheets.layouts._overlays import overlay_text, overlays
 from patchmine.sheets.layouts.strips import add_unit, page_of_units
 from patchmine.sheets.origin import Origin
 from patchmine.sheets.page import Page, Rectangle, Text
 from patchmine.sheets.style import PAGE, Style
+
+if TYPE_CHECKING:
+    from patchmine.questions.project import Projector
 
 MOST = 5
 """Tiles in a row, unless the style says otherwise."""
@@ -26,11 +31,13 @@ def context_columns(k: int, style: Style) -> int:
     return style.columns or min(MOST, max(k, 3))
 
 
-def context_page(rows: Sequence[tuple[OpenUnit, Patches]], style: Style = PAGE) -> Page:
+def context_page(
+    rows: Sequence[tuple[OpenUnit, Patches]], style: Style = PAGE, projector: Projector | None = None
+) -> Page:
     """A page with the patches of each unit as whole inputs, in the order given.
 
-    Clear is the tight crop where the patches show one, else the effective field, else the receptive field. Raises
-    ValueError without rows.
+    Clear is the tight crop where the patches show one, else the effective field, else the receptive field. With a
+    projector its attribution is drawn over what is clear. Raises ValueError without rows.
     """
     if not rows:
         raise ValueError("a sheet of contexts needs at least one unit")
@@ -38,16 +45,20 @@ def context_page(rows: Sequence[tuple[OpenUnit, Patches]], style: Style = PAGE) 
     origin = Origin.of(units[0].index)
     tight = any(patches.cropping.crop == "tight" for _, patches in rows)
     clear = "effective field" if any(unit.index.field(unit.unit.layer).token for unit in units) else "field"
-    page, y = page_of_units(
-        units,
+    facts = (
         f"The photographs, of {origin.photographs} in {origin.source}, that drive each unit hardest, as the network "
-        f"saw them. {tiles.TIGHT_LEGEND if tight else f'Clear: the {clear}. Faded: its surroundings.'}",
-        style,
+        f"saw them. {tiles.TIGHT_LEGEND if tight else f'Clear: the {clear}. Faded: its surroundings.'}"
     )
+    over = None
+    if projector is not None:
+        facts = f"{facts} {overlay_text(projector.method)}"
+        over = overlays(projector)
+        projector.progress.begin(sum(len(patches) for _, patches in rows), 0, "attributions")
+    page, y = page_of_units(units, facts, style)
     for number, (unit, patches) in enumerate(rows):
         columns = context_columns(len(patches), style)
         y = add_unit(page, unit, patches, y + style.gap * (number > 0))
-        y = tiles.lay(page, patches, (style.margin, y, style.inner), columns, context=True)
+        y = tiles.lay(page, patches, (style.margin, y, style.inner), columns, context=True, over=over)
     page.height = add_legend(page, _add_keys(page, rows, y)) + style.margin
     return page
 
