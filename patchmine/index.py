@@ -22,6 +22,7 @@ from patchmine.system.progress import Silent
 from patchmine.units import Box, Unit
 
 if TYPE_CHECKING:
+    from patchmine.between.comparison import Between
     from patchmine.questions.fires import Fires
     from patchmine.questions.project import Projector
     from patchmine.questions.similar import Similar
@@ -178,6 +179,27 @@ class Index(OpenIndex[IndexedUnit]):
 
         self.use(model, weights)
         return fires(self, image, layer=layer, k=k, cropping=Cropping(crop, share))
+
+    def between(
+        self,
+        other: OpenIndex[Any],
+        *,
+        unit: str | Unit | None = None,
+        layer: str | None = None,
+        k: int = defaults.K,
+    ) -> Between:
+        """What became of the units of this index in another one of the same photographs, such as a later checkpoint.
+
+        Of all units, of those of a layer, or of one. Rankings are compared down to rank k, and all activations on the
+        photographs that both have. Raises UnitError for an unknown unit or layer, RequestError if the indexes share
+        fewer than half of the photographs of the smaller one.
+        """
+        if layer is not None:
+            self.check_layer(layer)
+        from patchmine.between.comparison import between
+
+        meant = None if unit is None else self.resolved(unit, layer)
+        return between(self, other, unit=meant, layer=layer, k=k)
 
     def tighten(
         self,

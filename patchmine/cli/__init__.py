@@ -12,6 +12,7 @@ import typer
 
 from patchmine.cli import errors, words
 from patchmine.cli.commands import (
+    between,
     compare,
     demo,
     embed,
@@ -60,6 +61,7 @@ COMMANDS = (
     synth.synth,
     why.why,
     compare.compare,
+    between.between,
     serve.serve,
     site.site,
     info.info,

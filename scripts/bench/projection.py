@@ -1,6 +1,6 @@
 """Time one projection of each kind, beside the bare pass forward and backward through the whole network.
 
-    python -m scripts.bench.projection -i INDEX [--layers blocks.1 blocks.3 blocks.6] [--units 5]
+python -m scripts.bench.projection -i INDEX [--layers blocks.1 blocks.3 blocks.6] [--units 5]
 """
 
 from __future__ import annotations
