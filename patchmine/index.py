@@ -23,6 +23,7 @@ from patchmine.units import Box, Unit
 
 if TYPE_CHECKING:
     from patchmine.between.comparison import Between
+    from patchmine.probe.probing import Probe
     from patchmine.questions.fires import Fires
     from patchmine.questions.project import Projector
     from patchmine.questions.similar import Similar
@@ -106,6 +107,28 @@ class IndexedUnit(OpenUnit):
         self.index.use(model, weights)
         recipe = Recipe(objective, **{"images": beside(objective), **settings})
         return compare(self, recipe, k=k, cropping=Cropping(crop, share))
+
+    def probe(
+        self,
+        k: int = defaults.K,
+        *,
+        crop: str = "auto",
+        share: float | None = None,
+        seed: int = 0,
+        model: str | None = None,
+        weights: str | Path | None = None,
+    ) -> Probe:
+        """Whether color or shape drives the unit: what remains of its activation when its k best patches are changed.
+
+        `model` and `weights` are as for `Index.fires`. Raises RequestError for an unknown crop, UnitError for a dead
+        unit, and PhotographError if no photograph can be read.
+        """
+        if k < 1:
+            raise RequestError(f"-k must be at least 1, not {k}")
+        from patchmine.probe.probing import probe
+
+        self.index.use(model, weights)
+        return probe(self, k=k, cropping=Cropping(crop, share), seed=seed)
 
 
 class Index(OpenIndex[IndexedUnit]):

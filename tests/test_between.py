@@ -95,8 +95,12 @@ def test_what_became_of_each_unit_is_told(trained):
     assert sorted(str(unit) for unit in found.fates[3].others) == ["units:4", "units:5"]
     told, found = fates(after, before)
     assert {channel: told[channel][0] for channel in range(6)} == {
-        **{0: "kept", 1: "moved", 2: "moved", 3: "moved"},
-        **{4: "merged", 5: "died"},
+        0: "kept",
+        1: "moved",
+        2: "moved",
+        3: "moved",
+        4: "merged",
+        5: "died",
     }
     assert list(map(str, found.fates[4].others)) == ["units:5"]
     assert told[6] == ("lost", None) or told[6] == ("dead", None)
