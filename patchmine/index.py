@@ -22,6 +22,8 @@ from patchmine.system.progress import Silent
 from patchmine.units import Box, Unit
 
 if TYPE_CHECKING:
+    from patchmine.between.comparison import Between
+    from patchmine.probe.probing import Probe
     from patchmine.questions.fires import Fires
     from patchmine.questions.project import Projector
     from patchmine.questions.similar import Similar
@@ -107,6 +109,28 @@ class IndexedUnit(OpenUnit):
         recipe = Recipe(objective, **{"images": beside(objective), **settings})
         return compare(self, recipe, k=k, cropping=Cropping(crop, share))
 
+    def probe(
+        self,
+        k: int = defaults.K,
+        *,
+        crop: str = "auto",
+        share: float | None = None,
+        seed: int = 0,
+        model: str | None = None,
+        weights: str | Path | None = None,
+    ) -> Probe:
+        """Whether color or shape drives the unit: what remains of its activation when its k best patches are changed.
+
+        `model` and `weights` are as for `Index.fires`. Raises RequestError for an unknown crop, UnitError for a dead
+        unit, and PhotographError if no photograph can be read.
+        """
+        if k < 1:
+            raise RequestError(f"-k must be at least 1, not {k}")
+        from patchmine.probe.probing import probe
+
+        self.index.use(model, weights)
+        return probe(self, k=k, cropping=Cropping(crop, share), seed=seed)
+
 
 class Index(OpenIndex[IndexedUnit]):
     """A finished index. Units come from `unit()` and `units()`, photographs from the source it was built from."""
@@ -179,6 +203,27 @@ class Index(OpenIndex[IndexedUnit]):
 
         self.use(model, weights)
         return fires(self, image, layer=layer, k=k, cropping=Cropping(crop, share))
+
+    def between(
+        self,
+        other: OpenIndex[Any],
+        *,
+        unit: str | Unit | None = None,
+        layer: str | None = None,
+        k: int = defaults.K,
+    ) -> Between:
+        """What became of the units of this index in another one of the same photographs, such as a later checkpoint.
+
+        Of all units, of those of a layer, or of one. Rankings are compared down to rank k, and all activations on the
+        photographs that both have. Raises UnitError for an unknown unit or layer, RequestError if the indexes share
+        fewer than half of the photographs of the smaller one.
+        """
+        if layer is not None:
+            self.check_layer(layer)
+        from patchmine.between.comparison import between
+
+        meant = None if unit is None else self.resolved(unit, layer)
+        return between(self, other, unit=meant, layer=layer, k=k)
 
     def tighten(
         self,

@@ -247,6 +247,7 @@ HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress",
         (["top", "-i", "{index}", "--unit", FIRST, "-o", "sheet.png"], []),
         (["units", "-i", "{index}"], []),
         (["similar", "-i", "{index}", "--unit", FIRST, "--json"], ["faiss"]),
+        (["between", "{index}", "{index}", "--unit", FIRST, "-o", "sheet.png"], []),
         (["info", "-i", "{index}"], []),
     ],
 )

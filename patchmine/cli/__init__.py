@@ -12,6 +12,7 @@ import typer
 
 from patchmine.cli import errors, words
 from patchmine.cli.commands import (
+    between,
     compare,
     demo,
     embed,
@@ -24,6 +25,7 @@ from patchmine.cli.commands import (
     merge,
     name,
     pack,
+    probe,
     serve,
     sheet,
     similar,
@@ -59,7 +61,9 @@ COMMANDS = (
     tighten.tighten,
     synth.synth,
     why.why,
+    probe.probe,
     compare.compare,
+    between.between,
     serve.serve,
     site.site,
     info.info,

@@ -15,13 +15,14 @@ CUT = 3
 """The blur reaches this many standard deviations far."""
 
 
-def blurred(inputs: Tensor) -> Tensor:
+def blurred(inputs: Tensor, sigma: float | None = None) -> Tensor:
     """The inputs, float32 (N, 3, height, width), without detail: a Gaussian blur with reflected borders.
 
-    In one dimension after the other, which is what `torchvision.transforms.functional.gaussian_blur` computes in two.
+    `sigma` is its standard deviation in pixels, SIGMA of the shorter side unless given. In one dimension after the
+    other, which is what `torchvision.transforms.functional.gaussian_blur` computes in two.
     """
-    sigma = min(inputs.shape[-2:]) * SIGMA
-    reach = int(CUT * sigma)
+    sigma = min(inputs.shape[-2:]) * SIGMA if sigma is None else sigma
+    reach = min(int(CUT * sigma), min(inputs.shape[-2:]) - 1)
     if reach == 0:
         return inputs.clone()
     weights = _weights(sigma, reach).to(inputs.device)
