@@ -36,7 +36,7 @@ def between_page(found: Sequence[Between], crop: str = "auto", share: float | No
     facts = (
         f"The patches that drive the unit hardest, among the photographs of {Origin.of(first).source}. Overlap: "
         f"rank-biased, of the best {found[0].k} photographs. r: correlation over {found[0].shared} photographs. "
-        f"{tiles.HATCHED}"
+        f"{tiles.hatched([first.unit(fate.unit)])}"
     )
     y = page.write(facts, style.margin, style.margin + style.title + style.leading, style.inner)
     y = _row(page, (first, fate.unit), "", y, (crop, share), set())
