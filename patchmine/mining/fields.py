@@ -87,7 +87,6 @@ class Fields:
 
         Yields a function that waits for them: `effective_field` by layer, without the layers where it is None.
         """
-        records = [record for file in files for record in file.about["images"]]
         module = channels_last(folded(finite_weights(self.network.module), self.taps, self.network.blank()))
 
         @lru_cache(_AT_HAND)
@@ -95,7 +94,8 @@ class Fields:
             """A photograph as input; None if it has since disappeared or changed."""
             try:
                 data = source.read(entries[image].path)
-                unchanged = digests.of_bytes(data) == records[image]["digest"]
+                record = files[image // job.shard_size].images[image % job.shard_size]
+                unchanged = digests.of_bytes(data) == record["digest"]
                 return prepare(data, self.network.preprocessing) if unchanged else None
             except PhotographError:
                 return None
@@ -150,6 +150,6 @@ def _strongest(
 
 def _input_sizes(files: Sequence[ShardFile], preprocessing: Preprocessing) -> set[tuple[int, int]]:
     """The (height, width) of the network inputs made from the readable photographs."""
-    sources = {tuple(r["size"]) for file in files for r in file.about["images"] if r["reason"] is None}
+    sources = {tuple(r["size"]) for file in files for r in file.images if r["reason"] is None}
     placements = [preprocessing.place(width, height) for width, height in sources]
     return {(placement.input[1], placement.input[0]) for placement in placements}
