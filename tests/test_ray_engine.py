@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Letters:
     works: list
     workers: int = 1
     broken: int = -1
+    gate: threading.Event | None = None
 
     def ready(self):
         return self
@@ -30,6 +32,8 @@ class Letters:
 
     def work(self, todo, progress):
         self.works.append(threading.current_thread())
+        if self.gate:
+            self.gate.wait(10)
         for number in todo:
             if number == self.broken:
                 raise StoreError("no letter")
@@ -45,10 +49,9 @@ def beacon(tmp_path):
 
 
 def test_shards_that_wait_together_pass_through_one_pipeline(tmp_path, beacon):
-    works = []
-    miner = _ray_miner.Miner(Letters(tmp_path, works), 3, _ray_miner.versions(), beacon)
+    works, gate, answers = [], threading.Event(), {}
+    miner = _ray_miner.Miner(Letters(tmp_path, works, gate=gate), 3, _ray_miner.versions(), beacon)
     assert miner.refusal() is None
-    answers = {}
 
     def ask(number):
         answers[number] = miner.mine(number)
@@ -56,10 +59,13 @@ def test_shards_that_wait_together_pass_through_one_pipeline(tmp_path, beacon):
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
+    while miner._waiting.qsize() < 7:  # the first is taken
+        time.sleep(0.001)
+    gate.set()
     for thread in threads:
         thread.join(10)
     assert sorted(answers) == list(range(8))
-    assert len(works) <= 8
+    assert len(works) == 1
     assert {path for answer in answers.values() for path, _ in answer.skipped} == {f"{n}.jpg" for n in range(8)}
     assert all(answer.data is None for answer in answers.values())
     assert (tmp_path / "000007.shard").read_bytes() == b"H"

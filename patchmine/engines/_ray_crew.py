@@ -80,6 +80,8 @@ class Crew:
         self._reasons: dict[int, list[str]] = {}
         self._took: deque[float] = deque(maxlen=101)
         self._looked = self._said = -SAY_S
+        self._worked = time.monotonic()
+        """When there was an actor for the last time."""
         self._class = ray.remote(_Actor)
 
     def compute(self, todo: Sequence[int]) -> Iterator[int]:
@@ -133,7 +135,10 @@ class Crew:
         if not self._workers:
             if self._refused:
                 raise RequestError(f"no node of the Ray cluster can compute this: {next(iter(self._refused.values()))}")
-            raise RequestError("the Ray cluster has no node with a free CPU: start one with ray start --address")
+            if self._looked - self._worked > SAY_S:
+                raise RequestError("the Ray cluster has no node with a CPU: start one with ray start --address")
+        else:
+            self._worked = self._looked
         if not any(worker.accepted for worker in self._workers) and self._looked - self._said >= SAY_S:
             if self._said > 0:
                 self._progress.note("waiting for free resources on the Ray cluster")
@@ -175,7 +180,6 @@ class Crew:
         usual = median(self._took) if self._took else 0.0
         limit_s = max(LIMIT_S, LIMIT_RATIO * usual)
         for worker in [worker for worker in self._workers if worker.late(limit_s)]:
-            ray.kill(worker.actor)
             self._lose(worker, f"no result after {limit_s:.0f} s")
         if self._queue or not usual:
             return
@@ -191,13 +195,16 @@ class Crew:
 
     def _settle(self, ref: Any) -> Iterator[int]:
         """Take one answer of an actor; yields the number of the shard that it made complete."""
-        worker = next((worker for worker in self._workers if ref in worker.shards or ref is worker.refusal), None)
+        worker = next((worker for worker in self._workers if ref in worker.shards or ref == worker.refusal), None)
         if worker is None:  # of an actor that was lost while this answer was on its way
             return
         try:
             answer = ray.get(ref)
         except RayTaskError as error:
-            self._failed(worker, worker.shards.pop(ref), _reason(error))
+            if ref in worker.shards:
+                self._failed(worker, worker.shards.pop(ref), _reason(error))
+            else:
+                self._refuse(worker, _reason(error))
         except RayError as error:
             self._lose(worker, _reason(error))
         else:
@@ -206,7 +213,7 @@ class Crew:
             elif answer is None:
                 worker.accepted = True
             else:
-                self._refuse(worker, f"node {worker.name} cannot compute this: {answer}")
+                self._refuse(worker, answer)
 
     def _received(self, worker: Worker, number: int, answer: Computed) -> Iterator[int]:
         now = time.monotonic()
@@ -240,6 +247,7 @@ class Crew:
     def _lose(self, worker: Worker, reason: str) -> None:
         """Give the shards of an actor that died to others. Only the oldest can have been its death."""
         self._workers.remove(worker)
+        ray.kill(worker.actor)  # it may only be out of reach, and would keep its cores
         self._progress.note(f"a process on node {worker.name} is lost: {reason}")
         oldest, *others = worker.shards.values() if worker.shards else (None,)
         on_the_way = self._on_the_way()
@@ -250,7 +258,8 @@ class Crew:
         if self._deaths[worker.node] >= DEATHS:
             self._refused[worker.node] = f"node {worker.name}: {DEATHS} processes died one after another: {reason}"
 
-    def _refuse(self, worker: Worker, line: str) -> None:
+    def _refuse(self, worker: Worker, reason: str) -> None:
+        line = f"node {worker.name} cannot compute this: {reason}"
         self._workers.remove(worker)
         ray.kill(worker.actor)
         if worker.node not in self._refused:

@@ -264,7 +264,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     readouts.keep(space.directory, list(carried(plan.fields.network.module).values()))
     done = space.verified(job, progress.note)
     todo = [shard for shard in job.shards if shard.number not in done]
-    progress.begin(job.photographs, sum(len(file.about["images"]) for file in done.values()))
+    progress.begin(job.photographs, sum(len(file.readable) for file in done.values()))
     progress.committed(len(done), len(job.shards))
     engine = engines.kinds.get(run.engine, "--engine")
     numbers = [shard.number for shard in todo]

@@ -6,11 +6,10 @@ Of a transformer's layers the norms of tokens are measured with them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -96,8 +95,7 @@ class Fields:
         Yields a function that waits for them: `effective` has `effective_field` by layer, without the layers where it
         is None, and `token_norm` what `fields.norms.usual` gives.
         """
-        records = [record for file in files for record in file.about["images"]]
-        bench = _Bench(self.network, self.taps, records, source, entries)
+        bench = _Bench(self.network, self.taps, files, job.shard_size, source, entries)
 
         def strongest(number: int) -> list[tuple[int, int, int]]:
             return list(_strongest(files, number, self.taps[number], job.shard_size, self.hits))
@@ -130,11 +128,13 @@ class _Bench:
         self,
         network: Network,
         taps: Sequence[Tap],
-        records: Sequence[Mapping[str, Any]],
+        files: Sequence[ShardFile],
+        shard_size: int,
         source: Source,
         entries: Sequence[Entry],
     ) -> None:
-        self._network, self._taps, self._records = network, taps, records
+        self._network, self._taps = network, taps
+        self._files, self._shard_size = files, shard_size
         self._source, self._entries = source, entries
         self._module = channels_last(folded(finite_weights(network.module), taps, network.blank()))
         self._per_thread = threading.local()
@@ -142,8 +142,12 @@ class _Bench:
 
     def spread(self, count: int) -> list[int]:
         """Up to so many readable photographs, spread evenly over the source."""
-        readable = [image for image, record in enumerate(self._records) if record["reason"] is None]
-        return [readable[at] for at in np.unique(np.linspace(0, len(readable) - 1, count).round().astype(np.int64))]
+        records = (record for file in self._files for record in file.images)
+        readable = np.array([image for image, record in enumerate(records) if record["reason"] is None], np.int64)
+        found: list[int] = readable[
+            np.unique(np.linspace(0, len(readable) - 1, count).round().astype(np.int64))
+        ].tolist()
+        return found
 
     def energy(self, plan: writing.LayerPlan, tap: Tap, channel: int, image: int, place: int) -> Energy | None:
         """The energy of the gradient of one hit; None where the photograph has disappeared or changed."""
@@ -176,7 +180,8 @@ class _Bench:
         """A photograph as input; None if it has since disappeared or changed."""
         try:
             data = self._source.read(self._entries[image].path)
-            unchanged = digests.of_bytes(data) == self._records[image]["digest"]
+            record = self._files[image // self._shard_size].images[image % self._shard_size]
+            unchanged = digests.of_bytes(data) == record["digest"]
             return prepare(data, self._network.preprocessing) if unchanged else None
         except PhotographError:
             return None
@@ -199,6 +204,6 @@ def _strongest(
 
 def _input_sizes(files: Sequence[ShardFile], preprocessing: Preprocessing) -> set[tuple[int, int]]:
     """The (height, width) of the network inputs made from the readable photographs."""
-    sources = {tuple(r["size"]) for file in files for r in file.about["images"] if r["reason"] is None}
+    sources = {tuple(r["size"]) for file in files for r in file.images if r["reason"] is None}
     placements = [preprocessing.place(width, height) for width, height in sources]
     return {(placement.input[1], placement.input[0]) for placement in placements}

@@ -157,15 +157,16 @@ def _content(job: Job, layers: Sequence[writing.LayerPlan], counts: Mapping[str,
 
 def refuse_unreadable(files: Sequence[ShardFile], strict: bool) -> None:
     """Refuse to publish if no photograph could be read, or, with `strict`, if one could not. Raises SourceError."""
-    records = [record for file in files for record in file.about["images"]]
-    broken = [record for record in records if record["reason"] is not None]
-    if len(broken) == len(records):
+    photographs = sum(len(file.readable) for file in files)
+    broken = sum(int((~file.readable).sum()) for file in files)
+    if not broken or (broken < photographs and not strict):
+        return
+    first = next(record for file in files for record in file.images if record["reason"] is not None)
+    if broken == photographs:
         raise SourceError(
-            f"none of the {len(records)} photographs could be read; the first, {broken[0]['path']!r}: "
-            f"{broken[0]['reason']}"
+            f"none of the {photographs} photographs could be read; the first, {first['path']!r}: {first['reason']}"
         )
-    if strict and broken:
-        raise SourceError(
-            f"{len(broken)} of {len(records)} photographs could not be read, the first {broken[0]['path']!r}: "
-            f"{broken[0]['reason']}; the mined shards are kept: run the same command without --strict to publish them"
-        )
+    raise SourceError(
+        f"{broken} of {photographs} photographs could not be read, the first {first['path']!r}: {first['reason']}; the "
+        "mined shards are kept: run the same command without --strict to publish them"
+    )

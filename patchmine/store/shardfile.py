@@ -49,11 +49,15 @@ def write_shard(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArr
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A shard whose checksum has been verified. Arrays are read on demand."""
+    """A shard whose checksum has been verified. Arrays, and the records of its photographs, are read on demand.
+
+    `about` describes the shard without these records; `readable` tells which of its photographs could be read.
+    """
 
     path: Path
     about: dict[str, Any]
     entries: dict[str, tuple[str, tuple[int, ...], int]]
+    readable: NDArray[np.bool_]
 
     @classmethod
     def open(cls, path: Path) -> ShardFile:
@@ -72,7 +76,16 @@ class ShardFile:
             header = json.loads(file.read(int.from_bytes(length, "little")))
             start = file.tell()
         entries = {e["name"]: (e["dtype"], tuple(e["shape"]), start + e["offset"]) for e in header["arrays"]}
-        return cls(path, header["about"], entries)
+        readable = np.array([record["reason"] is None for record in header["about"].pop("images")], np.bool_)
+        return cls(path, header["about"], entries, readable)
+
+    @property
+    def images(self) -> list[dict[str, Any]]:
+        """The record of each photograph. They are read anew each time: together they would fill the memory."""
+        with self.path.open("rb") as file:
+            length = int.from_bytes(file.read(_PREFIX)[len(MAGIC) : len(MAGIC) + 8], "little")
+            records: list[dict[str, Any]] = json.loads(file.read(length))["about"]["images"]
+            return records
 
     def array(self, name: str) -> NDArray[Any]:
         dtype, shape, offset = self.entries[name]
@@ -83,8 +96,7 @@ class ShardFile:
 
     def source_ids(self, shard_size: int) -> NDArray[np.int64]:
         """The source id of each row of the tables: the ids of the photographs that could be read."""
-        readable = [record["reason"] is None for record in self.about["images"]]
-        return np.flatnonzero(readable).astype(np.int64) + self.about["shard"] * shard_size
+        return np.flatnonzero(self.readable).astype(np.int64) + self.about["shard"] * shard_size
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -10,6 +10,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -67,10 +68,9 @@ def write_activations(
     Unreadable photographs are left out, and image ids count only readable ones. Returns the counts for the manifest.
     Raises OSError when the disk is full.
     """
-    records = [record for shard in shards for record in shard.about["images"]]
-    good = [record for record in records if record["reason"] is None]
     # From the id in the source to the id in the index.
-    ids = np.cumsum([record["reason"] is None for record in records]).astype(np.int64) - 1
+    ids = np.cumsum(np.concatenate([shard.readable for shard in shards])).astype(np.int64) - 1
+    readable = int(ids[-1]) + 1
     non_finite: dict[str, int] = {}
     saturated: dict[str, int] = {}
     with ThreadPoolExecutor(workers, "publish") as pool, written(file, "w") as h5:
@@ -80,13 +80,13 @@ def write_activations(
         }
         h5.attrs["format"] = FORMAT
         h5.attrs["job"] = job_digest
-        _write_images(h5.create_group("images"), good)
+        skipped = _write_images(h5.create_group("images"), shards)
         for number, plan in enumerate(layers):
             group = h5.create_group(f"layers/{plan.layer}")
             group.attrs["grid"] = plan.grid
             entries = [{"input": field.input, **field.as_dict()} for field in plan.fields.entries]
             group.create_dataset("fields", data=json.dumps(entries), dtype=h5py.string_dtype("utf-8"))
-            writer = _LayerWriter(group, str(number), plan, shards, ids, len(good))
+            writer = _LayerWriter(group, str(number), plan, shards, ids, readable)
             if table:
                 writer.write_table()
             top, moments = ranked[number].result()
@@ -97,8 +97,7 @@ def write_activations(
             writer.write_vectors(top)
             non_finite[plan.layer] = moments.non_finite
             saturated[plan.layer] = int((group["stats/tied"][:] > TIED).sum())
-    skipped = [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
-    return {"images": len(good), "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
+    return {"images": readable, "skipped": skipped, "non_finite": non_finite, "saturated": saturated}
 
 
 class _Lenient(io.FileIO):
@@ -136,17 +135,34 @@ def written(file: Path, mode: str) -> Iterator[h5py.File]:
         os.fsync(raw.fileno())
 
 
-def _write_images(group: h5py.Group, records: Sequence[Mapping[str, Any]]) -> None:
-    text = h5py.string_dtype("utf-8")
-    group.create_dataset("path", data=[_storable(r["path"]) for r in records], dtype=text)
-    group.create_dataset("digest", data=np.array([r["digest"] for r in records], "S32"))
-    sizes = np.array([r["size"] for r in records], np.uint32).reshape(-1, 2)
+def _write_images(group: h5py.Group, shards: Sequence[ShardFile]) -> list[dict[str, str]]:
+    """Write the columns of the photographs that could be read; returns the others, with their reasons.
+
+    Takes about 200 bytes of memory for a photograph.
+    """
+    paths: list[bytes] = []
+    columns: list[tuple[NDArray[np.bytes_], NDArray[np.uint32]]] = []
+    classes: list[str | None] = []
+    predictions: list[str | None] = []
+    skipped: list[dict[str, str]] = []
+    for shard in shards:
+        records = shard.images
+        skipped += [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
+        good = [record for record in records if record["reason"] is None]
+        paths += [_storable(record["path"]) for record in good]
+        sizes = np.array([record["size"] for record in good], np.uint32).reshape(-1, 2)
+        columns.append((np.array([record["digest"] for record in good], "S32"), sizes))
+        classes += [record["class"] and intern(record["class"]) for record in good]
+        predictions += [record.get("prediction") and intern(record["prediction"]) for record in good]
+    group.create_dataset("path", data=paths, dtype=h5py.string_dtype("utf-8"))
+    group.create_dataset("digest", data=np.concatenate([digest for digest, _ in columns]))
+    sizes = np.concatenate([sizes for _, sizes in columns])
     group.create_dataset("width", data=sizes[:, 0])
     group.create_dataset("height", data=sizes[:, 1])
-    _write_classes(group, "class", [record["class"] for record in records], "the source names no class")
-    predictions = [record.get("prediction") for record in records]
+    _write_classes(group, "class", classes, "the source names no class")
     if any(predictions):
         _write_classes(group, "prediction", predictions, "the network was not asked")
+    return skipped
 
 
 def _write_classes(group: h5py.Group, name: str, classes: Sequence[str | None], none: str) -> None:

@@ -56,12 +56,17 @@ class Drawn(ShardFile):
 
     layers: Sequence[writing.LayerPlan]
     stride: int
+    records: Sequence[dict[str, Any]]
+
+    @property
+    def images(self) -> list[dict[str, Any]]:
+        return list(self.records)
 
     def array(self, name: str) -> NDArray[Any]:
         number, _, what = name.partition("/")
         plan = self.layers[int(number)]
         shard = int(self.about["shard"])
-        images = shard * SHARD_SIZE + np.arange(len(self.about["images"]))
+        images = shard * SHARD_SIZE + np.arange(len(self.records))
         places = images % (plan.grid[0] * plan.grid[1])
         winners = images % self.stride == 0
         if what == "value":
@@ -89,8 +94,8 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     shards = []
     for start in range(0, images, SHARD_SIZE):
         held = [records[image % len(records)] for image in range(start, min(start + SHARD_SIZE, images))]
-        about = {"shard": start // SHARD_SIZE, "images": held}
-        shards.append(Drawn(directory, about, {}, plans, max(1, images // WINNERS)))
+        about, readable = {"shard": start // SHARD_SIZE}, np.ones(len(held), np.bool_)
+        shards.append(Drawn(directory, about, {}, readable, plans, max(1, images // WINNERS), held))
     directory.mkdir()
     job = {**real.manifest["job"], "table": table, "layers": list(layers), "keep": WINNERS, "photographs": images}
     digest = real.manifest["job_digest"]

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -128,6 +129,14 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def report(what: str, kills: int, indexes: int, counts: list[tuple[int, int]]) -> None:
     mined, again = (sum(numbers) for numbers in zip(*counts, strict=True))
     print(f"\n{what}: {kills} kills, {indexes} indexes compared; of {mined} shards, {again} begun again")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_claims_give_the_bytes_of_a_local_run_with_any_number_of_processes(setting: Setting, count: int) -> None:
+    start = time.monotonic()
+    for process in [setting.start("--engine", "claims") for _ in range(count)]:
+        finished(process)
+    print(f"\nclaims in {count} processes: {setting.check()} after {time.monotonic() - start:.0f} s")
 
 
 def test_claims_killed_processes_lose_nothing_and_no_shard_is_computed_twice_without_cause(
@@ -299,6 +308,25 @@ def test_ray_survives_the_death_of(
     finished(driver)
     counts.append(setting.check())
     report(f"ray, {what}", killed, len(counts), counts)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_ray_a_signal_ends_the_run_with_its_code_and_the_shards_are_kept(
+    name: str, setting: Setting, cluster: Callable[[int], Nodes]
+) -> None:
+    nodes = cluster(1)
+    driver = setting.start(*nodes.words)
+    assert reached(lambda: bool(list(setting.out.glob(f"{SHARDS}/*.shard"))), driver)
+    driver.send_signal(signal.Signals[name])
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == {"SIGTERM": 143, "SIGINT": 130}[name], errors
+    assert "shards are kept" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    while actors():
+        time.sleep(0.1)
+    setting.counted.bury()
+    finished(setting.start("--engine", "local"))
+    setting.check()
 
 
 @pytest.fixture
