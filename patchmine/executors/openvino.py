@@ -77,7 +77,13 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
     if setting.precision not in (known := precisions()):
         raise RequestError(f"OpenVINO does not support {setting.precision} on this CPU: choose from {', '.join(known)}")
     graph = _converted(network, taps).clone()
-    graph.reshape([setting.batch_size, 3, *network.preprocessing.crop])  # a fixed size computes faster
+    try:
+        graph.reshape([setting.batch_size, 3, *network.preprocessing.crop])  # a fixed size computes faster
+    except RuntimeError:
+        raise RequestError(
+            f"OpenVINO cannot run {network.name} in batches of {setting.batch_size}, perhaps as its code has len(x) "
+            "where x.shape[0] could stand: use --executor torch"
+        ) from None
     compiled = openvino.Core().compile_model(
         graph,
         "CPU",

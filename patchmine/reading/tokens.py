@@ -50,7 +50,7 @@ class TokenFacts:
     def text(self) -> str | None:
         """The marks in words, with their shares; None without any."""
         words = {
-            "outlier-tokens": f"outlier tokens: {self.outliers or 0:.0%} of the top {K} have an unusual norm",
+            "outlier-tokens": f"outlier tokens: {self.outliers or 0:.0%} of the top {K} have a norm far above usual",
             "positional": f"positional: {self.positional or 0:.0%} of the top {K} are in one place",
         }
         return "; ".join(words[mark] for mark in self.marks) or None

@@ -37,19 +37,19 @@ class Block(nn.Module):
 
 
 class TinyVit(nn.Module):
-    def __init__(self, registers: int = REGISTERS, depth: int = 3) -> None:
+    def __init__(self, side: int = SIDE) -> None:
         super().__init__()
         self.patch_embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
         self.cls_token = nn.Parameter(torch.randn(1, 1, WIDTH))
-        self.reg_token = nn.Parameter(torch.randn(1, registers, WIDTH))
-        self.pos_embed = nn.Parameter(torch.randn(1, (SIDE // PATCH) ** 2, WIDTH) / 2)
-        self.blocks = nn.ModuleList(Block() for _ in range(depth))
+        self.reg_token = nn.Parameter(torch.randn(1, REGISTERS, WIDTH))
+        self.pos_embed = nn.Parameter(torch.randn(1, (side // PATCH) ** 2, WIDTH) / 2)
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, 7)
 
     def forward(self, batch: Tensor) -> Tensor:
         patches = self.patch_embed(batch).flatten(2).transpose(1, 2) + self.pos_embed
-        own = torch.cat([self.cls_token, self.reg_token], 1).expand(len(batch), -1, -1)
+        own = torch.cat([self.cls_token, self.reg_token], 1).expand(batch.shape[0], -1, -1)
         tokens = torch.cat([own, patches], 1)
         for block in self.blocks:
             tokens = block(tokens)
@@ -61,3 +61,12 @@ def build() -> tuple[nn.Module, Preprocessing]:
     torch.manual_seed(0)
     half = (0.5, 0.5, 0.5)
     return TinyVit(), Preprocessing(SIDE, (SIDE, SIDE), "bilinear", half, half)
+
+
+def planted() -> tuple[nn.Module, Preprocessing]:
+    """The same, with a token of huge norm at place 6 of the grid, which lies along channel 0."""
+    module, preprocessing = build()
+    assert isinstance(module, TinyVit)
+    with torch.no_grad():
+        module.pos_embed[0, 6, 0] += 1000
+    return module, preprocessing

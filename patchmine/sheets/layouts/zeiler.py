@@ -103,7 +103,8 @@ def _size_text(unit: OpenUnit, cropping: Cropping) -> str:
         return f"tight crops: {cropping.retained:.0%} of the activation"
     size = field.effective_size(cropping.energy) if cropping.crop == "erf" else None
     if size is not None:
-        return f"effective field {size} px, {cropping.energy:.0%} of the gradient's energy"
+        whose = f" of a {field.token}" if field.token else ""
+        return f"effective field{whose} {size} px, {cropping.energy:.0%} of the gradient's energy"
     height, width = field.group(unit.unit.channel).largest
     if field.token:
         token = f"{field.token} {width}×{height} px, with its surroundings" if field.squares else field.token
