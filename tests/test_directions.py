@@ -284,3 +284,112 @@ def test_the_latents_of_an_autoencoder_are_units(cli, tmp_path, built):
     table = torch.tensor(np.stack([index.store.column(f"{LAYER}@sae", unit)[0] for unit in range(made.UNITS)], 1))
     assert float((table - expected).abs().max()) < 1e-4
     assert 0 < (expected > 0).float().mean() < 1
+
+
+@pytest.fixture(scope="session")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same latents twice: of a top-k autoencoder, whose table is sparse, and with the table stored densely."""
+    from tests.support import autoencoders as made
+
+    folder = tmp_path_factory.mktemp("sparse")
+    tensors = {**made.NAMED, "b_enc": made.B_ENC - 0.5}
+    cfg = {"architecture": "topk", "k": 2, "apply_b_dec_to_input": True}
+    save_file(tensors, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    common = {"model": "shapes", "layers": (LAYER,), "keep": 10, "shard_size": 12, "limit": 40}
+    with pytest.MonkeyPatch.context() as patched:
+        for name, smaller in (("cells", True), ("dense", False)):
+            patched.setattr("patchmine.sparse.Columns.smaller", smaller)
+            patched.setattr("patchmine.sparse.UNITS", 40)  # so that the table is written in three blocks of units
+            asked = (f"{LAYER}@sae={folder}",)
+            patchmine.build_index(SHAPES, folder / name, directions=asked, **common)
+    return folder / "cells", folder / "dense"
+
+
+def test_a_sparse_table_is_the_dense_one_to_the_last_bit(sparse):
+    cells, dense = map(patchmine.open_index, sparse)
+    layer = f"{LAYER}@sae"
+    assert cells.store._datasets.has("layers", layer, "sparse") and not dense.store._datasets.has(
+        "layers", layer, "sparse"
+    )
+    for one, other in zip(cells.store.table(layer), dense.store.table(layer), strict=True):
+        assert one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    values, _ = dense.store.table(layer)
+    assert 0 < (values != 0).mean() < 0.9
+    for name in ("mean", "std", "positive", "minimum", "maximum", "tied", "quantiles"):
+        assert np.array_equal(cells.stats(layer)[name], dense.stats(layer)[name]), name
+    assert np.array_equal(cells.store.top_of_all(layer).keys, dense.store.top_of_all(layer).keys)
+    for part in (slice(3, 9), slice(None), [1, 5]):
+        assert np.array_equal(cells.store.table_on_disk(layer)[0][part], dense.store.table_on_disk(layer)[0][part])
+    assert np.array_equal(
+        cells.store.table_on_disk(layer)[1][5:9, 30:70], dense.store.table_on_disk(layer)[1][5:9, 30:70]
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["units", "--layer", f"{LAYER}@sae", "--sort", "positive", "--json"],
+        ["top", "--unit", f"{LAYER}@sae:7", "--pick", "quantile:0.9", "-k", 4, "--json"],
+        ["top", "--unit", f"{LAYER}@sae:7", "--pick", "bottom", "-k", 4, "--json"],
+        ["similar", "--unit", f"{LAYER}@sae:7", "-k", 4, "--json"],
+        ["fires", "000020.png", "--layer", f"{LAYER}@sae", "-k", 4, "--json"],
+        ["verify", "--all"],
+        ["name", "--auto"],
+    ],
+    ids=lambda words: " ".join(map(str, words[:4])),
+)
+def test_a_sparse_table_gives_the_answers_of_the_dense_one(cli, sparse, tmp_path, words):
+    answers = []
+    for directory in sparse:
+        shutil.copytree(directory, tmp_path / directory.name)
+        done = cli(*words, "-i", directory.name)
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout.replace(directory.name, "INDEX"))
+    assert answers[0] == answers[1] or words[0] == "verify"  # which counts datasets
+
+
+def test_an_interrupted_run_of_sparse_shards_resumes(tmp_path, sparse):
+    """Its shards are read back, and their rankings save work."""
+    from patchmine.store.shardfile import ShardFile, shard_path
+
+    cells = patchmine.open_index(sparse[0])
+    job = cells.job
+    values, positions = cells.store.table(f"{LAYER}@sae")
+    from patchmine import sparse as sparsely
+    from patchmine.store.shardfile import write_shard
+
+    arrays = sparsely.arrays(values[:12], positions[:12])
+    about = {"job": job.digest, "shard": 0, "images": [{"reason": None}] * 12}
+    write_shard(shard_path(tmp_path, 0), about, {f"1/{name}": array for name, array in arrays.items()})
+    shard = ShardFile.open(shard_path(tmp_path, 0))
+    for units in (slice(None), slice(10, 20)):
+        for one, other in zip(shard.table("1", units), (values[:12, units], positions[:12, units]), strict=True):
+            assert np.array_equal(one, other)
+
+
+def test_damaged_cells_are_refused(sparse, tmp_path):
+    import h5py
+
+    from patchmine.errors import StoreError
+
+    layer = f"{LAYER}@sae"
+    for place, value in (("row", 1000), ("start", -5)):
+        shutil.copytree(sparse[0], tmp_path / place)
+        with h5py.File(tmp_path / place / "activations.h5", "r+") as file:
+            file[f"layers/{layer}/sparse/{place}"][1] = value
+        with pytest.raises(StoreError, match="build"):
+            patchmine.open_index(tmp_path / place).store.table(layer)
+
+
+def test_units_are_chosen_by_frequency_and_maximum(cli, sparse):
+    layer = f"{LAYER}@sae"
+    stats = patchmine.open_index(sparse[0]).stats(layer)
+    words = ("units", "-i", sparse[0], "--layer", layer, "--json")
+    done = cli(*words, "--frequency", "0.05:0.5", "--maximum", "1:")
+    chosen = [unit["channel"] for unit in json.loads(done.stdout)["units"]]
+    wanted = (stats["positive"] >= 0.05) & (stats["positive"] <= 0.5) & (stats["maximum"] >= 1)
+    assert chosen == np.flatnonzero(wanted).tolist() and 0 < len(chosen) < 96
+    assert "write LOW:HIGH" in failed(cli(*words, "--frequency", "often"))
+    assert "write LOW:HIGH" in failed(cli(*words, "--maximum", "3:1"))
+    assert "widen them" in failed(cli(*words, "--maximum", "1e9:"))

@@ -195,8 +195,8 @@ def _strongest(
     channels = np.unique(np.linspace(0, units - 1, min(units, hits)).round().astype(np.int64))
     top = TopK.empty(len(channels), 1)
     for file in files:
-        values: NDArray[np.float32] = file.array(f"{number}/value")[:, channels]
-        places = file.array(f"{number}/position")[:, channels]
+        columns = [file.table(str(number), slice(channel, channel + 1)) for channel in channels.tolist()]
+        values, places = (np.concatenate(part, axis=1) for part in zip(*columns, strict=True))
         top = top.merge(TopK.of_batch(values, places, file.source_ids(shard_size), 1))
     for row in np.flatnonzero(top.filled[:, 0]):
         yield int(channels[row]), int(top.images[row, 0]), int(top.positions[row, 0])

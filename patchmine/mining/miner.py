@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from patchmine import sparse
 from patchmine.errors import PhotographError, RequestError, SourceError
 from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.mining.predictions import OUTPUT, Predictor, with_output
@@ -57,7 +58,8 @@ class LayerShard:
     """
 
     def __init__(self, tap: Tap, photographs: int, keep: int, one_size: bool) -> None:
-        units = tap.layout.channels
+        units, readout = tap.layout.channels, tap.layout.readout
+        self.sparse = readout is not None and readout.activation != "linear"
         cells = tap.layout.grid[0] * tap.layout.grid[1] if one_size else CELLS
         patches = photographs * min(cells, units)
         self.leaders = Leaders.empty(units, keep)
@@ -102,9 +104,10 @@ class LayerShard:
         self.settle()
         images, places = self.vector_images[: self.patches], self.vector_places[: self.patches]
         kept = self._ranked(images, places.astype(np.int64))
+        value, position = self.values[: self.rows].copy(), self.positions[: self.rows].copy()
+        table = sparse.arrays(value, position) if self.sparse else {"value": value, "position": position}
         return {
-            f"{prefix}/value": self.values[: self.rows].copy(),
-            f"{prefix}/position": self.positions[: self.rows].copy(),
+            **{f"{prefix}/{name}": array for name, array in table.items()},
             f"{prefix}/vector_image": images[kept],
             f"{prefix}/vector_position": places[kept],
             f"{prefix}/vectors": self.vectors[: self.patches][kept],

@@ -19,6 +19,7 @@ from patchmine.store.reading import Store
 from patchmine.system import digests
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
+_CELLS = 1 << 24  # at most, which a wide layer reaches with fewer rows
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class _Table:
     def __init__(self, store: Store, layer: str) -> None:
         self.value, self.position = store.table_on_disk(layer)
         self.units = store.channels[layer]
+        self._rows = max(1, min(_ROWS, _CELLS // self.units))
         self._vectors, image, position = store.vectors(layer)
         self.kept: Int64 = image * CELLS + position
         self._images = image
@@ -139,17 +141,17 @@ class _Table:
 
     def row(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
         with self._lock:
-            first = row - row % _ROWS
+            first = row - row % self._rows
             if self._block is None or first != self._first:
-                rows = slice(first, first + _ROWS)
+                rows = slice(first, first + self._rows)
                 self._block, self._first = (self.value[rows], self.position[rows]), first
             return self._block[0][row - first].copy(), self._block[1][row - first].copy()
 
     def parts(self, rows: Int64) -> Iterable[tuple[NDArray[np.float32], NDArray[np.integer], Int64]]:
         """Values, positions and row numbers of these rows, block by block."""
-        for first in np.unique(rows - rows % _ROWS):
-            chosen = rows[(rows >= first) & (rows < first + _ROWS)]
-            whole = slice(int(first), int(first) + _ROWS)
+        for first in np.unique(rows - rows % self._rows):
+            chosen = rows[(rows >= first) & (rows < first + self._rows)]
+            whole = slice(int(first), int(first) + self._rows)
             yield self.value[whole][chosen - first], self.position[whole][chosen - first], chosen
 
     def vectors(self, row: int) -> tuple[Int64, NDArray[np.float16]]:

@@ -101,7 +101,7 @@ class Task:
             for file in self.finished:
                 images = file.source_ids(self.job.shard_size)
                 for number, tap in enumerate(computing.taps):
-                    miner.remember(tap.layer, file.array(f"{number}/value"), images)
+                    miner.remember(tap.layer, file.table(str(number))[0], images)
             with ThreadPoolExecutor(1, "write") as writer:
                 for number in in_order(writer, self._write, miner.mine(self.job.shards[n] for n in todo), _WRITING):
                     yield number

@@ -18,6 +18,7 @@ from patchmine.reading.cropped import cropped
 from patchmine.reading.opened import OpenIndex, U
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns, flat, html_table
+from patchmine.sparse import blocks
 from patchmine.system.printable import printable
 from patchmine.units import Position, Unit
 
@@ -188,12 +189,13 @@ def percentiles(index: OpenIndex[Any], layer: str, values: NDArray[np.float32]) 
     """
     table, _ = index.store.table_on_disk(layer)
     below, equal, finite = (np.zeros(len(values), np.int64) for _ in range(3))
-    for start in range(0, len(index), _ROWS):
-        block = table[start : start + _ROWS]
-        known = np.isfinite(block)
-        below += ((block < values) & known).sum(axis=0)
-        equal += ((block == values) & known).sum(axis=0)
-        finite += known.sum(axis=0)
+    for units in blocks(len(values)):
+        for start in range(0, len(index), _ROWS):
+            block = table[start : start + _ROWS, units]
+            known = np.isfinite(block)
+            below[units] += ((block < values[units]) & known).sum(axis=0)
+            equal[units] += ((block == values[units]) & known).sum(axis=0)
+            finite[units] += known.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         share: NDArray[np.float64] = (below + equal / 2) / finite
     return np.where(np.isfinite(values) & (finite > 0), share, np.nan)

@@ -27,6 +27,7 @@ from patchmine.reading.opened import OpenIndex, OpenUnit, U
 from patchmine.reading.patch import Patch
 from patchmine.reading.statistics import left_out
 from patchmine.reading.tables import Columns
+from patchmine.sparse import blocks
 from patchmine.store import neighbors
 from patchmine.store.patches_faiss import normalized
 from patchmine.system import digests
@@ -305,14 +306,24 @@ def correlated(unit: OpenUnit, k: int, note: Note = lambda _: None) -> list[tupl
 
 def _correlations(index: OpenIndex[Any], layer: str, column: NDArray[np.float64]) -> NDArray[np.float64]:
     """The correlation of each unit of a layer with a column (images,): float64 (units,), NaN if either never varies."""
+    found = np.full(index.layers[layer], np.nan)
+    for units in blocks(len(found)):
+        found[units] = _correlations_of(index, layer, units, column)
+    return found
+
+
+def _correlations_of(
+    index: OpenIndex[Any], layer: str, units: slice, column: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`_correlations` of some units of the layer."""
     value, _ = index.store.table_on_disk(layer)
     # Sums of squares of numbers near zero lose nothing to rounding, so subtract the means first.
-    middle = index.stats(layer)["mean"].astype(np.float64)
+    middle = index.stats(layer)["mean"][units].astype(np.float64)
     finite = np.isfinite(column)
     column = np.where(finite, column - column[finite].mean() if finite.any() else 0, 0)
     count, other_sum, other_square, own_sum, own_square, product = np.zeros((6, len(middle)))
     for start in range(0, len(index), _ROWS):
-        block = value[start : start + _ROWS]
+        block = value[start : start + _ROWS, units]
         known = np.isfinite(block) & finite[start : start + _ROWS, None]
         if known.all():  # nearly always, and twice as fast
             known = np.ones((len(block), 1))

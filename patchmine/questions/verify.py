@@ -29,6 +29,7 @@ from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.reading.cropped import kept_crops
 from patchmine.reading.opened import OpenIndex
+from patchmine.sparse import blocks
 from patchmine.store import patches_faiss
 from patchmine.store import reading as store
 from patchmine.store.hdf5 import dataset_digests
@@ -149,11 +150,7 @@ def _ranking(index: OpenIndex[Any]) -> Finding:
     for layer, channels in index.layers.items():
         kept = stored.top_of_all(layer)
         if stored.has_table:
-            top = TopK.empty(channels, stored.keep)
-            for start in range(0, len(index), _BLOCK):
-                value, position = (dataset[start : start + _BLOCK] for dataset in stored.table_on_disk(layer))
-                images = np.arange(start, start + len(value), dtype=np.int64)
-                top = top.merge(TopK.of_batch(value, position, images, stored.keep))
+            top = _ranked(index, layer, channels)
             differ = np.flatnonzero((top.keys != kept.keys).any(1) | (top.positions != kept.positions).any(1))
             wrong += [f"the top of {layer}:{unit} does not follow from the table" for unit in differ[:3]]
             if len(differ) > 3:
@@ -166,6 +163,20 @@ def _ranking(index: OpenIndex[Any]) -> Finding:
     what = f"the top {stored.keep} of {units} units with the table" if stored.has_table else "the vectors with the top"
     open_ = "" if stored.has_table else "the ranking itself: there is no table (--no-table)"
     return Finding("ranking", what, tuple(wrong), open_)
+
+
+def _ranked(index: OpenIndex[Any], layer: str, channels: int) -> TopK:
+    """The top of each unit of a layer, from the table."""
+    stored = index.store
+    whole = TopK.empty(channels, stored.keep)
+    for units in blocks(channels):
+        top = TopK.empty(units.stop - units.start, stored.keep)
+        for start in range(0, len(index), _BLOCK):
+            value, position = (dataset[start : start + _BLOCK, units] for dataset in stored.table_on_disk(layer))
+            images = np.arange(start, start + len(value), dtype=np.int64)
+            top = top.merge(TopK.of_batch(value, position, images, stored.keep))
+        whole.keys[units], whole.positions[units] = top.keys, top.positions
+    return whole
 
 
 def _faiss(index: OpenIndex[Any]) -> Finding:

@@ -205,7 +205,7 @@ def write(
     directory: Path, origin: Origin, layers: Sequence[Layer], images: Mapping[str, NDArray[Any]], count: int
 ) -> None:
     """Replace the index's relevance. `images` are columns (count,) of all photographs. Raises OSError."""
-    from patchmine.store.writing import Slabs, written
+    from patchmine.store.writing import Slabs, table_dataset, written
 
     about = {"origin": origin.as_dict(), "layers": [layer.conservation.as_dict() for layer in layers]}
     with whole_file(directory / FILE) as making, written(making, "w") as h5:
@@ -215,7 +215,7 @@ def write(
         for layer in (layer for layer in layers if layer.conservation.refused is None):
             group = h5.create_group(f"layers/{layer.conservation.layer}")
             slabs = {
-                name: Slabs(group, name, dtype, count, layer.units)
+                name: Slabs(table_dataset(group, name, dtype, count, layer.units), slice(0, layer.units))
                 for name, dtype in (("sum", np.float32), ("max", np.float32), ("position", layer.cells))
             }
             totals: dict[str, list[NDArray[Any]]] = {"sum_total": [], "max_total": [], "conserved": []}

@@ -12,8 +12,9 @@ import errno
 import hashlib
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -22,8 +23,10 @@ from typing import Any
 import h5py
 import numpy as np
 from h5py import h5d, h5l, h5o, h5t
+from numpy.typing import NDArray
 
 from patchmine.errors import StoreError, UnreadableError
+from patchmine.sparse import UNITS
 from patchmine.store.hdf5_claims import TEXT_AT, claimed_length
 from patchmine.system import digests
 from patchmine.system.regular_files import withheld
@@ -87,6 +90,57 @@ class Data:
         if len(lengths) != count or max(lengths) > self._longest:
             raise refusal(self._file, self._place, f"it claims a text of more than {self._longest} bytes")
         return sum(lengths)
+
+
+class SparseTable:
+    """A table (images, units) that is stored cell by cell, as `sparse.Columns`: `value` and `position` are its parts,
+    which are indexed as datasets are, with images, or with images and units."""
+
+    def __init__(self, cells: Mapping[str, Any], images: int) -> None:
+        """`cells` are the datasets `start`, `row`, `value` and `position`."""
+        self._cells, self.start = cells, np.asarray(cells["start"][:])
+        self.shape = (images, len(self.start) - 1)
+        self.value, self.position = (SparsePart(self, name, cells[name].dtype) for name in ("value", "position"))
+
+    def dense(self, name: str, units: slice) -> NDArray[Any]:
+        """A part of some units (images, units). Raises StoreError if a cell lies outside the table."""
+        first, stop, _ = units.indices(self.shape[1])
+        cells = slice(int(self.start[first]), int(self.start[stop]))
+        row, unit = self._cells["row"][cells], np.repeat(np.arange(stop - first), np.diff(self.start[first : stop + 1]))
+        if len(row) and int(row.max()) >= self.shape[0]:
+            raise StoreError(f"the index is damaged: a table has a cell of photograph {row.max()}; build it again")
+        found = np.zeros((self.shape[0], stop - first), self._cells[name].dtype)
+        found[row, unit] = self._cells[name][cells]
+        return found
+
+
+@dataclass(frozen=True)
+class SparsePart:
+    """Values or positions of a sparse table."""
+
+    table: SparseTable
+    name: str
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.table.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, where: Any) -> Any:
+        rows, units = where if isinstance(where, tuple) else (where, slice(None))
+        if isinstance(units, slice):
+            return np.concatenate([self.table.dense(self.name, some)[rows] for some in _parts(units, self.shape[1])], 1)
+        return self.table.dense(self.name, slice(int(units), int(units) + 1))[rows, 0]
+
+
+def _parts(units: slice, count: int) -> Iterator[slice]:
+    """Units in blocks, so that few are in memory with all their rows."""
+    first, stop, _ = units.indices(count)
+    for start in range(first, max(stop, first + 1), UNITS):
+        yield slice(start, min(start + UNITS, stop))
 
 
 class Datasets:

@@ -16,7 +16,7 @@ from patchmine.errors import StoreError, UnreadableError
 from patchmine.fields.field import FieldsBySize
 from patchmine.ranking import Float32, Int64, TopK, sort_keys
 from patchmine.store import checks
-from patchmine.store.hdf5 import Data, Datasets, refusal
+from patchmine.store.hdf5 import Data, Datasets, SparsePart, SparseTable, refusal
 from patchmine.store.label_columns import LabelColumns, read_labels
 from patchmine.system.regular_files import withheld
 from patchmine.system.untrusted_json import TEXT, Misfit, parse
@@ -104,6 +104,7 @@ class Store:
         self.directory = directory
         self._records: dict[int, ImageRecord] = {}
         self._texts: dict[str, tuple[str, ...]] = {}
+        self._sparse: dict[str, SparseTable] = {}
         self.manifest = read_manifest(directory) if manifest is None else manifest
         self._file = directory / ACTIVATIONS
         try:
@@ -279,18 +280,31 @@ class Store:
         value, position = self.table_on_disk(layer)
         return value[:], position[:]
 
-    def table_on_disk(self, layer: str) -> tuple[Data, Data]:
+    def table_on_disk(self, layer: str) -> tuple[Data | SparsePart, Data | SparsePart]:
         """Values and positions of the whole layer, both (images, units). Raises StoreError without a table."""
         if not self.has_table:
             raise StoreError(
                 f"{self.directory} was built with --no-table and keeps only the top {self.keep}; "
                 "build another index without --no-table, with -o DIR"
             )
+        if self._datasets.has(*_place(layer, "sparse")):
+            if layer not in self._sparse:
+                self._sparse[layer] = self._sparse_table(layer)
+            return self._sparse[layer].value, self._sparse[layer].position
         shape = (self.images, self.channels[layer])
         return (
             self._data(layer, "value", dtypes=["f4"], shape=shape),
             self._data(layer, "position", dtypes=["u2", "u4"], shape=shape),
         )
+
+    def _sparse_table(self, layer: str) -> SparseTable:
+        start = self._data(layer, "sparse", "start", dtypes=["i8"], shape=(self.channels[layer] + 1,))
+        kinds = {"row": ["u4"], "value": ["f4"], "position": ["u2", "u4"]}
+        cells = {name: self._data(layer, "sparse", name, dtypes=kind, shape=(None,)) for name, kind in kinds.items()}
+        ends, counts = start[:], {len(data) for data in cells.values()}
+        if ends[0] != 0 or counts != {ends[-1]} or (np.diff(ends) < 0).any():
+            raise refusal(self._file, f"{layer}/sparse/start", f"its units do not hold the {max(counts)} cells")
+        return SparseTable({"start": start, **cells}, self.images)
 
     def top(self, layer: str, channel: int) -> tuple[Float32, Int64, Int64]:
         """Values, image ids, and positions of the kept top-k of one unit, best first, without the empty places."""

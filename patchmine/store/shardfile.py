@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.errors import StoreError
+from patchmine.ranking import Float32
+from patchmine.sparse import Columns
 from patchmine.system.atomic import write_atomically
 
 MAGIC = b"PMSHARD1"
@@ -93,6 +95,37 @@ class ShardFile:
         with self.path.open("rb") as file:
             file.seek(offset)
             return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
+
+    def table(self, prefix: str, units: slice = slice(None)) -> tuple[Float32, NDArray[np.integer]]:
+        """Values and positions of some units of a layer, both (rows, units); no more than these are in memory."""
+        return self.columns(prefix, units).dense() if self.sparse(prefix) else self._dense(prefix, units)
+
+    def sparse(self, prefix: str) -> bool:
+        """Whether the layer's table is stored cell by cell."""
+        return f"{prefix}/start" in self.entries
+
+    def columns(self, prefix: str, units: slice) -> Columns:
+        """The stored cells of some units of a layer."""
+        rows = sum(record["reason"] is None for record in self.about["images"])
+        if not self.sparse(prefix):
+            return Columns.of(*self._dense(prefix, units))
+        start = self.array(f"{prefix}/start")
+        first, stop, _ = units.indices(len(start) - 1)
+        cells = slice(int(start[first]), int(start[stop]))
+        row, value, place = (self._mapped(f"{prefix}/{name}")[cells] for name in ("row", "cells", "places"))
+        return Columns(rows, start[first : stop + 1] - start[first], np.array(row), np.array(value), np.array(place))
+
+    def _dense(self, prefix: str, units: slice) -> tuple[Float32, NDArray[np.integer]]:
+        value, position = (self._mapped(f"{prefix}/{name}")[:, units] for name in ("value", "position"))
+        return np.array(value), np.array(position)
+
+    def _mapped(self, name: str) -> NDArray[Any]:
+        """An array whose parts are read when they are asked for."""
+        dtype, shape, offset = self.entries[name]
+        assert dtype in _DTYPES, dtype
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        return np.memmap(self.path, dtype, "r", offset, shape)
 
     def source_ids(self, shard_size: int) -> NDArray[np.int64]:
         """The source id of each row of the tables: the ids of the photographs that could be read."""

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from patchmine.errors import StoreError
 from patchmine.fields.field import FieldsBySize
 from patchmine.ranking import CELLS, Float32, Int64, TopK, among, position_dtype
+from patchmine.sparse import Columns, blocks
+from patchmine.store.hdf5 import SparseTable
 from patchmine.store.label_columns import LabelColumns, write_columns
 from patchmine.store.reading import FORMAT, MANIFEST, QUANTILES, TIED
 from patchmine.system import digests
@@ -192,33 +194,45 @@ class _LayerWriter:
         ids: Int64,
         images: int,
     ) -> None:
-        self.group, self.prefix, self.plan, self.shards, self.ids, self.images = (
-            group,
-            prefix,
-            plan,
-            shards,
-            ids,
-            images,
-        )
+        self.group, self.prefix, self.plan = group, prefix, plan
+        self.shards, self.ids, self.images = shards, ids, images
 
     def write_table(self) -> None:
-        """Write the activation of every photograph and its place."""
+        """Write the activation of every photograph and its place: cell by cell if every shard does so."""
         small = position_dtype(self.plan.grid[0] * self.plan.grid[1] if self.plan.one_size else CELLS)
-        slabs = [
-            Slabs(self.group, "value", np.float32, self.images, self.plan.units),
-            Slabs(self.group, "position", small, self.images, self.plan.units),
-        ]
-        for values, positions, _ in _rows(self.shards, self.prefix):
-            for slab, array in zip(slabs, (values, positions), strict=True):
-                slab.add(array)
-        for slab in slabs:
-            slab.close()
+        if all(shard.sparse(self.prefix) for shard in self.shards):
+            self._write_cells(small)
+            return
+        kinds = {"value": np.float32, "position": small}
+        tables = [table_dataset(self.group, name, kind, self.images, self.plan.units) for name, kind in kinds.items()]
+        for units in blocks(self.plan.units):
+            slabs = [Slabs(table, units) for table in tables]
+            for values, positions, _ in _rows(self.shards, self.prefix, units):
+                for slab, array in zip(slabs, (values, positions), strict=True):
+                    slab.add(array)
+            for slab in slabs:
+                slab.close()
+
+    def _write_cells(self, small: Any) -> None:
+        group = self.group.create_group("sparse")
+        count = sum(shard.entries[f"{self.prefix}/row"][1][0] for shard in self.shards)
+        kinds = {"row": np.uint32, "value": np.float32, "position": small}
+        cells = {name: group.create_dataset(name, (count,), kind) for name, kind in kinds.items()}
+        starts, done = [np.zeros(1, np.int64)], 0
+        for units in blocks(self.plan.units):
+            found = Columns.joined([shard.columns(self.prefix, units) for shard in self.shards])
+            for name, dataset in cells.items():
+                dataset[done : done + len(found.row)] = getattr(found, name)
+            starts.append(found.start[1:] + done)
+            done += len(found.row)
+        group.create_dataset("start", data=np.concatenate(starts))
 
     def write_quantiles(self, pool: Executor, ahead: int) -> None:
         """Write the quantiles of each unit's finite activations, from the table."""
-        stats, value = self.group["stats"], self.group["value"]
-        columns = (value[:, start : start + _CHUNK_UNITS] for start in range(0, self.plan.units, _CHUNK_UNITS))
-        found = list(in_order(pool, _quantiles, columns, ahead))
+        stats = self.group["stats"]
+        steps = (slice(start, start + _CHUNK_UNITS) for start in range(0, self.plan.units, _CHUNK_UNITS))
+        value = SparseTable(self.group["sparse"], self.images).value if "sparse" in self.group else self.group["value"]
+        found = list(in_order(pool, _quantiles, (value[:, step] for step in steps), ahead))
         stats.create_dataset("quantiles", data=np.concatenate(found))
         stats["quantiles"].attrs["of"] = QUANTILES
 
@@ -254,22 +268,28 @@ class _LayerWriter:
         self.group.create_dataset("vector_position", data=(wanted % CELLS).astype(np.uint32))
 
 
-def _rows(shards: Sequence[ShardFile], prefix: str) -> Iterator[tuple[Float32, NDArray[np.integer], Int64]]:
-    """Values, positions and image ids of a layer, shard by shard."""
+Rows = Iterator[tuple[Float32, NDArray[np.integer], Int64]]
+
+
+def _rows(shards: Sequence[ShardFile], prefix: str, units: slice) -> Rows:
+    """Values, positions and image ids of some units of a layer, shard by shard."""
     start = 0
     for shard in shards:
-        values, positions = shard.array(f"{prefix}/value"), shard.array(f"{prefix}/position")
+        values, positions = shard.table(prefix, units)
         yield values, positions, np.arange(start, start + len(values), dtype=np.int64)
         start += len(values)
 
 
 def _ranked(shards: Sequence[ShardFile], prefix: str, units: int, keep: int) -> tuple[TopK, _Moments]:
     """The final ranking of a layer, and its statistics."""
-    top, moments = TopK.empty(units, keep), _Moments(units)
-    for values, positions, images in _rows(shards, prefix):
-        top = top.with_batch(values, positions, images)
-        moments.add(values)
-    return top, moments
+    whole, moments = TopK.empty(units, keep), _Moments(units)
+    for some in blocks(units):
+        top = TopK.empty(some.stop - some.start, keep)
+        for values, positions, images in _rows(shards, prefix, some):
+            top = top.with_batch(values, positions, images)
+            moments.add(values, some)
+        whole.keys[some], whole.positions[some] = top.keys, top.positions
+    return whole, moments
 
 
 def _quantiles(block: Float32) -> Float32:
@@ -284,14 +304,19 @@ def _quantiles(block: Float32) -> Float32:
     return found
 
 
-class Slabs:
-    """Writes rows into a chunked dataset in whole chunks, so that no chunk is written twice."""
+def table_dataset(group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> h5py.Dataset:
+    """A dataset (images, units) in chunks from which one unit's column is read fast."""
+    chunks = (max(1, min(images, _CHUNK_ROWS)), max(1, min(units, _CHUNK_UNITS)))
+    return group.create_dataset(name, (images, units), dtype, chunks=chunks if images else None)
 
-    def __init__(self, group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> None:
-        rows = max(1, min(images, _CHUNK_ROWS))
-        chunks = (rows, max(1, min(units, _CHUNK_UNITS)))
-        self.dataset = group.create_dataset(name, (images, units), dtype, chunks=chunks if images else None)
-        self.buffer = np.empty((rows, units), dtype)
+
+class Slabs:
+    """Writes rows of some units into a chunked dataset in whole chunks, so that no chunk is written twice."""
+
+    def __init__(self, dataset: h5py.Dataset, units: slice) -> None:
+        self.dataset, self.units = dataset, units
+        rows = max(1, min(len(dataset), _CHUNK_ROWS))
+        self.buffer = np.empty((rows, units.stop - units.start), dataset.dtype)
         self.filled = self.written = 0
 
     def add(self, array: NDArray[Any]) -> None:
@@ -305,7 +330,7 @@ class Slabs:
 
     def close(self) -> None:
         if self.filled:
-            self.dataset[self.written : self.written + self.filled] = self.buffer[: self.filled]
+            self.dataset[self.written : self.written + self.filled, self.units] = self.buffer[: self.filled]
             self.written += self.filled
             self.filled = 0
 
@@ -323,19 +348,22 @@ class _Moments:
         self.tied = np.zeros(units, np.int64)
         self.non_finite = 0
 
-    def add(self, values: Float32) -> None:
+    def add(self, values: Float32, units: slice) -> None:
+        """Add rows of some units."""
         finite = np.isfinite(values)
         self.non_finite += int(values.size - finite.sum())
         zeroed = np.where(finite, values, 0).astype(np.float64)
-        self.count += finite.sum(axis=0)
-        self.total += zeroed.sum(axis=0)
-        self.squares += (zeroed**2).sum(axis=0)
-        self.positive += (zeroed > 0).sum(axis=0)
-        self.minimum = np.minimum(self.minimum, np.where(finite, values, np.inf).min(axis=0, initial=np.inf))
+        self.count[units] += finite.sum(axis=0)
+        self.total[units] += zeroed.sum(axis=0)
+        self.squares[units] += (zeroed**2).sum(axis=0)
+        self.positive[units] += (zeroed > 0).sum(axis=0)
+        lowest = np.where(finite, values, np.inf).min(axis=0, initial=np.inf)
+        self.minimum[units] = np.minimum(self.minimum[units], lowest)
         highest = np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf).astype(np.float32)
-        holders = (values == highest).sum(axis=0)
-        self.tied = np.where(highest > self.maximum, holders, self.tied + np.where(highest == self.maximum, holders, 0))
-        self.maximum = np.maximum(self.maximum, highest)
+        holders, before = (values == highest).sum(axis=0), self.maximum[units]
+        tied = self.tied[units] + np.where(highest == before, holders, 0)
+        self.tied[units] = np.where(highest > before, holders, tied)
+        self.maximum[units] = np.maximum(before, highest)
 
     def write(self, group: h5py.Group) -> None:
         count = np.maximum(self.count, 1)

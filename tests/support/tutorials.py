@@ -27,7 +27,7 @@ _FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 def run(page: Path, folder: Path) -> None:
     """Execute every block of the page in the folder. Raises AssertionError where a page shows what does not happen."""
-    if page.stem == "imagenet":
+    if page.stem in ("imagenet", "latents"):
         small_imagenet(folder / "imagenet-val")
     names: dict[str, Any] = {}
     with chdir(folder):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from patchmine.index import Index
 
 KEYS = (*SORTS, "facets")
+RANGE = "LOW:HIGH"
 
 
 def units(
@@ -33,6 +34,24 @@ def units(
             "--label",
             metavar="PATTERN",
             help="Only units whose label matches this shell pattern.",
+            show_default=False,
+        ),
+    ] = None,
+    frequency: Annotated[
+        str | None,
+        typer.Option(
+            "--frequency",
+            metavar=RANGE,
+            help="Only units that are above 0 on such a share of the photographs, as in 0.001:0.1 or 0.001:.",
+            show_default=False,
+        ),
+    ] = None,
+    maximum: Annotated[
+        str | None,
+        typer.Option(
+            "--maximum",
+            metavar=RANGE,
+            help="Only units whose highest activation lies in this range.",
             show_default=False,
         ),
     ] = None,
@@ -73,8 +92,15 @@ def units(
     form = Form(json, csv)
     if sort is not None and sort not in KEYS:
         raise RequestError(f"unknown --sort {sort!r}{nearest(sort, KEYS)}")
+    often, high = _range("--frequency", frequency), _range("--maximum", maximum)
     opened = open_index(index)
-    found = [unit.summary() for unit in opened.units(layer, match, label)]
+    chosen = list(opened.units(layer, match, label))
+    if chosen and (frequency or maximum):
+        numbers = [(unit, unit.statistics) for unit in chosen]
+        chosen = [unit for unit, of in numbers if _within(of.positive, often) and _within(of.maximum, high)]
+        if not chosen:
+            raise RequestError("no unit has such a --frequency and --maximum: widen them")
+    found = [unit.summary() for unit in chosen]
     if not found and label is not None:
         known = {unit.label or "" for unit in opened.units(layer)} - {""}
         raise RequestError(f"no unit has the label {label!r}{nearest(label, known)}")
@@ -94,6 +120,25 @@ def units(
 
     document = {"index": opened.name, "labels": about, "units": found}
     form.print(lambda: document, lambda: map(worded, found), list(found[0]), text)
+
+
+def _range(option: str, text: str | None) -> tuple[float, float]:
+    """The range that a text means; each end may be missing. Raises RequestError."""
+    from patchmine.errors import RequestError
+
+    low, colon, high = (text or ":").partition(":")
+    try:
+        ends = float(low or "-inf"), float(high or "inf")
+    except ValueError:
+        ends = (0.0, 0.0)
+        colon = ""
+    if not colon or not ends[0] <= ends[1]:
+        raise RequestError(f"{option} {text!r} is not a range: write LOW:HIGH, as in 0.001:0.1, or LOW: or :HIGH")
+    return ends
+
+
+def _within(number: float, ends: tuple[float, float]) -> bool:
+    return ends[0] <= number <= ends[1]
 
 
 def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
