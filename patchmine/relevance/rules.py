@@ -18,7 +18,9 @@ in place of a gradient. So the network needs no list of its modules: a sum insid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,7 +46,7 @@ class Rules(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._split: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._parts: dict[int, Parts] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named: dict[str, Any] = kwargs or {}
@@ -65,50 +67,79 @@ class Rules(TorchFunctionMode):
             return func(*args, **named)
         return _shared(func, args, named) if found.is_floating_point() else found
 
-    def positive_and_negative(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The weight's two parts, each with SPREAD of the whole; those of a parameter are remembered."""
-        kept = self._split.get(id(weight))
+    def parts(self, weight: Tensor) -> Parts:
+        """The parts of a weight; those of a parameter are remembered."""
+        kept = self._parts.get(id(weight))
         if kept is None:
-            spread = weight.detach().abs() * SPREAD
-            kept = weight, weight.detach().clamp(min=0) + spread, weight.detach().clamp(max=0) - spread
+            kept = Parts.of(weight)
             if isinstance(weight, nn.Parameter):
-                self._split[id(weight)] = kept
-        return kept[1:]
+                self._parts[id(weight)] = kept
+        return kept
+
+
+@dataclass
+class Parts:
+    """The positive and the negative part of a weight, each with SPREAD of the whole."""
+
+    weight: Tensor
+    positive: Tensor
+    negative: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor) -> Parts:
+        weight = weight.detach()
+        spread = weight.abs() * SPREAD
+        return cls(weight, weight.clamp(min=0) + spread, weight.clamp(max=0) - spread)
+
+    @cached_property
+    def joined(self) -> Tensor:
+        """Both, side by side along the inputs: one product then serves inputs of both signs."""
+        return torch.cat([self.positive, self.negative], 1)
 
 
 class _Plus(Function):
-    """z+ for a function that is linear in its input and in its weight."""
+    """z+ for a function that is linear in its input and in its weight.
+
+    `dim` is the dimension of the input's channels if every output sees all of them, else None.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, linear: Call, parts: tuple[Tensor, Tensor], whole: Callable[[Tensor], Tensor]
+        ctx: Any, x: Tensor, linear: Call, parts: Parts, whole: Callable[[Tensor], Tensor], dim: int | None
     ) -> Any:
-        ctx.linear, ctx.parts = linear, parts
+        ctx.linear, ctx.parts, ctx.dim = linear, parts, dim
         ctx.save_for_backward(x)
         return whole(x)
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         (x,) = ctx.saved_tensors
-        positive, negative = ctx.parts
+        parts: Parts = ctx.parts
         least, most = (float(bound) for bound in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
         spread = SPREAD * max(most, -least) + _DARK
-        inputs = (
-            [(x + spread, positive)]
-            if least >= 0
-            else [
-                (x.clamp(min=0).add_(spread), positive),
-                (x.clamp(max=0).sub_(spread), negative),
-            ]
-        )
-        with torch.enable_grad():
-            leaves = [part.requires_grad_() for part, _ in inputs]
-            total = sum(ctx.linear(leaf, weight) for leaf, (_, weight) in zip(leaves, inputs, strict=True))
-        share = torch.div(relevance[0], total.detach() + _LEAST)
-        found = torch.autograd.grad(total, leaves, share)
-        with torch.no_grad():
-            given = [slope.mul_(leaf) for slope, leaf in zip(found, leaves, strict=True)]
-            return (given[0] if len(given) == 1 else given[0].add_(given[1])), None, None, None
+        if least >= 0:
+            given = _shares(ctx.linear, [(x + spread, parts.positive)], relevance[0])[0]
+            return given, None, None, None, None
+        halves = [x.clamp(min=0).add_(spread), x.clamp(max=0).sub_(spread)]
+        if ctx.dim is None:
+            found = _shares(ctx.linear, [(halves[0], parts.positive), (halves[1], parts.negative)], relevance[0])
+        else:
+            both = _shares(ctx.linear, [(torch.cat(halves, ctx.dim), parts.joined)], relevance[0])[0]
+            found = list(both.chunk(2, ctx.dim))
+        return found[0] + found[1], None, None, None, None
+
+
+def _shares(linear: Call, inputs: Sequence[tuple[Tensor, Tensor]], relevance: Tensor) -> list[Tensor]:
+    """The relevance of inputs, each with the weight that makes all its contributions positive."""
+    with torch.enable_grad():
+        leaves = [part.requires_grad_() for part, _ in inputs]
+        products = [linear(leaf, weight) for leaf, (_, weight) in zip(leaves, inputs, strict=True)]
+        total = products[0] if len(products) == 1 else products[0] + products[1]
+    share = total.detach().add(_LEAST)
+    torch.div(relevance, share, out=share)
+    slopes = torch.autograd.grad(total, leaves, share)
+    with torch.no_grad():
+        return [slope.mul_(leaf) for slope, leaf in zip(slopes, leaves, strict=True)]
 
 
 class _Same(Function):
@@ -193,7 +224,9 @@ def _plus(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, An
         found: Tensor = func(inputs, weight, bias, *rest, **options)
         return found
 
-    return _Plus.apply(x, linear, rules.positive_and_negative(weight), whole)
+    whole_sum = func is F.linear or (func in _FORWARD and weight.shape[1] == x.shape[1])
+    dim = (x.ndim - 1 if func is F.linear else 1) if whole_sum else None
+    return _Plus.apply(x, linear, rules.parts(weight), whole, dim)
 
 
 def _operands(args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Any, Any]:
@@ -282,8 +315,9 @@ _GATES = (
     *(torch.sigmoid, Tensor.sigmoid, Tensor.sigmoid_, torch.sigmoid_, F.sigmoid, F.hardsigmoid),
     *(F.softmax, torch.softmax, Tensor.softmax),
 )
+_FORWARD = (torch.conv1d, torch.conv2d, torch.conv3d)
 _CONVOLUTIONS = (
-    *(torch.conv1d, torch.conv2d, torch.conv3d, F.linear),
+    *(*_FORWARD, F.linear),
     *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
 )
 _OUT_OF_PLACE: dict[Any, Call] = {

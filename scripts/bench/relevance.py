@@ -1,6 +1,6 @@
 """What relevance costs: the time of its pass as a multiple of the pass for activations, on the same photographs.
 
-    python scripts/bench/relevance.py [--model M]... [--rounds N]
+    python -m scripts.bench.relevance [--model M]... [--rounds N]
 
 Both passes run in one thread on the same batch in turns, with the executor `torch`, so the multiple holds on a loaded
 machine too. With `--relevance` an index costs 1 plus this multiple.

@@ -17,8 +17,13 @@ import torch
 from torch import Tensor, nn
 
 import patchmine
+from patchmine import models
 from patchmine.index import Index
+from patchmine.networks.layers import choose
+from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
+from patchmine.relevance import rules
+from patchmine.relevance.propagation import Propagator
 from patchmine.relevance.table import Conservation
 
 pytestmark = pytest.mark.slow
@@ -107,10 +112,10 @@ def test_the_same_photographs_as_zennit_crp(photographs: Path, tmp_path: Path, f
 MODELS = (
     "efficientnet_lite0",
     "torchvision:resnet18@random",
-    "timm:vit_small_patch14_dinov2@random",
+    "torchvision:vgg11_bn@random",
+    "torchvision:densenet121@random",
     "timm:vit_tiny_patch16_224@random",
     "timm:convnext_atto@random",
-    "torchvision:vgg11_bn@random",
 )
 
 
@@ -123,6 +128,22 @@ def test_layers_conserve(photographs: Path, tmp_path: Path, model: str) -> None:
     for figures in found.layers:
         print(f"  {figures.layer:20} {figures.text}")
     assert all(sound(figures) for figures in found.layers)
+
+
+def test_what_depthwise_convolutions_would_lose(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same without the stabilizer that spreads the relevance of windows in which no input contributes."""
+    network = models.load()
+    taps = survey(network.module, network.blank(), choose(network, ()))
+    files = sorted(path for path in photographs.rglob("*") if path.is_file())[:16]
+    pixels = torch.stack([prepare(file.read_bytes(), network.preprocessing).tensor for file in files])
+    monkeypatch.setattr(rules, "SPREAD", 0.0)
+    monkeypatch.setattr(rules, "_DARK", 0.0)
+    found = Propagator(network, taps, "plus", torch.device("cpu")).run(pixels)
+    print("\nefficientnet_lite0, nothing spread")
+    for layer, relevance in found.layers.items():
+        print(f"  {layer:20} median {np.median(relevance.conserved):.4f}")
+    assert np.median(found.layers["blocks.0"].conserved) < 0.2
+    assert abs(np.median(found.layers["blocks.6"].conserved) - 1) < 0.05
 
 
 def sound(figures: Conservation) -> bool:
