@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmine.errors import PatchmineError, StoreError
+from patchmine.kept import scores
 from patchmine.store import reading as store
 from patchmine.store import tight_crops
 from patchmine.store.job import WHICH, Job
@@ -20,7 +21,7 @@ from patchmine.system.regular_files import NO_LOCKS, is_there, withheld
 
 LOG, LOCK = "index.log", "index.lock"
 _PROOF = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
-_OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, tight_crops.FOLDER, LOG, LOCK}
+_OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, tight_crops.FOLDER, scores.FILE, LOG, LOCK}
 
 
 @dataclass(frozen=True)

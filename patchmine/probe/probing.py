@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from patchmine import defaults
-from patchmine.errors import PhotographError, RequestError, UnitError
+from patchmine.errors import PhotographError, UnitError
 from patchmine.fields.cropping import Cropping
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
