@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from patchmine.questions.project import Projector
     from patchmine.questions.similar import Similar
     from patchmine.relevance.building import Built
+    from patchmine.scores._whole import Scores
     from patchmine.sheets.drawn import Comparison
     from patchmine.synthesis.keeping import SyntheticImage
     from patchmine.system.progress import Progress
@@ -203,6 +204,18 @@ class Index(OpenIndex[IndexedUnit]):
 
         self.use(model, weights)
         return fires(self, image, layer=layer, k=k, cropping=Cropping(crop, share))
+
+    def scores(self, layer: str | None = None, progress: Progress | None = None) -> Scores:
+        """How one-minded each unit is, of all layers or of one: MonoScore, C2, MIS and others.
+
+        `.of(unit)` of the result has those of one unit. They are computed once and kept in the index, if it can be
+        written. Raises UnitError for an unknown layer.
+        """
+        if layer is not None:
+            self.check_layer(layer)
+        from patchmine.scores._whole import scores_of
+
+        return scores_of(self, list(self.layers) if layer is None else [layer], progress)
 
     def between(
         self,

@@ -139,6 +139,7 @@ def test_every_public_name_has_a_place_on_the_python_page():
         ("executors", "extend/executor.md"),
         ("engines", "extend/engine.md"),
         ("exports", "extend/export.md"),
+        ("scores", "extend/score.md"),
         ("sheets/layouts", "extend/layout.md"),
     ],
 )

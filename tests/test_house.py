@@ -9,10 +9,21 @@ from pathlib import Path
 import pytest
 
 import patchmine
-from patchmine import engines, executors, exports, models, sources
+from patchmine import engines, executors, exports, models, scores, sources
 
 ROOT = Path(patchmine.__file__).parent
-KINDS = {"sources", "models", "executors", "engines", "exports", "readouts", "layouts", "commands", "instruments"}
+KINDS = {
+    "sources",
+    "models",
+    "executors",
+    "engines",
+    "exports",
+    "readouts",
+    "scores",
+    "layouts",
+    "commands",
+    "instruments",
+}
 """Folders that hold one file a kind, however many kinds there are."""
 
 CANARY = {
@@ -118,7 +129,7 @@ def test_importing_loads_nothing():
     assert "torch" not in done.stdout
 
 
-@pytest.mark.parametrize("package", [sources, models, executors, engines, exports])
+@pytest.mark.parametrize("package", [sources, models, executors, engines, exports, scores])
 def test_every_file_in_a_folder_of_kinds_is_a_kind(package):
     files = {file.stem.replace("_", "-") for file in Path(package.__file__).parent.glob("[!_]*.py")}
     assert set(package.kinds.names) == files

@@ -12,6 +12,7 @@ from typing import Any
 
 from patchmine import readouts
 from patchmine.errors import PatchmineError, StoreError
+from patchmine.kept import scores
 from patchmine.store import reading as store
 from patchmine.store import tight_crops
 from patchmine.store.job import WHICH, Job
@@ -21,7 +22,16 @@ from patchmine.system.regular_files import NO_LOCKS, is_there, withheld
 
 LOG, LOCK = "index.log", "index.lock"
 _PROOF = {store.MANIFEST, store.ACTIVATIONS, store.SHARDS}
-_OURS = _PROOF | {store.PATCHES, store.NAMES, store.SYNTHETIC, tight_crops.FOLDER, readouts.FOLDER, LOG, LOCK}
+_OURS = _PROOF | {
+    store.PATCHES,
+    store.NAMES,
+    store.SYNTHETIC,
+    tight_crops.FOLDER,
+    readouts.FOLDER,
+    scores.FILE,
+    LOG,
+    LOCK,
+}
 
 
 @dataclass(frozen=True)

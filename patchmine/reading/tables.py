@@ -31,11 +31,15 @@ def flat(document: Mapping[str, Any]) -> dict[str, Any]:
 def in_order(units: Sequence[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     """Summaries of units, sorted: numbers descending, except for tight crops, and words ascending.
 
-    Those without a value come last.
+    Those without a value come last. A `key` that the summaries lack is one of their `scores`.
     """
-    given = [unit for unit in units if unit[key] is not None]
-    lacking = [unit for unit in units if unit[key] is None]
-    return [*sorted(given, key=lambda unit: unit[key], reverse=key not in ("name", "label", "tight")), *lacking]
+
+    def value(unit: dict[str, Any]) -> Any:
+        return unit[key] if key in unit else unit["scores"][key]
+
+    given = [unit for unit in units if value(unit) is not None]
+    lacking = [unit for unit in units if value(unit) is None]
+    return [*sorted(given, key=value, reverse=key not in ("name", "label", "tight")), *lacking]
 
 
 def text_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> list[str]:

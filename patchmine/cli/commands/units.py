@@ -13,7 +13,8 @@ from patchmine.defaults import SHARES, SORTS
 if TYPE_CHECKING:
     from patchmine.index import Index
 
-KEYS = (*SORTS, "facets")
+SCORES = ("mono", "c2", "mis", "share_of_top", "label_fit")
+KEYS = (*SORTS, "facets", *SCORES)
 RANGE = "LOW:HIGH"
 
 
@@ -68,6 +69,13 @@ def units(
         bool,
         typer.Option("--facets", help="Add the number of different things that the top patches of each unit show."),
     ] = False,
+    scores: Annotated[
+        bool,
+        typer.Option(
+            "--scores",
+            help=f"Add scores of how one-minded each unit is: {', '.join(SCORES)}, facets. Kept in the index.",
+        ),
+    ] = False,
     index: options.IndexDir = None,
     json: options.Json = False,
     csv: options.Csv = False,
@@ -76,7 +84,8 @@ def units(
 
     Example: `patchmine units --layer blocks.6 --label dog --sort hits`
     """
-    if facets or sort == "facets":
+    scores = scores or sort in SCORES
+    if facets or scores or sort == "facets":
         # There are thousands of small matrices: BLAS threads gain nothing, and cost ten times as much on busy cores.
         # BLAS reads this when numpy is loaded.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -87,7 +96,7 @@ def units(
     from patchmine.index import open_index
     from patchmine.labels.of_index import said
     from patchmine.reading.answers import unit_row, worded
-    from patchmine.reading.tables import in_order
+    from patchmine.reading.tables import flat, in_order
 
     form = Form(json, csv)
     if sort is not None and sort not in KEYS:
@@ -108,18 +117,21 @@ def units(
         raise RequestError(f"no unit matches {match!r}: give a pattern such as '*_41*' or 'blocks.6:*'")
     if facets or sort == "facets":
         _add_facets(opened, found)
+    scored = _add_scores(opened, layer, found) if scores else {}
     if sort is not None:
         found = in_order(found, sort)
     about = opened.labels.about
 
     def text() -> None:
         shares = [key for key in SHARES if any(unit[key] is not None for unit in found)]
-        rows = [unit_row(unit, shares) for unit in found]
+        rows = [{**unit_row(unit, shares), **_shown(unit)} for unit in found]
         print_table([list(row.values()) for row in rows], list(rows[0]))
         print_line(f"labels: {said(about)}")
+        for line in scored.get("lacking", {}).items():
+            print_line("no {}: {}".format(*line))
 
-    document = {"index": opened.name, "labels": about, "units": found}
-    form.print(lambda: document, lambda: map(worded, found), list(found[0]), text)
+    document = {"index": opened.name, "labels": about, **({"scores": scored} if scored else {}), "units": found}
+    form.print(lambda: document, lambda: (flat(worded(unit)) for unit in found), list(flat(found[0])), text)
 
 
 def _range(option: str, text: str | None) -> tuple[float, float]:
@@ -147,3 +159,21 @@ def _add_facets(index: Index, units: list[dict[str, Any]]) -> None:
     counts = {layer: facets(index.store, layer) for layer in {unit["layer"] for unit in units}}
     for unit in units:
         unit["facets"] = int(counts[unit["layer"]][unit["channel"]])
+
+
+def _add_scores(index: Index, layer: str | None, units: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add the scores to each unit; returns what holds for all of them."""
+    from patchmine.cli import progress
+    from patchmine.cli.stopping import stoppable
+    from patchmine.units import Unit
+
+    with stoppable(), progress.shown() as display:
+        found = index.scores(layer, display)
+    for unit in units:
+        unit["scores"] = found.of(Unit(unit["layer"], unit["channel"]))
+    return found.about
+
+
+def _shown(unit: dict[str, Any]) -> dict[str, str | None]:
+    """The scores of a unit as cells of a table; none without scores."""
+    return {name: None if score is None else f"{score:.3g}" for name, score in unit.get("scores", {}).items()}
