@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from patchmine import defaults
 from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
+from patchmine.kept.tight_crops import Seat, TightCrop
 from patchmine.reading.answers import Patches, Units
 from patchmine.reading.cropped import find, seat_of
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
-from patchmine.store.tight_crops import Seat, TightCrop
 from patchmine.system.progress import Silent
 from patchmine.units import Box, Unit
 

@@ -15,9 +15,9 @@ from torchvision.transforms.functional import gaussian_blur
 import patchmine
 from patchmine.defaults import Run
 from patchmine.errors import RequestError, StoreError
+from patchmine.kept.tight_crops import Seat, TightCrop, TightCrops, Where
 from patchmine.networks.taps import maps, survey
 from patchmine.photographs.decode import normalized, prepare
-from patchmine.store.tight_crops import Seat, TightCrop, TightCrops, Where
 from patchmine.system.progress import Silent
 from patchmine.system.untrusted_json import Misfit
 from patchmine.tight import tightening
@@ -408,7 +408,7 @@ def test_an_index_that_cannot_be_written_still_answers(fresh_dir, monkeypatch):
     def refuse(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("patchmine.store.tight_crops.write_atomically", refuse)
+    monkeypatch.setattr("patchmine.kept.tight_crops.write_atomically", refuse)
     notes = []
 
     class Noted(Silent):

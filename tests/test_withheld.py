@@ -16,10 +16,10 @@ from filelock import FileLock
 import patchmine
 from patchmine.cli.commands import verify
 from patchmine.errors import StoreError, UnreadableError
+from patchmine.kept.tight_crops import Seat, TightCrop, Where
 from patchmine.mining.workspace import Workspace
 from patchmine.questions.verify import Finding
 from patchmine.store import reading as store
-from patchmine.store.tight_crops import Seat, TightCrop, Where
 from patchmine.system.progress import Silent
 from patchmine.tight.tightening import Library
 from patchmine.units import Box, Unit

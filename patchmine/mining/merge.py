@@ -12,6 +12,7 @@ from patchmine import models
 from patchmine.defaults import Run
 from patchmine.errors import RequestError, StoreError, UnreadableError
 from patchmine.kept import embedded
+from patchmine.kept.tight_crops import TightCrops, network_key
 from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
 from patchmine.mining.task import Task
@@ -24,7 +25,6 @@ from patchmine.sources import Entry, Listed, Passed, open_source
 from patchmine.sources.union import united
 from patchmine.store.job import WHICH, Job, listing_digest
 from patchmine.store.reading import Store
-from patchmine.store.tight_crops import TightCrops, network_key
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.timing import Stages
 

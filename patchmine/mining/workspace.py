@@ -12,9 +12,8 @@ from typing import Any
 
 from patchmine import readouts
 from patchmine.errors import PatchmineError, StoreError
-from patchmine.kept import scores
+from patchmine.kept import scores, tight_crops
 from patchmine.store import reading as store
-from patchmine.store import tight_crops
 from patchmine.store.job import WHICH, Job
 from patchmine.store.shardfile import ShardFile, shard_numbers, shard_path
 from patchmine.system.atomic import unwritable, write_atomically

@@ -27,7 +27,7 @@ from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns
 from patchmine.store.patches_faiss import normalized
-from patchmine.store.reading import QUANTILES
+from patchmine.store.statistics import QUANTILES
 from patchmine.synthesis.keeping import SyntheticImage
 from patchmine.synthesis.library import images_of
 from patchmine.synthesis.recipe import BESIDE, Recipe

@@ -11,11 +11,11 @@ from patchmine.defaults import DIFFUSE, TIGHT_K, TIGHT_SHARE
 from patchmine.errors import UnreadableError
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import ReceptiveField
+from patchmine.kept.tight_crops import Seat, TightCrop, Where
 from patchmine.photographs.placement import Placement
 from patchmine.reading.answers import Answer
 from patchmine.reading.patch import Patch
 from patchmine.reading.tables import Columns
-from patchmine.store.tight_crops import Seat, TightCrop, Where
 from patchmine.system import digests
 from patchmine.system.untrusted_json import Misfit
 from patchmine.units import Unit

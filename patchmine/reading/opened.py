@@ -18,6 +18,7 @@ from patchmine.errors import PhotographError, RequestError, SourceError, StoreEr
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import FieldsBySize, ReceptiveField
 from patchmine.kept import embedded
+from patchmine.kept.tight_crops import Seat, TightCrop, TightCrops, network_key
 from patchmine.labels.imagenet import class_label
 from patchmine.labels.names import Names, spelled
 from patchmine.labels.names_file import NamesFile
@@ -32,7 +33,6 @@ from patchmine.sources import Source, open_source
 from patchmine.sources import read as read_photograph
 from patchmine.store.job import Job
 from patchmine.store.reading import Store
-from patchmine.store.tight_crops import Seat, TightCrop, TightCrops, network_key
 from patchmine.system import digests
 from patchmine.system.progress import Progress
 from patchmine.units import Unit

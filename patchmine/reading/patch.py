@@ -12,8 +12,8 @@ from patchmine.defaults import DIFFUSE, SHARE
 from patchmine.errors import UnitError
 from patchmine.fields.cropping import Cropping, squared
 from patchmine.fields.field import ReceptiveField
+from patchmine.kept.tight_crops import TightCrop
 from patchmine.photographs.placement import Placement, View
-from patchmine.store.tight_crops import TightCrop
 from patchmine.units import Box, Position, Unit
 
 if TYPE_CHECKING:

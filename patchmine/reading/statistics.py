@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from patchmine.store.reading import TIED, Store
+from patchmine.store.reading import Store
+from patchmine.store.statistics import TIED
 from patchmine.units import Unit
 
 

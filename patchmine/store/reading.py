@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from patchmine.errors import StoreError, UnreadableError
 from patchmine.fields.field import FieldsBySize
 from patchmine.ranking import Float32, Int64, TopK, sort_keys
-from patchmine.store import checks
+from patchmine.store import checks, statistics
 from patchmine.store.hdf5 import Data, Datasets, SparsePart, SparseTable, refusal
 from patchmine.store.label_columns import LabelColumns, read_labels
 from patchmine.system.regular_files import withheld
@@ -32,10 +32,6 @@ MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
     "job.json",
     "synthetic",
 )
-
-QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
-TIED = 25
-"""A unit saturates if more photographs than this share its maximum: its top 25 is then arbitrary."""
 
 _DIGEST = re.compile(rb"[0-9a-f]{32}")
 
@@ -343,24 +339,18 @@ class Store:
 
     def stats(self, layer: str) -> dict[str, NDArray[Any]]:
         """All statistics of the layer: `mean`, `std`, `positive`, `minimum`, `maximum`, `tied`, each (units,). With a
-        table also `quantiles` (units, len(QUANTILES))."""
+        table also `quantiles` (units, len(statistics.QUANTILES))."""
         units = self.channels[layer]
         found = {
             name: self._data(layer, "stats", name, dtypes=["i8" if name == "tied" else "f4"], shape=(units,))[:]
             for name in ("mean", "std", "positive", "minimum", "maximum", "tied")
         }
         if self.has_table:
-            shape = (units, len(QUANTILES))
+            shape = (units, len(statistics.QUANTILES))
             found["quantiles"] = self._data(layer, "stats", "quantiles", dtypes=["f4"], shape=shape)[:]
-        for name in ("mean", "std", "positive"):
-            if not np.isfinite(found[name]).all():
-                raise refusal(self._file, f"{layer}/stats/{name}", "its values are not finite")
-        if ((found["positive"] < 0) | (found["positive"] > 1)).any() or (found["std"] < 0).any():
-            raise refusal(self._file, f"{layer}/stats", "a share or a standard deviation is out of range")
-        if ((found["tied"] < 0) | (found["tied"] > self.images)).any():
-            raise refusal(self._file, f"{layer}/stats/tied", f"it counts more than {self.images} photographs")
-        if np.isnan(found["minimum"]).any() or np.isnan(found["maximum"]).any():
-            raise refusal(self._file, f"{layer}/stats", "a minimum or maximum is not a number")
+        wrong = statistics.wrong(found, self.images)
+        if wrong is not None:
+            raise refusal(self._file, f"{layer}/stats{wrong[0]}", wrong[1])
         return found
 
     def vectors(self, layer: str) -> tuple[Data, Int64, Int64]:
@@ -371,11 +361,8 @@ class Store:
             for name in ("vector_image", "vector_position")
         )
         if (image >= self.images).any():
-            raise refusal(
-                self._file,
-                f"{layer}/vector_image",
-                f"photograph {image.max()} is out of range: the index has {self.images}",
-            )
+            why = f"photograph {image.max()} is out of range: the index has {self.images}"
+            raise refusal(self._file, f"{layer}/vector_image", why)
         return vectors, image, position
 
     @cached_property

@@ -23,12 +23,13 @@ from patchmine.ranking import CELLS, Float32, Int64, TopK, among, position_dtype
 from patchmine.sparse import Columns, blocks
 from patchmine.store.hdf5 import SparseTable
 from patchmine.store.label_columns import LabelColumns, write_columns
-from patchmine.store.reading import FORMAT, MANIFEST, QUANTILES, TIED
+from patchmine.store.reading import FORMAT, MANIFEST
 from patchmine.system import digests
 from patchmine.system.parallel import in_order
 
 if TYPE_CHECKING:
     from patchmine.store.shardfile import ShardFile
+from patchmine.store.statistics import QUANTILES, TIED, Moments, quantiles
 
 _LIBVER = "v110"  # the first version that allows long attributes
 _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images spans 13 chunks of 256 kB
@@ -232,7 +233,7 @@ class _LayerWriter:
         stats = self.group["stats"]
         steps = (slice(start, start + _CHUNK_UNITS) for start in range(0, self.plan.units, _CHUNK_UNITS))
         value = SparseTable(self.group["sparse"], self.images).value if "sparse" in self.group else self.group["value"]
-        found = list(in_order(pool, _quantiles, (value[:, step] for step in steps), ahead))
+        found = list(in_order(pool, quantiles, (value[:, step] for step in steps), ahead))
         stats.create_dataset("quantiles", data=np.concatenate(found))
         stats["quantiles"].attrs["of"] = QUANTILES
 
@@ -280,9 +281,9 @@ def _rows(shards: Sequence[ShardFile], prefix: str, units: slice) -> Rows:
         start += len(values)
 
 
-def _ranked(shards: Sequence[ShardFile], prefix: str, units: int, keep: int) -> tuple[TopK, _Moments]:
+def _ranked(shards: Sequence[ShardFile], prefix: str, units: int, keep: int) -> tuple[TopK, Moments]:
     """The final ranking of a layer, and its statistics."""
-    whole, moments = TopK.empty(units, keep), _Moments(units)
+    whole, moments = TopK.empty(units, keep), Moments(units)
     for some in blocks(units):
         top = TopK.empty(some.stop - some.start, keep)
         for values, positions, images in _rows(shards, prefix, some):
@@ -290,18 +291,6 @@ def _ranked(shards: Sequence[ShardFile], prefix: str, units: int, keep: int) -> 
             moments.add(values, some)
         whole.keys[some], whole.positions[some] = top.keys, top.positions
     return whole, moments
-
-
-def _quantiles(block: Float32) -> Float32:
-    """QUANTILES of the finite values of each column, (columns, quantiles); NaN without any."""
-    found = np.full((block.shape[1], len(QUANTILES)), np.nan, np.float32)
-    columns = np.where(np.isfinite(block), block, np.float32(np.nan)).T.copy()
-    columns.sort(axis=1)  # NaN sorts last
-    for column, count in enumerate(np.isfinite(columns).sum(axis=1)):
-        if count:
-            rank = np.round(np.array(QUANTILES) * (count - 1)).astype(np.int64)
-            found[column] = columns[column, rank]
-    return found
 
 
 def table_dataset(group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> h5py.Dataset:
@@ -333,51 +322,6 @@ class Slabs:
             self.dataset[self.written : self.written + self.filled, self.units] = self.buffer[: self.filled]
             self.written += self.filled
             self.filled = 0
-
-
-class _Moments:
-    """Mean, standard deviation, extremes, and counts of each unit's finite activations, accumulated in float64."""
-
-    def __init__(self, units: int) -> None:
-        self.count = np.zeros(units, np.int64)
-        self.total = np.zeros(units)
-        self.squares = np.zeros(units)
-        self.positive = np.zeros(units, np.int64)
-        self.minimum = np.full(units, np.inf, np.float32)
-        self.maximum = np.full(units, -np.inf, np.float32)
-        self.tied = np.zeros(units, np.int64)
-        self.non_finite = 0
-
-    def add(self, values: Float32, units: slice) -> None:
-        """Add rows of some units."""
-        finite = np.isfinite(values)
-        self.non_finite += int(values.size - finite.sum())
-        zeroed = np.where(finite, values, 0).astype(np.float64)
-        self.count[units] += finite.sum(axis=0)
-        self.total[units] += zeroed.sum(axis=0)
-        self.squares[units] += (zeroed**2).sum(axis=0)
-        self.positive[units] += (zeroed > 0).sum(axis=0)
-        lowest = np.where(finite, values, np.inf).min(axis=0, initial=np.inf)
-        self.minimum[units] = np.minimum(self.minimum[units], lowest)
-        highest = np.where(finite, values, -np.inf).max(axis=0, initial=-np.inf).astype(np.float32)
-        holders, before = (values == highest).sum(axis=0), self.maximum[units]
-        tied = self.tied[units] + np.where(highest == before, holders, 0)
-        self.tied[units] = np.where(highest > before, holders, tied)
-        self.maximum[units] = np.maximum(before, highest)
-
-    def write(self, group: h5py.Group) -> None:
-        count = np.maximum(self.count, 1)
-        mean = self.total / count
-        variance = np.maximum(self.squares / count - mean**2, 0)
-        group.create_dataset("mean", data=mean.astype(np.float32))
-        group.create_dataset("std", data=np.sqrt(variance).astype(np.float32))
-        group.create_dataset("positive", data=(self.positive / count).astype(np.float32))
-        group.create_dataset("minimum", data=self.minimum.astype(np.float32))
-        group.create_dataset("maximum", data=self.maximum.astype(np.float32))
-        # A unit that never exceeds 0 is tied at 0 because it is dead, not because it saturates.
-        tied = np.where(self.maximum == 0, 0, self.tied)
-        group.create_dataset("tied", data=tied)
-        group["tied"].attrs["meaning"] = "photographs that hold the unit's very maximum"
 
 
 def complete(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from patchmine.store.tight_crops import TightCrop
+from patchmine.kept.tight_crops import TightCrop
 from patchmine.tight.probes import Probe, Spot
 from patchmine.tight.search import BLUR, COVERED, GREY, NOISE, STEP, search
 from patchmine.units import Box

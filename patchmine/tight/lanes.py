@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from torch import set_num_threads
 
 from patchmine.errors import PhotographError
-from patchmine.store.tight_crops import TightCrop
+from patchmine.kept.tight_crops import TightCrop
 from patchmine.tight.crop import Probing
 from patchmine.tight.probes import Probe, Prober
 

@@ -16,13 +16,13 @@ from patchmine.defaults import Run
 from patchmine.errors import PhotographError, RequestError, StoreError, UnreadableError
 from patchmine.executors import Setting
 from patchmine.fields.field import ReceptiveField
+from patchmine.kept.tight_crops import Crops, Seat, TightCrop, TightCrops, Where
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Placement, Preprocessing
 from patchmine.store.reading import Store
-from patchmine.store.tight_crops import Crops, Seat, TightCrop, TightCrops, Where
 from patchmine.system.atomic import unwritable
 from patchmine.system.progress import Progress, Silent
 from patchmine.system.untrusted_json import Misfit

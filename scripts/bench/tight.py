@@ -18,7 +18,7 @@ from statistics import median
 from time import perf_counter
 
 from patchmine.index import Index, open_index
-from patchmine.store.tight_crops import FOLDER
+from patchmine.kept.tight_crops import FOLDER
 from scripts.bench.measuring import command_line
 from tests.support.drawn_units import drawn_of
 

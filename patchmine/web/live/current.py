@@ -8,8 +8,8 @@ from threading import Lock
 
 from patchmine.errors import PatchmineError, StoreError
 from patchmine.index import Index, open_index
+from patchmine.kept.tight_crops import FOLDER
 from patchmine.store.reading import ACTIVATIONS, MANIFEST, NAMES, SYNTHETIC
-from patchmine.store.tight_crops import FOLDER
 from patchmine.system import digests
 
 
