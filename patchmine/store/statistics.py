@@ -75,7 +75,7 @@ def quantiles(block: Float32) -> Float32:
 
 
 def wrong(found: Mapping[str, NDArray[Any]], images: int) -> tuple[str, str] | None:
-    """Where a layer's statistics over so many photographs are wrong, such as `/tied`, and why; None if they can hold."""
+    """Where statistics over so many photographs are wrong, such as `/tied`, and why; None if they can be right."""
     for name in ("mean", "std", "positive"):
         if not np.isfinite(found[name]).all():
             return f"/{name}", "its values are not finite"
