@@ -360,6 +360,15 @@ def test_why_is_no_question_for_tokens(cli, directory):
         assert f"patchmine compare --unit {unit}" in message
 
 
+def test_projections_through_relus_are_refused_where_there_is_none(cli, directory):
+    words = ["--unit", "blocks.2:3", "--layout", "zeiler", "--model", MODEL, "-o", "z.png"]
+    done = cli("sheet", "-i", directory, *words)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert "--project guided is defined only for ReLU" in message
+    assert message.endswith("use --project gradxinput, ig, or occlusion")
+
+
 def test_the_program_names_what_a_layer_has_beside_the_grid(cli):
     table = cli("layers", "--model", MODEL).stdout.splitlines()
     assert next(line for line in table if line.startswith("blocks.2 ")).endswith("@cls, @reg")
