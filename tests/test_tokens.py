@@ -27,6 +27,7 @@ from patchmine.networks.taps import maps, survey
 from patchmine.photographs.decode import prepare
 from patchmine.units import Box, Position
 from tests.support import tiny_vit
+from tests.support.asgi import ask
 from tests.support.commands import failed
 from tests.support.tiny_vit import PATCH, SIDE, WIDTH, TinyVit
 
@@ -331,6 +332,8 @@ def test_commands_answer_for_tokens(cli, directory, tmp_path, photographs, monke
         ("site --units U -o site", "blocks.2:3"),
         ("verify --model M", "blocks.2:3"),
         ("info", "blocks.2:3"),
+        ("embed", "blocks.2:3"),
+        ("pack -o packed.tar", "blocks.2:3"),
     ],
 )
 def test_slower_commands_answer_for_tokens(cli, directory, tmp_path, photographs, monkeypatch, words, unit):
@@ -353,11 +356,50 @@ def asked(cli, directory, tmp_path, photographs, monkeypatch, words, unit):
         assert {"blocks.2:3": "token", "blocks.2@cls:3": "class token", "blocks.2@reg:3": "register"}[unit] in said
 
 
+@pytest.mark.parametrize(("unit", "word"), [("blocks.2:3", "token"), ("blocks.2@cls:3", "class token")])
+def test_pages_call_a_token_a_token(directory, unit, word):
+    pytest.importorskip("starlette", reason="needs the extra 'web'")
+    from patchmine.web.live.app import application
+    from patchmine.web.live.current import Current
+
+    app = application(Current(directory))
+    page = ask(app, f"/units/{unit}?crop=rf")
+    assert page.status == 200
+    assert f">{word}<" in page.text
+    for text in (page.text, ask(app, "/").text):
+        assert "receptive field" not in text
+
+
+def test_indexes_of_tokens_merge_into_that_of_all_photographs(tmp_path, directory):
+    source = patchmine.open_index(directory).source
+    for name, chosen in (("one", range(15)), ("two", range(15, PHOTOGRAPHS))):
+        folder = tmp_path / "photographs" / name
+        folder.mkdir(parents=True)
+        for number in chosen:
+            (folder / f"{number:06d}.png").write_bytes(source.read(f"{number:06d}.png"))
+        patchmine.build_index(folder, tmp_path / name, model=MODEL, layers=("blocks.2@cls", "blocks.2"))
+    patchmine.merge_indexes([tmp_path / "one", tmp_path / "two"], tmp_path / "both", model=MODEL)
+    merged, whole = patchmine.open_index(tmp_path / "both").store, patchmine.open_index(directory).store
+    for layer in ("blocks.2@cls", "blocks.2"):
+        assert np.allclose(merged.table(layer)[0], whole.table(layer)[0], atol=1e-5)
+        assert (merged.table(layer)[1] == whole.table(layer)[1]).all()
+    assert merged.token_norm("blocks.2") == pytest.approx(whole.token_norm("blocks.2"), rel=1e-4)
+
+
 def test_why_is_no_question_for_tokens(cli, directory):
     for unit in ("blocks.2:3", "blocks.2@cls:3"):
         message = failed(cli("why", "-i", directory, "--unit", unit, "--model", MODEL, "-o", "why"))
         assert f"{unit} reads tokens" in message
         assert f"patchmine compare --unit {unit}" in message
+
+
+def test_projections_through_relus_are_refused_where_there_is_none(cli, directory):
+    words = ["--unit", "blocks.2:3", "--layout", "zeiler", "--model", MODEL, "-o", "z.png"]
+    done = cli("sheet", "-i", directory, *words)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert "--project guided is defined only for ReLU" in message
+    assert message.endswith("use --project gradxinput, ig, or occlusion")
 
 
 def test_the_program_names_what_a_layer_has_beside_the_grid(cli):

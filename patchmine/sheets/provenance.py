@@ -53,10 +53,12 @@ CROPS = {
 }
 TOKEN_CROPS = {
     "rf": "A patch shows a token, outlined, with its surroundings; by attention it sees the whole input.",
-    "erf": "A patch is cut to the effective field of a token, which holds {energy:.0%} of the gradient's energy.",
+    "erf": "A patch is cut to the effective field of a {token}, which holds {energy:.0%} of the gradient's energy.",
 }
-BESIDE_CROPS = {"rf": "A patch shows all that the network saw of the photograph, as the {token} does by attention."}
-"""Instead of CROPS: for the tokens on a transformer's grid, and for those beside it."""
+BESIDE_CROPS = TOKEN_CROPS | {
+    "rf": "A patch shows all that the network saw of the photograph, as the {token} does by attention."
+}
+"""Instead of those in CROPS: for the tokens on a transformer's grid, and for those beside it."""
 HATCHED = "Hatched areas lie outside the receptive field or outside the picture that the network saw."
 MOST_NAMED = 12
 """Units that a caption names one by one."""
