@@ -89,7 +89,7 @@ class GpuExecutor:
         """Taps that put the queued reduction of each layer into `layers`."""
 
         def queued(tap: Tap, out: Tensor) -> Reducing:
-            return Reducing.queued(tap.layout, tap.layout.vectors_of(out))
+            return Reducing.queued(tap.layout.vectors_of(out), tap.layout.readout)
 
         def tap(tap: Tap) -> Callable[[Tensor], None]:
             return at_call(tap, lambda out: layers.__setitem__(tap.layer, queued(tap, out)))

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from patchmine.executors import Bound, Reduced
-from patchmine.networks.layouts import Layout
 from patchmine.networks.taps import Tap
 from patchmine.ranking import Float32, Int64
+
+if TYPE_CHECKING:
+    from patchmine.readouts import Readout
 
 HALF_MAX = float(torch.finfo(torch.float16).max)
 
 
-def reduce(layout: Layout, maps: Tensor, images: Int64, bound: Bound) -> Reduced:
+def reduce(maps: Tensor, images: Int64, bound: Bound, readout: Readout | None = None) -> Reduced:
     """Reduce maps (N, channels, grid height, grid width) on any device, for images of the ids (N,).
 
-    `maps` are the layer's own, as of `Layout.vectors_of`; the units of a virtual layer are read from them. The result
-    shares no memory with `maps`. It has the vectors at the winning places of the units whose value beats their bound;
-    the others can no longer rank.
+    `maps` are the layer's own, as of `Layout.vectors_of`; `readout` reads the units of a virtual layer from them. The
+    result shares no memory with `maps`. It has the vectors at the winning places of the units whose value beats their
+    bound; the others can no longer rank.
     """
     flat = maps.float().flatten(2)
-    if layout.readout is None:
+    if readout is None:
         value, position = _strongest(flat)
     else:
-        value, position = (part.cpu().numpy() for part in layout.readout.strongest(maps))
+        value, position = (part.cpu().numpy() for part in readout.strongest(maps))
     row, place = _beating(value, position, images, bound, flat.shape[2])
     vectors = _vectors(flat, torch.from_numpy(row), torch.from_numpy(place)).cpu().numpy()
     return Reduced(value=value, position=position, row=row, place=place, vectors=np.ascontiguousarray(vectors))
@@ -58,10 +61,10 @@ class Reducing:
     vectors: Tensor
 
     @classmethod
-    def queued(cls, layout: Layout, maps: Tensor) -> Reducing:
+    def queued(cls, maps: Tensor, readout: Readout | None = None) -> Reducing:
         """Queue the maximum and its place of maps (N, channels, grid height, grid width), as for `reduce`."""
         flat = maps.flatten(2).clone()
-        value, position = flat.max(dim=2) if layout.readout is None else layout.readout.strongest(maps)
+        value, position = flat.max(dim=2) if readout is None else readout.strongest(maps)
         none = np.zeros(0, np.int64)
         return cls(flat, _to_host(value.float()), _to_host(position), none, none, flat)
 

@@ -165,7 +165,9 @@ class OpenVinoExecutor:
             batch = torch.cat([batch, batch.new_zeros(self.batch_size - count, *batch.shape[1:])])
         with self._outputs(batch) as outputs:
             return {
-                tap.layer: reduce(tap.layout, torch.from_numpy(outputs[number])[:count], images, bounds[tap.layer])
+                tap.layer: reduce(
+                    torch.from_numpy(outputs[number])[:count], images, bounds[tap.layer], tap.layout.readout
+                )
                 for number, tap in enumerate(self.taps)
             }
 

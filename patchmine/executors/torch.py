@@ -129,6 +129,6 @@ class TorchExecutor:
         """A tap that puts the layer's reduction into `reduced`."""
 
         def see(output: Tensor) -> None:
-            reduced[tap.layer] = reduce(tap.layout, tap.layout.vectors_of(output), images, bound)
+            reduced[tap.layer] = reduce(tap.layout.vectors_of(output), images, bound, tap.layout.readout)
 
         return at_call(tap, see)
