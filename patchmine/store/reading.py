@@ -23,7 +23,7 @@ from patchmine.system.untrusted_json import TEXT, Misfit, parse
 from patchmine.units import Position
 
 FORMAT = 1
-MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
+MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC, RELEVANCE_SHARDS = (
     "manifest.json",
     "activations.h5",
     "patches.faiss",
@@ -31,6 +31,7 @@ MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
     "shards",
     "job.json",
     "synthetic",
+    "relevance",
 )
 
 QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
