@@ -296,7 +296,7 @@ def test_sheets_show_both_orders_and_how_much_they_share(finished, tmp_path, cli
     unit = patchmine.open_index(finished).unit("thing:5")
     activation, relevance = unit.top(9), unit.top(9, by="relevance")
     positive = relevance[: sum(patch.value > 0 for patch in relevance)]
-    page = orders_page([(unit, activation, relevance)], "predicted")
+    page = orders_page([(unit, activation, relevance)], "the predicted class")
     shared = len({p.image for p in activation} & {p.image for p in positive})
     assert 0 < shared < 9
     texts = [text.text for text in page.texts]

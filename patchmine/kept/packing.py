@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from patchmine.errors import RequestError, StoreError
-from patchmine.store.reading import MANIFEST, SHARDS, read_manifest
+from patchmine.store.reading import MANIFEST, RELEVANCE_SHARDS, SHARDS, read_manifest
 from patchmine.system import digests
 from patchmine.system.atomic import check_new, whole_file, whole_folder
 from patchmine.system.progress import Progress
@@ -28,7 +28,7 @@ from patchmine.system.untrusted_json import Misfit, Part, parse
 LIST = "patchmine.json"
 """The first member."""
 
-_LEFT_OUT = (SHARDS, "index.lock", "index.log")
+_LEFT_OUT = (SHARDS, RELEVANCE_SHARDS, "index.lock", "index.log")
 """What belongs to the machine that built the index."""
 
 _LIST_BYTES = 256 << 20

@@ -30,14 +30,11 @@ from patchmine.relevance.propagation import Propagated, Propagator, conserves
 from patchmine.relevance.table import Conservation, Layer, Origin
 from patchmine.sources import Entry
 from patchmine.store.job import Shard
-from patchmine.store.reading import Store
+from patchmine.store.reading import RELEVANCE_SHARDS, Store
 from patchmine.store.shardfile import ShardFile, shard_path, write_shard
 from patchmine.system import allocator, digests
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress, Skipped
-
-FOLDER = "relevance"
-"""Where the shards of an unfinished pass are."""
 
 VERSION = 1
 """The version of the rules; relevance by another one is computed again."""
@@ -146,7 +143,7 @@ class _Pass:
     ) -> None:
         self.index, self.origin, self.propagator, self.begin = index, origin, propagator, begin
         self.run, self.progress = run, progress
-        self.folder = index.directory / FOLDER
+        self.folder = index.directory / RELEVANCE_SHARDS
         self.digest = digests.of_json(origin.as_dict())
         size = max(origin.batch, int(index.store.manifest["job"]["shard_size"]) // SLOWER)
         self.images = index.store.images

@@ -89,6 +89,9 @@ class Conservation:
         }
 
 
+_DECISIONS = {"predicted": "the predicted class", "label": "the photograph's own class"}
+
+
 @dataclass(frozen=True)
 class Origin:
     """What a relevance table is of: the index by the digest of its job and photographs, and how relevance was made."""
@@ -99,6 +102,11 @@ class Origin:
     rule: str
     batch: int
     version: int
+
+    @property
+    def decision(self) -> str:
+        """What the relevance is to, in words."""
+        return _DECISIONS[self.class_of]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -184,7 +192,7 @@ def _conservation(part: Part) -> Conservation:
 def lines(origin: Origin, layers: Sequence[Conservation]) -> list[str]:
     """How each layer conserves the relevance, for a person."""
     rule = "activation times gradient" if origin.rule == "gradient" else "the z+ rule"
-    texts = [f"relevance to the {origin.class_of} class, by {rule}; what arrives of it at each layer:"]
+    texts = [f"relevance to {origin.decision}, by {rule}; what arrives of it at each layer:"]
     for figures in layers:
         refused = "" if figures.refused is None else f"; not kept: {figures.refused}"
         texts.append(f"  {figures.layer}: {figures.text}{refused}")

@@ -23,7 +23,7 @@ from patchmine.system.untrusted_json import TEXT, Misfit, parse
 from patchmine.units import Position
 
 FORMAT = 1
-MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
+MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC, RELEVANCE_SHARDS = (
     "manifest.json",
     "activations.h5",
     "patches.faiss",
@@ -31,6 +31,7 @@ MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC = (
     "shards",
     "job.json",
     "synthetic",
+    "relevance",
 )
 
 _DIGEST = re.compile(rb"[0-9a-f]{32}")

@@ -170,9 +170,9 @@ def _orders(figure: Figure) -> Page:
     from patchmine.relevance.kept import kept
     from patchmine.sheets.layouts.orders import orders_page
 
-    class_of = kept(figure.index).origin.class_of
+    decision = kept(figure.index).origin.decision
     rows = [(unit, figure.top(unit, figure.k), figure.top(unit, figure.k, by="relevance")) for unit in figure.units]
-    return orders_page(rows, class_of, figure.style)
+    return orders_page(rows, decision, figure.style)
 
 
 def _zeiler(figure: Figure) -> Page:

@@ -113,7 +113,7 @@ def _ranked(index: Index, patches: Patches) -> str:
         return ""
     from patchmine.relevance.kept import kept
 
-    return f" by relevance ({patches.score}) to the {kept(index).origin.class_of} class"
+    return f" by relevance ({patches.score}) to {kept(index).origin.decision}"
 
 
 def _named(unit: IndexedUnit) -> str:

@@ -36,15 +36,15 @@ def in_common(one: Patches, other: Patches) -> int:
     return len({patch.image_id for patch in one} & {patch.image_id for patch in other})
 
 
-def orders_page(rows: Sequence[Row], class_of: str, style: Style = PAGE) -> Page:
-    """A page with both orders of each unit. Relevance is to the `class_of` class. Raises ValueError without rows."""
+def orders_page(rows: Sequence[Row], decision: str, style: Style = PAGE) -> Page:
+    """A page with both orders of each unit; `decision` says what relevance is to. Raises ValueError without rows."""
     if not rows:
         raise ValueError("a sheet of orders needs at least one unit")
     units = [unit for unit, _, _ in rows]
     origin = Origin.of(units[0].index)
     facts = (
         f"Of {origin.photographs} photographs in {origin.source}: left, those that drive each unit hardest; right, "
-        f"those where its relevance to the output for the {class_of} class is highest, as far as it is positive. "
+        f"those where its relevance to the output for {decision} is highest, as far as it is positive. "
         f"{tiles.hatched(units)}"
     )
     page, y = page_of_units(units, facts, style)
