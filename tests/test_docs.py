@@ -61,6 +61,10 @@ def test_the_site_asks_no_other_host(site):
         "questions.fires.Fires",
         "questions.similar.Similar",
         "sheets.drawn.Comparison",
+        "between.comparison.Between",
+        "probe.probing.Probe",
+        "probe.verdict.Verdict",
+        "scores._whole.Scores",
     ],
 )
 def test_the_python_page_has_every_method(site, name):

@@ -212,6 +212,7 @@ def test_scores_of_another_job_or_a_damaged_file_are_computed_anew(shapes_index_
         changed(rule=keeping.RULE + 1),
         signed({"thing": {"mono": [0.5] * 23}}, sound),
         signed({"thing": {"mono": ["0.5"] * 24}}, sound),
+        signed({"thing": {"mono": [10**400] * 24}}, sound),
         signed({"other": {"mono": [0.5] * 24}}, sound),
         signed({"thing": 5}, sound),
         b"{",

@@ -43,7 +43,7 @@ def read(directory: Path, job: str, layers: Mapping[str, int]) -> Columns:
             layer: {name: _column(numbers, layers[layer]) for name, numbers in scores.items()}
             for layer, scores in body.items()
         }
-    except (OSError, Misfit, LookupError, AttributeError):
+    except (OSError, Misfit, LookupError, AttributeError, OverflowError):
         return {}
 
 
