@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from patchmine.store.shardfile import ShardFile
 
 _LIBVER = "v110"  # the first version that allows long attributes
+_COLUMNS_BYTES = 128 << 20  # of columns in memory while quantiles are computed, or the columns of one chunk
 _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images spans 13 chunks of 256 kB
 
 
@@ -208,6 +209,7 @@ class _LayerWriter:
     def write_quantiles(self, pool: Executor, ahead: int) -> None:
         """Write the quantiles of each unit's finite activations, from the table."""
         stats, value = self.group["stats"], self.group["value"]
+        ahead = max(1, min(ahead, _COLUMNS_BYTES // max(1, 2 * 4 * self.images * _CHUNK_UNITS)))
         columns = (value[:, start : start + _CHUNK_UNITS] for start in range(0, self.plan.units, _CHUNK_UNITS))
         found = list(in_order(pool, _quantiles, columns, ahead))
         stats.create_dataset("quantiles", data=np.concatenate(found))
@@ -265,7 +267,8 @@ def _ranked(shards: Sequence[ShardFile], prefix: str, units: int, keep: int) -> 
 def _quantiles(block: Float32) -> Float32:
     """QUANTILES of the finite values of each column, (columns, quantiles); NaN without any."""
     found = np.full((block.shape[1], len(QUANTILES)), np.nan, np.float32)
-    columns = np.where(np.isfinite(block), block, np.float32(np.nan)).T.copy()
+    columns = block.T.copy()
+    columns[np.isinf(columns)] = np.nan
     columns.sort(axis=1)  # NaN sorts last
     for column, count in enumerate(np.isfinite(columns).sum(axis=1)):
         if count:
