@@ -72,6 +72,8 @@ def _connected(address: str | None) -> Iterator[None]:
     A connection that the caller's own program has made is used and stays. Raises RequestError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
+    # Of a cluster that starts here. By default workers wait for every other process of the machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():
