@@ -8,9 +8,10 @@ An engine knows nothing about mining. It receives a task that can be pickled, an
 a part of the shards in the calling process. The task opens photographs and network where it runs, so every process
 needs the source, the network and the task's folder under the same names.
 
-Two more names are optional. `check(run)` refuses, before anything heavy is imported, what this kind cannot do: it
-raises RequestError. An engine that lets several runs build one index at a time has `publishing(folder)`, a context
-manager that waits until this run may publish from the folder of shards, and yields False if another has done so.
+Three more names are optional. `check(run)` refuses, before anything heavy is imported, what this kind cannot do: it
+raises RequestError. `started(run)` is a context manager around the whole run, entered before the network is loaded. An
+engine that lets several runs build one index at a time has `publishing(folder)`, a context manager that waits until
+this run may publish from the folder of shards, and yields False if another has done so.
 """
 
 from __future__ import annotations
@@ -77,6 +78,13 @@ def check(run: Run) -> None:
     if run.address is not None and run.engine != "ray":
         raise RequestError(f"--address {run.address!r} is that of a Ray cluster: add --engine ray, or leave it out")
     getattr(kinds.get(run.engine, "--engine"), "check", lambda _: None)(run)
+
+
+def started(run: Run) -> AbstractContextManager[None]:
+    """The length of a run, for an engine that has something to get ready meanwhile. Raises a PatchmineError."""
+    begin = getattr(kinds.get(run.engine, "--engine"), "started", None)
+    found: AbstractContextManager[None] = nullcontext() if begin is None else begin(run)
+    return found
 
 
 def shared(name: str) -> bool:

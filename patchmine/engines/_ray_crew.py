@@ -259,12 +259,11 @@ class Crew:
             self._refused[worker.node] = f"node {worker.name}: {DEATHS} processes died one after another: {reason}"
 
     def _refuse(self, worker: Worker, reason: str) -> None:
-        line = f"node {worker.name} cannot compute this: {reason}"
         self._workers.remove(worker)
         ray.kill(worker.actor)
         if worker.node not in self._refused:
-            self._progress.note(line)
-        self._refused[worker.node] = line
+            self._progress.note(f"node {worker.name} gets no shards: {reason}")
+        self._refused[worker.node] = f"node {worker.name}: {reason}"
         self._looked = -LOOK_S  # if this was the last one, say so now
 
 

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
@@ -32,6 +33,23 @@ CONNECT_S = 5.0
 def check(_: Run) -> None:
     if find_spec("ray") is None:
         raise RequestError("--engine ray needs Ray: pip install 'patchmine[ray]'")
+
+
+@contextmanager
+def started(run: Run) -> Iterator[None]:
+    """Connect, and let every node import torch while the driver loads the network: actors start in these processes."""
+    with _connected(run.address):
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        importing = ray.remote(import_module)
+        for node in ray.nodes():
+            cores = min(int(node["Resources"].get("CPU", 0)), run.workers)
+            if node["Alive"] and cores:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                for _ in range(int(node["Resources"]["CPU"]) // cores):
+                    importing.options(num_cpus=cores, max_retries=0, scheduling_strategy=there).remote("torch")
+        yield
 
 
 def mine(task: Task, todo: Sequence[int], progress: Progress) -> Iterator[int]:
@@ -54,6 +72,8 @@ def _connected(address: str | None) -> Iterator[None]:
     A connection that the caller's own program has made is used and stays. Raises RequestError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
+    # Of a cluster that starts here. By default workers wait for every other process of the machine.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():

@@ -118,6 +118,21 @@ def build_index(
         space = Workspace(directory)
         space.refuse()
         found = _listed(opened, wanted)
+    with engines.started(run):
+        return _built(opened, found, space, wanted, run, progress, stages, began)
+
+
+def _built(
+    opened: Source,
+    found: Listed,
+    space: Workspace,
+    wanted: Wanted,
+    run: Run,
+    progress: Progress,
+    stages: Stages,
+    began: float,
+) -> Report:
+    """Build or resume the index, once all that needs no network has been checked."""
     with stages.timed("load"):
         network, taps, names = _loaded(wanted)
         relevance.check(network, run.class_of, found.entries)
@@ -134,7 +149,7 @@ def build_index(
         predicted = predicts(network, found.entries)
         known = _known(space, opened, found.entries, predicted, finished is not None, run, progress)
     if finished is not None and not space.shards.exists():
-        return Report(directory, finished, True, 0.0, 0, found)
+        return Report(space.directory, finished, True, 0.0, 0, found)
     task = Task(
         job=job,
         source=opened,
@@ -258,8 +273,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
         with task.stages.timed("limit"):
             limit = measured(task.here, job, task.source, task.entries, run.workers)
     start = perf_counter()
-    shared = engines.shared(run.engine)
-    if not shared:
+    if not engines.shared(run.engine):
         space.begin(job, run.fresh)
     readouts.keep(space.directory, list(carried(plan.fields.network.module).values()))
     done = space.verified(job, progress.note)
@@ -274,7 +288,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     mined = sum(shard.stop - shard.start for shard in todo)
     timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages, limit)
     with engines.publishing(run.engine, space.shards):
-        manifest = space.finished(job, run.extend) if shared else None
+        manifest = space.finished(job, run.extend) if engines.shared(run.engine) else None
         if manifest is None:
             space.refuse_missing(job)
             manifest = _published(plan, space, run, progress, timing, found.passed)

@@ -65,7 +65,8 @@ class Moments:
 def quantiles(block: Float32) -> Float32:
     """QUANTILES of the finite values of each column, (columns, quantiles); NaN without any."""
     found = np.full((block.shape[1], len(QUANTILES)), np.nan, np.float32)
-    columns = np.where(np.isfinite(block), block, np.float32(np.nan)).T.copy()
+    columns = block.T.copy()
+    columns[np.isinf(columns)] = np.nan
     columns.sort(axis=1)  # NaN sorts last
     for column, count in enumerate(np.isfinite(columns).sum(axis=1)):
         if count:

@@ -24,14 +24,15 @@ from patchmine.sparse import Columns, blocks
 from patchmine.store.hdf5 import SparseTable
 from patchmine.store.label_columns import LabelColumns, write_columns
 from patchmine.store.reading import FORMAT, MANIFEST
+from patchmine.store.statistics import QUANTILES, TIED, Moments, quantiles
 from patchmine.system import digests
 from patchmine.system.parallel import in_order
 
 if TYPE_CHECKING:
     from patchmine.store.shardfile import ShardFile
-from patchmine.store.statistics import QUANTILES, TIED, Moments, quantiles
 
 _LIBVER = "v110"  # the first version that allows long attributes
+_COLUMNS_BYTES = 128 << 20  # of columns in memory while quantiles are computed, or the columns of one chunk
 _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images spans 13 chunks of 256 kB
 
 
@@ -231,9 +232,10 @@ class _LayerWriter:
     def write_quantiles(self, pool: Executor, ahead: int) -> None:
         """Write the quantiles of each unit's finite activations, from the table."""
         stats = self.group["stats"]
-        steps = (slice(start, start + _CHUNK_UNITS) for start in range(0, self.plan.units, _CHUNK_UNITS))
         value = SparseTable(self.group["sparse"], self.images).value if "sparse" in self.group else self.group["value"]
-        found = list(in_order(pool, quantiles, (value[:, step] for step in steps), ahead))
+        ahead = max(1, min(ahead, _COLUMNS_BYTES // max(1, 2 * 4 * self.images * _CHUNK_UNITS)))
+        columns = (value[:, start : start + _CHUNK_UNITS] for start in range(0, self.plan.units, _CHUNK_UNITS))
+        found = list(in_order(pool, quantiles, columns, ahead))
         stats.create_dataset("quantiles", data=np.concatenate(found))
         stats["quantiles"].attrs["of"] = QUANTILES
 
