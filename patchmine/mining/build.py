@@ -13,7 +13,6 @@ from typing import Any, cast
 
 from patchmine import engines, executors, models, readouts
 from patchmine.defaults import Run, Wanted, check
-from patchmine.errors import StoreError
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.class_hints import hints
 from patchmine.labels.label_file import classified
@@ -23,7 +22,7 @@ from patchmine.mining.fields import Fields
 from patchmine.mining.limit import measured
 from patchmine.mining.predictions import predicts
 from patchmine.mining.publish import Timing, publish, refuse_unreadable
-from patchmine.mining.reuse import Known
+from patchmine.mining.reuse import of_finished
 from patchmine.mining.task import Task, tools
 from patchmine.mining.workspace import LOG, Workspace
 from patchmine.networks.directions import given
@@ -35,7 +34,6 @@ from patchmine.networks.virtual import carried
 from patchmine.photographs.decode import decoder_name
 from patchmine.relevance import building as relevance
 from patchmine.sources import Entry, Listed, Passed, Source, listed, open_source
-from patchmine.store import reading as store
 from patchmine.store.job import Job, listing_digest
 from patchmine.store.shardfile import ShardFile, shard_path
 from patchmine.system import allocator
@@ -147,7 +145,8 @@ def _built(
         finished = space.finished(job, run.extend)
     with stages.timed("compare"):
         predicted = predicts(network, found.entries)
-        known = _known(space, opened, found.entries, predicted, finished is not None, run, progress)
+        old = space.directory if run.extend and not run.fresh else None
+        known = of_finished(old, opened, found.entries, predicted, finished is not None, run.workers, progress)
     if finished is not None and not space.shards.exists():
         return Report(space.directory, finished, True, 0.0, 0, found)
     task = Task(
@@ -164,7 +163,7 @@ def _built(
     )
     plan = prepared(task, network, taps)
     report = carried_out(plan, space, run, progress, began, found)
-    name_units(directory, names)
+    name_units(space.directory, names)
     return report
 
 
@@ -182,39 +181,6 @@ def _listed(source: Source, wanted: Wanted) -> Listed:
     if wanted.labels is not None:
         found = replace(found, entries=classified(found.entries, wanted.labels))
     return Listed(found.entries[: wanted.limit], found.passed, tuple(hints(source, found)))
-
-
-def _known(
-    space: Workspace,
-    source: Source,
-    entries: Sequence[Entry],
-    predicted: bool,
-    finished: bool,
-    run: Run,
-    progress: Progress,
-) -> Known | None:
-    """The rows of the finished index in the workspace that `--extend` reuses; None without it, and without an index.
-
-    With `predicted`, photographs without a prediction are recomputed. Raises StoreError if no photograph was added or
-    removed (`finished`) but some have changed: the job of the old index would equal that of the new one.
-    """
-    if run.fresh or not run.extend or not (space.directory / store.MANIFEST).exists():
-        return None
-    known = Known([store.Store(space.directory)])
-    known.forget(known.places.keys() - {entry.path for entry in entries})
-    known.forget([path for path, place in known.places.items() if place.reason is not None])
-    progress.begin(len(known.places), 0, "photographs compared")
-    changed = known.changed(source, run.workers, progress.advance)
-    if finished and changed:
-        raise StoreError(
-            f"{len(changed)} photographs have changed, the first {min(changed)!r}, but none was added or removed, so "
-            "--extend cannot update the index: build it again with --fresh"
-        )
-    known.forget(changed)
-    known.forget(known.without_vectors())
-    if predicted:
-        known.forget(known.without_prediction())
-    return known
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,19 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from patchmine.errors import PhotographError
+from patchmine.errors import PhotographError, StoreError
 from patchmine.executors import Reduced
 from patchmine.ranking import CELLS, Int64, TopK, among
-from patchmine.sources import Source
-from patchmine.store.reading import Store
+from patchmine.sources import Entry, Source
+from patchmine.store.reading import MANIFEST, Store
 from patchmine.system import digests
+from patchmine.system.progress import Progress
 
 _ROWS = 4096  # of the table in memory at once: the rows of a chunk
 _CELLS = 1 << 24  # at most, which a wide layer reaches with fewer rows
@@ -183,3 +185,36 @@ def joined(parts: Sequence[tuple[Int64, Mapping[str, Reduced]]]) -> list[tuple[I
         )
 
     return [(images[order], {layer: of_layer(layer) for layer in parts[0][1]})]
+
+
+def of_finished(
+    directory: Path | None,
+    source: Source,
+    entries: Sequence[Entry],
+    predicted: bool,
+    finished: bool,
+    workers: int,
+    progress: Progress,
+) -> Known | None:
+    """The rows of the finished index in a directory that `--extend` reuses; None without one.
+
+    With `predicted`, photographs without a prediction are recomputed. Raises StoreError if no photograph was added or
+    removed (`finished`) but some have changed: the job of the old index would equal that of the new one.
+    """
+    if directory is None or not (directory / MANIFEST).exists():
+        return None
+    known = Known([Store(directory)])
+    known.forget(known.places.keys() - {entry.path for entry in entries})
+    known.forget([path for path, place in known.places.items() if place.reason is not None])
+    progress.begin(len(known.places), 0, "photographs compared")
+    changed = known.changed(source, workers, progress.advance)
+    if finished and changed:
+        raise StoreError(
+            f"{len(changed)} photographs have changed, the first {min(changed)!r}, but none was added or removed, so "
+            "--extend cannot update the index: build it again with --fresh"
+        )
+    known.forget(changed)
+    known.forget(known.without_vectors())
+    if predicted:
+        known.forget(known.without_prediction())
+    return known
