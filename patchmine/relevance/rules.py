@@ -79,7 +79,10 @@ class Rules(TorchFunctionMode):
 
 @dataclass
 class Parts:
-    """The positive and the negative part of a weight, each with SPREAD of the whole."""
+    """The positive and the negative part of a weight, each with SPREAD of the whole.
+
+    They hold the weight, so that no other takes its identity.
+    """
 
     weight: Tensor
     positive: Tensor
@@ -87,9 +90,9 @@ class Parts:
 
     @classmethod
     def of(cls, weight: Tensor) -> Parts:
-        weight = weight.detach()
-        spread = weight.abs() * SPREAD
-        return cls(weight, weight.clamp(min=0) + spread, weight.clamp(max=0) - spread)
+        bare = weight.detach()
+        spread = bare.abs() * SPREAD
+        return cls(weight, bare.clamp(min=0) + spread, bare.clamp(max=0) - spread)
 
     @cached_property
     def joined(self) -> Tensor:
