@@ -37,6 +37,9 @@ from patchmine.units import Position
 HITS = 16
 """The number of units per layer whose strongest hits are used to measure its effective field."""
 
+TOKEN_HITS = 4
+"""The same for a layer of tokens: attention spreads every gradient over the input, and a hit costs three passes."""
+
 NORMED = 16
 """The number of photographs whose tokens tell the usual norms of a layer: thousands of tokens."""
 
@@ -98,7 +101,9 @@ class Fields:
         bench = _Bench(self.network, self.taps, files, job.shard_size, source, entries)
 
         def strongest(number: int) -> list[tuple[int, int, int]]:
-            return list(_strongest(files, number, self.taps[number], job.shard_size, self.hits))
+            tap = self.taps[number]
+            hits = self.hits if tap.layout.tokens is None else min(self.hits, TOKEN_HITS)
+            return list(_strongest(files, number, tap, job.shard_size, hits))
 
         pool = ThreadPoolExecutor(workers, "effective", initializer=torch.set_num_threads, initargs=(1,))
         try:
