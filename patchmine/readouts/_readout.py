@@ -18,8 +18,8 @@ from patchmine.system import digests
 Norm = Literal["none", "layer_norm", "constant_norm"]
 Activation = Literal["linear", "relu", "topk", "topk_relu", "threshold", "gated"]
 
-BLOCK = 1 << 23
-"""Values of latents at once in float32: 32 MB, whatever the numbers of latents, places and photographs are."""
+BLOCK = 1 << 22
+"""Values of latents at once in float32: 16 MB, whatever the numbers of latents, places and photographs are."""
 
 _EPSILON = 1e-5  # of `layer_norm` in Prisma and SAELens, added to the standard deviation
 
