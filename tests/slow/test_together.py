@@ -62,7 +62,8 @@ class Setting:
 
     def environment(self) -> dict[str, str]:
         paths = [str(self.counted.site), str(ROOT), os.environ.get("PYTHONPATH", "")]
-        return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0"}
+        ray = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+        return os.environ | ray | {"PYTHONPATH": os.pathsep.join(paths)}
 
     def start(self, *more: str) -> subprocess.Popen[str]:
         words = ["index", self.counted.spec, "-o", str(self.out), "--model", self.model, "--json", "--workers", "1"]
@@ -90,7 +91,7 @@ def finished(process: subprocess.Popen[str]) -> None:
     assert "Traceback" not in errors, errors
 
 
-def reached(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 120) -> bool:
+def reached(what: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 400) -> bool:
     """Wait until it is true; False if the process ends before."""
     until = time.monotonic() + seconds
     while not what():
