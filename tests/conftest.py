@@ -33,6 +33,7 @@ from patchmine.mining.fields import Fields
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
+from patchmine.owncode import script
 
 pytest.register_assert_rewrite("tests.support")
 
@@ -67,6 +68,13 @@ def few_hits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("patchmine.mining.build.Fields", partial(Fields, hits=2))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_scripts() -> Iterator[None]:
+    """A network from a file of this package must not make the whole package the user's own code in later tests."""
+    yield
+    script.scripts.clear()
 
 
 @pytest.fixture(scope="session")

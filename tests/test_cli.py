@@ -24,7 +24,7 @@ FIRST = "colour:0"
 def test_top_json_is_the_contract(process, shapes_index_dir):
     done = process("top", "-i", shapes_index_dir, "--unit", FIRST, "-k", 3, "--json")
     document = json.loads(done.stdout)
-    assert list(document) == ["index", "pick", "crop", "unit", "patches", "labels"]
+    assert list(document) == ["index", "pick", "by", "crop", "unit", "patches", "labels"]
     assert document["unit"].keys() >= {"layer", "channel", "name", "label"}
     assert len(document["patches"]) == 3
     patch = document["patches"][0]

@@ -156,10 +156,11 @@ def test_tokens_of_a_transformer():
     assert full.status == local.status == "whole_input"
     assert form(local) == ((16, 16), (16, 16), (0, 0))
     agree_with_nan(net, (64, 96), layers, "full")
-    # Nothing is left of an attention's own output without the attention.
-    alone = fields_of(net, (64, 96), layers, "local")["blocks.1.attn.proj"]
-    assert not alone.local
-    assert (alone.groups[0].rows == (0, 64)).all()
+    # Nothing is left of an attention's own output without the attention, but its tokens have their squares.
+    alone, whole = (fields_of(net, (64, 96), layers, field)["blocks.1.attn.proj"] for field in ("local", "full"))
+    assert alone.status == "whole_input"
+    assert form(alone) == ((16, 16), (16, 16), (0, 0))
+    assert (whole.groups[0].rows == (0, 64)).all()
 
 
 def test_shifted_windows():

@@ -68,7 +68,9 @@ class GpuExecutor:
         def compute() -> Float32:
             found: list[Float32] = []
             with torch.cuda.device(self.device), torch.inference_mode():
-                tap = at_call(last, lambda out: found.append(cells(last, out, channels, places)))
+                tap = at_call(
+                    last, lambda out: found.append(cells(last, last.layout.vectors_of(out), channels, places))
+                )
                 self.forward(inputs.contiguous(memory_format=torch.channels_last), {last.layer: tap})
             return found[0]
 

@@ -36,11 +36,11 @@ def reduce(maps: Tensor, images: Int64, bound: Bound, readout: Readout | None = 
     return Reduced(value=value, position=position, row=row, place=place, vectors=np.ascontiguousarray(vectors))
 
 
-def cells(tap: Tap, output: Tensor, channels: Int64, places: Int64) -> Float32:
-    """One cell of a layer's output for each of the first images, float32 (n,): `Executor.values`."""
+def cells(tap: Tap, maps: Tensor, channels: Int64, places: Int64) -> Float32:
+    """One cell for each of the first images, float32 (n,), of a layer whose own maps these are: `Executor.values`."""
     rows = np.arange(len(channels))
-    row, channel, place = (torch.from_numpy(numbers).to(output.device) for numbers in (rows, channels, places))
-    found: Float32 = tap.layout.cells(output, row, channel, place).float().cpu().numpy()
+    row, channel, place = (torch.from_numpy(numbers).to(maps.device) for numbers in (rows, channels, places))
+    found: Float32 = tap.layout.cells(maps, row, channel, place).float().cpu().numpy()
     return found
 
 

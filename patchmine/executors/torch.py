@@ -112,7 +112,12 @@ class TorchExecutor:
                 torch.inference_mode(),
                 self._cast(),
                 tapped(
-                    module, {last.layer: at_call(last, lambda out: found.append(cells(last, out, channels, places)))}
+                    module,
+                    {
+                        last.layer: at_call(
+                            last, lambda out: found.append(cells(last, last.layout.vectors_of(out), channels, places))
+                        )
+                    },
                 ),
             ):
                 run_until(module, inputs.contiguous(memory_format=torch.channels_last), last.layer, last.call)

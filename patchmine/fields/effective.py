@@ -66,7 +66,7 @@ def _gradient(module: nn.Module, tap: Tap, hit: Hit) -> Tensor:
     def see(output: Tensor) -> None:
         place = hit.position.y * tap.layout.grid[1] + hit.position.x
         where = (torch.tensor([number], device=output.device) for number in (0, hit.channel, place))
-        outputs.append(tap.layout.cells(output, *where)[0].float())
+        outputs.append(tap.layout.cells(tap.layout.vectors_of(output), *where)[0].float())
 
     with torch.enable_grad(), tapped(module, {tap.layer: at_call(tap, see)}):
         run_until(module, picture, tap.layer, tap.call)

@@ -56,9 +56,12 @@ class Layout:
         """The maps (N, channels, grid height, grid width) for those of the layer itself."""
         return vectors if self.readout is None else self.readout.maps(vectors)
 
-    def cells(self, output: Tensor, row: Tensor, channel: Tensor, place: Tensor) -> Tensor:
-        """Single cells (n,) of an output, given by photograph, channel and y * grid width + x, each int64 (n,)."""
-        flat = self.below.vectors_of(output).flatten(2)
+    def cells(self, vectors: Tensor, row: Tensor, channel: Tensor, place: Tensor) -> Tensor:
+        """Single cells (n,) of the maps that `read` gives of these, as `vectors_of` has them.
+
+        They are given by photograph, channel and y * grid width + x, each int64 (n,).
+        """
+        flat = vectors.flatten(2)
         if self.readout is None:
             return flat[row, channel, place]
         read = self.readout.cells(flat[row, :, place])

@@ -78,7 +78,7 @@ class ShardFile:
             header = json.loads(file.read(int.from_bytes(length, "little")))
             start = file.tell()
         entries = {e["name"]: (e["dtype"], tuple(e["shape"]), start + e["offset"]) for e in header["arrays"]}
-        readable = np.array([record["reason"] is None for record in header["about"].pop("images")], np.bool_)
+        readable = np.array([record["reason"] is None for record in header["about"].pop("images", ())], np.bool_)
         return cls(path, header["about"], entries, readable)
 
     @property
@@ -106,7 +106,7 @@ class ShardFile:
 
     def columns(self, prefix: str, units: slice) -> Columns:
         """The stored cells of some units of a layer."""
-        rows = sum(record["reason"] is None for record in self.about["images"])
+        rows = int(self.readable.sum())
         if not self.sparse(prefix):
             return Columns.of(*self._dense(prefix, units))
         start = self.array(f"{prefix}/start")
