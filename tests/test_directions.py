@@ -146,7 +146,7 @@ ANSWERS = {
 """What every command is asked about a direction."""
 
 
-@pytest.mark.parametrize("asked", ANSWERS)
+@pytest.mark.parametrize("asked", [pytest.param(a, marks=pytest.mark.slow if a == "why" else ()) for a in ANSWERS])
 def test_every_command_answers_for_a_direction(cli, built, tmp_path, asked):
     shutil.copytree(built, tmp_path / "probe.patchmine")
     command, words = asked.split()[0], ANSWERS[asked]

@@ -387,14 +387,15 @@ def test_a_damaged_file_is_set_aside_and_computed_again(cli, tight_dir, tmp_path
 
 
 def test_verify_measures_kept_crops_again(tight_dir, tmp_path):
-    from patchmine.questions.verify import verify
+    from patchmine.questions import verify
 
     directory = tmp_path / "x.patchmine"
     shutil.copytree(tight_dir, directory)
 
     def finding():
-        found = verify(patchmine.open_index(directory), everything=True, run=Run(workers=2), progress=Silent())
-        return next(finding for finding in found if finding.check == "tight crops")
+        index = patchmine.open_index(directory)
+        (found,) = verify._tight_crops(index, True, np.random.default_rng(0), Run(workers=2), Silent())
+        return found
 
     assert not finding().wrong and not finding().unproved
     kept = patchmine.open_index(directory).tight_crops
@@ -502,7 +503,7 @@ def test_fires_finds_tight_crops_in_a_photograph_of_ones_own(cli, tight_dir, pho
 def test_projections_and_comparisons_take_tight_crops(cli, tight_dir, tmp_path):
     for words in (
         ("top", "--unit", "thing:0", "-k", "2", "--project", "gradxinput"),
-        ("compare", "--unit", "thing:0", "-k", "2"),
+        ("compare", "--unit", "thing:0", "-k", "2", "--steps", "2"),
     ):
         result = cli(*words, "-i", tight_dir, "--crop", "tight", "-o", tmp_path / "x.png")
         assert result.returncode == 0, result.stderr
