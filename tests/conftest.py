@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # Where tests run side by side, torch must not spin in one while another computes. It reads this when it is loaded.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -172,7 +173,7 @@ def jpeg(picture: Image.Image, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def tarred(file: Path, members: Mapping[str, bytes], **options: object) -> Path:
+def tarred(file: Path, members: Mapping[str, bytes], **options: Any) -> Path:
     """A tar of these members, in this order."""
     with tarfile.open(file, "w", **options) as tar:
         for name, data in members.items():

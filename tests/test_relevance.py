@@ -28,6 +28,7 @@ from patchmine.sheets.layouts.context import context_page
 from patchmine.sheets.layouts.orders import orders_page
 from patchmine.store.hdf5 import dataset_digests
 from patchmine.units import Box
+from tests.support.commands import failed
 
 SMALL = Preprocessing(
     resize=32, crop=(32, 32), interpolation="bilinear", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
@@ -494,3 +495,15 @@ def test_only_a_homogeneous_network_conserves_by_itself():
     assert conserves(nn.Sequential(*plain), blank)
     assert not conserves(nn.Sequential(plain[0], nn.GELU(), *plain[2:]), blank)
     assert not conserves(nn.Sequential(nn.Conv2d(3, 4, 3), *plain[1:]), blank)
+
+
+def test_no_relevance_passes_through_directions(cli, tmp_path):
+    np.save(tmp_path / "probe.npy", np.eye(24, dtype=np.float32)[:2])
+    directory, asked = tmp_path / "x.patchmine", ("--directions", f"thing@probe={tmp_path / 'probe.npy'}")
+    words = ("index", "shapes:8", "-o", directory, "--model", "shapes", "--relevance", *asked)
+    assert cli(*words).returncode == 0
+    assert cli("top", "-i", directory, "--unit", "thing:0", "--by", "relevance").returncode == 0
+    assert "no relevance of thing@probe" in failed(
+        cli("top", "-i", directory, "--unit", "thing@probe:0", "--by", "relevance")
+    )
+    assert "the layer that they are read from" in failed(cli(*words, "--layers", "thing@probe", "--fresh"))

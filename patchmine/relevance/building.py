@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from patchmine import executors
 from patchmine.defaults import Run
-from patchmine.errors import ModelError, PhotographError, SourceError, StoreError
+from patchmine.errors import ModelError, PhotographError, RequestError, SourceError, StoreError
 from patchmine.executors import out_of_memory
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
+from patchmine.networks.virtual import carried
 from patchmine.photographs.decode import prepare
 from patchmine.photographs.placement import Preprocessing
 from patchmine.ranking import CELLS, position_dtype
@@ -108,7 +109,10 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
     kept = None if run.fresh else _kept(index)
     if kept is not None and kept.origin == origin:
         return Built(origin, kept.layers, found=True)
-    taps = survey(network.module, network.blank(), list(index.layers))
+    own = [layer for layer in index.layers if layer not in carried(network.module)]
+    if not own:
+        raise RequestError("no relevance passes through directions: index the layer that they are read from too")
+    taps = survey(network.module, network.blank(), own)
     for tap in taps:
         if tap.layout.channels != index.layers[tap.layer]:
             raise StoreError(

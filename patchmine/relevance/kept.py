@@ -75,6 +75,6 @@ def column(index: Keeping, unit: Unit, by: str, score: str) -> tuple[Float32, ND
     found = kept(index)
     figures = next((figures for figures in found.layers if figures.layer == unit.layer), None)
     if figures is None or figures.refused is not None:
-        why = "" if figures is None else f": {figures.text}; {figures.refused}"
+        why = f": {figures.text}; {figures.refused}" if figures is not None else ", through which none passes"
         raise StoreError(f"{index.name} has no relevance of {unit.layer}{why}; choose a unit of another layer")
     return found.column(unit.layer, unit.channel, index.layers[unit.layer], score)
