@@ -75,7 +75,7 @@ def few_hits() -> Iterator[None]:
 def forgotten_scripts() -> Iterator[None]:
     """A network from a file of the package `tests` must not make all of this repository the user's own code later."""
     yield
-    script.scripts[:] = [one for one in script.scripts if not one.package]
+    script.scripts[:] = [one for one in script.scripts if not one.owns(__file__)]
 
 
 @pytest.fixture(scope="session")

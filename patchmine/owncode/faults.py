@@ -80,4 +80,6 @@ def _steps(error: BaseException) -> Iterator[tuple[FrameType, int]]:
 
 
 def _owner(file: str) -> str | None:
+    if file.startswith(_INSIDE):  # also where the user's file lies in a folder above patchmine's
+        return None
     return "the network" if any(one.owns(file) for one in script.scripts) else plugins.get(file)
