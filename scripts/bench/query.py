@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.index import Index, open_index
+from patchmine.ranking import Float32
 from patchmine.store import reading, writing
 from patchmine.store.shardfile import ShardFile
 from scripts.bench.measuring import Figures, command_line, seconds_of
@@ -61,6 +62,9 @@ class Drawn(ShardFile):
     @property
     def images(self) -> list[dict[str, Any]]:
         return list(self.records)
+
+    def table(self, prefix: str, units: slice = slice(None)) -> tuple[Float32, NDArray[np.integer]]:
+        return self.array(f"{prefix}/value")[:, units], self.array(f"{prefix}/position")[:, units]
 
     def array(self, name: str) -> NDArray[Any]:
         number, _, what = name.partition("/")
