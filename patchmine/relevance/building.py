@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,11 +26,12 @@ from patchmine.photographs.placement import Preprocessing
 from patchmine.ranking import CELLS, position_dtype
 from patchmine.relevance import table
 from patchmine.relevance.classes import outputs
+from patchmine.relevance.kept import Keeping
 from patchmine.relevance.propagation import Propagated, Propagator, conserves
 from patchmine.relevance.table import Conservation, Layer, Origin
 from patchmine.sources import Entry
 from patchmine.store.job import Shard
-from patchmine.store.reading import RELEVANCE_SHARDS, Store
+from patchmine.store.reading import RELEVANCE_SHARDS
 from patchmine.store.shardfile import ShardFile, shard_path, write_shard
 from patchmine.system import allocator, digests
 from patchmine.system.parallel import in_order
@@ -49,17 +49,9 @@ SLOWER = 4
 Arrays = dict[str, NDArray[Any]]
 
 
-class Photographs(Protocol):
-    """An opened index, as far as its relevance needs it."""
+class Photographs(Keeping, Protocol):
+    """An opened index, as far as the making of its relevance needs it."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def directory(self) -> Path: ...
-    @property
-    def store(self) -> Store: ...
-    @property
-    def layers(self) -> dict[str, int]: ...
     @property
     def preprocessing(self) -> Preprocessing: ...
 
