@@ -143,10 +143,11 @@ def _built(
         # Runs that begin together may each have calibrated; the settings of the first count for all.
         job = settle(space.joined(job))
         finished = space.finished(job, run.extend)
-    with stages.timed("compare"):
-        predicted = predicts(network, found.entries)
-        old = space.directory if run.extend and not run.fresh else None
-        known = of_finished(old, opened, found.entries, predicted, finished is not None, run.workers, progress)
+    known = None
+    if run.extend and not run.fresh:
+        with stages.timed("compare"):
+            predicted, done = predicts(network, found.entries), finished is not None
+            known = of_finished(space.directory, opened, found.entries, predicted, done, run.workers, progress)
     if finished is not None and not space.shards.exists():
         return Report(space.directory, finished, True, 0.0, 0, found)
     task = Task(

@@ -113,7 +113,8 @@ class Fields:
                 tap.layer: [pool.submit(bench.energy, plan, tap, *hit) for hit in of_layer]
                 for plan, tap, of_layer in deepest_first
             }
-            norms = [pool.submit(bench.norms, image) for image in bench.spread(NORMED)]
+            tokens = any(tap.layout.tokens == "grid" for tap in self.taps)
+            norms = [pool.submit(bench.norms, image) for image in (bench.spread(NORMED) if tokens else ())]
             yield lambda: {
                 "effective": {
                     layer: shares
@@ -147,11 +148,9 @@ class _Bench:
 
     def spread(self, count: int) -> list[int]:
         """Up to so many readable photographs, spread evenly over the source."""
-        records = (record for file in self._files for record in file.images)
-        readable = np.array([image for image, record in enumerate(records) if record["reason"] is None], np.int64)
-        found: list[int] = readable[
-            np.unique(np.linspace(0, len(readable) - 1, count).round().astype(np.int64))
-        ].tolist()
+        readable = np.flatnonzero(np.concatenate([file.readable for file in self._files]))
+        places = np.unique(np.linspace(0, len(readable) - 1, count).round().astype(np.int64))
+        found: list[int] = readable[places].tolist()
         return found
 
     def energy(self, plan: writing.LayerPlan, tap: Tap, channel: int, image: int, place: int) -> Energy | None:
@@ -166,8 +165,6 @@ class _Bench:
 
     def norms(self, image: int) -> Norms:
         """The norms of the tokens of one photograph; empty where it has disappeared or changed."""
-        if all(tap.layout.tokens != "grid" for tap in self._taps):
-            return {}
         pixels = self._prepared(image)
         return {} if pixels is None else norms_of(self._own_module(), self._taps, self._input(pixels))
 

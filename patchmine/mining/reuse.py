@@ -188,7 +188,7 @@ def joined(parts: Sequence[tuple[Int64, Mapping[str, Reduced]]]) -> list[tuple[I
 
 
 def of_finished(
-    directory: Path | None,
+    directory: Path,
     source: Source,
     entries: Sequence[Entry],
     predicted: bool,
@@ -201,7 +201,7 @@ def of_finished(
     With `predicted`, photographs without a prediction are recomputed. Raises StoreError if no photograph was added or
     removed (`finished`) but some have changed: the job of the old index would equal that of the new one.
     """
-    if directory is None or not (directory / MANIFEST).exists():
+    if not (directory / MANIFEST).exists():
         return None
     known = Known([Store(directory)])
     known.forget(known.places.keys() - {entry.path for entry in entries})
