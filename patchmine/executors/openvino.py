@@ -93,7 +93,9 @@ def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int)
             "NUM_STREAMS": lanes,
         },
     )
-    requests = [compiled.create_infer_request() for _ in range(lanes)]
+    # One more request than batches at once: it waits in OpenVINO's own queue, so that a stream finds its next batch
+    # there while the thread that brought the last one holds, or waits for, the interpreter's lock.
+    requests = [compiled.create_infer_request() for _ in range(lanes + 1)]
     executor = OpenVinoExecutor(network, taps, setting.batch_size, requests)
     # OpenVINO's Python binding initializes itself at the first pass. If two threads are the first, they deadlock: one
     # waits for the other's initialization while it holds the interpreter's lock.
@@ -148,7 +150,7 @@ class _Tapped(nn.Module):
 
 
 class OpenVinoExecutor:
-    """One compiled graph, with an inference request for each lane. A partial batch is padded with zeros."""
+    """One compiled graph, with an inference request for each lane and one more. A partial batch is padded with zeros."""
 
     def __init__(self, network: Network, taps: tuple[Tap, ...], batch_size: int, requests: list[Any]) -> None:
         self.taps, self.batch_size = taps, batch_size

@@ -46,7 +46,7 @@ COARSE, FINE = 26, 16
 NEAR = 3
 """The fine boxes have each side at most this many steps away from the best box's."""
 
-_GAIN = 5e-3  # a box with a smaller expected gain is not worth a measurement
+_GAIN = 1.4e-2  # a box with a smaller expected gain is not worth a measurement
 _MODEL = 5e-3  # variance of what a linear model cannot know
 
 Share = float | Float64
@@ -101,6 +101,7 @@ class _Run:
         self.best, self.cost, self.asked = domain, 1.0, 0
         self.known: dict[Box, float] = {domain: 1.0}
         self.without: dict[Box, float] = {domain: 0.0}
+        self.larger: list[Box] = []  # the boxes that `close` moved a side of, from the largest
         self.first = BLUR  # the background that retained less when both were asked last
         size, middle = (domain.height, domain.width), (center[0] - domain.top, center[1] - domain.left)
         self.retaining, self.needing = Surrogate(size, middle), Surrogate(size, middle)
@@ -179,17 +180,18 @@ class _Run:
             box = moved_in(self.best, sides[0])
             enough = False if box is None else (yield from self.measure(box))
             if box is not None and enough:
+                self.larger.append(self.best)
                 self.best, tried = box, 0
             else:
                 sides, tried = [*sides[1:], sides[0]], tried + 1
 
     def settle(self) -> Generator[Question, float, None]:
-        """Measure exactly: the best box grows by a step on every side until it retains enough, and is closed again."""
+        """Measure exactly: the sides go back out, as far as it takes to retain enough, and the box is closed again."""
         self.exact = True
         out = {box: retained for box, retained in self.known.items() if retained < self.needed - SURE}
         self.known, self.without = {**out, self.domain: 1.0}, {self.domain: 0.0}
         while not (yield from self.measure(self.best)):
-            self.best = _grown(self.best, self.domain)
+            self.best = self.larger.pop() if self.larger else _grown(self.best, self.domain)
         yield from self.close()
 
     def _question(self, box: Box, around: int) -> Question:

@@ -234,7 +234,7 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> 
         )
     device = executors.kind(executors.DEFAULT).default_device()
     batch_size = BATCH.get(torch.device(device).type, BATCH["cpu"])
-    lanes = run.workers if device == "cpu" else 2
+    lanes = run.workers if device == "cpu" else 1
     setting = Setting(device=device, precision="fp32", batch_size=batch_size, threads=1)
     able = executors.usable(network, device, "bf16")
     for name in executors.usable(network, device, "fp32"):
@@ -242,7 +242,7 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> 
             exact, rough = executors.build(name, network, taps, setting, lanes), None
             if name != executors.DEFAULT and name in able:  # the default takes bfloat16 also where that is slow
                 rough = executors.build(name, network, taps, replace(setting, precision="bf16"), lanes)
-            return Prober(exact, rough, batch_size, size), lanes
+            return Prober(exact, rough, batch_size, size), lanes + 1  # one prepares its batch while the others compute
     raise RequestError(f"no executor takes {network.name} on {device}")
 
 
