@@ -150,7 +150,7 @@ class _Tapped(nn.Module):
 
 
 class OpenVinoExecutor:
-    """One compiled graph, with an inference request for each lane and one more. A partial batch is padded with zeros."""
+    """One compiled graph, with its inference requests. A partial batch is padded with zeros."""
 
     def __init__(self, network: Network, taps: tuple[Tap, ...], batch_size: int, requests: list[Any]) -> None:
         self.taps, self.batch_size = taps, batch_size

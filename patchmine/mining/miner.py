@@ -141,8 +141,8 @@ class Block:
 class ShardMiner:
     """Computes shards. It keeps the rankings so far, which save work and do not change the result.
 
-    Each of `workers` threads reads a block of photographs, decodes it, and runs the network on it, so that no core
-    waits for another. The calling thread puts the blocks together, in order.
+    Each of `workers` threads, and one more, reads a block of photographs, decodes it, and runs the network on it, so
+    that no core waits for another. The calling thread puts the blocks together, in order.
     """
 
     def __init__(
@@ -164,7 +164,8 @@ class ShardMiner:
         self.most = job.batch_size  # photographs at once; fewer after memory has run out
         self.stages, self.known, self.predictor = stages, known, predictor
         self.ahead = workers + -(-_AHEAD // job.batch_size)
-        self.pool = ThreadPoolExecutor(workers, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
+        # One thread more than compute at once: it decodes while the others wait for their batches.
+        self.pool = ThreadPoolExecutor(workers + 1, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
         one_size = job.preprocessing.view != "whole"
         self.layers = {tap.layer: LayerShard(tap, photographs, job.keep, one_size) for tap in self.taps}
