@@ -19,7 +19,8 @@ from patchmine.errors import RequestError, SourceError, StoreError
 from patchmine.mining import publish as publishing
 from patchmine.mining.workspace import LOG, Workspace
 from patchmine.store import reading as store
-from patchmine.system.progress import Silent
+from patchmine.system.log import Lines
+from patchmine.system.progress import Silent, pace
 from tests.conftest import SHAPES
 from tests.support.activations import datasets
 
@@ -38,6 +39,21 @@ def same(one, other, atol=1e-4):
                 np.testing.assert_allclose(first, second, atol=atol, rtol=1e-2, err_msg=name)
             else:
                 assert left[name] == right[name], name
+
+
+# What it says meanwhile
+
+
+def test_lines_of_progress_come_every_half_minute_and_show_slow_rates(monkeypatch):
+    clock, lines = [0.0], []
+    monkeypatch.setattr("patchmine.system.log.monotonic", lambda: clock[0])
+    shown = Lines(lines.append)
+    shown.begin(927, 0, "tight crops")
+    shown.committed(0, 1)
+    for clock[0], count in ((10.0, 2), (40.0, 8), (50.0, 900)):
+        shown.advance(count)
+    assert lines == ["927 tight crops", "1 shard", "10/927 tight crops, 0.25/s, 1:01:08 left, shard 0 of 1"]
+    assert [pace(rate) for rate in (0.012, 3.25, 93.4)] == ["0.012/s", "3.2/s", "93/s"]
 
 
 # Who writes

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from patchmine.system.log import Lines
-from patchmine.system.progress import Progress, Skipped
+from patchmine.system.progress import Progress, Skipped, pace
 
 
 @contextmanager
@@ -45,7 +45,7 @@ class Bar:
 
         class Rate(ProgressColumn):
             def render(self, task: Any) -> Text:
-                return Text(f"{task.speed:.0f}/s" if task.speed else "")
+                return Text(pace(task.speed) if task.speed else "")
 
         self.rich = RichProgress(
             TextColumn("{task.description}"),

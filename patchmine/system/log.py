@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from patchmine.system.progress import Progress, Skipped
+from patchmine.system.progress import Progress, Skipped, pace
 
 LINE_EVERY_S = 30
 """Minimum seconds between two progress lines."""
@@ -44,11 +44,11 @@ class Lines:
             rate = (self.done - self.before) / (self.said - self.start)
             left = timedelta(seconds=round((self.total - self.done) / rate)) if rate else "?"
             skipped_so_far = f", {self.skipped} skipped" if self.skipped else ""
-            self.note(f"{self.done}/{self.total} {self.what}, {rate:.0f}/s, {left} left{skipped_so_far}{self.shards}")
+            self.note(f"{self.done}/{self.total} {self.what}, {pace(rate)}, {left} left{skipped_so_far}{self.shards}")
 
     def committed(self, shards: int, of: int) -> None:
         if not self.shards:
-            self.note(f"{of} shards" + (f", {shards} already done" if shards else ""))
+            self.note(f"{of} shard{'s' if of != 1 else ''}" + (f", {shards} already done" if shards else ""))
         self.shards = f", shard {shards} of {of}"
 
 

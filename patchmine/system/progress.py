@@ -22,6 +22,11 @@ class Progress(Protocol):
     def note(self, text: str) -> None: ...
 
 
+def pace(rate: float) -> str:
+    """A rate as text: `93/s`, and with two digits below ten, `0.37/s`."""
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+
+
 class Silent:
     """Discards every report."""
 
