@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchmine import sparse
+from patchmine import executors, sparse
 from patchmine.errors import PhotographError, RequestError, SourceError
 from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.mining.predictions import OUTPUT, Predictor, with_output
@@ -141,8 +141,8 @@ class Block:
 class ShardMiner:
     """Computes shards. It keeps the rankings so far, which save work and do not change the result.
 
-    Each of `workers` threads, and one more, reads a block of photographs, decodes it, and runs the network on it, so
-    that no core waits for another. The calling thread puts the blocks together, in order.
+    Each of as many threads as `workers`, or one more, reads a block of photographs, decodes it, and runs the network on
+    it, so that no core waits for another. The calling thread puts the blocks together, in order.
     """
 
     def __init__(
@@ -164,8 +164,10 @@ class ShardMiner:
         self.most = job.batch_size  # photographs at once; fewer after memory has run out
         self.stages, self.known, self.predictor = stages, known, predictor
         self.ahead = workers + -(-_AHEAD // job.batch_size)
-        # One thread more than compute at once: it decodes while the others wait for their batches.
-        self.pool = ThreadPoolExecutor(workers + 1, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
+        # OpenVINO computes in threads of its own: one of ours decodes while the others wait for them. With torch, which
+        # computes in ours, one more would save no time and take 150 MB.
+        threads = workers if job.executor == executors.DEFAULT else workers + 1
+        self.pool = ThreadPoolExecutor(threads, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
         one_size = job.preprocessing.view != "whole"
         self.layers = {tap.layer: LayerShard(tap, photographs, job.keep, one_size) for tap in self.taps}
