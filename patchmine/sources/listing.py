@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from patchmine.buckets.objects import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, _tables, absolute, class_in_name, not_found
-from patchmine.sources._buckets import is_url
 from patchmine.sources._fetching import Part, ahead
 from patchmine.sources._files import is_there, joined, opened, there
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, read_whole
