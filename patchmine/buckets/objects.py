@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -53,15 +54,22 @@ def url_of(path: str | Path) -> str | None:
 
 
 def find(url: str) -> dict[str, Place]:
-    """All files below a folder, recursively, by their path relative to it. Raises SourceError."""
+    """All files below a folder, recursively, by their path relative to it. Raises SourceError, also for none."""
+    found = held(url)
+    store, root = _opened(url)
+    if not found and not _tried(lambda: store.exists(root), url):
+        raise SourceError(f"folder {url!r} not found: give a bucket, or a folder in one")
+    return found
+
+
+def held(url: str) -> dict[str, Place]:
+    """All files whose URL begins with that of a folder, by their path relative to it. Raises SourceError."""
     store, root = _opened(url)
     store.invalidate_cache()
     try:
         found = _tried(lambda: store.find(root, detail=True), url)
     except PhotographError:  # of the bucket itself
         found = {}
-    if not found and not _tried(lambda: store.exists(root), url):
-        raise SourceError(f"folder {url!r} not found: give a bucket, or a folder in one")
     start = len(root.rstrip("/")) + 1
     return {path[start:]: _place(about) for path, about in found.items() if len(path) > start}
 
@@ -140,7 +148,10 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _place(about: dict[str, Any]) -> Place:
-    return Place(int(about.get("size") or 0), str(next((about[key] for key in _VERSIONS if key in about), "")))
+    version = next((about[key] for key in _VERSIONS if key in about), "")
+    if isinstance(version, datetime):  # a listing may hold the same time as a number
+        version = version.timestamp()
+    return Place(int(about.get("size") or 0), str(version))
 
 
 def _tried(attempt: Callable[[], T], url: str, done: str = "read") -> T:

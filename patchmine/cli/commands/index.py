@@ -33,7 +33,8 @@ def index(
             "-o",
             "--out",
             metavar=DIR,
-            help="Directory of the index. Default: SOURCE-NAME.patchmine in the working directory.",
+            help="Directory of the index, or its URL in a bucket: s3://BUCKET/NAME.patchmine. Default: "
+            "SOURCE-NAME.patchmine in the working directory.",
             show_default=False,
         ),
     ] = None,
@@ -190,7 +191,7 @@ def index(
     _check_then(tighten, relevance, class_of)
     asked(directions or ())
     directory = out or Path(f"{open_source(source).name}.patchmine")
-    Workspace(directory).refuse()
+    Workspace.at(directory).refuse(engines.shared(engine))
     with starting():
         check(model)
     wanted = Wanted(

@@ -65,4 +65,5 @@ def tightened(
     except KeyboardInterrupt as interrupt:
         kept = f"{index.name} keeps the tight crops of {len(found)} units; run the same command to resume"
         raise type(interrupt)(kept) from None
+    index.deliver()
     return found
