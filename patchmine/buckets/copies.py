@@ -76,7 +76,7 @@ class Copy:
             for path in self._ours():
                 if path not in self._known:
                     (self.directory / path).unlink(missing_ok=True)
-            for folder in {_top(path) for path in self.listing if "/" in path}:
+            for folder in {_top(path) if "/" in path else "" for path in self.listing}:
                 (self.directory / folder).mkdir(parents=True, exist_ok=True)  # `bring` may fill it
             lines = (self._line(path) for path in self._known)
             write_atomically(self._state, [line.encode() for line in lines], synced=False)
