@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -145,3 +146,43 @@ def test_an_index_is_fetched_once(server: int, store: Any, whole: tuple[Path, fl
         print(f"\ntop -i {where.rpartition('/')[0][-20:]}: {seconds:.2f} s", end="")
     assert all(answer == answers[0] for answer in answers)
     machine.run("verify", "-i", f"s3://{name}")
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "line"),
+    [
+        ("s3://not-there/x.patchmine", {}, "no such bucket; create it first"),
+        ("s3://indexes/photographs", {}, "holds other files and is not an index"),
+        (
+            "s3://indexes/x.patchmine",
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
+            "needs credentials",
+        ),
+        ("s3://indexes/x.patchmine", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot be reached after 7 tries"),
+        ("s3://indexes/x.patchmine", {"auth": "on"}, "cannot be read with these credentials"),
+    ],
+)
+def test_what_is_wrong_with_a_target_is_one_line(
+    server: int, store: Any, tmp_path: Path, out: str, more: dict[str, str], line: str
+) -> None:
+    store.pipe("indexes/photographs/note.txt", b"note")
+    machine = Machine(tmp_path / "cache", server)
+    machine.environment |= {"HOME": str(tmp_path), **more}
+    asked = (
+        ["index", "shapes:8", "--model", "shapes", "-o", out],
+        ["top", "--unit", "colour:0", "-i", out],
+    )
+
+    def checks_keys_after(requests: int) -> None:
+        address, plain = f"http://127.0.0.1:{server}/moto-api/reset-auth", {"Content-Type": "text/plain"}
+        urlopen(Request(address, str(requests).encode(), plain, method="POST")).close()
+
+    for words in asked if more else asked[:1]:
+        if "auth" in more:
+            checks_keys_after(0)  # it knows none
+        process = machine.begin(*words)
+        _, errors = process.communicate()
+        checks_keys_after(1_000_000)
+        assert process.returncode == 1, errors
+        assert line in errors, errors
+        assert len(errors.splitlines()) == 1, errors

@@ -244,7 +244,9 @@ def _relevance(directory: Path, run: Run, rule: str, model: str, weights: Path |
 
     assert run.class_of is not None
     try:
-        found = opened(directory, None, model, weights).relevance(run.class_of, rule, run=run)
+        at = opened(directory, None, model, weights)
+        found = at.relevance(run.class_of, rule, run=run)
+        at.deliver()
     except KeyboardInterrupt as interrupt:
         kept = (
             f"{directory} is finished, and keeps the finished shards of its relevance; run the same command to resume"
