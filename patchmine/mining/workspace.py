@@ -270,10 +270,13 @@ class Workspace:
             return number
 
         before = list(done)
-        with ThreadPoolExecutor(_DELIVERING, "deliver") as pool:
+        pool = ThreadPoolExecutor(_DELIVERING, "deliver")
+        try:
             for count, number in enumerate(in_order(pool, put, chain(before, mined), _DELIVERIES)):
                 if count >= len(before):
                     yield number
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def deliver(self) -> None:
         """Put what was written into an index in a bucket, besides shards, into the bucket. Raises StoreError."""

@@ -172,6 +172,8 @@ def index(
     computing the activations again.
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
+
+    In a bucket: `patchmine index s3://bucket/photographs -o s3://bucket/photographs.patchmine`
     """
     from patchmine import engines
     from patchmine.cli.running import carry_out
