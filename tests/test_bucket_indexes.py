@@ -257,6 +257,7 @@ def test_a_bucket_that_must_not_be_written_still_answers(cli, published, monkeyp
     done = cli("units", "--scores", "-i", URL)
     assert done.returncode == 0
     assert "only in the copy on this machine" in done.stderr
+    assert cli("units", "-i", URL).stderr == ""  # says it once
     assert "cannot be written with these credentials" in failed(cli("name", FIRST, "mine", "-i", URL))
 
 

@@ -50,6 +50,7 @@ class Copy:
         self.url, self.directory = url, folder_of(url)
         self._first, self._apart, self._last = first, apart, last
         self._state = self.directory.with_name("versions.jsonl")
+        self._left: set[str] = set()  # by earlier commands, which could not deliver it
         self._known: dict[str, tuple[str, int, int]] = {}  # version in the bucket; size and time of the file here
         self.listing: dict[str, Place] = {}
         """What the bucket held when it was last asked, by path."""
@@ -66,6 +67,7 @@ class Copy:
         with self._held():
             self.ask()
             self._read_state()
+            self._left = set(self.changed())
             for path, (version, *_) in list(self._known.items()):
                 if path not in self.listing:
                     (self.directory / path).unlink(missing_ok=True)
@@ -130,6 +132,10 @@ class Copy:
                     raise StoreError(f"'{self.url}/{path}' has changed meanwhile: repeat the command")
             _at_once(self._put_known, [path for path in changed if path != self._last])
             _at_once(self._put_known, [path for path in changed if path == self._last])
+
+    def has_news(self) -> bool:
+        """Whether anything is still to be delivered that was not there when the copy was opened."""
+        return not self._left.issuperset(self.changed())
 
     def _put_known(self, path: str) -> None:
         status = (self.directory / path).stat()
@@ -257,7 +263,8 @@ def deliver_all() -> Iterator[str]:
         try:
             copy.deliver()
         except StoreError as error:
-            yield f"{error}; what the command keeps in the index is only in the copy on this machine"
+            if copy.has_news():
+                yield f"{error}; what the command keeps in the index is only in the copy on this machine"
 
 
 def named(text: str) -> str:
