@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchmine import defaults
+from patchmine.buckets.copies import deliver, naming
 from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
+from patchmine.kept.in_bucket import here
 from patchmine.kept.tight_crops import Seat, TightCrop
 from patchmine.reading.answers import Patches, Units
 from patchmine.reading.cropped import find, seat_of
@@ -37,22 +39,22 @@ if TYPE_CHECKING:
 ENVIRONMENT = "PATCHMINE_INDEX"
 
 
+@naming()
 def open_index(path: str | Path | None = None, source: str | Path | None = None) -> Index:
     """Open a finished index for reading.
 
-    `path` defaults to the environment's PATCHMINE_INDEX, else to the only `*.patchmine` in the working directory.
-    `source` is where the photographs are now, if they have moved since. Raises StoreError if that index does not exist,
-    or it is unfinished or damaged.
+    `path` may be the URL of a bucket. It defaults to the environment's PATCHMINE_INDEX, else to the only `*.patchmine`
+    in the working directory. `source` is where the photographs are now, if they have moved since. Raises StoreError if
+    that index does not exist, or it is unfinished or damaged.
     """
     return Index(find_index(path), source)
 
 
 def find_index(path: str | Path | None = None) -> Path:
     """The index directory that `path` means; see `open_index`."""
-    if path is not None:
-        return Path(path)
-    if os.environ.get(ENVIRONMENT):
-        return Path(os.environ[ENVIRONMENT])
+    path = path or os.environ.get(ENVIRONMENT)
+    if path:
+        return here(path)
     found = sorted(Path().glob("*.patchmine"))
     if len(found) == 1:
         return found[0]
@@ -339,6 +341,13 @@ class Index(OpenIndex[IndexedUnit]):
 
         order = Order(kind, Path(out), Asked(**asked), force)
         return order.carry_out(self, list(map(str, units)), layers, progress)
+
+    def deliver(self) -> None:
+        """Put what was kept in the index since it was opened into its bucket, if it lies in one.
+
+        The command line does so by itself. Raises StoreError if the bucket cannot be written.
+        """
+        deliver(self.directory)
 
     def projector(
         self,

@@ -7,9 +7,10 @@ import pytest
 
 import patchmine
 from patchmine import sources
+from patchmine.buckets import objects
 from patchmine.defaults import Wanted
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import _buckets, _copies, _fetching, open_source
+from patchmine.sources import _copies, _fetching, open_source
 from tests.conftest import tarred
 from tests.support.activations import datasets
 
@@ -18,7 +19,7 @@ WANTED = Wanted(model="shapes", shard_size=12, keep=10)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(_buckets, "WAIT_S", 0.001)
+    monkeypatch.setattr(objects, "WAIT_S", 0.001)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     _fetching.ahead.cache_clear()
 
@@ -77,8 +78,8 @@ def test_neighbors_in_a_tar_are_fetched_with_one_request(bucket, monkeypatch):
     paths = [entry.path for entry in source.entries()]
     source.read(paths[0])
     asked = Counter()
-    real = _buckets.read
-    monkeypatch.setattr(_buckets, "read", lambda url, *range: asked.update([url]) or real(url, *range))
+    real = objects.read
+    monkeypatch.setattr(objects, "read", lambda url, *range: asked.update([url]) or real(url, *range))
     source.expect(paths)
     whole = [source.read(path) for path in paths]
     assert sum(asked.values()) < len(paths) / 2
@@ -88,7 +89,7 @@ def test_neighbors_in_a_tar_are_fetched_with_one_request(bucket, monkeypatch):
 def test_the_table_of_a_tar_is_read_once_for_each_version_of_it(bucket, monkeypatch):
     spec = "memory://bucket/part-{0..1}.tar"
     before = open_source(spec).entries()
-    monkeypatch.setattr(_buckets, "read", None)
+    monkeypatch.setattr(objects, "read", None)
     assert open_source(spec).entries() == before
 
 
@@ -111,7 +112,7 @@ class Failing:
 
 def test_a_connection_that_breaks_is_made_again_and_changes_nothing(bucket, expected, tmp_path, monkeypatch):
     failing = Failing(bucket, 3, ConnectionResetError("reset by peer"))
-    monkeypatch.setattr(_buckets, "_store", lambda _: failing)
+    monkeypatch.setattr(objects, "_store", lambda _: failing)
     patchmine.build_index("memory://bucket/part-{0..1}.tar", tmp_path / "t.patchmine", WANTED)
     patchmine.build_index("memory://bucket/photographs", tmp_path / "b.patchmine", WANTED)
     assert datasets(tmp_path / "b.patchmine") == expected
@@ -127,7 +128,7 @@ def test_a_connection_that_breaks_is_made_again_and_changes_nothing(bucket, expe
     ],
 )
 def test_a_bucket_out_of_reach_ends_the_run_and_skips_no_photograph(bucket, tmp_path, monkeypatch, error, line):
-    monkeypatch.setattr(_buckets, "_store", lambda _: Failing(bucket, 1, error))
+    monkeypatch.setattr(objects, "_store", lambda _: Failing(bucket, 1, error))
     with pytest.raises(SourceError, match=line) as found:
         patchmine.build_index("memory://bucket/photographs", tmp_path / "b.patchmine", WANTED)
     assert not isinstance(found.value, PhotographError)
@@ -151,10 +152,10 @@ def test_what_a_bucket_lacks_is_one_line(bucket, spec, line):
 
 def test_a_store_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(fsspec, "filesystem", lambda _: (_ for _ in ()).throw(ImportError("no gcsfs")))
-    _buckets._store.cache_clear()
+    objects._store.cache_clear()
     with pytest.raises(SourceError, match=r"gs:// needs gcsfs, .*: pip install 'patchmine\[remote\]'"):
         open_source("gs://bucket/folder").entries()
-    _buckets._store.cache_clear()
+    objects._store.cache_clear()
 
 
 def test_a_photograph_that_is_gone_is_skipped(bucket):
@@ -179,7 +180,7 @@ def test_photographs_that_an_index_shows_are_copied_and_the_copies_are_checked(b
     shown = index.photograph(3)
     copies = [file for file in (tmp_path / "cache/patchmine/photographs").rglob("*") if file.is_file()]
     assert [file.name for file in copies] == [index.digest(3)]
-    monkeypatch.setattr(_buckets, "_store", None)
+    monkeypatch.setattr(objects, "_store", None)
     assert patchmine.open_index(tmp_path / "b.patchmine").photograph(3) == shown
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from patchmine.buckets.copies import deliver_all, named
 from patchmine.cli.output import reserved
 from patchmine.cli.stopping import Terminated
 from patchmine.defaults import check
@@ -31,6 +32,8 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             check(kwargs)
             with reserved():
                 found = command(*args, **kwargs)
+                for unkept in deliver_all():
+                    say(unkept)
             sys.stdout.flush()  # here, where a full disk is one line
             return found
         except KeyboardInterrupt as interrupt:
@@ -86,5 +89,5 @@ def _out_of_memory(error: MemoryError | RuntimeError) -> bool:
 def say(text: str) -> None:
     from patchmine.system.printable import printable
 
-    line = printable(" ".join(text.split()))
+    line = printable(" ".join(named(text).split()))
     print(f"patchmine: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

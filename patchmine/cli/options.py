@@ -32,8 +32,8 @@ IndexDir = Annotated[
         "-i",
         "--index",
         metavar="DIR",
-        help="The index. Default: PATCHMINE_INDEX from the environment, else the only *.patchmine in the working "
-        "directory.",
+        help="The index, also at s3://, gs:// or hf://. Default: PATCHMINE_INDEX from the environment, else the only "
+        "*.patchmine in the working directory.",
         show_default=False,
     ),
 ]

@@ -75,7 +75,7 @@ def carry_out(
     except KeyboardInterrupt as interrupt:
         from patchmine.mining.workspace import Workspace
 
-        raise type(interrupt)(Workspace(directory).kept() or "nothing was computed yet") from None
+        raise type(interrupt)(Workspace.at(directory).kept() or "nothing was computed yet") from None
 
     then()
 

@@ -31,8 +31,8 @@ def print_report(report: Report) -> None:
     first = manifest["layers"][-1]["layer"]
     size = sum(file.stat().st_size for file in report.directory.iterdir() if file.is_file())
     found = census(report.entries)
-    print_line(f"{report.directory}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB on disk")
-    print_line(f"next: patchmine top -i {report.directory} --unit {first}:0")
+    print_line(f"{report.name}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB on disk")
+    print_line(f"next: patchmine top -i {report.name} --unit {first}:0")
 
 
 def print_profile(report: Report, imported: float) -> None:

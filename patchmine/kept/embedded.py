@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from patchmine.buckets.copies import bring
 from patchmine.errors import PhotographError
 from patchmine.photographs.upright import own_pillow, upright
 from patchmine.system.atomic import write_atomically
@@ -78,4 +79,6 @@ def _jpeg(photograph: bytes, seen: Box) -> bytes:
 
 
 def _file(directory: Path, digest: str) -> Path:
-    return directory / FOLDER / f"{digest}.jpg"
+    file = directory / FOLDER / f"{digest}.jpg"
+    bring(file)
+    return file

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patchmine.buckets.copies import bring
 from patchmine.errors import StoreError, UnreadableError
 from patchmine.ranking import Float32
 from patchmine.store.hdf5 import Data, Datasets, refusal
@@ -55,6 +56,7 @@ def read(directory: Path, job: str, layers: Mapping[str, int], images: int) -> P
 
     Raises UnreadableError where the system withholds the file.
     """
+    bring(directory / FILE)
     try:
         found = Datasets(directory / FILE)
         if found.label("job", TEXT) != job:

@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import Any, cast
 
 from patchmine import engines, executors, models, readouts
+from patchmine.buckets.copies import named, naming
 from patchmine.defaults import Run, Wanted, check
 from patchmine.fields.exact import FieldKind
 from patchmine.labels.class_hints import hints
@@ -54,6 +55,11 @@ class Report:
     listed: Listed
 
     @property
+    def name(self) -> str:
+        """The path of the index, or its URL."""
+        return named(str(self.directory))
+
+    @property
     def images(self) -> int:
         return int(self.manifest["images"])
 
@@ -71,7 +77,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """The JSON document of `patchmine index`."""
         return {
-            "index": str(self.directory),
+            "index": self.name,
             "images": self.images,
             "skipped": len(self.manifest["skipped_files"]),
             "skipped_files": self.manifest["skipped_files"],
@@ -89,6 +95,7 @@ class Report:
         }
 
 
+@naming()
 @with_own_settings
 def build_index(
     source: str | Path,
@@ -101,8 +108,8 @@ def build_index(
     """Index the photographs of `source` in the directory `out`, or resume an index that is not finished.
 
     `options` are fields of `Wanted`, for calls such as build_index("photos", model="timm:resnet18", keep=50). `out`
-    defaults to SOURCE-NAME.patchmine in the working directory. An interrupted call keeps its finished shards,
-    and the same call resumes from them; the result does not depend on interruptions.
+    may be a URL in a bucket, and defaults to SOURCE-NAME.patchmine in the working directory. An interrupted call keeps
+    its finished shards, and the same call resumes from them; the result does not depend on interruptions.
 
     Raises a PatchmineError before writing anything if source, network or layers are not available or `out` holds
     another job. With `run.strict`, it also raises one after mining if a photograph could not be read.
@@ -111,11 +118,11 @@ def build_index(
     stages, began = Stages(), perf_counter()
     with stages.timed("list"):
         opened = open_source(str(source))
-        directory = Path(out) if out is not None else Path(f"{opened.name}.patchmine")
         _check(wanted, run)
-        space = Workspace(directory)
-        space.refuse()
+        space = Workspace.at(out if out is not None else f"{opened.name}.patchmine")
+        space.refuse(engines.shared(run.engine))
         found = _listed(opened, wanted)
+        space.take_over(run.fresh, run.extend)
     with engines.started(run):
         return _built(opened, found, space, wanted, run, progress, stages, began)
 
@@ -165,6 +172,7 @@ def _built(
     plan = prepared(task, network, taps)
     report = carried_out(plan, space, run, progress, began, found)
     name_units(space.directory, names)
+    space.deliver()
     return report
 
 
@@ -250,7 +258,8 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     engine = engines.kinds.get(run.engine, "--engine")
     numbers = [shard.number for shard in todo]
     work = replace(task, finished=list(done.values()))
-    for count, _ in enumerate(engine.mine(work, numbers, progress), len(done) + 1):
+    mining = space.delivered(done, engine.mine(work, numbers, progress))
+    for count, _ in enumerate(mining, len(done) + 1):
         progress.committed(count, len(job.shards))
     mined = sum(shard.stop - shard.start for shard in todo)
     timing = Timing(began, start, perf_counter() - start, run.workers, mined, task.stages, limit)

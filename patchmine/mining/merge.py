@@ -9,9 +9,11 @@ from pathlib import Path
 from time import perf_counter
 
 from patchmine import models
+from patchmine.buckets.copies import naming
 from patchmine.defaults import Run
 from patchmine.errors import RequestError, StoreError, UnreadableError
 from patchmine.kept import embedded
+from patchmine.kept.in_bucket import here
 from patchmine.kept.tight_crops import TightCrops, network_key
 from patchmine.mining.build import Report, carried_out, prepared
 from patchmine.mining.reuse import Known, Place
@@ -41,6 +43,7 @@ class Held:
     digest: str
 
 
+@naming()
 @with_own_settings
 def merge_indexes(
     indexes: Sequence[str | Path],
@@ -65,10 +68,11 @@ def merge_indexes(
     run, progress = replace(run or Run(), extend=False), progress or Silent()
     if len({os.path.realpath(index) for index in indexes}) < 2:
         raise RequestError("merge needs at least two indexes, as in patchmine merge A.patchmine B.patchmine")
-    stores = [Store(Path(index)) for index in indexes]
+    stores = [Store(here(index, everything=True)) for index in indexes]
     job = _common_job(stores)
-    space = Workspace(Path(out))
+    space = Workspace.at(out)
     space.refuse()
+    space.take_over(run.fresh, False)
     file = None if weights is None else Path(weights)
     with stages.timed("list"):
         known, entries = _united(stores, dedupe)
@@ -97,6 +101,7 @@ def merge_indexes(
     except (OSError, UnreadableError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         progress.note(f"the tight crops and pictures inside the indexes were not all taken over: {reason}")
+    space.deliver()
     return report
 
 

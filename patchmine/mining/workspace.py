@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from patchmine import readouts
+from patchmine.buckets.copies import Copy
 from patchmine.errors import PatchmineError, StoreError
 from patchmine.kept import scores, tight_crops
+from patchmine.kept.in_bucket import copy_of
 from patchmine.store import reading as store
 from patchmine.store.job import WHICH, Job
 from patchmine.store.shardfile import ShardFile, shard_numbers, shard_path
 from patchmine.system.atomic import unwritable, write_atomically
+from patchmine.system.parallel import in_order
 from patchmine.system.regular_files import NO_LOCKS, is_there, withheld
 
 LOG, LOCK = "index.log", "index.lock"
@@ -33,18 +38,39 @@ _OURS = _PROOF | {
 }
 
 
+_JOB = f"{store.SHARDS}/{store.JOB}"
+_DELIVERING, _DELIVERIES = 2, 4  # shards on their way to a bucket, and shards that mining may be ahead of it
+
+
 @dataclass(frozen=True)
 class Workspace:
-    """An index in the making, or a finished one that a run was given. Creating this object writes nothing."""
+    """An index in the making, or a finished one that a run was given. Creating this object writes nothing.
+
+    An index in a bucket is made in its `copy` on this machine. Each finished shard is delivered at once, so that
+    another machine can resume from the bucket, and at the end each file of the index, the manifest last.
+    """
 
     directory: Path
+    copy: Copy | None = None
+
+    @classmethod
+    def at(cls, path: str | Path) -> Workspace:
+        """The workspace of the index at this path, or at this URL of a bucket."""
+        copy = copy_of(path)
+        return cls(Path(path)) if copy is None else cls(copy.directory, copy)
 
     @property
     def shards(self) -> Path:
         return self.directory / store.SHARDS
 
-    def refuse(self) -> None:
-        """Refuse, before any work, a folder that patchmine did not create or cannot write. Raises StoreError."""
+    def refuse(self, shared: bool = False) -> None:
+        """Refuse, before any work, a folder that patchmine did not create or cannot write. Raises StoreError.
+
+        `shared` says that several runs are to build the index together.
+        """
+        if self.copy is not None:
+            self._refuse_bucket(self.copy, shared)
+            return
         why = unwritable(self.directory)
         if why is not None and not is_there(self.directory / store.MANIFEST):
             raise StoreError(f"{str(self.directory)!r} cannot be written: {why}; choose another folder with -o DIR")
@@ -53,9 +79,38 @@ class Workspace:
             return
         if not self.directory.is_dir():
             raise StoreError(f"{shown} is a file, but an index is a folder: choose a folder with -o DIR")
-        names = {entry.name for entry in self.directory.iterdir()}
-        if not names <= _OURS and not names & _PROOF:
-            raise StoreError(f"{shown} holds other files and is not an index: choose another folder with -o DIR")
+        _refuse_others({entry.name for entry in self.directory.iterdir()}, shown)
+
+    def _refuse_bucket(self, copy: Copy, shared: bool) -> None:
+        if shared:
+            raise StoreError(
+                f"several runs cannot build {copy.url!r} together, because a bucket cannot rename a claim: give a "
+                "folder that all of them see with -o DIR, or start one run with --engine ray"
+            )
+        _refuse_others({path.partition("/")[0] for path in copy.ask()}, repr(copy.url))
+
+    def take_over(self, fresh: bool, extend: bool) -> None:
+        """Fetch from the bucket what the run continues: shards, and with `extend` the whole index. Raises StoreError.
+
+        Shards on this machine count only if they belong to the job of those in the bucket.
+        """
+        if self.copy is None:
+            return
+        with self.taken():
+            self.copy.refresh((store.MANIFEST, store.NAMES))
+            if store.MANIFEST in self.copy.changed():
+                (self.directory / store.MANIFEST).unlink()  # of files that were not all delivered: they are made again
+            if extend:
+                self.copy.bring_all()
+            with suppress(FileNotFoundError):
+                before = (self.directory / _JOB).read_bytes()
+                (self.directory / _JOB).unlink()
+                if not fresh and _JOB in self.copy.listing:
+                    self.copy.fetch([_JOB])
+                if not (self.directory / _JOB).exists() or (self.directory / _JOB).read_bytes() != before:
+                    shutil.rmtree(self.shards)
+            if not fresh:
+                self.copy.fetch(path for path in self.copy.listing if path.startswith(f"{store.SHARDS}/"))
 
     def unfinished(self) -> Job | None:
         """The job of the unfinished shards; None without any. Raises StoreError if its description is damaged."""
@@ -145,6 +200,11 @@ class Workspace:
         for left in (*self.directory.glob(".*.tmp"), *self.shards.glob(".*.tmp")):
             left.unlink(missing_ok=True)
         self._describe(job)
+        if self.copy is not None:
+            if fresh:
+                self.copy.remove(store.SHARDS, _JOB)
+            if _JOB not in self.copy.listing:
+                self.copy.put(_JOB)  # also finds out, before the work, whether the bucket can be written
 
     def joined(self, job: Job) -> Job:
         """The job of the run that first began this index, which is `job` if it is this one. Removes nothing.
@@ -193,9 +253,42 @@ class Workspace:
                 "run the same command again to compute them"
             )
 
+    def delivered(self, done: Iterable[int], mined: Iterator[int]) -> Iterator[int]:
+        """Yield the numbers of mined shards, once their files, and those of `done`, are where the index is to be.
+
+        Raises StoreError if the bucket cannot be written.
+        """
+        copy = self.copy
+        if copy is None:
+            yield from mined
+            return
+
+        def put(number: int) -> int:
+            path = f"{store.SHARDS}/{shard_path(self.shards, number).name}"
+            if path not in copy.listing:
+                copy.put(path)
+            return number
+
+        before = list(done)
+        pool = ThreadPoolExecutor(_DELIVERING, "deliver")
+        try:
+            for count, number in enumerate(in_order(pool, put, chain(before, mined), _DELIVERIES)):
+                if count >= len(before):
+                    yield number
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def deliver(self) -> None:
+        """Put what was written into an index in a bucket, besides shards, into the bucket. Raises StoreError."""
+        if self.copy is not None:
+            self.copy.deliver(own=True)
+
     def end(self) -> None:
-        """Remove the shards of a published index."""
+        """Deliver a published index, and remove its shards. Raises StoreError if the bucket cannot be written."""
+        self.deliver()
         shutil.rmtree(self.shards, ignore_errors=True)
+        if self.copy is not None:
+            self.copy.remove(store.SHARDS, _JOB)
 
     def kept(self) -> str:
         """How many shards an interrupted run has finished, and how to resume it; empty without any."""
@@ -208,6 +301,12 @@ class Workspace:
                     "run the same command (without --fresh) to resume"
                 )
         return ""
+
+
+def _refuse_others(names: set[str], shown: str) -> None:
+    """Refuse a folder with these names in it that holds something else than an index."""
+    if not names <= _OURS and not names & _PROOF:
+        raise StoreError(f"{shown} holds other files and is not an index: choose another folder with -o DIR")
 
 
 def _brief(value: Any) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from patchmine import executors
+from patchmine.buckets.copies import bring
 from patchmine.defaults import Run
 from patchmine.errors import PhotographError, RequestError
 from patchmine.executors import Executor, Setting
@@ -133,6 +134,7 @@ def _checksums(index: OpenIndex[Any]) -> Iterator[Finding]:
     wrong = []
     for name, digest in sums["files"].items():
         path = index.directory / name
+        bring(path)
         if not path.is_file():
             wrong.append(f"{name} is missing")
         elif digests.of_file(path) != digest:
@@ -182,6 +184,7 @@ def _ranked(index: OpenIndex[Any], layer: str, channels: int) -> TopK:
 def _faiss(index: OpenIndex[Any]) -> Finding:
     what = f"{store.PATCHES} with one built anew from the vectors"
     path = index.directory / store.PATCHES
+    bring(path)
     if not path.is_file():
         return Finding("faiss", what, (f"{store.PATCHES} is missing",))
     digest = digests.of_file(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from patchmine import defaults
+from patchmine.buckets.copies import named
 from patchmine.errors import PhotographError, RequestError, SourceError, StoreError, UnitError, nearest
 from patchmine.fields.cropping import Cropping
 from patchmine.fields.field import FieldsBySize, ReceptiveField
@@ -81,7 +82,7 @@ class OpenIndex(Generic[U]):
     @property
     def name(self) -> str:
         """The name of the index in the command line's JSON."""
-        return str(self.directory)
+        return named(str(self.directory))
 
     @property
     def layers(self) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from patchmine.buckets.copies import bring
 from patchmine.errors import StoreError
 from patchmine.readouts import FOLDER
 from patchmine.readouts._readout import Readout
@@ -39,4 +40,6 @@ def read(directory: Path, layer: str, digest: str) -> Readout:
 
 
 def _file(directory: Path, digest: str) -> Path:
-    return directory / FOLDER / f"{digest}.safetensors"
+    file = directory / FOLDER / f"{digest}.safetensors"
+    bring(file)
+    return file

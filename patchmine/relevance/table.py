@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchmine.buckets.copies import bring
 from patchmine.defaults import CLASSES_OF, RULES
 from patchmine.errors import StoreError, UnreadableError
 from patchmine.ranking import Float32
@@ -160,6 +161,7 @@ def read(directory: Path, job: str, images: int) -> Relevances | None:
     Raises StoreError for a damaged file, UnreadableError for one that the system withholds.
     """
     file = directory / FILE
+    bring(file)
     if not file.exists():
         return None
     try:

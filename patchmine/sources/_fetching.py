@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import NamedTuple
 
-from patchmine.sources import _buckets
+from patchmine.buckets import objects
 
 REQUESTS = 16
 """Requests at a time."""
@@ -43,17 +43,17 @@ class Ahead:
         """Begin to fetch these photographs, in the order in which they will be read."""
         for group in _grouped(part for part in parts if part.path not in self._coming):
             first, last = group[0], group[-1]
-            future = self._pool.submit(_buckets.read, first.url, first.start, last.stop)
+            future = self._pool.submit(objects.read, first.url, first.start, last.stop)
             for part in group:
                 self._coming[part.path] = part, first.start, future
         while len(self._coming) > WAITING:
             self._coming.popitem(last=False)
 
     def read(self, part: Part) -> bytes:
-        """The bytes of a photograph, fetched now if it was not expected. Raises what `_buckets.read` raises."""
+        """The bytes of a photograph, fetched now if it was not expected. Raises what `objects.read` raises."""
         known, begin, future = self._coming.pop(part.path, (part, 0, None))
         if future is None:
-            return _buckets.read(part.url, part.start, part.stop)
+            return objects.read(part.url, part.start, part.stop)
         data = future.result()
         return data if known.stop is None else data[known.start - begin : known.stop - begin]
 

@@ -12,8 +12,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from patchmine.buckets import objects
 from patchmine.errors import SourceError
-from patchmine.sources import _buckets
 from patchmine.system import digests, regular_files
 from patchmine.system.atomic import write_atomically
 from patchmine.system.caches import user_cache
@@ -41,7 +41,7 @@ class File:
 @contextmanager
 def opened(name: str) -> Iterator[File]:
     """Open a file. Raises OSError for a path, SourceError for a URL."""
-    if not _buckets.is_url(name):
+    if not objects.is_url(name):
         with regular_files.opened(name) as descriptor:
             status = os.fstat(descriptor)
             yield File(status.st_size, str(status.st_mtime_ns), partial(regular_files.read_at, descriptor))
@@ -61,18 +61,18 @@ def there(names: Iterable[str]) -> set[str]:
 
 
 def is_there(name: str) -> bool:
-    return _place(name) is not None if _buckets.is_url(name) else regular_files.is_there(name)
+    return _place(name) is not None if objects.is_url(name) else regular_files.is_there(name)
 
 
 def warmed(work: Callable[[str], Any], names: Iterable[str]) -> None:
     """Do the work on all files in buckets, many at a time; it remembers its results by itself."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(work, [name for name in names if _buckets.is_url(name)]))
+        list(pool.map(work, [name for name in names if objects.is_url(name)]))
 
 
 @lru_cache(100_000)
-def _place(url: str) -> _buckets.Place | None:
-    return _buckets.place(url)
+def _place(url: str) -> objects.Place | None:
+    return objects.place(url)
 
 
 class _Window:
@@ -86,7 +86,7 @@ class _Window:
         if not 0 <= offset < stop:
             return b""
         if offset < self._start or stop > self._start + len(self._bytes):
-            self._bytes = _buckets.read(self._url, offset, min(max(stop, offset + WINDOW), self._size))
+            self._bytes = objects.read(self._url, offset, min(max(stop, offset + WINDOW), self._size))
             self._start = offset
         return self._bytes[offset - self._start : stop - self._start]
 
@@ -109,8 +109,8 @@ def remembered(name: str, file: File, make: Callable[[], list[list[Any]]]) -> li
 
 def joined(folder: str, path: str) -> str:
     """The name of a file by its path relative to a folder, or by its own URL or absolute path."""
-    if _buckets.is_url(path):
+    if objects.is_url(path):
         return path
-    if _buckets.is_url(folder):
+    if objects.is_url(folder):
         return f"{folder.rstrip('/')}/{path}"
     return str(Path(folder) / path)

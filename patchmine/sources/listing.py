@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from patchmine.buckets.objects import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, _tables, absolute, class_in_name, not_found
-from patchmine.sources._buckets import is_url
 from patchmine.sources._fetching import Part, ahead
-from patchmine.sources._files import is_there, joined, opened, there
+from patchmine.sources._files import joined, opened, there
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, read_whole
 
 HELP = "a .txt of paths (one per line), a .csv, .tsv or .jsonl of path,class"
@@ -95,7 +95,7 @@ def claim(spec: str) -> Listing | None:
     path = Path(spec).expanduser()
     if not spec.lower().endswith(SUFFIXES) or is_folder(path):
         return None
-    if not is_there(str(path) if not is_url(spec) else spec):
+    if not there([str(path) if not is_url(spec) else spec]):
         raise SourceError(not_found("list", spec, SUFFIXES))
     return Listing(spec if is_url(spec) else absolute(path))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from patchmine.buckets import objects
 from patchmine.errors import PhotographError, SourceError
-from patchmine.sources import Entry, Listed, Passed, _buckets, class_in_path, is_hidden, suffixes
+from patchmine.sources import Entry, Listed, Passed, class_in_path, is_hidden, suffixes
 from patchmine.sources._fetching import Part, ahead
 
 HELP = "s3://, gs:// or hf:// (a folder, a .tar or a list in a bucket)"
@@ -30,7 +31,7 @@ class Remote:
 
     def listed(self) -> Listed:
         passed, known, found = Passed(), suffixes(), list[Entry]()
-        for path in sorted(_buckets.find(self.spec)):
+        for path in sorted(objects.find(self.spec)):
             if any(map(is_hidden, path.split("/"))):
                 continue
             if path.lower().endswith(known):
@@ -55,7 +56,7 @@ class Remote:
 
 
 def claim(spec: str) -> Remote | None:
-    if not _buckets.is_url(spec) or spec.lower().endswith((".tar", ".txt", ".csv", ".tsv", ".jsonl")):
+    if not objects.is_url(spec) or spec.lower().endswith((".tar", ".txt", ".csv", ".tsv", ".jsonl")):
         return None
     if spec.lower().endswith(".zip"):
         raise SourceError(f"{spec!r} is a zip in a bucket, which cannot be read in place: unpack it, or make it a .tar")

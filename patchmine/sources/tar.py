@@ -18,6 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from patchmine.buckets.objects import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import (
     HEIF,
@@ -32,7 +33,6 @@ from patchmine.sources import (
     packed_path,
     suffixes,
 )
-from patchmine.sources._buckets import is_url
 from patchmine.sources._fetching import Part, ahead
 from patchmine.sources._files import File, is_there, opened, remembered, there, warmed
 from patchmine.sources._tables import class_in_record

@@ -11,9 +11,9 @@ from pathlib import Path
 from stat import S_ISLNK
 from typing import TYPE_CHECKING, NamedTuple
 
+from patchmine.buckets.objects import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, Passed, absolute, class_in_path, not_found, packed_path, suffixes
-from patchmine.sources._buckets import is_url
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchmine.buckets.copies import bring
 from patchmine.ranking import Float32, Int64
 from patchmine.store.patches_faiss import EXACT, MOST_LISTS, Codes, Plan, blocks, build, normalized, scan
 from patchmine.store.reading import PATCHES, Store
@@ -44,6 +45,7 @@ class Neighbors:
         self._lists: dict[str, tuple[Float32, Int64, Int64]] = {}
         self._plans: Mapping[str, Plan] | None = None
         self._offsets: dict[tuple[str, str], int] = {}
+        bring(self._file)
         try:
             self._open()
         except (Misfit, OSError) as error:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchmine.buckets.copies import bring
 from patchmine.errors import PhotographError, SourceError
 from patchmine.photographs.decode import prepare
 from patchmine.reading.opened import OpenIndex
@@ -41,6 +42,7 @@ def of_index(index: OpenIndex[Any], note: Callable[[str], None] = lambda _: None
     size = _size(index)
     shape = (3, size[0], size[1] // 2 + 1)
     file = index.directory / store.SYNTHETIC / FILE
+    bring(file)
     name = digests.of_json([index.manifest["job_digest"], len(index), *size]).encode()
     found = _stored(file, name, shape)
     if found is None:

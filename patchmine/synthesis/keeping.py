@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from patchmine.buckets.copies import bring
 from patchmine.errors import StoreError
 from patchmine.photographs.upright import own_pillow
 from patchmine.reading.patch import Patch
@@ -188,6 +189,7 @@ def _write(folder: Path, one: Wanted, found: Sequence[Synthetic], seconds: float
 def read(folder: Path, one: Wanted) -> Made | None:
     """The cached images for these settings; None if there are none, or none that are sound."""
     try:
+        bring(folder / f"{one.stem}.json")
         document = parse(read_bounded(folder / f"{one.stem}.json", _DOCUMENT))
         if document.part("settings").data != one.settings:
             return None
@@ -200,6 +202,7 @@ def read(folder: Path, one: Wanted) -> Made | None:
             if not row.truth("sound"):
                 return Dead(one.unit, NOT_FINITE if row.truth("alive") else DEAD)
             file = folder / f"{one.stem}-{number}.png"
+            bring(file)
             canvas = _canvas(row.part("canvas").data, one.canvas)
             picture = _picture(file, (one.canvas.picture.width, one.canvas.picture.height))
             stopped = row.whole("stopped", 0, recipe.steps) if row.given("stopped") else None

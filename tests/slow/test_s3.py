@@ -8,18 +8,11 @@ an answer.
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import random
-import select
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,64 +21,15 @@ from patchmine.sources import open_source
 from patchmine.store.reading import read_manifest
 from tests.conftest import tarred
 from tests.support.activations import datasets
+from tests.support.s3 import Relay, environment, served
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-class Relay:
-    """Passes connections on to a port, and cuts those that it is told to after some kilobytes of the answer."""
-
-    def __init__(self, port: int, rng: random.Random) -> None:
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port, self.target, self.rng = self.server.getsockname()[1], port, rng
-        self.to_cut = self.cut = self.passed = 0
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            with suppress(OSError):
-                here = self.server.accept()[0]
-                threading.Thread(target=self._pass, args=(here,), daemon=True).start()
-
-    def _pass(self, here: socket.socket) -> None:
-        with here, suppress(OSError), socket.create_connection(("127.0.0.1", self.target)) as there:
-            left = self.rng.randrange(2_000, 200_000)
-            while True:
-                for one in select.select([here, there], [], [])[0]:
-                    data = one.recv(1 << 14)
-                    if not data:
-                        return
-                    (there if one is here else here).sendall(data)
-                    if one is there:
-                        self.passed += len(data)
-                        left -= len(data)
-                        if left < 0 and self.cut < self.to_cut:
-                            self.cut += 1
-                            return
-                        if left < 0:
-                            left = self.rng.randrange(2_000, 200_000)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[int]:
-    if importlib.util.find_spec("moto") is None or importlib.util.find_spec("s3fs") is None:
-        pytest.skip("moto or s3fs is not installed: pip install 'moto[server]' s3fs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            break
-        time.sleep(0.2)
-    yield port
-    process.terminate()
-    process.wait()
+    with served() as port:
+        yield port
 
 
 @pytest.fixture(scope="module")
@@ -109,11 +53,8 @@ def bucket(server: int, photographs: Path, tmp_path_factory: pytest.TempPathFact
 
 def index(source: str, out: Path, port: int | None, **more: str) -> tuple[int, str, float]:
     """Run `patchmine index`: its exit code, its messages, and the images a second of mining."""
-    environment = os.environ | KEYS | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(out.parent / "cache")} | more
-    if port is not None:
-        environment["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "patchmine", "index", source, "-o", str(out), "--no-calibrate"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(out.parent / "cache", port, **more), capture_output=True, text=True)
     assert "Traceback" not in done.stderr, done.stderr
     rate = 0.0
     if done.returncode == 0:

@@ -42,4 +42,5 @@ def embedded(index: Index, k: int, workers: int) -> str:
 
     with stoppable(), progress.shown() as display:
         held, size = index.embed(k, workers=workers, progress=display)
+        index.deliver()
     return f"{index.name} holds pictures of {held} photographs, {size / 1e6:.0f} MB"

@@ -33,7 +33,8 @@ def index(
             "-o",
             "--out",
             metavar=DIR,
-            help="Directory of the index. Default: SOURCE-NAME.patchmine in the working directory.",
+            help="Directory of the index, or its URL in a bucket: s3://BUCKET/NAME.patchmine. Default: "
+            "SOURCE-NAME.patchmine in the working directory.",
             show_default=False,
         ),
     ] = None,
@@ -171,6 +172,8 @@ def index(
     computing the activations again.
 
     Example: `patchmine index imagenet-val/ --model torchvision:resnet50 --layers 'layer*'`
+
+    In a bucket: `patchmine index s3://bucket/photographs -o s3://bucket/photographs.patchmine`
     """
     from patchmine import engines
     from patchmine.cli.running import carry_out
@@ -190,7 +193,7 @@ def index(
     _check_then(tighten, relevance, class_of)
     asked(directions or ())
     directory = out or Path(f"{open_source(source).name}.patchmine")
-    Workspace(directory).refuse()
+    Workspace.at(directory).refuse(engines.shared(engine))
     with starting():
         check(model)
     wanted = Wanted(
@@ -243,7 +246,9 @@ def _relevance(directory: Path, run: Run, rule: str, model: str, weights: Path |
 
     assert run.class_of is not None
     try:
-        found = opened(directory, None, model, weights).relevance(run.class_of, rule, run=run)
+        at = opened(directory, None, model, weights)
+        found = at.relevance(run.class_of, rule, run=run)
+        at.deliver()
     except KeyboardInterrupt as interrupt:
         kept = (
             f"{directory} is finished, and keeps the finished shards of its relevance; run the same command to resume"

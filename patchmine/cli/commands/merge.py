@@ -36,10 +36,11 @@ def merge(
     Example: `patchmine merge one.patchmine two.patchmine -o both.patchmine`
     """
     from patchmine.cli.running import carry_out
+    from patchmine.kept.in_bucket import here
     from patchmine.store.reading import read_manifest
 
     for one in indexes:
-        read_manifest(one)
+        read_manifest(here(one))
 
     def work(display: Progress) -> Report:
         from patchmine.mining.merge import merge_indexes

@@ -55,6 +55,7 @@ def name(
     opened = open_index(index)
     if auto:
         about = rename.label_anew(opened, labels)
+        opened.deliver()
         if json:
             print_json({"index": opened.name, "labels": about})
         else:
@@ -66,6 +67,7 @@ def name(
         return
     if unit is not None:
         rename.give(opened, opened.unit(unit, layer).unit, called)
+        opened.deliver()
         opened = open_index(index)
     _list(opened, json)
 

@@ -26,6 +26,7 @@ def pack(
 
     Example: `patchmine pack -i imagenet-val.patchmine -o imagenet-val.tar`
     """
+    from patchmine.buckets.copies import bring_all
     from patchmine.cli import progress
     from patchmine.cli.output import print_line
     from patchmine.cli.stopping import stoppable
@@ -33,6 +34,7 @@ def pack(
     from patchmine.kept import packing
 
     directory = find_index(index)
+    bring_all(directory)
     target = out or Path(f"{directory.resolve().name}.tar")
     with stoppable(), progress.shown() as display:
         count = packing.pack(directory, target, force, display)

@@ -63,6 +63,8 @@ def tightened(
         for unit, crops in index.tighten(units, layer=layer, k=k, pick=pick, share=share, workers=workers):
             found.add(index, unit.as_dict(), crops)
     except KeyboardInterrupt as interrupt:
+        index.deliver()
         kept = f"{index.name} keeps the tight crops of {len(found)} units; run the same command to resume"
         raise type(interrupt)(kept) from None
+    index.deliver()
     return found

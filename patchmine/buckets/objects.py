@@ -1,4 +1,4 @@
-"""Files in buckets, by their URL, through fsspec: what is there, and ranges of bytes, again if a connection breaks.
+"""Files in buckets, by their URL, through fsspec: list, read, write, and again if a connection breaks.
 
 Only the stores of SCHEMES are opened. An index may come from a stranger and names its source, and fsspec's other
 protocols reach further, such as into archives inside of archives or over ssh.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from patchmine.errors import PhotographError, SourceError
@@ -21,6 +24,7 @@ TRIES, WAIT_S = 7, 0.1
 """How often a request is tried, and seconds before the second try; each next wait is twice as long."""
 
 _URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://.+", re.DOTALL)
+_AS_PATH = re.compile(rf"({'|'.join(SCHEMES)}):/+([^/].*)", re.DOTALL)
 _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "created")
 _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _FINAL = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "GatedRepoError")
@@ -40,16 +44,32 @@ def is_url(spec: str) -> bool:
     return _URL.fullmatch(spec) is not None
 
 
+def url_of(path: str | Path) -> str | None:
+    """The URL that the path of an index means, without a slash at its end; None for a path of this machine.
+
+    `Path` leaves one slash of the two.
+    """
+    found = _AS_PATH.fullmatch(str(path))
+    return found and f"{found[1]}://{found[2].rstrip('/')}"
+
+
 def find(url: str) -> dict[str, Place]:
-    """All files below a folder, recursively, by their path relative to it. Raises SourceError."""
+    """All files below a folder, recursively, by their path relative to it. Raises SourceError, also for none."""
+    found = held(url)
+    store, root = _opened(url)
+    if not found and not _tried(lambda: store.exists(root), url):
+        raise SourceError(f"folder {url!r} not found: give a bucket, or a folder in one")
+    return found
+
+
+def held(url: str) -> dict[str, Place]:
+    """All files whose URL begins with that of a folder, by their path relative to it. Raises SourceError."""
     store, root = _opened(url)
     store.invalidate_cache()
     try:
         found = _tried(lambda: store.find(root, detail=True), url)
     except PhotographError:  # of the bucket itself
         found = {}
-    if not found and not _tried(lambda: store.exists(root), url):
-        raise SourceError(f"folder {url!r} not found: give a bucket, or a folder in one")
     start = len(root.rstrip("/")) + 1
     return {path[start:]: _place(about) for path, about in found.items() if len(path) > start}
 
@@ -81,6 +101,34 @@ def read(url: str, start: int = 0, stop: int | None = None) -> bytes:
     return _tried(attempt, url)
 
 
+def write(url: str, file: Path) -> Place:
+    """Put a file at this URL, where it appears whole or not at all: stores take an object in one piece, or in parts
+    that they join at the end. Raises SourceError.
+    """
+    store, path = _opened(url)
+
+    def attempt() -> Place:
+        store.put_file(str(file), path)
+        store.invalidate_cache()
+        written = _place(store.info(path))
+        if written.size != file.stat().st_size:
+            raise ConnectionError(f"{written.size} bytes arrived instead of {file.stat().st_size}")
+        return written
+
+    try:
+        return _tried(attempt, url, "written")
+    except PhotographError:
+        raise SourceError(f"{url!r} cannot be written: no such bucket; create it first, or name another") from None
+
+
+def remove(urls: list[str]) -> None:
+    """Remove these files, one after another; those that are gone do no harm. Raises SourceError."""
+    for url in urls:
+        store, path = _opened(url)
+        with suppress(PhotographError):
+            _tried(partial(store.rm_file, path), url, "written")
+
+
 @lru_cache(16)
 def _store(scheme: str) -> Any:
     try:
@@ -100,11 +148,14 @@ def _opened(url: str) -> tuple[Any, str]:
 
 
 def _place(about: dict[str, Any]) -> Place:
-    return Place(int(about.get("size") or 0), str(next((about[key] for key in _VERSIONS if key in about), "")))
+    version = next((about[key] for key in _VERSIONS if key in about), "")
+    if isinstance(version, datetime):  # a listing may hold the same time as a number
+        version = version.timestamp()
+    return Place(int(about.get("size") or 0), str(version))
 
 
-def _tried(attempt: Callable[[], T], url: str) -> T:
-    """The result of a request, tried again while the store or the way to it fails."""
+def _tried(attempt: Callable[[], T], url: str, done: str = "read") -> T:
+    """The result of a request, tried again while the store or the way to it fails; `done` is what it is to do."""
     for number in range(TRIES):
         try:
             return attempt()
@@ -113,15 +164,16 @@ def _tried(attempt: Callable[[], T], url: str) -> T:
         except Exception as error:  # noqa: BLE001 - each store raises errors of its own libraries
             final = isinstance(error, PermissionError) or type(error).__name__ in _FINAL
             if final or number + 1 == TRIES:
-                raise SourceError(_unreachable(url, error, final)) from None
+                raise SourceError(_unreachable(url, error, final, done)) from None
             time.sleep(WAIT_S * 2**number)
     raise AssertionError
 
 
-def _unreachable(url: str, error: Exception, final: bool) -> str:
+def _unreachable(url: str, error: Exception, final: bool, done: str) -> str:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     if "Credentials" in type(error).__name__:
         return f"{url!r} needs credentials: set those of its own tools, such as AWS_ACCESS_KEY_ID, or AWS_PROFILE"
     if final:
-        return f"{url!r} cannot be read with these credentials ({reason}): use others, or ask for access"
-    return f"{url!r} cannot be reached after {TRIES} tries ({reason}); repeat the command later: finished work is kept"
+        return f"{url!r} cannot be {done} with these credentials ({reason}): use others, or ask for access"
+    what = "reached" if done == "read" else done
+    return f"{url!r} cannot be {what} after {TRIES} tries ({reason}); repeat the command later: finished work is kept"

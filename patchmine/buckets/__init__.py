@@ -1,0 +1,1 @@
+"""Files in buckets, and copies of folders of them on this machine."""
