@@ -207,6 +207,10 @@ def _tapped(module: nn.Module, taps: Sequence[Tap], change: Callable[[str, Tenso
 def _reduced(tap: Tap, relevance: Tensor, start: Tensor) -> LayerRelevance:
     flat = tap.layout.grid_of(relevance).flatten(2).float()
     maximum, position = flat.max(2)
-    totals = [part.flatten(1).sum(1, dtype=torch.float64) / start for part in (relevance, flat)]
-    found = [part.cpu().numpy() for part in (flat.sum(2), maximum, position, *(total.float() for total in totals))]
+    summed = flat.sum(2)
+    placed = summed.sum(1, dtype=torch.float64)
+    # Tokens without a position lie outside the grid.
+    everywhere = placed if flat.numel() == relevance.numel() else relevance.flatten(1).sum(1, dtype=torch.float64)
+    shares = [(total / start).float() for total in (everywhere, placed)]
+    found = [part.cpu().numpy() for part in (summed, maximum, position, *shares)]
     return LayerRelevance(*found)
