@@ -132,15 +132,25 @@ class Pointwise(Function):
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         x, *output = ctx.saved_tensors
-        parts, spread, dim = ctx.parts, ctx.spread, ctx.dim
-        given = _rows(relevance[0], dim)
-        if output:
-            found = _of_both_signs(_rows(x, dim), _rows(x.abs().add_(2 * spread), dim), parts, given, _rows(output[0], dim), ctx.bias)
+        parts, dim = ctx.parts, ctx.dim
+        given, inputs, *rest = (_rows(part, dim) for part in (relevance[0], x, *output))
+        spread = ctx.spread.expand(*x.movedim(dim, -1).shape[:-1], 1).reshape(-1, 1)
+        few = None
+        if dim == -1:  # a head that reads the class token alone sends nothing to the others
+            few = given.any(1).nonzero()[:, 0]
+            few = few if 2 * len(few) < len(given) else None
+        if few is not None:
+            given, inputs, spread, *rest = (part[few] for part in (given, inputs, spread, *rest))
+        if rest:
+            found = _of_wide(inputs, spread, parts, given, rest[0], ctx.bias)
         elif ctx.signed:
-            halves = [x.clamp(min=0).add_(spread), x.clamp(max=0).sub_(spread)]
-            found = sum(_of_one_sign(torch.cat([_rows(half, dim) for half in halves], 1), parts.joined, given).chunk(2, 1))
+            halves = [inputs.clamp(min=0).add_(spread), inputs.clamp(max=0).sub_(spread)]
+            positive, negative = _of_one_sign(torch.cat(halves, 1), parts.joined, given).chunk(2, 1)
+            found = positive + negative
         else:
-            found = _of_one_sign(_rows(x + spread, dim), parts.positive, given)
+            found = _of_one_sign(inputs + spread, parts.positive, given)
+        if few is not None:
+            found = found.new_zeros(x.numel() // x.shape[dim], x.shape[dim]).index_copy_(0, few, found)
         return found.view(x.movedim(dim, -1).shape).movedim(-1, dim), None, None, None
 
 
@@ -150,10 +160,11 @@ def _of_one_sign(inputs: Tensor, weight: Tensor, relevance: Tensor) -> Tensor:
     return _product(torch.div(relevance, share, out=share), _transposed(weight)).mul_(inputs)
 
 
-def _of_both_signs(
-    x: Tensor, magnitude: Tensor, parts: Parts, relevance: Tensor, output: Tensor, bias: Tensor | None
+def _of_wide(
+    x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """The relevance of inputs (rows, inputs), with their magnitude and the network's output (rows, outputs)."""
+    """The relevance of inputs (rows, inputs) of both signs, with the network's output (rows, outputs)."""
+    magnitude = x.abs().add_(2 * spread)
     share = _product(magnitude, parts.magnitude, None if bias is None else -bias)
     share.add_(output).clamp_(min=_LEAST)
     both = _product(torch.div(relevance, share, out=share), _transposed(parts.returning))
