@@ -89,15 +89,15 @@ class Plus(Function):
         (x,) = ctx.saved_tensors
         parts: Parts = ctx.parts
         spread, signed = _spread(x)
-        pairs = [(x + spread, parts.positive)]
-        if signed:
-            pairs = [(x.clamp(min=0).add_(spread), parts.positive), (x.clamp(max=0).sub_(spread), parts.negative)]
-        if ctx.dim is not None and signed:
-            pairs = [(torch.cat([half for half, _ in pairs], ctx.dim), parts.joined)]
-        found = [_shared(ctx.linear, pairs, relevance[0])]
-        if len(found[0]) == 1 and signed:
-            found = [found[0][0].chunk(2, ctx.dim)]
-        return sum(found[0][1:], found[0][0]), None, None, None, None
+        if not signed:
+            return _shared(ctx.linear, [(x + spread, parts.positive)], relevance[0])[0], None, None, None, None
+        halves = [x.clamp(min=0).add_(spread), x.clamp(max=0).sub_(spread)]
+        if ctx.dim is None:
+            one, other = _shared(ctx.linear, [(halves[0], parts.positive), (halves[1], parts.negative)], relevance[0])
+        else:
+            both = _shared(ctx.linear, [(torch.cat(halves, ctx.dim), parts.joined)], relevance[0])[0]
+            one, other = both.chunk(2, ctx.dim)
+        return one + other, None, None, None, None
 
 
 def _shared(
@@ -106,7 +106,8 @@ def _shared(
     """The relevance of inputs, each with the weight that makes all its contributions positive."""
     with torch.enable_grad():
         leaves = [part.requires_grad_() for part, _ in pairs]
-        total = sum(linear(leaf, weight) for leaf, (_, weight) in zip(leaves, pairs, strict=True))
+        products = [linear(leaf, weight) for leaf, (_, weight) in zip(leaves, pairs, strict=True)]
+        total = products[0] if len(products) == 1 else products[0] + products[1]
     share = total.detach().add_(_LEAST)
     slopes = torch.autograd.grad(total, leaves, torch.div(relevance, share, out=share))
     with torch.no_grad():
@@ -160,9 +161,7 @@ def _of_one_sign(inputs: Tensor, weight: Tensor, relevance: Tensor) -> Tensor:
     return _product(torch.div(relevance, share, out=share), _transposed(weight)).mul_(inputs)
 
 
-def _of_wide(
-    x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor, bias: Tensor | None
-) -> Tensor:
+def _of_wide(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor, bias: Tensor | None) -> Tensor:
     """The relevance of inputs (rows, inputs) of both signs, with the network's output (rows, outputs)."""
     magnitude = x.abs().add_(2 * spread)
     share = _product(magnitude, parts.magnitude, None if bias is None else -bias)
@@ -187,7 +186,12 @@ def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     As a convolution of one pixel by oneDNN, which is a tenth faster on a CPU than torch's choices for either.
     """
     weight = weight.flatten(1)
-    if rows.device.type != "cpu" or rows.dtype != torch.float32 or not rows.numel() or not torch.backends.mkldnn.enabled:
+    if (
+        rows.device.type != "cpu"
+        or rows.dtype != torch.float32
+        or not rows.numel()
+        or not torch.backends.mkldnn.enabled
+    ):
         return F.linear(rows, weight, bias)
     picture = rows.contiguous().view(1, 1, *rows.shape).permute(0, 3, 1, 2)
     found = torch.mkldnn_convolution(picture, weight[:, :, None, None], bias, (0, 0), (1, 1), (1, 1), 1)

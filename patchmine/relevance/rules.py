@@ -260,12 +260,11 @@ def _attention(_rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[s
     def call(values: Tensor) -> Any:
         return func(query.detach(), key.detach(), values, *rest, **options)
 
-    scale = options.get("scale")
-    masked = rest[:1] != () and rest[0] is not None or rest[2:] not in ((), (False,))
-    masked |= any(options.get(word) not in (None, False) for word in ("attn_mask", "is_causal", "enable_gqa"))
-    if masked or value.ndim != 4 or query.shape[:2] != value.shape[:2]:
+    words = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), rest, strict=False)), **options}
+    plain = words.get("attn_mask") is None and not words.get("is_causal") and not words.get("enable_gqa")
+    if not plain or value.ndim != 4 or query.shape[:2] != value.shape[:2]:
         return _Zero.apply(call, value)
-    return _Attended.apply(call, query.detach(), key.detach(), value, scale)
+    return _Attended.apply(call, query.detach(), key.detach(), value, words.get("scale"))
 
 
 _ACTIVATIONS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -230,6 +231,12 @@ def _check_then(tighten: int, relevance: bool, class_of: str | None) -> None:
 
 def _then(directory: Path, run: Run, rule: str, k: int, embed: bool, model: str, weights: Path | None) -> None:
     """What is to be done with the finished index."""
+    if run.extend and run.class_of is None:
+        from patchmine.relevance.joining import decision
+
+        before = decision(directory)
+        if before is not None:  # that of the new photographs is added
+            run, rule = replace(run, class_of=before.class_of), before.rule
     if run.class_of is not None:
         _relevance(directory, run, rule, model, weights)
     _tighten(directory, k, run.workers, model, weights)
