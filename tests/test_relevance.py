@@ -421,7 +421,7 @@ def test_facets_are_of_activations(cli, finished):
         (("--class-of", "label"), "--class-of label chooses the class of relevance: add --relevance"),
         (("--relevance", "--class-of", "nearest"), "unknown --class-of 'nearest'; known: label, predicted"),
         (("--relevance", "--rule", "epsilon"), "unknown --rule 'epsilon'; known: auto, gradient, plus"),
-        (("--relevance", "--class-of", "label"), "does not name the classes of its outputs; leave out --class-of"),
+        (("--relevance", "--class-of", "label"), "does not name the classes of its outputs; give --classes"),
         (("--relevance", "--model", "ending", "--layers", "0.3"), "let it return the numbers before the softmax"),
         (("--relevance", "--model", "maps"), "does not return one number for each class"),
     ],
@@ -443,6 +443,30 @@ def test_a_label_must_be_a_class_of_the_network(cli, photographs, tmp_path):
     shutil.copy(photographs / "other/02.jpg", tmp_path / "flat/a.jpg")
     done = cli("index", "flat", "-o", "i", "--relevance", "--class-of", "label")
     assert "'a.jpg' has no class; give --labels FILE" in done.stderr
+
+
+def test_a_file_names_the_outputs_of_a_network(cli, plain, photographs, tmp_path):
+    kinds = sorted(folder.name for folder in photographs.iterdir() if folder.is_dir())
+    names = ["nothing", *reversed(kinds)][:5]
+    names += [f"class {number}" for number in range(5 - len(names))]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    words = ("index", photographs, "-o", "i", "--model", plain, "--layers", "3", "--relevance", "--class-of", "label")
+    assert "give --classes FILE, a text with the name of each output on a line" in failed(cli(*words))
+    done = cli(*words, "--classes", "names.txt")
+    assert done.returncode == 0, done.stderr
+    with h5py.File("i/relevance.h5") as h5:
+        found = h5["images/output"][:]
+    records = patchmine.open_index("i").store.records()
+    assert [names[output] for output in found] == [record.class_name for record in records]
+    (tmp_path / "other.txt").write_text("\n".join(names[1:] + names[:1]))
+    assert cli(*words, "--classes", "other.txt").returncode == 0  # computed again, to other outputs
+    with h5py.File("i/relevance.h5") as h5:
+        assert not (h5["images/output"][:] == found).any()
+    for text, said in (("a\nb\nA\n", "names 'a' twice"), ("\n".join(kinds), "has 5 outputs"), (b"\xff", "not UTF-8")):
+        (tmp_path / "bad.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+        assert said in cli(*words[:3], "j", *words[4:], "--classes", "bad.txt").stderr.splitlines()[-1]
+    assert "file 'none.txt' not found" in failed(cli(*words, "--classes", "none.txt"))
+    assert "add --relevance --class-of label" in failed(cli("index", photographs, "--classes", "names.txt"))
 
 
 def test_labels_begin_at_the_output_of_the_class(network):

@@ -26,7 +26,7 @@ from patchmine.photographs.decode import prepare
 from patchmine.photographs.placement import Preprocessing
 from patchmine.ranking import CELLS, position_dtype
 from patchmine.relevance import table
-from patchmine.relevance.classes import outputs
+from patchmine.relevance.classes import check_count, named, outputs
 from patchmine.relevance.joining import Known, before
 from patchmine.relevance.kept import Keeping
 from patchmine.relevance.propagation import Propagated, Propagator, conserves
@@ -88,6 +88,7 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
     records = index.store.records()
     begin = None
     if class_of == "label":
+        network = named(network, run.classes)
         begin = np.array(outputs(network, ((record.path, record.class_name) for record in records)), np.int64)
     device = torch.device(executors.kind(executors.DEFAULT).default_device())
     if rule == "auto":
@@ -102,7 +103,7 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
         version=VERSION,
     )
     kept = None if run.fresh else before(index.directory, origin.network)
-    if kept is not None and kept.origin == origin:
+    if kept is not None and kept.origin == origin and _begins(kept, begin):
         kept.close()
         return Built(origin, kept.layers, found=True)
     own = [layer for layer in index.layers if layer not in carried(network.module)]
@@ -117,12 +118,20 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
     if device.type == "cpu":
         allocator.keep_blocks()
     propagator = Propagator(network, taps, rule, device, run.workers)
+    if class_of == "label":
+        check_count(network, propagator.outputs)
     making = _Pass(index, origin, propagator, begin, run, progress, None if kept is None else Known([kept]))
     try:
         return Built(origin, making.carried_out())
     finally:
         if kept is not None:
             kept.close()
+
+
+def _begins(kept: table.Relevances, begin: NDArray[np.int64] | None) -> bool:
+    """Whether the relevance that is there began at these outputs, wherever a photograph could be read."""
+    output = kept.images("output")
+    return begin is None or bool(((output == begin) | (output < 0)).all())
 
 
 class _Pass:
@@ -339,16 +348,19 @@ def _fill(arrays: Arrays, rows: NDArray[np.int64], propagated: Propagated, taps:
             arrays[f"{number}/conserved"][rows], arrays[f"{number}/placed"][rows] = layer.conserved, layer.placed
 
 
-def check(network: Network, class_of: str | None, entries: Iterable[Entry]) -> None:
+def check(network: Network, run: Run, entries: Iterable[Entry]) -> None:
     """Refuse, before any work, labels that the network lacks, and a network whose output is not one number a class.
 
-    None asks for no relevance.
+    A run without a class asks for no relevance.
     """
-    if class_of is None:
+    if run.class_of is None:
         return
-    if class_of == "label":
+    if run.class_of == "label":
+        network = named(network, run.classes)
         outputs(network, ((entry.path, entry.class_name) for entry in entries))
     with torch.inference_mode():
         found = network.module(network.blank())
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
         raise ModelError(f"--relevance: {network.name} does not return one number for each class")
+    if run.class_of == "label":
+        check_count(network, found.shape[1])
