@@ -107,6 +107,21 @@ class Attending(nn.Module):
         return self.head(self.end(x + self.mix(mixed) * self.scale)[:, 0])
 
 
+class Multihead(nn.Module):
+    """Attention as torchvision's vision transformers have it, which flattens its tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.begin, self.head = nn.Identity(), nn.Linear(16, 4, bias=False)
+
+    def forward(self, x):
+        x = self.begin(self.embed(x).flatten(2).transpose(1, 2))
+        y = self.norm(x)
+        return self.head((x + self.attention(y, y, y, need_weights=False)[0]).mean(1))
+
+
 def network_of(module, layers):
     torch.manual_seed(0)
     built = module().eval()
@@ -123,7 +138,11 @@ def pixels(count=4, size=32):
 
 @pytest.mark.parametrize(
     ("module", "layers", "bypassed"),
-    [(Gated, ["stem", "deep", "short"], {"deep", "short"}), (Attending, ["begin", "qkv", "end"], {"qkv"})],
+    [
+        (Gated, ["stem", "deep", "short"], {"deep", "short"}),
+        (Attending, ["begin", "qkv", "end"], {"qkv"}),
+        (Multihead, ["begin"], set()),
+    ],
 )
 def test_relevance_is_conserved_wherever_no_path_leads_around(module, layers, bypassed):
     network, taps = network_of(module, layers)

@@ -19,6 +19,7 @@ in place of a gradient. So the network needs no list of its modules: a sum insid
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,19 @@ Call = Callable[..., Tensor]
 
 
 class Rules(TorchFunctionMode):
-    """A mode in which the backward pass carries relevance. One object serves several threads."""
+    """A mode in which the backward pass carries relevance. One object serves several threads.
 
-    def __init__(self) -> None:
+    Without `vectors`, rows are positions too, as inside an attention that flattens its tokens.
+    """
+
+    def __init__(self, parts: dict[int, Parts] | None = None, vectors: bool = True) -> None:
         super().__init__()
-        self._parts: dict[int, Parts] = {}
+        self._parts: dict[int, Parts] = {} if parts is None else parts
+        self.vectors = vectors
+
+    @property
+    def of_positions(self) -> Rules:
+        return Rules(self._parts, vectors=False)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named: dict[str, Any] = kwargs or {}
@@ -172,7 +181,7 @@ def _shared(func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
 
 def _plus(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     x, weight, bias, rest, options = _operands(args, named)
-    if (func is F.linear and x.ndim == 2) or not x.requires_grad:
+    if (func is F.linear and x.ndim == 2 and rules.vectors) or not x.requires_grad:
         return _shared(func, args, named)
     if func is F.linear or _one_pixel(func, weight, rest, options):
         return Pointwise.apply(x, rules.parts(weight), bias, -1 if func is F.linear else 1)
@@ -267,6 +276,18 @@ def _attention(_rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[s
     return _Attended.apply(call, query.detach(), key.detach(), value, words.get("scale"))
 
 
+def _step_by_step(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """Attention that is written in Python: each function that it calls has its rule.
+
+    It runs without torch's check for modes, which would bring it back here.
+    """
+    names = {**func.__globals__, "has_torch_function": lambda _words: False}
+    bare = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+    bare.__kwdefaults__ = func.__kwdefaults__
+    with rules.of_positions:
+        return bare(*args, **named)
+
+
 _ACTIVATIONS = (
     *(F.relu, F.relu6, F.hardtanh, F.leaky_relu, F.prelu, F.elu, F.selu, F.celu, F.gelu, F.silu, F.mish, F.softplus),
     *(F.hardswish, F.tanhshrink, F.softsign, F.threshold, F.logsigmoid, F.tanh, torch.tanh, Tensor.tanh),
@@ -321,6 +342,7 @@ _RULES: dict[Any, Callable[[Rules, Any, tuple[Any, ...], Mapping[str, Any]], Any
     **dict.fromkeys(_PRODUCTS, _product),
     **dict.fromkeys(_GATES, _gate),
     F.scaled_dot_product_attention: _attention,
+    F.multi_head_attention_forward: _step_by_step,
 }
 
 _MOVES = frozenset(
