@@ -118,6 +118,8 @@ class Run:
     strict: bool = False
     class_of: str | None = None
     """The class that relevance will begin at, so that labels which the network lacks are refused before any work."""
+    classes: Path | None = None
+    """A text with the name of each output of the network on a line, to find its labels by."""
     profile: bool = False
     """Whether to measure the limit of this machine before the work."""
 
@@ -166,7 +168,7 @@ def check(settings: Mapping[str, Any]) -> None:
             raise RequestError(f"{option} must be at least 0, not {value}")
         if name == "device" and value.partition(":")[0] not in _DEVICES:
             raise RequestError(f"unknown {option} {value!r}: give cpu, or cuda for a GPU of NVIDIA or AMD")
-        if name in ("weights", "labels") and not Path(value).exists():
+        if name in ("weights", "labels", "classes") and not Path(value).exists():
             raise RequestError(f"{name} file {str(value)!r} not found")
         if name in ("project", "attribution") and find_spec("captum") is None:
             raise RequestError(f"{option} needs captum: pip install 'patchmine[attribution]'")

@@ -20,6 +20,7 @@ from patchmine.networks.network import Network
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
 from patchmine.photographs.placement import Preprocessing
+from patchmine.questions.verify import verify
 from patchmine.relevance.classes import outputs
 from patchmine.relevance.propagation import Propagator, conserves
 from patchmine.relevance.rules import Rules
@@ -27,6 +28,8 @@ from patchmine.sheets.layouts._overlays import heat_of
 from patchmine.sheets.layouts.context import context_page
 from patchmine.sheets.layouts.orders import orders_page
 from patchmine.store.hdf5 import dataset_digests
+from patchmine.system import digests
+from patchmine.system.progress import Silent
 from patchmine.units import Box
 from tests.support.commands import failed
 
@@ -104,6 +107,21 @@ class Attending(nn.Module):
         return self.head(self.end(x + self.mix(mixed) * self.scale)[:, 0])
 
 
+class Multihead(nn.Module):
+    """Attention as torchvision's vision transformers have it, which flattens its tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, 16, 8, 8), nn.LayerNorm(16)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.begin, self.head = nn.Identity(), nn.Linear(16, 4, bias=False)
+
+    def forward(self, x):
+        x = self.begin(self.embed(x).flatten(2).transpose(1, 2))
+        y = self.norm(x)
+        return self.head((x + self.attention(y, y, y, need_weights=False)[0]).mean(1))
+
+
 def network_of(module, layers):
     torch.manual_seed(0)
     built = module().eval()
@@ -120,7 +138,11 @@ def pixels(count=4, size=32):
 
 @pytest.mark.parametrize(
     ("module", "layers", "bypassed"),
-    [(Gated, ["stem", "deep", "short"], {"deep", "short"}), (Attending, ["begin", "qkv", "end"], {"qkv"})],
+    [
+        (Gated, ["stem", "deep", "short"], {"deep", "short"}),
+        (Attending, ["begin", "qkv", "end"], {"qkv"}),
+        (Multihead, ["begin"], set()),
+    ],
 )
 def test_relevance_is_conserved_wherever_no_path_leads_around(module, layers, bypassed):
     network, taps = network_of(module, layers)
@@ -418,7 +440,7 @@ def test_facets_are_of_activations(cli, finished):
         (("--class-of", "label"), "--class-of label chooses the class of relevance: add --relevance"),
         (("--relevance", "--class-of", "nearest"), "unknown --class-of 'nearest'; known: label, predicted"),
         (("--relevance", "--rule", "epsilon"), "unknown --rule 'epsilon'; known: auto, gradient, plus"),
-        (("--relevance", "--class-of", "label"), "does not name the classes of its outputs; leave out --class-of"),
+        (("--relevance", "--class-of", "label"), "does not name the classes of its outputs; give --classes"),
         (("--relevance", "--model", "ending", "--layers", "0.3"), "let it return the numbers before the softmax"),
         (("--relevance", "--model", "maps"), "does not return one number for each class"),
     ],
@@ -442,6 +464,30 @@ def test_a_label_must_be_a_class_of_the_network(cli, photographs, tmp_path):
     assert "'a.jpg' has no class; give --labels FILE" in done.stderr
 
 
+def test_a_file_names_the_outputs_of_a_network(cli, plain, photographs, tmp_path):
+    kinds = sorted(folder.name for folder in photographs.iterdir() if folder.is_dir())
+    names = ["nothing", *reversed(kinds)][:5]
+    names += [f"class {number}" for number in range(5 - len(names))]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    words = ("index", photographs, "-o", "i", "--model", plain, "--layers", "3", "--relevance", "--class-of", "label")
+    assert "give --classes FILE, a text with the name of each output on a line" in failed(cli(*words))
+    done = cli(*words, "--classes", "names.txt")
+    assert done.returncode == 0, done.stderr
+    with h5py.File("i/relevance.h5") as h5:
+        found = h5["images/output"][:]
+    records = patchmine.open_index("i").store.records()
+    assert [names[output] for output in found] == [record.class_name for record in records]
+    (tmp_path / "other.txt").write_text("\n".join(names[1:] + names[:1]))
+    assert cli(*words, "--classes", "other.txt").returncode == 0  # computed again, to other outputs
+    with h5py.File("i/relevance.h5") as h5:
+        assert not (h5["images/output"][:] == found).any()
+    for text, said in (("a\nb\nA\n", "names 'a' twice"), ("\n".join(kinds), "has 5 outputs"), (b"\xff", "not UTF-8")):
+        (tmp_path / "bad.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+        assert said in cli(*words[:3], "j", *words[4:], "--classes", "bad.txt").stderr.splitlines()[-1]
+    assert "file 'none.txt' not found" in failed(cli(*words, "--classes", "none.txt"))
+    assert "add --relevance --class-of label" in failed(cli("index", photographs, "--classes", "names.txt"))
+
+
 def test_labels_begin_at_the_output_of_the_class(network):
     asked = [("a", "n01443537"), ("b", "goldfish"), ("c", "Tench")]
     assert outputs(network, asked) == [1, 1, 0]
@@ -462,16 +508,121 @@ def test_a_layer_that_does_not_conserve_is_refused_with_its_figures(cli, plain):
     assert cli("top", "-i", "i", "--unit", "3:0").returncode == 0
 
 
-def test_relevance_of_another_index_counts_as_none(finished, small, shapes_index_dir, tmp_path):
+def test_relevance_of_another_index_is_refused_by_name(finished, small, tmp_path, cli):
     other = copied(small, tmp_path / "other")
     shutil.copy(finished / "relevance.h5", other.directory)
-    with pytest.raises(PatchmineError, match="has no relevance"):
+    with pytest.raises(
+        PatchmineError, match=r"relevance\.h5 is of other photographs than the index; compute it again: p"
+    ):
         other.unit("3:5").top(by="relevance")
-    torn = tmp_path / "t"
-    shutil.copytree(shapes_index_dir, torn)
-    (torn / "relevance.h5").write_bytes((finished / "relevance.h5").read_bytes()[:3000])
-    with pytest.raises(PatchmineError, match=r"relevance\.h5"):
-        patchmine.open_index(torn).unit("thing:5").top(by="relevance")
+    assert other.unit("3:5").top(3)
+    document = json.loads(cli("info", "-i", other.directory, "--json").stdout)
+    assert document["relevance"] == []
+    assert "relevance.h5 is of other photographs" in cli("info", "-i", other.directory).stdout
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped"])
+def test_a_damaged_relevance_is_found_and_mended(finished, tmp_path, damage, cli):
+    shutil.copytree(finished, tmp_path / "t")
+    file = tmp_path / "t/relevance.h5"
+    if damage == "torn":
+        file.write_bytes(file.read_bytes()[:3000])
+        assert "relevance.h5 is damaged" in failed(cli("top", "-i", "t", "--unit", "thing:5", "--by", "relevance"))
+    else:
+        with h5py.File(file, "r+") as h5:
+            h5["layers/thing/sum"][3, 5] += 1
+    assert cli("top", "-i", "t", "--unit", "thing:5").returncode == 0
+    assert cli("info", "-i", "t").returncode == 0
+    checked = cli("verify", "-i", "t", "--model", "shapes", "--json")
+    assert checked.returncode == 1
+    wrong = {check["check"]: check["wrong"] for check in json.loads(checked.stdout)["checks"] if not check["ok"]}
+    assert list(wrong) == ["relevance"]
+    assert "relevance.h5" in wrong["relevance"][0]
+    assert "--relevance" in wrong["relevance"][0]
+    assert cli(*BUILT, "-o", "t", "--relevance").returncode == 0
+    assert dataset_digests(file) == dataset_digests(finished / "relevance.h5")
+
+
+def test_verify_computes_relevance_again(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "t")
+    index = patchmine.open_index(tmp_path / "t")
+    index.use("shapes")
+
+    def found():
+        findings = verify(index, everything=True, run=Run(), progress=Silent())
+        return next(finding for finding in findings if finding.check == "relevance")
+
+    assert not found().wrong
+    with h5py.File(tmp_path / "t/relevance.h5", "r+") as h5:  # and its checksum
+        h5["layers/thing/sum"][3, 5] += 1
+        h5.flush()
+    sums = digests.of_json(dataset_digests(tmp_path / "t/relevance.h5"))
+    with h5py.File(tmp_path / "t/relevance.h5", "r+") as h5:
+        h5.attrs["sum"] = sums
+    (wrong,) = found().wrong
+    assert "differs from that in the index" in wrong
+
+
+def test_merging_and_extending_keep_relevance(photographs, plain, tmp_path, cli, monkeypatch):
+    files = sorted(file for file in photographs.rglob("*") if file.is_file())
+    for number, file in enumerate(files):
+        half = tmp_path / ("a" if number < 13 else "b") / file.relative_to(photographs)
+        half.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, half)
+    words = ("--model", plain, "--layers", "3", "--shard-size", 10, "--rule", "plus", "--relevance")
+    for source in ("a", "b", photographs):
+        assert cli("index", source, "-o", f"{getattr(source, 'name', source)}.patchmine", *words).returncode == 0
+    whole = tmp_path / f"{photographs.name}.patchmine"
+    done = cli("merge", "a.patchmine", "b.patchmine", "-o", "m.patchmine", "--model", plain)
+    assert done.returncode == 0, done.stderr
+    same_relevance(whole, tmp_path / "m.patchmine")
+    top = ("top", "--unit", "3:4", "--by", "relevance", "--json")
+    assert [patch["image"] for patch in json.loads(cli(*top, "-i", "m.patchmine").stdout)["patches"]] == [
+        patch["image"] for patch in json.loads(cli(*top, "-i", whole).stdout)["patches"]
+    ]
+    # The rest of b comes to a; only its photographs are asked.
+    for file in (tmp_path / "b").rglob("*"):
+        if file.is_file():
+            (tmp_path / "a" / file.relative_to(tmp_path / "b")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / "a" / file.relative_to(tmp_path / "b"))
+    asked = []
+
+    def counted(self, pixels, *rest, _run=Propagator.run):
+        asked.append(len(pixels))
+        return _run(self, pixels, *rest)
+
+    monkeypatch.setattr(Propagator, "run", counted)
+    build = ("index", "a", "-o", "a.patchmine", *words[:-3], "--extend")
+    assert cli(*build).returncode == 0
+    assert sum(asked) == len(files) - 13
+    same_relevance(whole, tmp_path / "a.patchmine")
+
+
+def same_relevance(one, other):
+    """To rounding: other batches."""
+    with h5py.File(one / "relevance.h5") as a, h5py.File(other / "relevance.h5") as b:
+        names = []
+        a.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        assert len(names) == 10
+        for name in names:
+            if name.endswith("digest"):
+                np.testing.assert_array_equal(a[name][:], b[name][:])
+            elif not name.endswith("position"):
+                np.testing.assert_allclose(a[name][:], b[name][:], rtol=1e-4, atol=1e-6)
+
+
+def test_a_merge_without_all_the_relevance_says_so(small, finished, tmp_path, cli, photographs, plain):
+    for half in ("a", "b"):
+        (tmp_path / half).mkdir()
+    for number, file in enumerate(sorted((photographs / "other").iterdir())):
+        shutil.copy(file, tmp_path / ("a" if number % 2 else "b") / file.name)
+    for half in ("a", "b"):
+        words = ("--model", plain, "--layers", "3", *(("--relevance",) if half == "a" else ()))
+        assert cli("index", half, "-o", f"{half}.patchmine", *words).returncode == 0
+    done = cli("merge", "a.patchmine", "b.patchmine", "-o", "m.patchmine", "--model", plain)
+    assert done.returncode == 0, done.stderr
+    assert "b.patchmine has none of this network that is whole; add it with index --relevance" in done.stderr
+    assert not (tmp_path / "m.patchmine/relevance.h5").exists()
 
 
 def test_a_photograph_that_is_gone_ranks_nowhere(small, tmp_path, monkeypatch):

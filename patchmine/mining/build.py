@@ -140,7 +140,7 @@ def _built(
     """Build or resume the index, once all that needs no network has been checked."""
     with stages.timed("load"):
         network, taps, names = _loaded(wanted)
-        relevance.check(network, run.class_of, found.entries)
+        relevance.check(network, run, found.entries)
     there = None if run.fresh else space.job()
     settle = partial(_settled, wanted, run, network, taps, opened, found.entries, progress)
     with stages.timed("calibrate"):

@@ -23,6 +23,7 @@ from patchmine.networks.directions import of_index
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
+from patchmine.relevance import joining
 from patchmine.sources import Entry, Listed, Passed, open_source
 from patchmine.sources.union import united
 from patchmine.store.job import WHICH, Job, listing_digest
@@ -98,9 +99,12 @@ def merge_indexes(
     try:
         TightCrops(space.directory, key).join([TightCrops(store.directory, key) for store in stores])
         embedded.join(space.directory, [store.directory for store in stores])
+        reason = joining.join(space.directory, key, [store.directory for store in stores])
+        if reason is not None:
+            progress.note(f"the relevance of the indexes was not taken over: {reason}; add it with index --relevance")
     except (OSError, UnreadableError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        progress.note(f"the tight crops and pictures inside the indexes were not all taken over: {reason}")
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        progress.note(f"what the indexes keep besides activations was not all taken over: {reason}")
     space.deliver()
     return report
 

@@ -30,6 +30,7 @@ from patchmine.photographs.decode import prepare
 from patchmine.ranking import CELLS, Float32, Int64, TopK
 from patchmine.reading.cropped import kept_crops
 from patchmine.reading.opened import OpenIndex
+from patchmine.relevance.checking import differences, whole
 from patchmine.sparse import blocks
 from patchmine.store import patches_faiss
 from patchmine.store import reading as store
@@ -101,7 +102,9 @@ def verify(
     photographs, intact = _photographs(index, drawn, run, progress)
     yield photographs
     again = drawn if everything else np.sort(rng.permutation(drawn[np.isin(drawn, intact)])[:AGAIN])
-    yield _activations(index, again[np.isin(again, intact)], run, progress)
+    again = again[np.isin(again, intact)]
+    yield _activations(index, again, run, progress)
+    yield from _relevance(index, again, progress)
     yield from _tight_crops(index, everything, rng, run, progress)
 
 
@@ -270,6 +273,29 @@ def _activations(index: OpenIndex[Any], images: Int64, run: Run, progress: Progr
     left = len(index) - len(images)
     unproved = f"the activations of {left} photographs: --all computes them" if left else ""
     return Finding("activations", exact, tuple(wrong), unproved)
+
+
+def _relevance(index: OpenIndex[Any], images: Int64, progress: Progress) -> Iterator[Finding]:
+    """Compare relevance with that computed again from whole photographs. Nothing if the index keeps none."""
+    found, damage = whole(index)
+    if damage is not None:
+        yield Finding("relevance", "relevance.h5 with its checksum", (damage,))
+    if found is None:
+        return
+    progress.begin(len(images), 0, "relevance computed again")
+    batches = _batches(index, images, found.origin.batch)
+    largest, wrong = differences(index, found, _counted(batches, progress))
+    asked = f"the relevance in {len(images)} of {len(index)} photographs"
+    left = len(index) - len(images)
+    unproved = f"the relevance in {left} photographs: --all computes it" if left else ""
+    what = f"{asked} computed again: largest difference {largest:.1e} of the layer's largest"
+    yield Finding("relevance", what, tuple(wrong[:3]), unproved)
+
+
+def _counted(batches: Iterable[tuple[Int64, torch.Tensor]], progress: Progress) -> Iterator[tuple[Int64, torch.Tensor]]:
+    for ids, pixels in batches:
+        yield ids, pixels
+        progress.advance(len(ids))
 
 
 def _tight_crops(

@@ -17,6 +17,7 @@ from patchmine import executors
 from patchmine.defaults import Run
 from patchmine.errors import ModelError, PhotographError, RequestError, SourceError, StoreError
 from patchmine.executors import out_of_memory
+from patchmine.kept.tight_crops import network_key
 from patchmine.networks.network import Network
 from patchmine.networks.session import with_own_settings
 from patchmine.networks.taps import Tap, survey
@@ -25,19 +26,20 @@ from patchmine.photographs.decode import prepare
 from patchmine.photographs.placement import Preprocessing
 from patchmine.ranking import CELLS, position_dtype
 from patchmine.relevance import table
-from patchmine.relevance.classes import outputs
+from patchmine.relevance.classes import check_count, named, outputs
+from patchmine.relevance.joining import Known, before
 from patchmine.relevance.kept import Keeping
 from patchmine.relevance.propagation import Propagated, Propagator, conserves
 from patchmine.relevance.table import Conservation, Layer, Origin
 from patchmine.sources import Entry
-from patchmine.store.job import Shard
+from patchmine.store.job import Job, Shard
 from patchmine.store.reading import RELEVANCE_SHARDS
 from patchmine.store.shardfile import ShardFile, shard_path, write_shard
 from patchmine.system import allocator, digests
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress, Skipped
 
-VERSION = 1
+VERSION = 2
 """The version of the rules; relevance by another one is computed again."""
 
 BATCH = {"cpu": 8, "cuda": 64}
@@ -86,6 +88,7 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
     records = index.store.records()
     begin = None
     if class_of == "label":
+        network = named(network, run.classes)
         begin = np.array(outputs(network, ((record.path, record.class_name) for record in records)), np.int64)
     device = torch.device(executors.kind(executors.DEFAULT).default_device())
     if rule == "auto":
@@ -93,13 +96,15 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
     origin = Origin(
         index=str(index.store.manifest["job_digest"]),
         photographs=digests.of_json([record.digest for record in records]),
+        network=network_key(Job.from_dict(index.store.manifest["job"])),
         class_of=class_of,
         rule=rule,
         batch=BATCH.get(device.type, BATCH["cpu"]),
         version=VERSION,
     )
-    kept = None if run.fresh else _kept(index)
-    if kept is not None and kept.origin == origin:
+    kept = None if run.fresh else before(index.directory, origin.network)
+    if kept is not None and kept.origin == origin and _begins(kept, begin):
+        kept.close()
         return Built(origin, kept.layers, found=True)
     own = [layer for layer in index.layers if layer not in carried(network.module)]
     if not own:
@@ -112,17 +117,21 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
             )
     if device.type == "cpu":
         allocator.keep_blocks()
-    making = _Pass(index, origin, Propagator(network, taps, rule, device, run.workers), begin, run, progress)
-    layers = making.carried_out()
-    return Built(origin, layers)
-
-
-def _kept(index: Photographs) -> table.Relevances | None:
-    """The relevance that is there; a damaged file counts as none, and is replaced."""
+    propagator = Propagator(network, taps, rule, device, run.workers)
+    if class_of == "label":
+        check_count(network, propagator.outputs)
+    making = _Pass(index, origin, propagator, begin, run, progress, None if kept is None else Known([kept]))
     try:
-        return table.read(index.directory, str(index.store.manifest["job_digest"]), index.store.images)
-    except StoreError:
-        return None
+        return Built(origin, making.carried_out())
+    finally:
+        if kept is not None:
+            kept.close()
+
+
+def _begins(kept: table.Relevances, begin: NDArray[np.int64] | None) -> bool:
+    """Whether the relevance that is there began at these outputs, wherever a photograph could be read."""
+    output = kept.images("output")
+    return begin is None or bool(((output == begin) | (output < 0)).all())
 
 
 class _Pass:
@@ -136,6 +145,7 @@ class _Pass:
         begin: NDArray[np.int64] | None,
         run: Run,
         progress: Progress,
+        known: Known | None,
     ) -> None:
         self.index, self.origin, self.propagator, self.begin = index, origin, propagator, begin
         self.run, self.progress = run, progress
@@ -148,6 +158,34 @@ class _Pass:
             for number, start in enumerate(range(0, self.images, size))
         ]
         self.most = origin.batch
+        self.digests = [record.digest.encode() for record in index.store.records()]
+        self.known = known if known is not None and self._fits(known) else None
+        self.reused = np.zeros(self.images, bool) if self.known is None else self._reused(self.known)
+
+    def _fits(self, known: Known) -> bool:
+        """Whether the known rows were made as these will be."""
+        layers = {tap.layer: (tap.layout.channels, self._cells(tap)) for tap in self.propagator.taps}
+        return known.files[0].origin.how == self.origin.how and known.files[0].shape == layers
+
+    def _reused(self, known: Known) -> NDArray[np.bool_]:
+        """The photographs, (images,), whose relevance is known, to the same output."""
+        reused = np.array([digest in known for digest in self.digests], bool)
+        ids = np.flatnonzero(reused)
+        output = known.images("output", [self.digests[image] for image in ids])
+        reused[ids] = (output >= 0) if self.begin is None else output == self.begin[ids]
+        return reused
+
+    def _take_over(self, shard: Shard, arrays: Arrays) -> None:
+        """Fill in the known rows of a shard."""
+        ids = np.flatnonzero(self.reused[shard.start : shard.stop])
+        if self.known is None or not len(ids):
+            return
+        wanted = [self.digests[shard.start + row] for row in ids]
+        for name in ("output", "start"):
+            arrays[name][ids] = self.known.images(name, wanted)
+        for number, tap in enumerate(self.propagator.taps):
+            for name in (*table.PER_UNIT, *table.PER_IMAGE):
+                arrays[f"{number}/{name}"][ids] = self.known.rows(tap.layer, name, wanted)
 
     def carried_out(self) -> tuple[Conservation, ...]:
         self.folder.mkdir(exist_ok=True)
@@ -197,6 +235,7 @@ class _Pass:
             self.progress.advance(len(ids), skipped)
             if ids.stop == shard.stop:
                 whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+                self._take_over(shard, whole)
                 self._refuse_vanished(shard, whole["output"])
                 yield shard, whole
                 parts = []
@@ -218,6 +257,8 @@ class _Pass:
         arrays, skipped = self._empty(len(ids)), []
         read = []
         for image in ids:
+            if self.reused[image]:
+                continue
             try:
                 read.append((image, prepare(self.index.photograph(image), self.index.preprocessing)))
             except PhotographError as error:
@@ -275,6 +316,7 @@ class _Pass:
         columns = {
             "output": _joined(files, "output", np.int64).astype(np.int32),
             "start": _joined(files, "start", np.float32),
+            "digest": np.array(self.digests, "S32"),
         }
         table.write(self.index.directory, self.origin, layers, columns, self.images)
         return tuple(layer.conservation for layer in layers)
@@ -289,7 +331,7 @@ class _Tables:
 
     def __call__(self) -> Iterator[Mapping[str, NDArray[Any]]]:
         for file in self.files:
-            yield {name: file.array(f"{self.number}/{name}") for name in ("sum", "max", "position", "conserved")}
+            yield {name: file.array(f"{self.number}/{name}") for name in (*table.PER_UNIT, *table.PER_IMAGE)}
 
 
 def _joined(files: Sequence[ShardFile], name: str, dtype: type[np.generic]) -> NDArray[Any]:
@@ -306,16 +348,19 @@ def _fill(arrays: Arrays, rows: NDArray[np.int64], propagated: Propagated, taps:
             arrays[f"{number}/conserved"][rows], arrays[f"{number}/placed"][rows] = layer.conserved, layer.placed
 
 
-def check(network: Network, class_of: str | None, entries: Iterable[Entry]) -> None:
+def check(network: Network, run: Run, entries: Iterable[Entry]) -> None:
     """Refuse, before any work, labels that the network lacks, and a network whose output is not one number a class.
 
-    None asks for no relevance.
+    A run without a class asks for no relevance.
     """
-    if class_of is None:
+    if run.class_of is None:
         return
-    if class_of == "label":
+    if run.class_of == "label":
+        network = named(network, run.classes)
         outputs(network, ((entry.path, entry.class_name) for entry in entries))
     with torch.inference_mode():
         found = network.module(network.blank())
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
         raise ModelError(f"--relevance: {network.name} does not return one number for each class")
+    if run.class_of == "label":
+        check_count(network, found.shape[1])

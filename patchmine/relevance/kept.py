@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import defaults
-from patchmine.errors import StoreError
+from patchmine.errors import StoreError, UnreadableError
 from patchmine.ranking import Float32
 from patchmine.relevance import table
 from patchmine.relevance.table import Relevances
@@ -31,26 +34,51 @@ class Keeping(Protocol):
 
 
 def relevance(index: Keeping) -> list[dict[str, Any]]:
-    """The layers as `info --json` lists them; none without relevance."""
-    found = _read(index)
+    """The layers as `info --json` lists them; none without relevance that can be used."""
+    try:
+        found = _read(index)
+    except UnreadableError:
+        raise
+    except StoreError:
+        return []
     return [] if found is None else [figures.as_dict() for figures in found.layers]
 
 
 def described(index: Keeping) -> list[str]:
     """What relevance the index keeps, in lines; none without."""
-    found = _read(index)
+    try:
+        found = _read(index)
+    except UnreadableError:
+        raise
+    except StoreError as error:
+        return [f"relevance: {error}"]
     return [] if found is None else table.lines(found.origin, found.layers)
 
 
 def _read(index: Keeping) -> Relevances | None:
-    return table.read(index.directory, index.store.manifest["job_digest"], index.store.images)
+    with _mended(index):
+        return table.read(index.directory, index.store.manifest["job_digest"], index.store.images)
 
 
-def _command(index: Keeping) -> str:
+@contextmanager
+def _mended(index: Keeping) -> Iterator[None]:
+    """Tell, of a damaged file, what computes it again."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except StoreError as error:
+        reason = str(error).partition("; build the index again")[0]
+        raise StoreError(f"{reason}; compute it again: {mending(index)}") from None
+
+
+def mending(index: Keeping) -> str:
     """The command that adds relevance."""
     job = index.store.manifest["job"]
-    model = "" if job["model"] == defaults.MODEL else f" --model {job['model']}"
-    return f"patchmine index {job['source']} -o {index.name}{model} --relevance"
+    words = ["patchmine", "index", job["source"], "-o", str(index.directory)]
+    if job["model"] != defaults.MODEL:
+        words += ["--model", job["model"]]
+    return f"{shlex.join(words)} --relevance, with the other options that built it"
 
 
 def kept(index: Keeping) -> Relevances:
@@ -58,8 +86,7 @@ def kept(index: Keeping) -> Relevances:
     found = _read(index)
     if found is None:
         raise StoreError(
-            f"{index.name} has no relevance; add it, without computing the activations again, with the command that "
-            f"built the index and --relevance: {_command(index)}"
+            f"{index.name} has no relevance; add it, without computing the activations again: {mending(index)}"
         )
     return found
 
@@ -77,4 +104,5 @@ def column(index: Keeping, unit: Unit, by: str, score: str) -> tuple[Float32, ND
     if figures is None or figures.refused is not None:
         why = f": {figures.text}; {figures.refused}" if figures is not None else ", through which none passes"
         raise StoreError(f"{index.name} has no relevance of {unit.layer}{why}; choose a unit of another layer")
-    return found.column(unit.layer, unit.channel, index.layers[unit.layer], score)
+    with _mended(index):
+        return found.column(unit.layer, unit.channel, index.layers[unit.layer], score)

@@ -54,7 +54,8 @@ class Propagator:
 
     `rule` is `plus`, the rules of `relevance.rules`, or `gradient`, which is activation times gradient: on a network
     without biases whose activations are ReLUs it conserves, and is LRP-0. `bypassed` are the layers that do not hold
-    all of the relevance, because a path leads around them; `unreached` those on which no output depends.
+    all of the relevance, because a path leads around them; `unreached` those on which no output depends. `outputs` is
+    the number of classes.
 
     Raises ModelError for a network whose output is not a vector of classes or that the rules cannot follow.
     """
@@ -70,7 +71,7 @@ class Propagator:
         for _ in range(lanes if device.type == "cpu" else 1):
             self._replicas.put(replica(module))
         noise = torch.randn(network.blank().shape, generator=torch.Generator().manual_seed(0)).to(device)
-        self._check(noise)
+        self.outputs = self._check(noise)
         self.unreached = frozenset(tap.layer for tap in taps if not self._depends([tap.layer], noise))
         self.bypassed = frozenset(
             tap.layer for tap in taps if tap.layer not in self.unreached and self._around(tap, noise)
@@ -115,8 +116,8 @@ class Propagator:
             raise ModelError(f"{self.network.name} returns {found}, but relevance needs one number for each class")
         return output
 
-    def _check(self, noise: Tensor) -> None:
-        """Check that the rules change nothing in the forward pass."""
+    def _check(self, noise: Tensor) -> int:
+        """The number of outputs, once it is sure that the rules change nothing in the forward pass."""
         with self._replica() as module, torch.no_grad():
             expected = self._vector(module(noise.clone()))
         with self._replica() as module, self._mode():
@@ -129,6 +130,7 @@ class Propagator:
         largest = float(expected.nan_to_num().abs().max())
         if not torch.allclose(found.detach(), expected, rtol=0, atol=_TOLERANCE * largest, equal_nan=True):
             raise ModelError(f"the rules of relevance cannot follow {self.network.name}: its outputs change under them")
+        return expected.shape[1]
 
     def _depends(self, layers: Sequence[str], noise: Tensor) -> bool:
         """Whether an output depends on one of these layers."""
@@ -207,6 +209,10 @@ def _tapped(module: nn.Module, taps: Sequence[Tap], change: Callable[[str, Tenso
 def _reduced(tap: Tap, relevance: Tensor, start: Tensor) -> LayerRelevance:
     flat = tap.layout.grid_of(relevance).flatten(2).float()
     maximum, position = flat.max(2)
-    totals = [part.flatten(1).sum(1, dtype=torch.float64) / start for part in (relevance, flat)]
-    found = [part.cpu().numpy() for part in (flat.sum(2), maximum, position, *(total.float() for total in totals))]
+    summed = flat.sum(2)
+    placed = summed.sum(1, dtype=torch.float64)
+    # Tokens without a position lie outside the grid.
+    everywhere = placed if flat.numel() == relevance.numel() else relevance.flatten(1).sum(1, dtype=torch.float64)
+    shares = [(total / start).float() for total in (everywhere, placed)]
+    found = [part.cpu().numpy() for part in (summed, maximum, position, *shares)]
     return LayerRelevance(*found)

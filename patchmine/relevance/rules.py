@@ -19,10 +19,10 @@ in place of a gradient. So the network needs no list of its modules: a sum insid
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,22 +31,27 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from patchmine.errors import ModelError
-
-SPREAD = 1e-6
-"""Of the largest input, added to each input, and of each weight, so that a window without a contribution has shares."""
+from patchmine.relevance.positive import Parts, Plus, Pointwise
 
 _LEAST = 1e-30  # keeps 0 / 0 from being NaN
-_DARK = 1e-12  # the same as SPREAD where all inputs are 0
 
 Call = Callable[..., Tensor]
 
 
 class Rules(TorchFunctionMode):
-    """A mode in which the backward pass carries relevance. One object serves several threads."""
+    """A mode in which the backward pass carries relevance. One object serves several threads.
 
-    def __init__(self) -> None:
+    Without `vectors`, rows are positions too, as inside an attention that flattens its tokens.
+    """
+
+    def __init__(self, parts: dict[int, Parts] | None = None, vectors: bool = True) -> None:
         super().__init__()
-        self._parts: dict[int, Parts] = {}
+        self._parts: dict[int, Parts] = {} if parts is None else parts
+        self.vectors = vectors
+
+    @property
+    def of_positions(self) -> Rules:
+        return Rules(self._parts, vectors=False)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         named: dict[str, Any] = kwargs or {}
@@ -71,78 +76,10 @@ class Rules(TorchFunctionMode):
         """The parts of a weight; those of a parameter are remembered."""
         kept = self._parts.get(id(weight))
         if kept is None:
-            kept = Parts.of(weight)
+            kept = Parts(weight)
             if isinstance(weight, nn.Parameter):
                 self._parts[id(weight)] = kept
         return kept
-
-
-@dataclass
-class Parts:
-    """The positive and the negative part of a weight, each with SPREAD of the whole.
-
-    They hold the weight, so that no other takes its identity.
-    """
-
-    weight: Tensor
-    positive: Tensor
-    negative: Tensor
-
-    @classmethod
-    def of(cls, weight: Tensor) -> Parts:
-        bare = weight.detach()
-        spread = bare.abs() * SPREAD
-        return cls(weight, bare.clamp(min=0) + spread, bare.clamp(max=0) - spread)
-
-    @cached_property
-    def joined(self) -> Tensor:
-        """Both, side by side along the inputs: one product then serves inputs of both signs."""
-        return torch.cat([self.positive, self.negative], 1)
-
-
-class _Plus(Function):
-    """z+ for a function that is linear in its input and in its weight.
-
-    `dim` is the dimension of the input's channels if every output sees all of them, else None.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, linear: Call, parts: Parts, whole: Callable[[Tensor], Tensor], dim: int | None
-    ) -> Any:
-        ctx.linear, ctx.parts, ctx.dim = linear, parts, dim
-        ctx.save_for_backward(x)
-        return whole(x)
-
-    @staticmethod
-    def backward(ctx: Any, *relevance: Any) -> Any:
-        (x,) = ctx.saved_tensors
-        parts: Parts = ctx.parts
-        least, most = (float(bound) for bound in torch.aminmax(x)) if x.numel() else (0.0, 0.0)
-        spread = SPREAD * max(most, -least) + _DARK
-        if least >= 0:
-            given = _shares(ctx.linear, [(x + spread, parts.positive)], relevance[0])[0]
-            return given, None, None, None, None
-        halves = [x.clamp(min=0).add_(spread), x.clamp(max=0).sub_(spread)]
-        if ctx.dim is None:
-            found = _shares(ctx.linear, [(halves[0], parts.positive), (halves[1], parts.negative)], relevance[0])
-        else:
-            both = _shares(ctx.linear, [(torch.cat(halves, ctx.dim), parts.joined)], relevance[0])[0]
-            found = list(both.chunk(2, ctx.dim))
-        return found[0] + found[1], None, None, None, None
-
-
-def _shares(linear: Call, inputs: Sequence[tuple[Tensor, Tensor]], relevance: Tensor) -> list[Tensor]:
-    """The relevance of inputs, each with the weight that makes all its contributions positive."""
-    with torch.enable_grad():
-        leaves = [part.requires_grad_() for part, _ in inputs]
-        products = [linear(leaf, weight) for leaf, (_, weight) in zip(leaves, inputs, strict=True)]
-        total = products[0] if len(products) == 1 else products[0] + products[1]
-    share = total.detach().add(_LEAST)
-    torch.div(relevance, share, out=share)
-    slopes = torch.autograd.grad(total, leaves, share)
-    with torch.no_grad():
-        return [slope.mul_(leaf) for slope, leaf in zip(slopes, leaves, strict=True)]
 
 
 class _Same(Function):
@@ -188,10 +125,38 @@ class _Zero(Function):
         with torch.enable_grad():
             leaves = [operand.detach().requires_grad_() for operand in ctx.saved_tensors]
             found = ctx.call(*leaves)
-        value = found.detach()
-        share = torch.where(value == 0, 0, relevance[0] / value) / len(leaves)
+        share = _divided(relevance[0], found.detach()) / len(leaves)
         slopes = torch.autograd.grad(found, leaves, share)
         return None, *(slope * leaf.detach() for slope, leaf in zip(slopes, leaves, strict=True))
+
+
+class _Attended(Function):
+    """LRP-0 of attention without a mask, for the values (images, heads, tokens, channels).
+
+    The weights are computed again, an image at a time: those of a whole batch would fill the memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Any:
+        found = call(value)
+        ctx.scale = query.shape[-1] ** -0.5 if scale is None else scale
+        ctx.save_for_backward(query, key, value, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        query, key, value, found = ctx.saved_tensors
+        share = _divided(relevance[0], found)
+        given = torch.empty_like(value)
+        for image in range(len(value)):
+            scores = (query[image] * ctx.scale) @ key[image].transpose(-2, -1)
+            torch.matmul(scores.softmax(-1).transpose(-2, -1), share[image], out=given[image])
+        return None, None, None, given.mul_(value), None
+
+
+def _divided(relevance: Tensor, by: Tensor) -> Tensor:
+    """relevance / by, and 0 where `by` is 0."""
+    return torch.where(by == 0, 0, relevance / by)
 
 
 def _carrying(words: Any) -> bool:
@@ -216,8 +181,10 @@ def _shared(func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
 
 def _plus(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     x, weight, bias, rest, options = _operands(args, named)
-    if (func is F.linear and x.ndim == 2) or not x.requires_grad:
+    if (func is F.linear and x.ndim == 2 and rules.vectors) or not x.requires_grad:
         return _shared(func, args, named)
+    if func is F.linear or _one_pixel(func, weight, rest, options):
+        return Pointwise.apply(x, rules.parts(weight), bias, -1 if func is F.linear else 1)
 
     def linear(inputs: Tensor, weights: Tensor) -> Tensor:
         found: Tensor = func(inputs, weights, None, *rest, **options)
@@ -227,9 +194,18 @@ def _plus(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, An
         found: Tensor = func(inputs, weight, bias, *rest, **options)
         return found
 
-    whole_sum = func is F.linear or (func in _FORWARD and weight.shape[1] == x.shape[1])
-    dim = (x.ndim - 1 if func is F.linear else 1) if whole_sum else None
-    return _Plus.apply(x, linear, rules.parts(weight), whole, dim)
+    whole_sum = func in _FORWARD and weight.shape[1] == x.shape[1]
+    return Plus.apply(x, linear, rules.parts(weight), whole, 1 if whole_sum else None)
+
+
+def _one_pixel(func: Any, weight: Tensor, rest: Sequence[Any], options: Mapping[str, Any]) -> bool:
+    """Whether a convolution is a linear layer at every position."""
+    if func not in _FORWARD or weight[0, 0].numel() != 1:
+        return False
+    given = dict(zip(("stride", "padding", "dilation", "groups"), rest, strict=False))
+    words = {"stride": 1, "padding": 0, "groups": 1, **given, **options}
+    steps, edges, groups = ({*np.ravel(words[name]).tolist()} for name in ("stride", "padding", "groups"))
+    return steps == {1} and edges == {0} and groups == {1}
 
 
 def _operands(args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Any, Any]:
@@ -293,7 +269,23 @@ def _attention(_rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[s
     def call(values: Tensor) -> Any:
         return func(query.detach(), key.detach(), values, *rest, **options)
 
-    return _Zero.apply(call, value)
+    words = {**dict(zip(("attn_mask", "dropout_p", "is_causal"), rest, strict=False)), **options}
+    plain = words.get("attn_mask") is None and not words.get("is_causal") and not words.get("enable_gqa")
+    if not plain or value.ndim != 4 or query.shape[:2] != value.shape[:2]:
+        return _Zero.apply(call, value)
+    return _Attended.apply(call, query.detach(), key.detach(), value, words.get("scale"))
+
+
+def _step_by_step(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """Attention that is written in Python: each function that it calls has its rule.
+
+    It runs without torch's check for modes, which would bring it back here.
+    """
+    names = {**func.__globals__, "has_torch_function": lambda _words: False}
+    bare = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
+    bare.__kwdefaults__ = func.__kwdefaults__
+    with rules.of_positions:
+        return bare(*args, **named)
 
 
 _ACTIVATIONS = (
@@ -350,6 +342,7 @@ _RULES: dict[Any, Callable[[Rules, Any, tuple[Any, ...], Mapping[str, Any]], Any
     **dict.fromkeys(_PRODUCTS, _product),
     **dict.fromkeys(_GATES, _gate),
     F.scaled_dot_product_attention: _attention,
+    F.multi_head_attention_forward: _step_by_step,
 }
 
 _MOVES = frozenset(

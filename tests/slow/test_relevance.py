@@ -22,7 +22,7 @@ from patchmine.index import Index
 from patchmine.networks.layers import choose
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
-from patchmine.relevance import rules
+from patchmine.relevance import positive
 from patchmine.relevance.propagation import Propagator
 from patchmine.relevance.table import Conservation
 
@@ -136,8 +136,8 @@ def test_what_depthwise_convolutions_would_lose(photographs: Path, monkeypatch: 
     taps = survey(network.module, network.blank(), choose(network, ()))
     files = sorted(path for path in photographs.rglob("*") if path.is_file())[:16]
     pixels = torch.stack([prepare(file.read_bytes(), network.preprocessing).tensor for file in files])
-    monkeypatch.setattr(rules, "SPREAD", 0.0)
-    monkeypatch.setattr(rules, "_DARK", 0.0)
+    monkeypatch.setattr(positive, "SPREAD", 0.0)
+    monkeypatch.setattr(positive, "_DARK", 0.0)
     found = Propagator(network, taps, "plus", torch.device("cpu")).run(pixels)
     print("\nefficientnet_lite0, nothing spread")
     for layer, relevance in found.layers.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -155,6 +156,15 @@ def index(
             show_default=False,
         ),
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            metavar="FILE",
+            help="Names of the network's outputs for --class-of label, one a line. Default: its own.",
+            show_default=False,
+        ),
+    ] = None,
     rule: Annotated[
         str,
         typer.Option(
@@ -186,11 +196,19 @@ def index(
 
     of_class = (class_of or CLASSES_OF[0]) if relevance else None
     how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
-    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, class_of=of_class, **how)
+    run = Run(
+        engine=engine,
+        address=address,
+        workers=workers,
+        calibrate=not no_calibrate,
+        class_of=of_class,
+        classes=classes,
+        **how,
+    )
     engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
-    _check_then(tighten, relevance, class_of)
+    _check_then(tighten, relevance, class_of, classes)
     asked(directions or ())
     directory = out or Path(f"{open_source(source).name}.patchmine")
     Workspace.at(directory).refuse(engines.shared(engine))
@@ -224,15 +242,23 @@ def index(
     carry_out(work, directory, json, profile, lambda: _then(directory, run, rule, tighten, embed, model, weights))
 
 
-def _check_then(tighten: int, relevance: bool, class_of: str | None) -> None:
+def _check_then(tighten: int, relevance: bool, class_of: str | None, classes: Path | None) -> None:
     if tighten < 0:
         raise RequestError(f"--tighten must be at least 0, not {tighten}")
     if class_of is not None and not relevance:
         raise RequestError(f"--class-of {class_of} chooses the class of relevance: add --relevance")
+    if classes is not None and class_of != "label":
+        raise RequestError("--classes names the outputs for labels: add --relevance --class-of label")
 
 
 def _then(directory: Path, run: Run, rule: str, k: int, embed: bool, model: str, weights: Path | None) -> None:
     """What is to be done with the finished index."""
+    if run.extend and run.class_of is None:
+        from patchmine.relevance.joining import decision
+
+        before = decision(directory)
+        if before is not None:  # that of the new photographs is added
+            run, rule = replace(run, class_of=before.class_of), before.rule
     if run.class_of is not None:
         _relevance(directory, run, rule, model, weights)
     _tighten(directory, k, run.workers, model, weights)
