@@ -17,7 +17,7 @@ may publish from the folder of shards, and yields False if another has done so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
@@ -55,6 +55,9 @@ class Task(Protocol):
 
     def path(self, number: int) -> Path:
         """The file of a shard."""
+
+    def companions(self) -> Mapping[str, bytes]:
+        """The files beside `folder` that `ready` reads, by path from its parent: for those who do not see them."""
 
     def on_disk(self) -> set[int]:
         """The numbers of the shards whose files are there."""

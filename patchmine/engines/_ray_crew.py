@@ -80,7 +80,7 @@ class Crew:
         """`early` are actors that wait already, each with its node."""
         self._task, self._beacon, self._progress = task, beacon, progress
         self._early = list(early)
-        self._sent = ray.put(task)
+        self._sent = [ray.put(task), ray.put(task.companions())]
         self._workers: list[Worker] = []
         self._refused: dict[str, str] = {}
         self._deaths: Counter[str] = Counter()
@@ -156,7 +156,7 @@ class Crew:
         if waiting:
             self._early.remove(waiting)
         actor = waiting[1] if waiting else start(node, cores, gpus)
-        order = ([self._sent], cores, versions(), self._beacon)
+        order = (self._sent, cores, versions(), self._beacon)
         return Worker(actor, node, name, order, actor.refusal.remote(*order))
 
     def _assign(self) -> None:
@@ -325,5 +325,6 @@ class _Actor:
     def _begun(self, sent: Sequence[Any], workers: int, expected: dict[str, str], beacon: str) -> Miner:
         with self._beginning:
             if self._miner is None:
-                self._miner = Miner(ray.get(sent[0]), workers, expected, beacon)
+                task, companions = sent
+                self._miner = Miner(ray.get(task), workers, expected, beacon, lambda: ray.get(companions))
             return self._miner
