@@ -76,7 +76,7 @@ class Report:
             "skipped": len(self.manifest["skipped_files"]),
             "skipped_files": self.manifest["skipped_files"],
             "layers": [
-                {"layer": layer["layer"], "units": layer["units"], "grid": layer["grid"]}
+                {name: layer[name] for name in ("layer", "units", "grid", "search") if name in layer}
                 for layer in self.manifest["layers"]
             ],
             "seconds": round(self.seconds, 3),
