@@ -3,13 +3,15 @@
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from patchmine.defaults import Run
-from patchmine.engines import _ray_miner, check
+import patchmine
+from patchmine.defaults import Run, Wanted
+from patchmine.engines import _ray_connection, _ray_miner, check, local, started
 from patchmine.engines import ray as engine
 from patchmine.errors import PatchmineError, RequestError, StoreError
 
@@ -112,4 +114,34 @@ def test_an_address_where_nothing_answers_is_one_line(scheme):
         free.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(RequestError, match=rf"no Ray cluster answers at --address '{address}' \(Connection refused\)"):
-        engine._refuse_silent(address)
+        _ray_connection._refuse_silent(address)
+
+
+def test_a_run_inside_of_a_run_starts_its_engine_once(monkeypatch):
+    begun = []
+
+    @contextmanager
+    def begin(run):
+        begun.append(run)
+        yield
+
+    monkeypatch.setattr(local, "started", begin, raising=False)
+    with started(Run()), started(Run()):
+        pass
+    with started(Run()):
+        pass
+    assert len(begun) == 2
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_process_that_computes_no_shards_builds_no_executor(monkeypatch, tmp_path, elsewhere):
+    built = []
+
+    def mine(task, todo, progress):
+        built.append(task.here is not None)
+        yield from task.work(todo, progress)
+
+    monkeypatch.setattr(local, "mine", mine)
+    monkeypatch.setattr(local, "ELSEWHERE", elsewhere, raising=False)
+    patchmine.build_index("shapes:5", tmp_path / "x.patchmine", Wanted(model="shapes"))
+    assert built == [not elsewhere]

@@ -24,6 +24,7 @@ from patchmine.units import Box
 from tests.support.commands import failed
 
 LAYER, UNIT = "thing", "thing:3"
+RESUMED = ("--model", "shapes", "--layers", "colour", "--layers", LAYER, "--keep", "10")
 
 
 @pytest.fixture
@@ -179,8 +180,10 @@ def test_an_approximate_index_finds_most_and_says_how_much(listed):
     nearby = neighbors.Neighbors(index.store, notes.append)
     assert not notes
     plan = nearby.plan(LAYER)
-    assert plan.factory == f"IVF{plan.lists},SQfp16"
+    assert plan.factory == f"IVF{plan.lists},PQ{plan.parts}"
+    assert plan.parts == -(-plan.channels // 4)
     assert 1 <= plan.probes < plan.lists
+    assert plan.depth >= patches_faiss.AT
     assert plan.recall >= patches_faiss.RECALL
     unit, _, _ = stored(index)
     right = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
@@ -188,13 +191,30 @@ def test_an_approximate_index_finds_most_and_says_how_much(listed):
     for row, query in enumerate(unit.astype(np.float32)):
         rows, cosines = nearby.nearest(LAYER, query, patches_faiss.AT)
         assert len(np.unique(rows)) == len(rows) == patches_faiss.AT
-        assert np.allclose(cosines, unit[rows] @ unit[row], atol=2e-3)
+        assert np.allclose(cosines, unit[rows] @ unit[row], atol=2e-6)
         # As good as the tenth: drawn pictures hold places that are alike.
         tenth = unit[row] @ unit[right[row, patches_faiss.AT - 1]]
         shares.append((unit[rows] @ unit[row] >= tenth - 1e-5).mean())
     assert np.mean(shares) >= 0.95
     # However few lists are looked into, as many rows are found as are wanted: all of them, if need be.
     assert sorted(nearby.nearest(LAYER, unit[0].astype(np.float32), 10**6)[0]) == list(range(len(unit)))
+
+
+def test_index_and_info_print_the_recall_of_a_layer_with_many_vectors(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(patches_faiss, "EXACT", 100)
+    out = tmp_path / "many.patchmine"
+    report = patchmine.build_index("shapes:20", out, Wanted(model="shapes", layers=("colour", LAYER), keep=10))
+    plans = neighbors.Neighbors(store.Store(out), pytest.fail)
+    assert [layer["layer"] for layer in report.as_dict()["layers"] if "search" in layer]
+    manifest = json.loads(cli("info", "-i", out, "--json").stdout)
+    shown = [cli("info", "-i", out).stdout, cli("index", "shapes:20", "-o", out, *RESUMED).stdout]
+    for layer in manifest["layers"]:
+        plan = plans.plan(layer["layer"])
+        assert ("search" in layer) == (plan.vectors > 100)
+        if plan.lists:
+            assert layer["search"].items() <= vars(plan).items()
+            line = f"similar in {layer['layer']}: finds {plan.recall:.1%} of the ten nearest of {plan.vectors} patches"
+            assert all(line in text.splitlines() for text in shown)
 
 
 def header_of(path):
@@ -209,11 +229,16 @@ def with_header(path, change):
     path.write_bytes(json.dumps(header).encode() + b"\n" + rest)
 
 
+def place_of_starts(plan):
+    """Where the starts of the first layer begin: behind its centers and centroids."""
+    return 4 * plan["lists"] * plan["channels"] + 4 * 256 * 4 * plan["parts"]
+
+
 def twice_a_row(path):
     """The lists of the first layer hold one vector twice and another one not at all."""
     header, rest = header_of(path)
     first = next(iter(header["layers"].values()))
-    at = 4 * first["lists"] * first["channels"] + 8 * (first["lists"] + 1)
+    at = place_of_starts(first) + 8 * (first["lists"] + 1)
     rest = rest[:at] + rest[at + 4 : at + 8] + rest[at + 4 :]
     path.write_bytes(json.dumps(header).encode() + b"\n" + rest)
 
@@ -226,7 +251,7 @@ def nan_in_a_center(path):
 def a_start_beyond(path):
     header, rest = header_of(path)
     first = next(iter(header["layers"].values()))
-    at = 4 * first["lists"] * first["channels"] + 8
+    at = place_of_starts(first) + 8
     path.write_bytes(json.dumps(header).encode() + b"\n" + rest[:at] + b"\xff" * 8 + rest[at + 8 :])
 
 

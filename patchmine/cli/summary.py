@@ -119,6 +119,10 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
             "saturated: more than 25 photographs reach the maximum of the unit, so its top 25 is arbitrary; "
             "index the layer before the bounded activation instead"
         )
+    for layer in manifest["layers"]:
+        if "search" in layer:
+            found, count = layer["search"]["recall"], layer["search"]["vectors"]
+            print_line(f"similar in {layer['layer']}: finds {found:.1%} of the ten nearest of {count} patches")
     skipped = manifest["skipped_files"]
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["skipped"].items())

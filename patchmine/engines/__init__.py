@@ -8,16 +8,17 @@ An engine knows nothing about mining. It receives a task that can be pickled, an
 a part of the shards in the calling process. The task opens photographs and network where it runs, so every process
 needs the source, the network and the task's folder under the same names.
 
-Three more names are optional. `check(run)` refuses, before anything heavy is imported, what this kind cannot do: it
-raises RequestError. `started(run)` is a context manager around the whole run, entered before the network is loaded. An
-engine that lets several runs build one index at a time has `publishing(folder)`, a context manager that waits until
-this run may publish from the folder of shards, and yields False if another has done so.
+Four more names are optional. `check(run)` refuses, before anything heavy is imported, what this kind cannot do: it
+raises RequestError. `started(run)` is a context manager around the whole run, entered before torch is imported where
+that can be. `ELSEWHERE` is True if other processes compute all shards, so that this one needs no executor. An engine
+that lets several runs build one index at a time has `publishing(folder)`, a context manager that waits until this run
+may publish from the folder of shards, and yields False if another has done so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -55,6 +56,9 @@ class Task(Protocol):
     def path(self, number: int) -> Path:
         """The file of a shard."""
 
+    def companions(self) -> Mapping[str, bytes]:
+        """The files beside `folder` that `ready` reads, by path from its parent: for those who do not see them."""
+
     def on_disk(self) -> set[int]:
         """The numbers of the shards whose files are there."""
 
@@ -72,6 +76,8 @@ class Kind(Protocol):
 
 kinds: Kinds[Kind] = Kinds("patchmine.engines", needs=("mine",))
 
+_started: set[str] = set()
+
 
 def check(run: Run) -> None:
     """Refuse an unknown engine, and what the engine of this run refuses. Raises RequestError."""
@@ -80,11 +86,27 @@ def check(run: Run) -> None:
     getattr(kinds.get(run.engine, "--engine"), "check", lambda _: None)(run)
 
 
-def started(run: Run) -> AbstractContextManager[None]:
-    """The length of a run, for an engine that has something to get ready meanwhile. Raises a PatchmineError."""
+@contextmanager
+def started(run: Run) -> Iterator[None]:
+    """The length of a run, for an engine that has something to get ready meanwhile. Raises a PatchmineError.
+
+    A command enters it before torch is imported; then `build_index` need not do so again.
+    """
     begin = getattr(kinds.get(run.engine, "--engine"), "started", None)
-    found: AbstractContextManager[None] = nullcontext() if begin is None else begin(run)
-    return found
+    if begin is None or run.engine in _started:
+        yield
+        return
+    _started.add(run.engine)
+    try:
+        with begin(run):
+            yield
+    finally:
+        _started.remove(run.engine)
+
+
+def elsewhere(name: str) -> bool:
+    """Whether all shards are computed in other processes."""
+    return getattr(kinds.get(name, "--engine"), "ELSEWHERE", False)
 
 
 def shared(name: str) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from statistics import median
 from typing import Any
 
@@ -37,6 +39,9 @@ LOOK_S, WAIT_S, SAY_S = 5.0, 1.0, 60.0
 
 AHEAD = 64
 """Photographs that an actor reads ahead of the shard it computes; see the miner."""
+
+HEAVY = ("torch", "openvino")
+"""Modules that an actor imports before it knows its task: they take longest."""
 
 DEATHS = 3
 """A node on which so many actors died without computing a shard gets no more of them."""
@@ -71,9 +76,11 @@ class Worker:
 class Crew:
     """The actors that compute one task."""
 
-    def __init__(self, task: Task, beacon: str, progress: Progress) -> None:
+    def __init__(self, task: Task, beacon: str, progress: Progress, early: Sequence[tuple[str, Any]] = ()) -> None:
+        """`early` are actors that wait already, each with its node."""
         self._task, self._beacon, self._progress = task, beacon, progress
-        self._sent = ray.put(task)
+        self._early = list(early)
+        self._sent = [ray.put(task), ray.put(task.companions())]
         self._workers: list[Worker] = []
         self._refused: dict[str, str] = {}
         self._deaths: Counter[str] = Counter()
@@ -82,7 +89,6 @@ class Crew:
         self._looked = self._said = -SAY_S
         self._worked = time.monotonic()
         """When there was an actor for the last time."""
-        self._class = ray.remote(_Actor)
 
     def compute(self, todo: Sequence[int]) -> Iterator[int]:
         """Yield the number of each shard once it is on disk.
@@ -113,6 +119,8 @@ class Crew:
         """End all actors."""
         for worker in self._workers:
             ray.kill(worker.actor)
+        for _, actor in self._early:
+            ray.kill(actor)
         self._workers.clear()
 
     def _hire(self) -> None:
@@ -127,9 +135,8 @@ class Crew:
         for node, about in alive.items():
             if node in self._refused:
                 continue
-            cores, gpus = self._share(about["Resources"])
+            cores, gpus, count = share(about["Resources"], self._task.workers, self._task.device)
             if cores:
-                count = int(about["Resources"]["GPU"] if gpus else about["Resources"]["CPU"] // cores)
                 name = f"{about['NodeManagerHostname']} ({node[:8]})"
                 self._workers += [self._started(node, name, cores, gpus) for _ in range(count - there[node])]
         if not self._workers:
@@ -144,24 +151,12 @@ class Crew:
                 self._progress.note("waiting for free resources on the Ray cluster")
             self._said = self._looked
 
-    def _share(self, resources: dict[str, float]) -> tuple[int, int]:
-        """The cores and GPUs of one actor on a node; no cores if the node has nothing to offer."""
-        cores = int(resources.get("CPU", 0))
-        if not self._task.device.startswith("cuda"):
-            return min(cores, self._task.workers), 0
-        gpus = int(resources.get("GPU", 0))
-        return (min(self._task.workers, max(1, cores // gpus)), 1) if gpus and cores else (0, 0)
-
     def _started(self, node: str, name: str, cores: int, gpus: int) -> Worker:
-        actor = self._class.options(
-            num_cpus=cores,
-            num_gpus=gpus,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
-            max_concurrency=self._most + 1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        ).remote()
-        order = ([self._sent], cores, versions(), self._beacon)
+        waiting = next((pair for pair in self._early if pair[0] == node and not gpus), None)
+        if waiting:
+            self._early.remove(waiting)
+        actor = waiting[1] if waiting else start(node, cores, gpus)
+        order = (self._sent, cores, versions(), self._beacon)
         return Worker(actor, node, name, order, actor.refusal.remote(*order))
 
     def _assign(self) -> None:
@@ -274,6 +269,40 @@ def _reason(error: RayError) -> str:
     return text if isinstance(cause, PatchmineError) else f"{type(cause).__name__}: {text[:200]}"
 
 
+def share(resources: Mapping[str, float], workers: int, device: str) -> tuple[int, int, int]:
+    """The cores and GPUs of one actor on a node, and how many actors it gets; none if it has nothing to offer."""
+    cores, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+    if device.startswith("cuda"):
+        return (min(workers, max(1, cores // gpus)), 1, gpus) if gpus and cores else (0, 0, 0)
+    each = min(cores, workers)
+    return each, 0, cores // each if each else 0
+
+
+def start(node: str, cores: int, gpus: int) -> Any:
+    """An actor on a node."""
+    options = ray.remote(_Actor).options(
+        num_cpus=cores,
+        num_gpus=gpus,
+        max_restarts=RESTARTS,
+        max_task_retries=RESTARTS,
+        max_concurrency=2 + AHEAD + 1,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+    )
+    return options.remote()
+
+
+def early(workers: int) -> list[tuple[str, Any]]:
+    """Actors for a task that is not known yet, each with its node.
+
+    None where there are GPUs: it depends on the task whether an actor needs one.
+    """
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    if any(resources.get("GPU") for resources in nodes.values()):
+        return []
+    shares = {node: share(resources, workers, "cpu") for node, resources in nodes.items()}
+    return [(node, start(node, cores, 0)) for node, (cores, _, count) in shares.items() for _ in range(count)]
+
+
 class _Actor:
     """A miner that fetches its task when it is first asked, and again when Ray has restarted its process.
 
@@ -283,6 +312,9 @@ class _Actor:
     def __init__(self) -> None:
         self._miner: Miner | None = None
         self._beginning = threading.Lock()
+        for name in HEAVY:
+            with suppress(ImportError):
+                import_module(name)
 
     def refusal(self, *order: Any) -> str | None:
         return self._begun(*order).refusal()
@@ -293,5 +325,6 @@ class _Actor:
     def _begun(self, sent: Sequence[Any], workers: int, expected: dict[str, str], beacon: str) -> Miner:
         with self._beginning:
             if self._miner is None:
-                self._miner = Miner(ray.get(sent[0]), workers, expected, beacon)
+                task, companions = sent
+                self._miner = Miner(ray.get(task), workers, expected, beacon, lambda: ray.get(companions))
             return self._miner

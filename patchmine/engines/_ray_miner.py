@@ -6,8 +6,9 @@ import importlib.metadata
 import platform
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,19 +68,31 @@ class Miner:
     They pass through one pipeline, so that no core is idle while a shard is written or its successor is on the way.
     """
 
-    def __init__(self, task: Task, workers: int, expected: Mapping[str, str], beacon: str) -> None:
-        """`beacon` is a file that the driver has laid into the task's folder, to tell whether this node sees it."""
+    def __init__(
+        self,
+        task: Task,
+        workers: int,
+        expected: Mapping[str, str],
+        beacon: str,
+        companions: Callable[[], Mapping[str, bytes]] = dict,
+    ) -> None:
+        """`beacon` is a file that the driver has laid into the task's folder, to tell whether this node sees it.
+
+        If it does not, `companions` fetches the files beside the folder.
+        """
         self._refusal: str | None = None
         self._collected = Collected()
         self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._results: dict[int, Future[Computed]] = {}
         self._returns = not (task.folder / beacon).exists()
+        beside: Mapping[str, bytes] = {}
         if self._returns:
             self._scratch = TemporaryDirectory(prefix="patchmine-")
-            task = replace(task, folder=Path(self._scratch.name))  # type: ignore[type-var]
+            beside, task = companions(), replace(task, folder=Path(self._scratch.name, "shards"))  # type: ignore[type-var]
         try:
             _refuse_versions(expected)
-            self._task = replace(task, workers=workers).ready()  # type: ignore[type-var]
+            with _laid_out(task.folder, beside):
+                self._task = replace(task, workers=workers).ready()  # type: ignore[type-var]
         except PatchmineError as error:
             self._refusal = str(error)
             return
@@ -121,6 +134,21 @@ class Miner:
             data = path.read_bytes()
             path.unlink()
         return Computed(number, skipped, notes, data)
+
+
+@contextmanager
+def _laid_out(folder: Path, companions: Mapping[str, bytes]) -> Iterator[None]:
+    """The folder of shards, with these files beside it for a while: Ray kills a process with no time to tidy up."""
+    folder.mkdir(exist_ok=True)
+    files = [folder.parent / name for name in companions]
+    for file, content in zip(files, companions.values(), strict=True):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+    try:
+        yield
+    finally:
+        for file in files:
+            file.unlink()
 
 
 def _refuse_versions(expected: Mapping[str, str]) -> None:

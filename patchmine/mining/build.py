@@ -82,7 +82,7 @@ class Report:
             "skipped": len(self.manifest["skipped_files"]),
             "skipped_files": self.manifest["skipped_files"],
             "layers": [
-                {"layer": layer["layer"], "units": layer["units"], "grid": layer["grid"]}
+                {name: layer[name] for name in ("layer", "units", "grid", "search") if name in layer}
                 for layer in self.manifest["layers"]
             ],
             "seconds": round(self.seconds, 3),
@@ -169,7 +169,7 @@ def _built(
         known=known,
         stages=stages,
     )
-    plan = prepared(task, network, taps)
+    plan = prepared(task, network, taps, run)
     report = carried_out(plan, space, run, progress, began, found)
     name_units(space.directory, names)
     space.deliver()
@@ -200,11 +200,16 @@ class Plan:
     fields: Fields
 
 
-def prepared(task: Task, network: Network, taps: tuple[Tap, ...]) -> Plan:
-    """Compute the fields and build the executor. Raises a PatchmineError if the job cannot be computed here."""
+def prepared(task: Task, network: Network, taps: tuple[Tap, ...], run: Run) -> Plan:
+    """Compute the fields, and build the executor if it is needed in this process.
+
+    Raises a PatchmineError if the job cannot be computed here.
+    """
     with task.stages.timed("fields"):
         fields = Fields(network, taps, cast(FieldKind, task.job.field))
         fields.check()
+    if engines.elsewhere(run.engine) and not run.profile:
+        return Plan(task, fields)
     with task.stages.timed("build"):
         return Plan(replace(task, here=tools(task.job, network, taps, task.entries, task.workers)), fields)
 

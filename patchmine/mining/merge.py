@@ -93,7 +93,7 @@ def merge_indexes(
         known=known,
         stages=stages,
     )
-    plan = prepared(task, network, taps)
+    plan = prepared(task, network, taps, run)
     report = carried_out(plan, space, run, progress, began, Listed(entries, _passed(stores)))
     key = network_key(job)
     try:

@@ -98,7 +98,9 @@ def publish(
     with ThreadPoolExecutor(timing.workers, "publish") as pool:
         labels = pool.submit(_labels, making, content, stages)
         with stages.timed("faiss"), closing(store.Store(making, content)) as opened:
-            patches_faiss.build(opened, making)
+            plans = patches_faiss.build(opened, making)
+            for layer in content["layers"]:
+                layer |= {"search": plans[layer["layer"]].report()} if plans[layer["layer"]].lists else {}
         found = labels.result()
         content["labels"] = found.about
         with stages.timed("effective"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from patchmine import executors, models
+from patchmine import executors, models, readouts
 from patchmine.errors import SourceError
 from patchmine.executors import Executor, Setting
 from patchmine.mining.miner import ShardContent, ShardMiner, reachable
@@ -126,6 +126,10 @@ class Task:
     def path(self, number: int) -> Path:
         """The file of a shard."""
         return shard_path(self.folder, number)
+
+    def companions(self) -> dict[str, bytes]:
+        """The readouts of the index, by their path in it. Raises OSError."""
+        return readouts.files(self.folder.parent, [digest for _, digest in self.job.directions])
 
     def on_disk(self) -> set[int]:
         """The numbers of the shards whose files are there; a file appears whole or not at all."""

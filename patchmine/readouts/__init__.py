@@ -13,7 +13,7 @@ Importing this package loads no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -96,6 +96,12 @@ def forget(directory: Path, but: Sequence[str]) -> None:
     for file in (directory / FOLDER).glob("*.safetensors"):
         if file.stem not in but:
             file.unlink()
+
+
+def files(directory: Path, digests: Iterable[str]) -> dict[str, bytes]:
+    """The files of these readouts of an index, by their path in it. Raises OSError."""
+    names = [f"{FOLDER}/{digest}.safetensors" for digest in digests]
+    return {name: (directory / name).read_bytes() for name in names}
 
 
 def kept(directory: Path, layer: str, digest: str) -> Readout:

@@ -80,10 +80,19 @@ def check_manifest(document: Part) -> None:
             layer.whole("width", 1, UNITS)
         if "calls" in layer.data:  # only of a module that is called several times
             layer.whole("call", 1, layer.whole("calls", 1, COUNT))
+        if "search" in layer.data:  # only of a layer with very many vectors
+            _check_search(layer.part("search"))
     if units > UNITS:
         raise Misfit(f"it names {units} units, more than {UNITS}")
     if len({layer.text("layer") for layer in layers}) < len(layers):
         raise Misfit("it names a layer twice")
+
+
+def _check_search(search: Part) -> None:
+    """Check how the nearest vectors of a layer are found. Raises Misfit."""
+    for name in ("vectors", "lists", "probes", "parts", "depth"):
+        search.whole(name, 1, COUNT)
+    search.number("recall", 0, 1)
 
 
 def _check_directions(job: Part) -> None:

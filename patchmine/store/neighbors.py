@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.buckets.copies import bring
+from patchmine.inverted import CENTROIDS, WIDTH, Coder, Lists, parts_of
 from patchmine.ranking import Float32, Int64
-from patchmine.store.patches_faiss import EXACT, MOST_LISTS, Codes, Plan, blocks, build, normalized, scan
+from patchmine.store.patches_faiss import AT, MOST_DEPTH, MOST_LISTS, Codes, Plan, blocks, build, normalized, scan
 from patchmine.store.reading import PATCHES, Store
 from patchmine.system.regular_files import withheld
 from patchmine.system.untrusted_json import TEXT, Misfit, Part, parse
@@ -39,10 +40,10 @@ class Neighbors:
     withholds it, all vectors are compared. `note` receives a message in each case.
     """
 
-    def __init__(self, store: Store, note: Note, exact: int = EXACT) -> None:
+    def __init__(self, store: Store, note: Note, exact: int | None = None) -> None:
         self.store = store
         self._file = store.directory / PATCHES
-        self._lists: dict[str, tuple[Float32, Int64, Int64]] = {}
+        self._lists: dict[str, Lists] = {}
         self._plans: Mapping[str, Plan] | None = None
         self._offsets: dict[tuple[str, str], int] = {}
         bring(self._file)
@@ -67,7 +68,10 @@ class Neighbors:
 
     def nearest(self, layer: str, vector: Float32, wanted: int) -> tuple[Int64, Float32]:
         """The `wanted` rows of the store's vectors nearest to a vector (channels,), best first, with approximate
-        cosines: both (found,), fewer if the store has fewer. `cosines` gives exact ones."""
+        cosines: both (found,), fewer if the store has fewer. `cosines` gives exact ones.
+
+        Of codes in lists, the best are compared with the store's vectors, and their cosines are exact.
+        """
         query = normalized(vector[None])
         if self._plans is None:
             everything = ((start, codes, None) for start, codes in blocks(self.store, layer))
@@ -75,7 +79,11 @@ class Neighbors:
         elif not self._plans[layer].lists:
             rows, scores = scan(self._codes(layer, 0, self._plans[layer].vectors), query, wanted)
         else:
-            rows, scores = scan(self._probed(layer, self._plans[layer], query[0], wanted), query, wanted)
+            plan = self._plans[layer]
+            near, _ = self._lists[layer].nearest(query[0], plan.probes, max(wanted, wanted * plan.depth // AT))
+            cosines = self.cosines(layer, vector, near)
+            best = np.lexsort((near, -cosines))[:wanted]
+            return near[best], cosines[best]
         return rows[0], scores[0]
 
     def cosines(self, layer: str, vector: Float32, rows: Int64) -> Float32:
@@ -85,16 +93,6 @@ class Neighbors:
         vectors[order] = self.store.vectors(layer)[0][rows[order]]
         found: Float32 = normalized(vectors) @ normalized(vector[None])[0]
         return found
-
-    def _probed(self, layer: str, plan: Plan, query: Float32, wanted: int) -> Iterator[tuple[int, Codes, Int64]]:
-        """The `probes` lists whose centers are nearest, and further lists if these hold too few vectors."""
-        centers, starts, rows = self._lists[layer]
-        order = np.argsort(-(centers @ query), kind="stable")
-        held = np.cumsum(np.diff(starts)[order])
-        for number in order[: max(plan.probes, int(np.searchsorted(held, wanted)) + 1)].tolist():
-            first, last = starts[number : number + 2].tolist()
-            for place, codes, _ in self._codes(layer, first, last):
-                yield 0, codes, rows[place : place + len(codes)]
 
     def _codes(self, layer: str, first: int, last: int) -> Iterator[tuple[int, Codes, None]]:
         """The codes [first, last) of a layer from the file, block by block."""
@@ -139,14 +137,18 @@ class Neighbors:
 
     def _checked(self, layer: str, part: Part) -> Plan:
         vectors, channels = self.store.vectors(layer)[0].shape
+        lists = part.whole("lists", 0, min(MOST_LISTS, max(vectors, 1)))
+        parts = parts_of(channels)
         plan = Plan(
-            factory=part.text("factory"),
+            factory=part.word("factory", (f"IVF{lists},PQ{parts}" if lists else "SQfp16",)),
             vectors=part.whole("vectors", vectors, vectors),
             channels=part.whole("channels", channels, channels),
             digest=part.text("digest", TEXT),
-            lists=part.whole("lists", 0, min(MOST_LISTS, max(vectors, 1))),
+            lists=lists,
             probes=part.whole("probes", 0, MOST_LISTS),
             recall=float(part.number("recall", 0, 1)),
+            parts=part.whole("parts", parts, parts) if lists else 0,
+            depth=part.whole("depth", 1, MOST_DEPTH) if lists else 0,
         )
         # The manifest's value has not been checked, and an index that is being built has none yet.
         with suppress(AttributeError, KeyError, TypeError):
@@ -155,12 +157,13 @@ class Neighbors:
                 raise Misfit(f"it was built from other vectors of {layer}")
         return plan
 
-    def _checked_lists(self, layer: str, plan: Plan) -> tuple[Float32, Int64, Int64]:
-        """Centers, starts, and rows, checked so that every vector of the store is in exactly one list."""
+    def _checked_lists(self, layer: str, plan: Plan) -> Lists:
+        """The lists of a layer, checked so that every vector of the store is in exactly one of them."""
         centers = self._read(layer, "centres", "<f4", plan.lists * plan.channels).reshape(plan.lists, plan.channels)
+        centroids = self._read(layer, "centroids", "<f4", plan.parts * CENTROIDS * WIDTH)
         starts = self._read(layer, "starts", "<u8", plan.lists + 1).astype(np.int64)
         rows = self._read(layer, "rows", "<u4", plan.vectors).astype(np.int64)
-        if not np.isfinite(centers).all():
+        if not (np.isfinite(centers).all() and np.isfinite(centroids).all()):
             raise Misfit(f"a center of {layer} is not finite")
         if starts[0] != 0 or starts[-1] != plan.vectors or (np.diff(starts) < 0).any():
             raise Misfit(f"the lists of {layer} do not hold its {plan.vectors} vectors")
@@ -168,17 +171,35 @@ class Neighbors:
         seen[rows[rows < plan.vectors]] = True
         if not seen.all():
             raise Misfit(f"the lists of {layer} do not hold each of its vectors once")
-        return centers, starts, rows
+
+        def read(first: int, last: int) -> NDArray[np.uint8]:
+            found = self._read(layer, "codes", "|u1", (last - first) * plan.parts, first * plan.parts)
+            return found.reshape(-1, plan.parts)
+
+        return Lists(Coder(centers, centroids.reshape(plan.parts, CENTROIDS, WIDTH)), starts, rows, read)
 
     def _check_codes(self, layer: str, plan: Plan) -> None:
         """Compare a few vectors with those of the store."""
         vectors, _, _ = self.store.vectors(layer)
         places = np.unique(np.linspace(0, plan.vectors - 1, min(_SPOT, plan.vectors)).astype(np.int64))
         for place in places.tolist():
-            row = int(self._lists[layer][2][place]) if plan.lists else place
-            (code,) = [codes for _, codes, _ in self._codes(layer, place, place + 1)]
-            if not np.allclose(code, normalized(vectors[row : row + 1].astype(np.float32)), atol=_NEAR):
+            row = int(self._lists[layer].rows[place]) if plan.lists else place
+            vector = normalized(vectors[row : row + 1].astype(np.float32))
+            if plan.lists:
+                right = _stands_for(self._lists[layer], place, vector)
+            else:
+                (code,) = [codes for _, codes, _ in self._codes(layer, place, place + 1)]
+                right = np.allclose(code, vector, atol=_NEAR)
+            if not right:
                 raise Misfit(f"vector {row} of {layer} differs from the one in the index")
+
+
+def _stands_for(lists: Lists, place: int, vector: Float32) -> bool:
+    """Whether the code at a place is as near to its vector (1, channels) as the code that the vector would get."""
+    number = np.searchsorted(lists.starts, [place], side="right") - 1
+    codes = (lists.read(place, place + 1), lists.coder.coded(vector, number))
+    distance, least = (np.linalg.norm(lists.coder.decoded(code, number) - vector) for code in codes)
+    return bool(distance <= least + _NEAR)
 
 
 def _line(error: Exception) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -54,11 +56,15 @@ class ShardFile:
     """A shard whose checksum has been verified. Arrays, and the records of its photographs, are read on demand.
 
     `about` describes the shard without these records; `readable` tells which of its photographs could be read.
+    `layout` has the place of each array in `kinds`, its dtype and shape, and in `offsets`, its first byte. What is the
+    same in many shards is in memory once: an index may be merged from a hundred thousand.
     """
 
     path: Path
     about: dict[str, Any]
-    entries: dict[str, tuple[str, tuple[int, ...], int]]
+    layout: Mapping[str, int]
+    kinds: Sequence[tuple[str, tuple[int, ...]]]
+    offsets: NDArray[np.int64]
     readable: NDArray[np.bool_]
 
     @classmethod
@@ -77,9 +83,16 @@ class ShardFile:
             file.seek(_PREFIX)
             header = json.loads(file.read(int.from_bytes(length, "little")))
             start = file.tell()
-        entries = {e["name"]: (e["dtype"], tuple(e["shape"]), start + e["offset"]) for e in header["arrays"]}
+        arrays = header["arrays"]
+        layout = _layout(tuple(entry["name"] for entry in arrays))
+        kinds = tuple(_kind(entry["dtype"], tuple(entry["shape"])) for entry in arrays)
+        offsets = np.array([start + entry["offset"] for entry in arrays], np.int64)
         readable = np.array([record["reason"] is None for record in header["about"].pop("images", ())], np.bool_)
-        return cls(path, header["about"], entries, readable)
+        about = {**header["about"], "job": intern(header["about"]["job"])}
+        return cls(path, about, layout, kinds, offsets, readable)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.kinds[self.layout[name]][1]
 
     @property
     def images(self) -> list[dict[str, Any]]:
@@ -90,8 +103,7 @@ class ShardFile:
             return records
 
     def array(self, name: str) -> NDArray[Any]:
-        dtype, shape, offset = self.entries[name]
-        assert dtype in _DTYPES, dtype
+        dtype, shape, offset = self._place(name)
         with self.path.open("rb") as file:
             file.seek(offset)
             return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
@@ -102,7 +114,7 @@ class ShardFile:
 
     def sparse(self, prefix: str) -> bool:
         """Whether the layer's table is stored cell by cell."""
-        return f"{prefix}/start" in self.entries
+        return f"{prefix}/start" in self.layout
 
     def columns(self, prefix: str, units: slice) -> Columns:
         """The stored cells of some units of a layer."""
@@ -121,15 +133,30 @@ class ShardFile:
 
     def _mapped(self, name: str) -> NDArray[Any]:
         """An array whose parts are read when they are asked for."""
-        dtype, shape, offset = self.entries[name]
-        assert dtype in _DTYPES, dtype
+        dtype, shape, offset = self._place(name)
         if 0 in shape:
             return np.zeros(shape, dtype)
         return np.memmap(self.path, dtype, "r", offset, shape)
 
+    def _place(self, name: str) -> tuple[str, tuple[int, ...], int]:
+        """The dtype, shape and first byte of an array."""
+        dtype, shape = self.kinds[self.layout[name]]
+        assert dtype in _DTYPES, dtype
+        return dtype, shape, int(self.offsets[self.layout[name]])
+
     def source_ids(self, shard_size: int) -> NDArray[np.int64]:
         """The source id of each row of the tables: the ids of the photographs that could be read."""
         return np.flatnonzero(self.readable).astype(np.int64) + self.about["shard"] * shard_size
+
+
+@lru_cache(1024)
+def _layout(names: tuple[str, ...]) -> Mapping[str, int]:
+    return {name: number for number, name in enumerate(names)}
+
+
+@lru_cache(1 << 16)
+def _kind(dtype: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    return dtype, shape
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -24,7 +24,7 @@ from patchmine.sparse import Columns, blocks
 from patchmine.store.hdf5 import SparseTable
 from patchmine.store.label_columns import LabelColumns, write_columns
 from patchmine.store.reading import FORMAT, MANIFEST
-from patchmine.store.statistics import QUANTILES, TIED, Moments, quantiles
+from patchmine.store.statistics import QUANTILES, TIED, Moments, quantiles, selected
 from patchmine.system import digests
 from patchmine.system.parallel import in_order
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from patchmine.store.shardfile import ShardFile
 
 _LIBVER = "v110"  # the first version that allows long attributes
-_COLUMNS_BYTES = 128 << 20  # of columns in memory while quantiles are computed, or the columns of one chunk
+_COLUMNS_BYTES = 64 << 20  # of columns that are sorted; beyond, their quantiles are selected block by block
+_SHARDS = 64  # whose records are in memory at once
+_BLOCK_ROWS = 1 << 17
 _CHUNK_ROWS, _CHUNK_UNITS = 4096, 16  # a column of 50,000 images spans 13 chunks of 256 kB
 
 
@@ -84,7 +86,7 @@ def write_activations(
         }
         h5.attrs["format"] = FORMAT
         h5.attrs["job"] = job_digest
-        skipped = _write_images(h5.create_group("images"), shards)
+        skipped = _write_images(h5.create_group("images"), shards, readable)
         for number, plan in enumerate(layers):
             group = h5.create_group(f"layers/{plan.layer}")
             group.attrs["grid"] = plan.grid
@@ -139,44 +141,61 @@ def written(file: Path, mode: str) -> Iterator[h5py.File]:
         os.fsync(raw.fileno())
 
 
-def _write_images(group: h5py.Group, shards: Sequence[ShardFile]) -> list[dict[str, str]]:
+def _write_images(group: h5py.Group, shards: Sequence[ShardFile], readable: int) -> list[dict[str, str]]:
     """Write the columns of the photographs that could be read; returns the others, with their reasons.
 
-    Takes about 200 bytes of memory for a photograph.
+    Holds the records of some shards at a time, and 4 bytes for each class and prediction.
     """
-    paths: list[bytes] = []
-    columns: list[tuple[NDArray[np.bytes_], NDArray[np.uint32]]] = []
-    classes: list[str | None] = []
-    predictions: list[str | None] = []
+    text = h5py.string_dtype("utf-8")
+    kinds = {"path": text, "digest": np.dtype("S32"), "width": np.dtype(np.uint32), "height": np.dtype(np.uint32)}
+    columns = {name: group.create_dataset(name, (readable,), kind) for name, kind in kinds.items()}
+    classes, predictions = _Words(), _Words()
     skipped: list[dict[str, str]] = []
-    for shard in shards:
-        records = shard.images
+    done = 0
+    for first in range(0, len(shards), _SHARDS):
+        records = [record for shard in shards[first : first + _SHARDS] for record in shard.images]
         skipped += [{"image": r["path"], "reason": r["reason"]} for r in records if r["reason"] is not None]
         good = [record for record in records if record["reason"] is None]
-        paths += [_storable(record["path"]) for record in good]
-        sizes = np.array([record["size"] for record in good], np.uint32).reshape(-1, 2)
-        columns.append((np.array([record["digest"] for record in good], "S32"), sizes))
-        classes += [record["class"] and intern(record["class"]) for record in good]
-        predictions += [record.get("prediction") and intern(record["prediction"]) for record in good]
-    group.create_dataset("path", data=paths, dtype=h5py.string_dtype("utf-8"))
-    group.create_dataset("digest", data=np.concatenate([digest for digest, _ in columns]))
-    sizes = np.concatenate([sizes for _, sizes in columns])
-    group.create_dataset("width", data=sizes[:, 0])
-    group.create_dataset("height", data=sizes[:, 1])
-    _write_classes(group, "class", classes, "the source names no class")
-    if any(predictions):
-        _write_classes(group, "prediction", predictions, "the network was not asked")
+        if not good:
+            continue
+        sizes = np.array([record["size"] for record in good], np.uint32)
+        values = {
+            "path": [_storable(record["path"]) for record in good],
+            "digest": np.array([record["digest"] for record in good], "S32"),
+            "width": sizes[:, 0],
+            "height": sizes[:, 1],
+        }
+        for name, some in values.items():
+            columns[name][done : done + len(good)] = some
+        classes.add([record["class"] for record in good])
+        predictions.add([record.get("prediction") for record in good])
+        done += len(good)
+    classes.write(group, "class", "the source names no class")
+    if any(predictions.numbers):
+        predictions.write(group, "prediction", "the network was not asked")
     return skipped
 
 
-def _write_classes(group: h5py.Group, name: str, classes: Sequence[str | None], none: str) -> None:
-    """Write texts with many repeats: each distinct text once, and a row number for each photograph."""
-    known = sorted({name for name in classes if name is not None})
-    code = {name: number for number, name in enumerate(known)}
-    group.create_dataset(name, data=np.array([-1 if c is None else code[c] for c in classes], np.int32))
-    group[name].attrs["meaning"] = f"row of {name}_name; -1 where {none}"
-    text = h5py.string_dtype("utf-8")
-    group.create_dataset(f"{name}_name", data=[_storable(name) for name in known], dtype=text)
+class _Words:
+    """A column of texts with many repeats, or None: in memory each distinct text once, and its number for each row."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str | None, int] = {}
+        self._rows: list[NDArray[np.int32]] = []
+
+    def add(self, words: Sequence[str | None]) -> None:
+        numbers = self.numbers
+        self._rows.append(np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int32))
+
+    def write(self, group: h5py.Group, name: str, none: str) -> None:
+        """Write each distinct text once, in order, and the row of its text for each row of the column."""
+        known = sorted(word for word in self.numbers if word is not None)
+        place = {word: row for row, word in enumerate(known)}
+        rows = np.array([-1 if word is None else place[word] for word in self.numbers], np.int32)
+        group.create_dataset(name, data=rows[np.concatenate(self._rows)])
+        group[name].attrs["meaning"] = f"row of {name}_name; -1 where {none}"
+        text = h5py.string_dtype("utf-8")
+        group.create_dataset(f"{name}_name", data=[_storable(word) for word in known], dtype=text)
 
 
 def _storable(path: str) -> bytes:
@@ -217,7 +236,7 @@ class _LayerWriter:
 
     def _write_cells(self, small: Any) -> None:
         group = self.group.create_group("sparse")
-        count = sum(shard.entries[f"{self.prefix}/row"][1][0] for shard in self.shards)
+        count = sum(shard.shape(f"{self.prefix}/row")[0] for shard in self.shards)
         kinds = {"row": np.uint32, "value": np.float32, "position": small}
         cells = {name: group.create_dataset(name, (count,), kind) for name, kind in kinds.items()}
         starts, done = [np.zeros(1, np.int64)], 0
@@ -233,9 +252,12 @@ class _LayerWriter:
         """Write the quantiles of each unit's finite activations, from the table."""
         stats = self.group["stats"]
         value = SparseTable(self.group["sparse"], self.images).value if "sparse" in self.group else self.group["value"]
-        ahead = max(1, min(ahead, _COLUMNS_BYTES // max(1, 2 * 4 * self.images * _CHUNK_UNITS)))
-        columns = (value[:, start : start + _CHUNK_UNITS] for start in range(0, self.plan.units, _CHUNK_UNITS))
-        found = list(in_order(pool, quantiles, columns, ahead))
+        units = [slice(start, start + _CHUNK_UNITS) for start in range(0, self.plan.units, _CHUNK_UNITS)]
+        if 4 * self.images * _CHUNK_UNITS > _COLUMNS_BYTES:
+            found = [selected(partial(_column_blocks, value, self.images, some)) for some in units]
+        else:
+            ahead = max(1, min(ahead, _COLUMNS_BYTES // max(1, 2 * 4 * self.images * _CHUNK_UNITS)))
+            found = list(in_order(pool, quantiles, (value[:, some] for some in units), ahead))
         stats.create_dataset("quantiles", data=np.concatenate(found))
         stats["quantiles"].attrs["of"] = QUANTILES
 
@@ -293,6 +315,12 @@ def _ranked(shards: Sequence[ShardFile], prefix: str, units: int, keep: int) -> 
             moments.add(values, some)
         whole.keys[some], whole.positions[some] = top.keys, top.positions
     return whole, moments
+
+
+def _column_blocks(value: Any, images: int, units: slice) -> Iterator[Float32]:
+    """The columns of some units of a table, in blocks of rows."""
+    for start in range(0, images, _BLOCK_ROWS):
+        yield value[start : start + _BLOCK_ROWS, units]
 
 
 def table_dataset(group: h5py.Group, name: str, dtype: Any, images: int, units: int) -> h5py.Dataset:

@@ -1,10 +1,12 @@
 """What `--engine ray` and `--engine claims` cost beside the local engine, in turns, and the memory of the driver.
 
-    python -m scripts.bench.cluster PHOTOGRAPHS [--images 4000] [--repeat 3] [--memory 800,50000]
+    python -m scripts.bench.cluster PHOTOGRAPHS [--images 4000] [--repeat 3] [--small] [--memory 800,8000,50000]
 
 All engines get the same cores: the local one as threads of one process, claims as one process with the same threads,
-Ray as a cluster of one node on this machine. Times are those of the whole call. Memory is the peak of the process that
-was started, with small pictures and a small network, so that many photographs take no hours.
+Ray as a cluster of one node on this machine. Times are those of the whole call. As root, the CPU seconds of all
+processes are counted too, in a control group: they depend little on what else the machine does. Memory is the peak of
+the process that was started, with small pictures and a small network, so that many photographs take no hours; `--small`
+measures times with that network.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -36,18 +39,60 @@ def build():
 """
 
 
-def index(listing: Path, out: Path, engine: str, *more: str) -> tuple[float, float]:
-    """Run `patchmine index`: seconds, and the peak memory of its process in MiB."""
+@dataclass(frozen=True)
+class Cost:
+    """Of one call: seconds, CPU seconds of all processes (NaN without root), peak MiB of the one that was started."""
+
+    seconds: float
+    cpu: float
+    peak: float
+
+
+class Group:
+    """A control group for the processes of one call. Without root it counts nothing."""
+
+    def __init__(self) -> None:
+        first = Path("/sys/fs/cgroup/cpuacct")
+        root, self._tasks = (first, "tasks") if first.is_dir() else (Path("/sys/fs/cgroup"), "cgroup.procs")
+        self._folder: Path | None = root / f"patchmine-{os.getpid()}"
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError:
+            self._folder = None
+
+    def joining(self, command: list[str]) -> list[str]:
+        """The command, which joins the group first."""
+        if self._folder is None:
+            return command
+        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._folder / self._tasks), *command]
+
+    def spent(self) -> float:
+        """The CPU seconds, once the last process has ended."""
+        if self._folder is None:
+            return float("nan")
+        while (self._folder / self._tasks).read_text():
+            time.sleep(0.2)
+        if (usage := self._folder / "cpuacct.usage").exists():
+            seconds = int(usage.read_text()) / 1e9
+        else:
+            seconds = int((self._folder / "cpu.stat").read_text().split()[1]) / 1e6
+        self._folder.rmdir()
+        return seconds
+
+
+def index(listing: Path, out: Path, engine: str, *more: str) -> Cost:
+    """Run `patchmine index`."""
     words = ["index", str(listing), "-o", str(out), "--engine", engine, "--no-calibrate", *more]
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "patchmine", *words]
+    group, start = Group(), time.perf_counter()
+    command = group.joining([sys.executable, "-m", "patchmine", *words])
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, errors
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    seconds = time.perf_counter() - start
+    return Cost(seconds, group.spent(), usage.ru_maxrss / 1024)
 
 
 def repeated(paths: list[Path], count: int, file: Path) -> Path:
@@ -56,18 +101,23 @@ def repeated(paths: list[Path], count: int, file: Path) -> Path:
     return file
 
 
-def overhead(photographs: Path, images: int, repeat: int, place: Path) -> None:
+def overhead(photographs: Path, images: int, repeat: int, engines: list[str], place: Path, *words: str) -> None:
     paths = [photographs.absolute() / entry.path for entry in open_source(str(photographs)).entries()]
     listing = repeated(paths, images, place / "photographs.txt")
-    seconds: dict[str, list[float]] = {"local": [], "claims": [], "ray": []}
+    costs: dict[str, list[Cost]] = {engine: [] for engine in engines}
     for turn in range(repeat):
-        for engine, found in seconds.items():
-            found.append(index(listing, place / f"{engine}-{turn}.patchmine", engine)[0])
-        shown = ", ".join(f"{engine} {found[-1]:.1f} s" for engine, found in seconds.items())
+        for engine, found in costs.items():
+            found.append(index(listing, place / f"{engine}-{turn}.patchmine", engine, *words))
+        shown = ", ".join(
+            f"{engine} {costs[engine][-1].seconds:.1f} s ({costs[engine][-1].cpu:.1f} CPU)" for engine in costs
+        )
         print(f"{images} photographs, turn {turn + 1}, load {os.getloadavg()[0]:.1f}: {shown}", flush=True)
-    for engine in ("claims", "ray"):
-        ratios = [one / local for one, local in zip(seconds[engine], seconds["local"], strict=True)]
-        print(f"{engine} against local: {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
+    for engine in engines[1:]:
+        for what in ("seconds", "cpu"):
+            pairs = zip(costs[engine], costs[engines[0]], strict=True)
+            ratios = [getattr(one, what) / getattr(other, what) for one, other in pairs]
+            shown = f"{median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+            print(f"{engine} against {engines[0]}, {what}: {shown}", flush=True)
 
 
 def memory(counts: list[int], place: Path) -> None:
@@ -76,14 +126,13 @@ def memory(counts: list[int], place: Path) -> None:
     for number in range(200):
         paths.append(place / f"{number}.png")
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(paths[-1])
-    (place / "net.py").write_text(NETWORK)
     for count in counts:
         listing = repeated(paths, count, place / f"{count}.txt")
         for engine in ("local", "ray"):
             out = place / f"memory-{engine}-{count}.patchmine"
             words = ["--model", f"{place / 'net.py'}:build", "--no-table"]
-            seconds, peak = index(listing, out, engine, *words)
-            print(f"{engine}, {count} small pictures: peak {peak:.0f} MiB, {seconds:.0f} s", flush=True)
+            cost = index(listing, out, engine, *words)
+            print(f"{engine}, {count} small pictures: peak {cost.peak:.0f} MiB, {cost.seconds:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -91,11 +140,17 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--memory", default="800,50000")
+    parser.add_argument("--engines", default="local,claims,ray")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--memory", default="800,8000,50000")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
+        (Path(folder) / "net.py").write_text(NETWORK)
+        words = ["--model", f"{Path(folder) / 'net.py'}:build"] if options.small else []
         if options.repeat:
-            overhead(options.photographs, options.images, options.repeat, Path(folder))
+            overhead(
+                options.photographs, options.images, options.repeat, options.engines.split(","), Path(folder), *words
+            )
         memory([int(count) for count in filter(None, options.memory.split(","))], Path(folder))
 
 

@@ -99,7 +99,8 @@ def write_like(real: Index, directory: Path, images: int, layers: Sequence[str],
     for start in range(0, images, SHARD_SIZE):
         held = [records[image % len(records)] for image in range(start, min(start + SHARD_SIZE, images))]
         about, readable = {"shard": start // SHARD_SIZE}, np.ones(len(held), np.bool_)
-        shards.append(Drawn(directory, about, {}, readable, plans, max(1, images // WINNERS), held))
+        offsets, stride = np.zeros(0, np.int64), max(1, images // WINNERS)
+        shards.append(Drawn(directory, about, {}, (), offsets, readable, plans, stride, held))
     directory.mkdir()
     job = {**real.manifest["job"], "table": table, "layers": list(layers), "keep": WINNERS, "photographs": images}
     digest = real.manifest["job_digest"]

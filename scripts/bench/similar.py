@@ -107,7 +107,8 @@ def measure(store: DrawnStore, queries: NDArray[np.float32], exact: int, right: 
     recall = np.mean(hits) / patches_faiss.AT
     size = (store.directory / PATCHES).stat().st_size
     print(
-        f"{store.count:9,} {kind:11} {plan.factory:16} probes {plan.probes:4} states {plan.recall:.3f}  "
+        f"{store.count:9,} {kind:11} {plan.factory:16} {plan.parts or 2 * plan.channels:4} bytes each  "
+        f"probes {plan.probes:4} depth {plan.depth:4} states {plan.recall:.3f}  "
         f"recall@{patches_faiss.AT} {recall:.4f}  query {1000 * median(times):7.1f} ms (first {1000 * times[0]:.1f})  "
         f"open {opened:.2f} s  build {built:.1f} s  {size / 1e6:.0f} MB",
         flush=True,

@@ -25,10 +25,13 @@ from typing import Any
 import psutil
 import pytest
 
+from patchmine.engines import ray as engine
 from patchmine.sources import open_source
 from patchmine.store.reading import SHARDS
+from patchmine.system.progress import Silent
 from tests.support.activations import datasets
 from tests.support.counted import Counted
+from tests.support.large_shards import LargeShards
 
 pytestmark = pytest.mark.slow
 
@@ -361,6 +364,19 @@ def test_ray_brings_the_shards_back_from_a_node_that_does_not_see_the_folder(
     secluded(nodes, setting.folder)
     finished(setting.start(*nodes.words))
     print(f"\nray through the object store: {setting.check()}")
+
+
+def test_ray_brings_shards_back_that_are_larger_than_the_object_store(
+    setting: Setting, cluster: Callable[[int], Nodes]
+) -> None:
+    """Ray puts what does not fit on disk. The store of each node has 100 MiB."""
+    nodes = cluster(2)
+    task = LargeShards(setting.folder, 130 << 20, nodes.cluster.address)
+    todo = list(range(6))
+    assert sorted(engine.mine(task, todo, Silent())) == todo
+    for number in todo:
+        content = task.path(number).read_bytes()
+        assert len(content) == content.count(number) == 130 << 20
 
 
 def test_ray_names_the_node_that_does_not_see_the_photographs_and_computes_on_the_others(

@@ -239,7 +239,8 @@ def index(
 
         return build_index(source, directory, wanted, run, display)
 
-    carry_out(work, directory, json, profile, lambda: _then(directory, run, rule, tighten, embed, model, weights))
+    with engines.started(run):
+        carry_out(work, directory, json, profile, lambda: _then(directory, run, rule, tighten, embed, model, weights))
 
 
 def _check_then(tighten: int, relevance: bool, class_of: str | None, classes: Path | None) -> None:

@@ -1,0 +1,94 @@
+"""The connection of this process to a Ray cluster. Ray allows one at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from patchmine.errors import RequestError
+
+CONNECT_S = 5.0
+
+_AS_A_GUEST = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # reports to nobody
+    # Of a cluster that starts here. By default workers wait for every other process of the machine.
+    "RAY_worker_niceness": "0",
+    "RAY_enable_worker_prestart": "0",
+}
+_lock = threading.RLock()
+_ours = False
+"""Whether this module made the connection, and not the caller's own program."""
+
+
+def address_of(given: str | None) -> str | None:
+    """The address of the cluster: as given, else that of RAY_ADDRESS; None for a new one on this machine."""
+    return given or os.environ.get("RAY_ADDRESS")
+
+
+def connect(address: str | None, then: Callable[[], None] = lambda: None) -> None:
+    """Connect, unless there is a connection, and only then do what comes `then`. Whoever else connects waits for both.
+
+    Raises RequestError.
+    """
+    global _ours
+    for name, value in _AS_A_GUEST.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    with _lock:
+        if ray.is_initialized():
+            return
+        _refuse_silent(address)
+        local: dict[str, Any] = {} if address else {"include_dashboard": False}
+        try:
+            with _own_signals():
+                ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+            raise RequestError(_no_cluster(address, str(error).strip().splitlines()[0])) from None
+        _ours = True
+        then()
+
+
+def disconnect() -> None:
+    """End the connection, if `connect` made it, and the cluster with it if it was a new one. It takes a second."""
+    global _ours
+    import ray
+
+    with _lock:
+        if _ours:
+            ray.shutdown()
+        _ours = False
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our handler of SIGTERM: Ray sets one that exits without a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def _refuse_silent(address: str | None) -> None:
+    """Refuse an address where nothing answers: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(_no_cluster(address, getattr(error, "strerror", None) or str(error))) from None
+
+
+def _no_cluster(address: str | None, reason: str) -> str:
+    if address is None:
+        return f"Ray cannot start on this machine: {reason}"
+    return (
+        f"no Ray cluster answers at --address {address!r} ({reason}): give HOST:PORT of its head node, as ray start "
+        "--head prints it, or leave out --address to use this machine"
+    )
