@@ -95,18 +95,22 @@ def merge_indexes(
     )
     plan = prepared(task, network, taps, run)
     report = carried_out(plan, space, run, progress, began, Listed(entries, _passed(stores)))
-    key = network_key(job)
+    _take_over_kept(space.directory, network_key(job), [store.directory for store in stores], progress)
+    space.deliver()
+    return report
+
+
+def _take_over_kept(directory: Path, key: str, others: Sequence[Path], progress: Progress) -> None:
+    """Take over what indexes of the same network keep besides activations, and say what could not be."""
     try:
-        TightCrops(space.directory, key).join([TightCrops(store.directory, key) for store in stores])
-        embedded.join(space.directory, [store.directory for store in stores])
-        reason = joining.join(space.directory, key, [store.directory for store in stores])
+        TightCrops(directory, key).join([TightCrops(other, key) for other in others])
+        embedded.join(directory, others)
+        reason = joining.join(directory, key, others)
         if reason is not None:
             progress.note(f"the relevance of the indexes was not taken over: {reason}; add it with index --relevance")
     except (OSError, UnreadableError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         progress.note(f"what the indexes keep besides activations was not all taken over: {reason}")
-    space.deliver()
-    return report
 
 
 def _passed(stores: Sequence[Store]) -> Passed:
