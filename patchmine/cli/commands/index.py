@@ -194,17 +194,9 @@ def index(
     from patchmine.readouts import asked
     from patchmine.sources import open_source
 
-    of_class = (class_of or CLASSES_OF[0]) if relevance else None
     how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
-    run = Run(
-        engine=engine,
-        address=address,
-        workers=workers,
-        calibrate=not no_calibrate,
-        class_of=of_class,
-        classes=classes,
-        **how,
-    )
+    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, **how)
+    run = replace(run, class_of=(class_of or CLASSES_OF[0]) if relevance else None, classes=classes)
     engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
