@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -194,7 +194,7 @@ def index(
     from patchmine.readouts import asked
     from patchmine.sources import open_source
 
-    how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
+    how: dict[str, Any] = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
     run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, **how)
     run = replace(run, class_of=(class_of or CLASSES_OF[0]) if relevance else None, classes=classes)
     engines.check(run)
