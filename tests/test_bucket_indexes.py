@@ -220,7 +220,10 @@ def test_commands_answer_as_they_do_for_a_folder(cli, published, local):
 def test_index_says_where_the_index_is(cli, bucket):
     words = ("index", SOURCE, "-o", URL, "--model", "shapes", "--shard-size", 8, "--json")
     assert json.loads(cli(*words).stdout)["index"] == URL
-    assert f"patchmine top -i {URL} " in cli(*words[:-1]).stdout
+    printed = cli(*words[:-1]).stdout
+    assert f"{URL}: 40 photographs" in printed
+    assert "MB in the bucket" in printed
+    assert f"patchmine top -i {URL} " in printed
 
 
 def test_what_commands_write_is_delivered(cli, published, another_machine):

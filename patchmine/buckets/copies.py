@@ -101,6 +101,11 @@ class Copy:
         with self._speaking():
             _at_once(self._fetch_one, [path for path in paths if not (self.directory / path).exists()])
 
+    def read(self, path: str) -> bytes:
+        """The content of a file in the bucket. Raises StoreError."""
+        with self._speaking():
+            return objects.read(f"{self.url}/{path}")
+
     def put(self, path: str) -> None:
         """Deliver one file of the copy. Raises StoreError."""
         with self._speaking():
@@ -265,6 +270,13 @@ def deliver_all() -> Iterator[str]:
         except StoreError as error:
             if copy.has_news():
                 yield f"{error}; what the command keeps in the index is only in the copy on this machine"
+
+
+def size_of(directory: Path) -> int:
+    """The bytes of the files in a folder, without those of folders in it; of an opened copy, those in the bucket."""
+    if directory in _opened:
+        return sum(place.size for path, place in _opened[directory].listing.items() if "/" not in path)
+    return sum(file.stat().st_size for file in directory.iterdir() if file.is_file())
 
 
 def named(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from patchmine.buckets.copies import size_of
 from patchmine.cli.output import print_line, print_table
 from patchmine.labels.class_hints import census
 from patchmine.networks.calls import described, of_dict
@@ -29,9 +30,9 @@ def print_report(report: Report) -> None:
     print_layers(manifest)
     print_passed(report.listed.passed.counted(), report.listed.passed.named())
     first = manifest["layers"][-1]["layer"]
-    size = sum(file.stat().st_size for file in report.directory.iterdir() if file.is_file())
+    size, where = size_of(report.directory), "on disk" if report.name == str(report.directory) else "in the bucket"
     found = census(report.entries)
-    print_line(f"{report.name}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB on disk")
+    print_line(f"{report.name}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB {where}")
     print_line(f"next: patchmine top -i {report.name} --unit {first}:0")
 
 

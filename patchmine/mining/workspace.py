@@ -102,13 +102,10 @@ class Workspace:
                 (self.directory / store.MANIFEST).unlink()  # of files that were not all delivered: they are made again
             if extend:
                 self.copy.bring_all()
-            with suppress(FileNotFoundError):
-                before = (self.directory / _JOB).read_bytes()
-                (self.directory / _JOB).unlink()
-                if not fresh and _JOB in self.copy.listing:
-                    self.copy.fetch([_JOB])
-                if not (self.directory / _JOB).exists() or (self.directory / _JOB).read_bytes() != before:
-                    shutil.rmtree(self.shards)
+            described = self.directory / _JOB
+            there = None if fresh or _JOB not in self.copy.listing else self.copy.read(_JOB)
+            if described.exists() and described.read_bytes() != there:
+                shutil.rmtree(self.shards)
             if not fresh:
                 self.copy.fetch(path for path in self.copy.listing if path.startswith(f"{store.SHARDS}/"))
 
@@ -263,13 +260,14 @@ class Workspace:
             yield from mined
             return
 
+        before = list(done)
+
         def put(number: int) -> int:
             path = f"{store.SHARDS}/{shard_path(self.shards, number).name}"
-            if path not in copy.listing:
+            if number not in before or path not in copy.listing:
                 copy.put(path)
             return number
 
-        before = list(done)
         pool = ThreadPoolExecutor(_DELIVERING, "deliver")
         try:
             for count, number in enumerate(in_order(pool, put, chain(before, mined), _DELIVERIES)):
