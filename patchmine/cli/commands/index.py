@@ -192,16 +192,8 @@ def index(
     from patchmine.sources import open_source
 
     of_class = (class_of or CLASSES_OF[0]) if relevance else None
-    how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
-    run = Run(
-        engine=engine,
-        address=address,
-        workers=workers,
-        calibrate=not no_calibrate,
-        class_of=of_class,
-        classes=classes,
-        **how,
-    )
+    how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile, "classes": classes}
+    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, class_of=of_class, **how)
     engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
