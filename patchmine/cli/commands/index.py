@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -194,9 +194,9 @@ def index(
     from patchmine.readouts import asked
     from patchmine.sources import open_source
 
-    how: dict[str, Any] = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile}
-    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, **how)
-    run = replace(run, class_of=(class_of or CLASSES_OF[0]) if relevance else None, classes=classes)
+    of_class = (class_of or CLASSES_OF[0]) if relevance else None
+    how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile, "classes": classes}
+    run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, class_of=of_class, **how)
     engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
