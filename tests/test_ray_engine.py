@@ -117,6 +117,17 @@ def test_an_address_where_nothing_answers_is_one_line(scheme):
         _ray_connection._refuse_silent(address)
 
 
+def test_where_there_is_a_token_the_refusal_says_how_to_send_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert _ray_connection._token() == ""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").touch()
+    assert _ray_connection._token().endswith("set RAY_AUTH_MODE=token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert _ray_connection._token() == ""
+
+
 def test_a_run_inside_of_a_run_starts_its_engine_once(monkeypatch):
     begun = []
 

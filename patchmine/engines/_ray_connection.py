@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from patchmine.errors import RequestError
@@ -49,7 +50,8 @@ def connect(address: str | None, then: Callable[[], None] = lambda: None) -> Non
             with _own_signals():
                 ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
-            raise RequestError(_no_cluster(address, str(error).strip().splitlines()[0])) from None
+            reason = str(error).strip().splitlines()[0]
+            raise RequestError(_no_cluster(address, reason) + (_token() if address else "")) from None
         _ours = True
         then()
 
@@ -83,6 +85,13 @@ def _refuse_silent(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except (OSError, OverflowError) as error:
         raise RequestError(_no_cluster(address, getattr(error, "strerror", None) or str(error))) from None
+
+
+def _token() -> str:
+    """What else to try: `ray start` asks for a token once there is one, but a driver with an address sends none."""
+    if "RAY_AUTH_MODE" in os.environ or not Path.home().joinpath(".ray/auth_token").is_file():
+        return ""
+    return "; if it asks for a token, set RAY_AUTH_MODE=token"
 
 
 def _no_cluster(address: str | None, reason: str) -> str:
