@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -195,7 +195,7 @@ def index(
     from patchmine.sources import open_source
 
     of_class = (class_of or CLASSES_OF[0]) if relevance else None
-    how = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile, "classes": classes}
+    how: dict[str, Any] = {"fresh": fresh, "extend": extend, "strict": strict, "profile": profile, "classes": classes}
     run = Run(engine=engine, address=address, workers=workers, calibrate=not no_calibrate, class_of=of_class, **how)
     engines.check(run)
     if executor is not None:
