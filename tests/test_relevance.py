@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import resources
 
 import h5py
 import numpy as np
@@ -164,6 +165,14 @@ def test_relevance_is_conserved_wherever_no_path_leads_around(module, layers, by
     assert all(parameter.requires_grad for parameter in network.module.parameters())
 
 
+def test_the_default_network_conserves_relevance_on_photographs(network, taps):
+    photographs = [resources.files("skimage") / "data" / name for name in ("chelsea.png", "coffee.png", "rocket.jpg")]
+    shown = torch.stack([prepare(file.read_bytes(), network.preprocessing).tensor for file in photographs])
+    found = Propagator(network, taps, "plus", torch.device("cpu")).run(shown)
+    for layer, relevance in found.layers.items():
+        np.testing.assert_allclose(relevance.conserved, 1, atol=0.1, err_msg=layer)
+
+
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_convolution_shares_by_positive_contributions(signed):
     torch.manual_seed(0)
@@ -197,6 +206,28 @@ def test_a_window_without_a_contribution_gives_its_relevance_to_the_inputs():
     (found,) = torch.autograd.grad(y, x, given)
     assert found.sum().item() == pytest.approx(3, rel=1e-4)
     torch.testing.assert_close(found[0, 0, 1:4, 1:4], torch.full((3, 3), 1 / 3), rtol=1e-4, atol=0)
+
+
+def test_a_pixel_of_many_inputs_keeps_its_relevance_where_contributions_cancel():
+    """All inputs are 0, nearly all contributions are negative, or all of them are."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(48, 8, 1)
+    conv.bias.data.fill_(100.0)
+    x = torch.randn(4, 48, 2, 2)
+    x[1], against = 0, -conv.weight.data[:1].sign()
+    x[2:] = against * x[2:].abs()
+    x[2, :2] *= -1
+    x.requires_grad_()
+    with Rules():
+        y = conv(x)
+    torch.testing.assert_close(y, conv(x.detach()))
+    for output in range(8):
+        given = torch.zeros_like(y)
+        given[:, output] = torch.rand(4, 2, 2)
+        (found,) = torch.autograd.grad(y, x, given, retain_graph=True)
+        arrived, sent = found.sum((1, 2, 3)), given.sum((1, 2, 3))
+        torch.testing.assert_close(arrived[:3], sent[:3], rtol=1e-3, atol=0)
+        assert 0 <= arrived[3] <= sent[3] * 1.001  # dark: it may vanish, but never grows
 
 
 def test_a_cancelling_sum_shares_by_magnitude():

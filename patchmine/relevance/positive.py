@@ -28,7 +28,11 @@ _LEAST = 1e-30  # keeps 0 / 0 from being NaN
 _DARK = 1e-12  # the same as SPREAD where all inputs are 0
 
 _WIDE = 32
-"""From as many inputs on, some contribution to each output is positive, and |x| |w| + x w does not cancel."""
+"""From as many inputs on, |x| |w| + x w takes the place of the positive contributions: one product less."""
+
+_CANCELED = 1e-4
+"""Where less than this share of |x| |w| is left of that sum, it counts as this share: float32 no longer tells it from
+rounding. Nearly all contributions are negative there, so the output is dark, and next to no relevance comes back."""
 
 
 class Parts:
@@ -122,13 +126,13 @@ class Pointwise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: Parts, bias: Tensor | None, dim: int) -> Any:
-        ctx.parts, ctx.bias, ctx.dim = parts, bias, dim
+        ctx.parts, ctx.dim = parts, dim
         ctx.spread, ctx.signed = _spread(x)
-        ctx.wide = x.shape[dim] >= _WIDE
-        found = _product(_rows(x, dim), parts.weight.detach(), bias)
+        wide = ctx.signed and x.shape[dim] >= _WIDE
+        found = _product(_rows(x, dim), parts.weight.detach(), None if wide else bias)
         found = found.view(*x.movedim(dim, -1).shape[:-1], -1).movedim(-1, dim)
-        ctx.save_for_backward(x, *([found] if ctx.signed and ctx.wide else []))
-        return found
+        ctx.save_for_backward(x, *([found] if wide else []))
+        return found if bias is None or not wide else found + bias.view(-1, *[1] * ((x.ndim - 1 - dim) % x.ndim))
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
@@ -143,7 +147,7 @@ class Pointwise(Function):
         if few is not None:
             given, inputs, spread, *rest = (part[few] for part in (given, inputs, spread, *rest))
         if rest:
-            found = _of_wide(inputs, spread, parts, given, rest[0], ctx.bias)
+            found = _of_wide(inputs, spread, parts, given, rest[0])
         elif ctx.signed:
             halves = [inputs.clamp(min=0).add_(spread), inputs.clamp(max=0).sub_(spread)]
             positive, negative = _of_one_sign(torch.cat(halves, 1), parts.joined, given).chunk(2, 1)
@@ -161,11 +165,11 @@ def _of_one_sign(inputs: Tensor, weight: Tensor, relevance: Tensor) -> Tensor:
     return _product(torch.div(relevance, share, out=share), _transposed(weight)).mul_(inputs)
 
 
-def _of_wide(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor, bias: Tensor | None) -> Tensor:
-    """The relevance of inputs (rows, inputs) of both signs, with the network's output (rows, outputs)."""
+def _of_wide(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor) -> Tensor:
+    """The relevance of inputs (rows, inputs) of both signs, with the network's output (rows, outputs) without bias."""
     magnitude = x.abs().add_(2 * spread)
-    share = _product(magnitude, parts.magnitude, None if bias is None else -bias)
-    share.add_(output).clamp_(min=_LEAST)
+    whole = _product(magnitude, parts.magnitude)
+    share = torch.maximum(output + whole, whole * _CANCELED).clamp_(min=_LEAST)
     both = _product(torch.div(relevance, share, out=share), _transposed(parts.returning))
     signed, unsigned = both.chunk(2, 1)
     return (x * signed).addcmul_(magnitude, unsigned)
