@@ -26,7 +26,7 @@ from patchmine.units import Box, Unit
 
 FOLDER = "tight"
 
-RULE = 3
+RULE = 4
 """The version of the definition and of the search; another one's crops are computed again."""
 
 _LONGEST = 80  # the most characters of a layer's name in that of its folder
