@@ -226,8 +226,7 @@ def test_a_pixel_of_many_inputs_keeps_its_relevance_where_contributions_cancel()
         given[:, output] = torch.rand(4, 2, 2)
         (found,) = torch.autograd.grad(y, x, given, retain_graph=True)
         arrived, sent = found.sum((1, 2, 3)), given.sum((1, 2, 3))
-        torch.testing.assert_close(arrived[:3], sent[:3], rtol=1e-3, atol=0)
-        assert 0 <= arrived[3] <= sent[3] * 1.001  # dark: it may vanish, but never grows
+        torch.testing.assert_close(arrived, sent, rtol=1e-3, atol=0)
 
 
 def test_a_cancelling_sum_shares_by_magnitude():

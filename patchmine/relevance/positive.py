@@ -31,8 +31,8 @@ _WIDE = 32
 """From as many inputs on, |x| |w| + x w takes the place of the positive contributions: one product less."""
 
 _CANCELED = 1e-4
-"""Where less than this share of |x| |w| is left of that sum, it counts as this share: float32 no longer tells it from
-rounding. Nearly all contributions are negative there, so the output is dark, and next to no relevance comes back."""
+"""Where less than this share of |x| |w| is left of that sum, float32 no longer tells it from rounding; the positive
+contributions at such a position are computed as such."""
 
 
 class Parts:
@@ -149,9 +149,7 @@ class Pointwise(Function):
         if rest:
             found = _of_wide(inputs, spread, parts, given, rest[0])
         elif ctx.signed:
-            halves = [inputs.clamp(min=0).add_(spread), inputs.clamp(max=0).sub_(spread)]
-            positive, negative = _of_one_sign(torch.cat(halves, 1), parts.joined, given).chunk(2, 1)
-            found = positive + negative
+            found = _of_both_signs(inputs, spread, parts, given)
         else:
             found = _of_one_sign(inputs + spread, parts.positive, given)
         if few is not None:
@@ -165,14 +163,25 @@ def _of_one_sign(inputs: Tensor, weight: Tensor, relevance: Tensor) -> Tensor:
     return _product(torch.div(relevance, share, out=share), _transposed(weight)).mul_(inputs)
 
 
+def _of_both_signs(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor) -> Tensor:
+    """The relevance of inputs (rows, inputs) of both signs."""
+    halves = [x.clamp(min=0).add_(spread), x.clamp(max=0).sub_(spread)]
+    positive, negative = _of_one_sign(torch.cat(halves, 1), parts.joined, relevance).chunk(2, 1)
+    return positive + negative
+
+
 def _of_wide(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor) -> Tensor:
-    """The relevance of inputs (rows, inputs) of both signs, with the network's output (rows, outputs) without bias."""
+    """The same, with the network's output (rows, outputs) without its bias."""
     magnitude = x.abs().add_(2 * spread)
     whole = _product(magnitude, parts.magnitude)
-    share = torch.maximum(output + whole, whole * _CANCELED).clamp_(min=_LEAST)
-    both = _product(torch.div(relevance, share, out=share), _transposed(parts.returning))
+    share = output + whole
+    canceled = (share < whole.mul_(_CANCELED)).any(1).nonzero()[:, 0]
+    both = _product(torch.div(relevance, share.clamp_(min=_LEAST), out=share), _transposed(parts.returning))
     signed, unsigned = both.chunk(2, 1)
-    return (x * signed).addcmul_(magnitude, unsigned)
+    found = (x * signed).addcmul_(magnitude, unsigned)
+    if len(canceled):
+        found[canceled] = _of_both_signs(x[canceled], spread[canceled], parts, relevance[canceled])
+    return found
 
 
 def _transposed(weight: Tensor) -> Tensor:
