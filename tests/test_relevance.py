@@ -657,3 +657,23 @@ def test_no_relevance_passes_through_directions(cli, tmp_path):
     alone = cli(*words, "--layers", "thing@probe", "--fresh")
     assert alone.returncode == 1
     assert "the layer that they are read from" in alone.stderr
+
+
+def test_an_output_that_its_bias_alone_makes_positive_keeps_relevance_bounded():
+    """Inputs of both signs, none of which contributes: their sum of positive contributions is nearly nothing."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(40, 2, 1)
+    x = torch.randn(3, 40, 4, 4)
+    layer.weight.data[0] = -x[0, :, 0, 0].sign().mul(torch.rand(40))[:, None, None]  # opposed to one position
+    layer.bias.data[:] = 100
+    x.requires_grad_()
+    with Rules():
+        output = layer(x)
+    (relevance,) = torch.autograd.grad(output, x, output.detach())
+    wide = x.detach().double().movedim(1, -1)[..., None, :] * layer.weight.detach().double()[:, :, 0, 0]
+    share = wide.clamp(min=0) / wide.clamp(min=0).sum(-1, keepdim=True).clamp(min=1e-30)
+    expected = (share * output.detach().double().movedim(1, -1)[..., None]).sum(-2).movedim(-1, 1)
+    assert wide[0, 0, 0, 0].max() <= 0
+    torch.testing.assert_close(relevance.sum(1), output.detach().sum(1), rtol=1e-4, atol=0)
+    expected, relevance = (part.flatten(2)[..., 1:] for part in (expected, relevance))  # elsewhere, the rule itself
+    torch.testing.assert_close(relevance.double(), expected, rtol=1e-3, atol=1e-2)

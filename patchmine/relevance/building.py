@@ -39,7 +39,7 @@ from patchmine.system import allocator, digests
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress, Skipped
 
-VERSION = 2
+VERSION = 3
 """The version of the rules; relevance by another one is computed again."""
 
 BATCH = {"cpu": 8, "cuda": 64}

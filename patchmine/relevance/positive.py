@@ -5,8 +5,9 @@ nonlinear classification decisions with deep Taylor decomposition"; the `ZPlus` 
 belongs to the inputs, decides where no input contributes.
 
 A product is what costs. With inputs that are not negative, the rule takes two besides the network's own: the positive
-contributions, and the way back. With inputs of both signs the way back takes two, as each sign has weights of its own;
-but the sum of the positive contributions is (|x| |w| + x w) / 2, of which the network computed x w.
+contributions, and the way back. With inputs of both signs either takes two, as each sign has weights of its own. The
+sum of the positive contributions is (|x| |w| + x w) / 2 too, of which the network computed x w; but where an output has
+next to none, that difference is nothing but rounding errors, and the relevance divided by it has no bounds.
 """
 
 from __future__ import annotations
@@ -26,9 +27,6 @@ shares."""
 
 _LEAST = 1e-30  # keeps 0 / 0 from being NaN
 _DARK = 1e-12  # the same as SPREAD where all inputs are 0
-
-_WIDE = 32
-"""From as many inputs on, some contribution to each output is positive, and |x| |w| + x w does not cancel."""
 
 
 class Parts:
@@ -53,16 +51,6 @@ class Parts:
     def joined(self) -> Tensor:
         """Both, side by side along the inputs: one product then serves inputs of both signs."""
         return torch.cat([self.positive, self.negative], 1)
-
-    @cached_property
-    def magnitude(self) -> Tensor:
-        """The positive part less the negative one."""
-        return self.positive - self.negative
-
-    @cached_property
-    def returning(self) -> Tensor:
-        """The weight and its magnitude, side by side along the inputs."""
-        return torch.cat([self._bare, self.magnitude], 1)
 
 
 class Plus(Function):
@@ -122,29 +110,26 @@ class Pointwise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parts: Parts, bias: Tensor | None, dim: int) -> Any:
-        ctx.parts, ctx.bias, ctx.dim = parts, bias, dim
+        ctx.parts, ctx.dim = parts, dim
         ctx.spread, ctx.signed = _spread(x)
-        ctx.wide = x.shape[dim] >= _WIDE
         found = _product(_rows(x, dim), parts.weight.detach(), bias)
         found = found.view(*x.movedim(dim, -1).shape[:-1], -1).movedim(-1, dim)
-        ctx.save_for_backward(x, *([found] if ctx.signed and ctx.wide else []))
+        ctx.save_for_backward(x)
         return found
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
-        x, *output = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         parts, dim = ctx.parts, ctx.dim
-        given, inputs, *rest = (_rows(part, dim) for part in (relevance[0], x, *output))
+        given, inputs = _rows(relevance[0], dim), _rows(x, dim)
         spread = ctx.spread.expand(*x.movedim(dim, -1).shape[:-1], 1).reshape(-1, 1)
         few = None
         if dim == -1:  # a head that reads the class token alone sends nothing to the others
             few = given.any(1).nonzero()[:, 0]
             few = few if 2 * len(few) < len(given) else None
         if few is not None:
-            given, inputs, spread, *rest = (part[few] for part in (given, inputs, spread, *rest))
-        if rest:
-            found = _of_wide(inputs, spread, parts, given, rest[0], ctx.bias)
-        elif ctx.signed:
+            given, inputs, spread = given[few], inputs[few], spread[few]
+        if ctx.signed:
             halves = [inputs.clamp(min=0).add_(spread), inputs.clamp(max=0).sub_(spread)]
             positive, negative = _of_one_sign(torch.cat(halves, 1), parts.joined, given).chunk(2, 1)
             found = positive + negative
@@ -159,16 +144,6 @@ def _of_one_sign(inputs: Tensor, weight: Tensor, relevance: Tensor) -> Tensor:
     """The relevance of inputs (rows, inputs) all of whose contributions are positive."""
     share = _product(inputs, weight, weight.new_full(weight.shape[:1], _LEAST))
     return _product(torch.div(relevance, share, out=share), _transposed(weight)).mul_(inputs)
-
-
-def _of_wide(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor, bias: Tensor | None) -> Tensor:
-    """The relevance of inputs (rows, inputs) of both signs, with the network's output (rows, outputs)."""
-    magnitude = x.abs().add_(2 * spread)
-    share = _product(magnitude, parts.magnitude, None if bias is None else -bias)
-    share.add_(output).clamp_(min=_LEAST)
-    both = _product(torch.div(relevance, share, out=share), _transposed(parts.returning))
-    signed, unsigned = both.chunk(2, 1)
-    return (x * signed).addcmul_(magnitude, unsigned)
 
 
 def _transposed(weight: Tensor) -> Tensor:
