@@ -27,6 +27,7 @@ from patchmine.relevance.rules import Rules
 from patchmine.relevance.table import Relevances
 from patchmine.sheets.layouts._overlays import heat_of
 from patchmine.sheets.layouts.context import context_page
+from patchmine.sheets.layouts.grid import grid_page
 from patchmine.sheets.layouts.orders import orders_page
 from patchmine.store.hdf5 import dataset_digests
 from patchmine.system.progress import Silent
@@ -325,6 +326,9 @@ def test_sheets_show_both_orders_and_how_much_they_share(finished, tmp_path, cli
     texts = [text.text for text in page.texts]
     assert f"by relevance · {shared} of {len(positive)} photographs in common" in texts
     assert len(page.pictures) == 9 + len(positive)
+    plain, ranked = ([text.text for text in grid_page(unit, patches).texts] for patches in (activation, relevance))
+    assert any("by relevance (sum)" in text for text in ranked)
+    assert not any("relevance" in text for text in plain)
     sheet = ("sheet", "-i", finished, "--unit", "thing:5", "--layout", "orders", "--provenance", "-o", "o.png")
     assert cli(*sheet).returncode == 0
     assert "top by relevance" in (tmp_path / "o.csv").read_text()
@@ -438,6 +442,7 @@ def test_facets_are_of_activations(cli, finished):
     ("words", "said"),
     [
         (("--class-of", "label"), "--class-of label chooses the class of relevance: add --relevance"),
+        (("--rule", "plus"), "--rule plus is the way back of relevance: add --relevance"),
         (("--relevance", "--class-of", "nearest"), "unknown --class-of 'nearest'; known: label, predicted"),
         (("--relevance", "--rule", "epsilon"), "unknown --rule 'epsilon'; known: auto, gradient, plus"),
         (("--relevance", "--class-of", "label"), "does not name the classes of its outputs; give --classes"),

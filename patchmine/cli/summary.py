@@ -26,7 +26,7 @@ def print_report(report: Report) -> None:
             + f"; the slowest part: {slowest(manifest['stages'])}"
         )
     else:
-        print_line("this index was already finished; there was nothing to do")
+        print_line("this index was already finished: no activations were computed")
     print_layers(manifest)
     print_passed(report.listed.passed.counted(), report.listed.passed.named())
     first = manifest["layers"][-1]["layer"]
