@@ -185,6 +185,10 @@ def test_a_photograph_that_has_gone_is_left_out(cli, photographs, tmp_path):
     assert "have moved, add --source FOLDER" in failed(cli("probe", "--unit", "contrast:6"))
 
 
+def test_one_patch_is_not_patches(cli, shapes_index_dir):
+    assert ", 1 patch: " in cli("probe", "-i", shapes_index_dir, "--unit", "shape:1", "-k", 1).stdout
+
+
 def test_what_cannot_be_probed_is_refused_in_one_line(cli, shapes_index_dir):
     at = ("-i", shapes_index_dir)
     assert "colour:5 is dead on the photographs of" in failed(cli("probe", "--unit", "colour:5", *at))
