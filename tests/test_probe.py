@@ -11,6 +11,7 @@ import patchmine
 from patchmine.errors import RequestError, UnitError
 from patchmine.probe.conditions import CONDITIONS, LUMA, Shown
 from patchmine.probe.verdict import Retained, Verdict, retained
+from patchmine.sheets.layouts.probe import _of_whole
 from patchmine.units import Box, Unit
 from tests.support import planted_colors
 from tests.support.commands import failed
@@ -184,6 +185,10 @@ def test_a_photograph_that_has_gone_is_left_out(cli, photographs, tmp_path):
     assert "have moved, add --source FOLDER" in failed(cli("probe", "--unit", "contrast:6"))
 
 
+def test_one_patch_is_not_patches(cli, shapes_index_dir):
+    assert ", 1 patch: " in cli("probe", "-i", shapes_index_dir, "--unit", "shape:1", "-k", 1).stdout
+
+
 def test_what_cannot_be_probed_is_refused_in_one_line(cli, shapes_index_dir):
     at = ("-i", shapes_index_dir)
     assert "colour:5 is dead on the photographs of" in failed(cli("probe", "--unit", "colour:5", *at))
@@ -193,3 +198,7 @@ def test_what_cannot_be_probed_is_refused_in_one_line(cli, shapes_index_dir):
     assert "did you mean" in failed(cli("probe", "--unit", "color:0", *at))
     with pytest.raises(RequestError, match="-k must be at least 1"):
         patchmine.open_index(shapes_index_dir).unit("colour:0").probe(0)
+
+
+def test_numbers_below_tiles_have_three_digits_and_rounding_errors_are_0():
+    assert [_of_whole(value, 0.976) for value in (0.96, -0.112, -3.9e-9, 0.0)] == ["0.960", "-0.112", "0", "0"]

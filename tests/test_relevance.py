@@ -28,6 +28,7 @@ from patchmine.relevance.rules import Rules
 from patchmine.relevance.table import Relevances
 from patchmine.sheets.layouts._overlays import heat_of
 from patchmine.sheets.layouts.context import context_page
+from patchmine.sheets.layouts.grid import grid_page
 from patchmine.sheets.layouts.orders import orders_page
 from patchmine.store.hdf5 import dataset_digests
 from patchmine.system.progress import Silent
@@ -355,6 +356,9 @@ def test_sheets_show_both_orders_and_how_much_they_share(finished, tmp_path, cli
     texts = [text.text for text in page.texts]
     assert f"by relevance · {shared} of {len(positive)} photographs in common" in texts
     assert len(page.pictures) == 9 + len(positive)
+    plain, ranked = ([text.text for text in grid_page(unit, patches).texts] for patches in (activation, relevance))
+    assert any("by relevance (sum)" in text for text in ranked)
+    assert not any("relevance" in text for text in plain)
     sheet = ("sheet", "-i", finished, "--unit", "thing:5", "--layout", "orders", "--provenance", "-o", "o.png")
     assert cli(*sheet).returncode == 0
     assert "top by relevance" in (tmp_path / "o.csv").read_text()
@@ -468,6 +472,7 @@ def test_facets_are_of_activations(cli, finished):
     ("words", "said"),
     [
         (("--class-of", "label"), "--class-of label chooses the class of relevance: add --relevance"),
+        (("--rule", "plus"), "--rule plus is the way back of relevance: add --relevance"),
         (("--relevance", "--class-of", "nearest"), "unknown --class-of 'nearest'; known: label, predicted"),
         (("--relevance", "--rule", "epsilon"), "unknown --rule 'epsilon'; known: auto, gradient, plus"),
         (("--relevance", "--class-of", "label"), "does not name the classes of its outputs; give --classes"),
@@ -682,3 +687,23 @@ def test_no_relevance_passes_through_directions(cli, tmp_path):
     alone = cli(*words, "--layers", "thing@probe", "--fresh")
     assert alone.returncode == 1
     assert "the layer that they are read from" in alone.stderr
+
+
+def test_an_output_that_its_bias_alone_makes_positive_keeps_relevance_bounded():
+    """Inputs of both signs, none of which contributes: their sum of positive contributions is nearly nothing."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(40, 2, 1)
+    x = torch.randn(3, 40, 4, 4)
+    layer.weight.data[0] = -x[0, :, 0, 0].sign().mul(torch.rand(40))[:, None, None]  # opposed to one position
+    layer.bias.data[:] = 100
+    x.requires_grad_()
+    with Rules():
+        output = layer(x)
+    (relevance,) = torch.autograd.grad(output, x, output.detach())
+    wide = x.detach().double().movedim(1, -1)[..., None, :] * layer.weight.detach().double()[:, :, 0, 0]
+    share = wide.clamp(min=0) / wide.clamp(min=0).sum(-1, keepdim=True).clamp(min=1e-30)
+    expected = (share * output.detach().double().movedim(1, -1)[..., None]).sum(-2).movedim(-1, 1)
+    assert wide[0, 0, 0, 0].max() <= 0
+    torch.testing.assert_close(relevance.sum(1), output.detach().sum(1), rtol=1e-4, atol=0)
+    expected, relevance = (part.flatten(2)[..., 1:] for part in (expected, relevance))  # elsewhere, the rule itself
+    torch.testing.assert_close(relevance.double(), expected, rtol=1e-3, atol=1e-2)

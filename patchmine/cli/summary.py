@@ -9,6 +9,7 @@ from patchmine.buckets.copies import size_of
 from patchmine.cli.output import print_line, print_table
 from patchmine.labels.class_hints import census
 from patchmine.networks.calls import described, of_dict
+from patchmine.system.progress import pace
 
 if TYPE_CHECKING:
     from patchmine.mining.build import Report
@@ -20,13 +21,14 @@ MOST_NAMED, MOST_KINDS = 20, 12
 def print_report(report: Report) -> None:
     manifest = report.manifest
     if report.mined:
+        rate = pace(report.images_per_second).removesuffix("/s")
         print_line(
-            f"{report.mined} photographs in {report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
+            f"{report.mined} photographs in {report.seconds:.1f} s, {rate} images/s"
             + (" (resumed)" if report.resumed else "")
             + f"; the slowest part: {slowest(manifest['stages'])}"
         )
     else:
-        print_line("this index was already finished; there was nothing to do")
+        print_line("this index was already finished: no activations were computed")
     print_layers(manifest)
     print_passed(report.listed.passed.counted(), report.listed.passed.named())
     first = manifest["layers"][-1]["layer"]

@@ -39,7 +39,7 @@ from patchmine.system import allocator, digests
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress, Skipped
 
-VERSION = 2
+VERSION = 3
 """The version of the rules; relevance by another one is computed again."""
 
 BATCH = {"cpu": 8, "cuda": 64}
@@ -193,7 +193,8 @@ class _Pass:
             left.unlink(missing_ok=True)
         done = self._done()
         todo = [shard for shard in self.shards if shard.number not in done]
-        self.progress.begin(self.images, self.images - sum(shard.stop - shard.start for shard in todo), "relevance")
+        done_images = self.images - sum(shard.stop - shard.start for shard in todo)
+        self.progress.begin(self.images, done_images, "photographs for relevance")
         self.progress.committed(len(done), len(self.shards))
         with ThreadPoolExecutor(self.run.workers, "relevance", torch.set_num_threads, (1,)) as pool:
             try:
@@ -361,6 +362,8 @@ def check(network: Network, run: Run, entries: Iterable[Entry]) -> None:
     with torch.inference_mode():
         found = network.module(network.blank())
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
-        raise ModelError(f"--relevance: {network.name} does not return one number for each class")
+        raise ModelError(
+            f"--relevance: {network.name} does not return one number for each class; leave out --relevance"
+        )
     if run.class_of == "label":
         check_count(network, found.shape[1])

@@ -57,7 +57,7 @@ def scores_of(index: OpenIndex[Any], layers: Sequence[str], progress: Progress |
             if known is None:
                 score = kinds.get(kind, "the score")
                 if score.KEPT and not fresh:
-                    shown.begin(len(layers), number, "layers scored")
+                    shown.begin(len(layers), number, "layers for scores")
                     fresh = True
                 try:
                     known = score.of_layer(evidence)

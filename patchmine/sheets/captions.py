@@ -138,7 +138,12 @@ def named(patch: Patch) -> str:
 
 
 def value_text(patch: Patch) -> str:
-    return f"{patch.value:#.3g}".rstrip(".")
+    return number_text(patch.value)
+
+
+def number_text(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 def add_scale(page: Page, picture: Picture, y: float) -> None:

@@ -200,7 +200,7 @@ def index(
     engines.check(run)
     if executor is not None:
         Kinds[object]("patchmine.executors").check(executor, "--executor")
-    _check_then(tighten, relevance, class_of, classes)
+    _check_then(tighten, relevance, class_of, classes, rule)
     asked(directions or ())
     directory = out or Path(f"{open_source(source).name}.patchmine")
     Workspace.at(directory).refuse(engines.shared(engine))
@@ -235,11 +235,13 @@ def index(
         carry_out(work, directory, json, profile, lambda: _then(directory, run, rule, tighten, embed, model, weights))
 
 
-def _check_then(tighten: int, relevance: bool, class_of: str | None, classes: Path | None) -> None:
+def _check_then(tighten: int, relevance: bool, class_of: str | None, classes: Path | None, rule: str) -> None:
     if tighten < 0:
         raise RequestError(f"--tighten must be at least 0, not {tighten}")
     if class_of is not None and not relevance:
         raise RequestError(f"--class-of {class_of} chooses the class of relevance: add --relevance")
+    if rule != "auto" and not relevance:
+        raise RequestError(f"--rule {rule} is the way back of relevance: add --relevance")
     if classes is not None and class_of != "label":
         raise RequestError("--classes names the outputs for labels: add --relevance --class-of label")
 

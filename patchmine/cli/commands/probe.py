@@ -49,7 +49,8 @@ def probe(
     asked = opened(index, source, model, weights).unit(unit, layer)
     found = _found(asked, k, crop or "auto", share, seed)
     form.draw(lambda: _page(found))
-    form.answer(found, f"{asked.name} ({asked.unit}), {len(found.changed)} patches: {found.verdict}")
+    patches = f"{len(found.changed)} patch{'es' if len(found.changed) > 1 else ''}"
+    form.answer(found, f"{asked.name} ({asked.unit}), {patches}: {found.verdict}")
 
 
 def _found(asked: IndexedUnit, k: int, crop: str, share: float | None, seed: int) -> Probe:

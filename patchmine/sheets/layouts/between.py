@@ -83,4 +83,4 @@ def _beside(fate: Fate) -> str:
 
 def _numbers(overlap: float | None, correlation: float | None) -> str:
     known = {"overlap": overlap, "r": correlation}
-    return ", ".join(f"{word} {number:.2f}" for word, number in known.items() if number is not None)
+    return ", ".join(f"{word} {round(number, 2) + 0.0:.2f}" for word, number in known.items() if number is not None)

@@ -7,7 +7,7 @@ from math import ceil, sqrt
 from patchmine.drawing.lettering import fitted
 from patchmine.questions.compare import Comparison
 from patchmine.sheets import tiles
-from patchmine.sheets.captions import BELOW, add_legend, caption_height
+from patchmine.sheets.captions import BELOW, add_legend, caption_height, number_text
 from patchmine.sheets.layouts.similar import add_alike
 from patchmine.sheets.origin import Origin, name_text
 from patchmine.sheets.page import QUIET, Page, Picture, Text, add_heading, add_rank, add_title
@@ -111,7 +111,7 @@ def _synthetic(page: Page, image: SyntheticImage, value: float, best: float, pla
     width, height = image.picture.shape[1] * scale, image.picture.shape[0] * scale
     page.pictures.append(Picture(image.image(), style.margin, y, width, height))
     below, room = y + height + BELOW + style.small, max(width, _narrowest(style))
-    add_rank(page, (style.margin, below, room), f"{image.number + 1}", f"{value:#.3g}".rstrip("."))
+    add_rank(page, (style.margin, below, room), f"{image.number + 1}", number_text(value))
     against = f"{value / best:.1f} × the best real" if best > 0 and value > 0 else "synthetic"
     text = Text(fitted(against, room, style.small), style.margin, below + style.leading, style.small)
     page.texts.append(text)

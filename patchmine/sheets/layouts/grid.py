@@ -56,6 +56,7 @@ def _facts(unit: OpenUnit, patches: Patches) -> str:
     return (
         f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, patches.cropping)} · "
         f"{patches.pick} {len(patches)} of {origin.photographs} photographs in {origin.source}"
+        + (f", by relevance ({patches.score})" if patches.by == "relevance" else "")
     )
 
 

@@ -9,7 +9,7 @@ from patchmine.fields.cropping import squared
 from patchmine.probe.conditions import CONDITIONS
 from patchmine.probe.probing import PICTURED, Changed, Probe
 from patchmine.probe.verdict import INTERVAL, KINDS
-from patchmine.sheets.captions import COLORS
+from patchmine.sheets.captions import COLORS, number_text
 from patchmine.sheets.origin import Origin
 from patchmine.sheets.page import INK, QUIET, Page, Picture, Rectangle, Text, add_title
 from patchmine.sheets.style import PAGE, Style
@@ -75,8 +75,13 @@ def _tiles(page: Page, shown: list[Changed], number: int, y: float, side: float)
         cut = Image.fromarray(picture.transpose(1, 2, 0)).crop(window.as_tuple())
         across, down = (side * length / max(window.width, window.height) for length in (window.width, window.height))
         page.pictures.append(Picture(cut, x, y, across, down))
-        value = (changed.plain, changed.unrelated, *changed.values)[number]
-        page.texts.append(Text(f"{value:.3g}", x + side, y + side + small + 1, small, color=QUIET, right=True))
+        value = _of_whole((changed.plain, changed.unrelated, *changed.values)[number], changed.plain)
+        page.texts.append(Text(value, x + side, y + side + small + 1, small, color=QUIET, right=True))
+
+
+def _of_whole(value: float, whole: float) -> str:
+    """The value, and 0 for what is a rounding error beside the whole: a millionth of it."""
+    return "0" if abs(value) < 1e-6 * abs(whole) else number_text(value)
 
 
 def _wider(box: Box) -> Box:
