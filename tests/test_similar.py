@@ -155,11 +155,18 @@ def test_without_a_table_patches_are_found_and_units_are_not(tmp_path):
 # patches.faiss
 
 
+@pytest.fixture(scope="module")
+def lists(shapes_index_dir, tmp_path_factory):
+    """A patches.faiss with inverted lists."""
+    folder = tmp_path_factory.mktemp("lists")
+    patches_faiss.build(store.Store(shapes_index_dir), folder, exact=0)
+    return folder / store.PATCHES
+
+
 @pytest.fixture
-def listed(own):
-    """An index whose patches.faiss has inverted lists."""
-    (own / store.PATCHES).unlink()
-    patches_faiss.build(store.Store(own), own, exact=0)
+def listed(own, lists):
+    """An index with that file."""
+    shutil.copy(lists, own / store.PATCHES)
     return own
 
 
