@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -321,6 +320,8 @@ def _at_once(work: Callable[[T], object], items: Sequence[T]) -> None:
         for item in items:
             work(item)
         return
+    from concurrent.futures import ThreadPoolExecutor  # every command imports this file, few of them fetch
+
     pool = ThreadPoolExecutor(min(REQUESTS, len(items)), "bucket")
     try:
         list(pool.map(work, items))
