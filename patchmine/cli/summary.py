@@ -53,9 +53,10 @@ def print_profile(report: Report, imported: float) -> None:
     limit = stages.get("limit")
     if limit:
         mining = report.mined / stages["mining"] if stages["mining"] else 0.0
+        shared = "has a processor of its own" if limit.get("beside") else "share its cores"
         print_line(
             f"limit of this machine: {limit['both']:.0f} images/s (decoding {limit['decoding']:.0f}, forward pass "
-            f"{limit['forward']:.0f}, which share its cores); mining reached {mining / limit['both']:.2f} of it, the "
+            f"{limit['forward']:.0f}, which {shared}); mining reached {mining / limit['both']:.2f} of it, the "
             f"whole call {report.mined / (total - others['limit']) / limit['both']:.2f}"
         )
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from weakref import finalize
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from patchmine.networks.taps import Tap, at_call, run_until, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Float32, Int64
 
-_IN_FLIGHT = 3
+IN_FLIGHT = 3
 """The number of batches on the GPU at once: one is computed, one waits, and one has its vectors copied back."""
 
 
@@ -43,7 +44,13 @@ class GpuExecutor:
         self.module = channels_last(module.to(device))
         self.taps, self.device, self.precision = taps, device, precision
         self.preprocessing = network.preprocessing
-        self.in_flight = threading.BoundedSemaphore(_IN_FLIGHT)
+        self.in_flight = threading.BoundedSemaphore(IN_FLIGHT)
+
+    def reads(self, memory: Tensor) -> None:
+        """Let the device copy from this memory directly, as from pinned memory, as long as it is there."""
+        cuda, start = torch.cuda.cudart(), memory.data_ptr()
+        if int(cuda.cudaHostRegister(start, memory.nbytes, 0)) == 0:
+            finalize(memory, cuda.cudaHostUnregister, start)
 
     def run(self, pixels: Tensor, images: Int64, bounds: Mapping[str, Bound]) -> dict[str, Reduced]:
         pinned = pixels.pin_memory()

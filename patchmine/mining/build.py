@@ -211,7 +211,7 @@ def prepared(task: Task, network: Network, taps: tuple[Tap, ...], run: Run) -> P
     if engines.elsewhere(run.engine) and not run.profile:
         return Plan(task, fields)
     with task.stages.timed("build"):
-        return Plan(replace(task, here=tools(task.job, network, taps, task.entries, task.workers)), fields)
+        return Plan(replace(task, here=tools(task.job, network, taps, task.source, task.entries, task.workers)), fields)
 
 
 def carried_out(plan: Plan, space: Workspace, run: Run, progress: Progress, began: float, found: Listed) -> Report:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
-from patchmine.errors import PhotographError
 from patchmine.mining.calibration import Choice, rate
 from patchmine.mining.task import Tools
-from patchmine.photographs.decode import Pixels, prepare
+from patchmine.photographs.decoders import loaded
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job
-from patchmine.system import digests
+from patchmine.system.timing import Stages
 
 _PHOTOGRAPHS = 64
 _AT_LEAST_S = 0.5
@@ -27,40 +27,44 @@ class Limit:
 
     decoding: float
     forward: float
+    beside: bool
+    """Whether the forward pass has a processor of its own, a GPU."""
 
     @property
     def both(self) -> float:
-        """Photographs a second if both share the threads and nothing else takes time."""
+        """Photographs a second if nothing else takes time."""
+        if self.beside:
+            return min(self.decoding, self.forward)
         return 1 / (1 / self.decoding + 1 / self.forward)
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | bool]:
         numbers = {"decoding": self.decoding, "forward": self.forward, "both": self.both}
-        return {name: round(number, 1) for name, number in numbers.items()}
+        return {**{name: round(number, 1) for name, number in numbers.items()}, "beside": self.beside}
 
 
 def measured(tools: Tools, job: Job, source: Source, entries: Sequence[Entry], workers: int) -> Limit | None:
     """Measure on photographs from all over the source, in a second or two. None if too few of them can be read."""
     step = max(1, len(entries) // _PHOTOGRAPHS)
-    chosen = entries[::step][:_PHOTOGRAPHS]
+    paths = [entry.path for entry in entries[::step][:_PHOTOGRAPHS]]
+    parts: list[list[str]] = [[path] for path in paths]
+    if tools.decoders is not None:
+        tools.decoders.wait()
+        parts = [paths[: job.batch_size]] * workers
 
-    def read(entry: Entry) -> Pixels | None:
-        try:
-            data = source.read(entry.path)
-            digests.of_bytes(data)
-            return prepare(data, job.preprocessing)
-        except PhotographError:
-            return None
+    def decode(part: Sequence[str]) -> list[Tensor]:
+        with loaded(tools.decoders, source, part, job.preprocessing, Stages()) as found:
+            return [one.pixels.tensor.clone() for one in found if one.pixels]
 
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        found = [pixels for pixels in pool.map(read, chosen) if pixels is not None]
+        found = [pixels for part in pool.map(decode, parts) for pixels in part]
         start, count = perf_counter(), 0
         while perf_counter() - start < _AT_LEAST_S:
-            count += len(list(pool.map(read, chosen)))
+            count += sum(len(part) for part in pool.map(decode, parts))
         decoding = count / (perf_counter() - start)
-    same = [pixels.tensor for pixels in found if pixels.tensor.shape == found[0].tensor.shape]
+    same = [pixels for pixels in found[:_PHOTOGRAPHS] if pixels.shape == found[0].shape]
     if not same:
         return None
     choice = Choice(job.executor, job.batch_size, job.threads)
     taps = tools.taps if tools.predictor is None else (*tools.taps, tools.predictor.tap)
     forward = rate(tools.executor, choice, taps, torch.stack(same), workers)
-    return Limit(decoding, forward) if forward else None
+    return Limit(decoding, forward, job.device != "cpu") if forward else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -19,11 +19,11 @@ from patchmine.executors import Executor, Reduced, out_of_memory
 from patchmine.mining.predictions import OUTPUT, Predictor, with_output
 from patchmine.mining.reuse import Known, Place, joined
 from patchmine.networks.taps import Tap
-from patchmine.photographs.decode import Pixels, prepare
+from patchmine.photographs.decode import Pixels, stacked
+from patchmine.photographs.decoders import Decoders, loaded
 from patchmine.ranking import CELLS, Float32, Int64, Leaders, position_dtype
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job, Shard
-from patchmine.system import digests
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
@@ -141,8 +141,9 @@ class Block:
 class ShardMiner:
     """Computes shards. It keeps the rankings so far, which save work and do not change the result.
 
-    Each of as many threads as `workers`, or one more, reads a block of photographs, decodes it, and runs the network on
-    it, so that no core waits for another. The calling thread puts the blocks together, in order.
+    Each of as many threads as `workers`, or a few more, reads a block of photographs, decodes it, and runs the network
+    on it, so that no core waits for another. Where there are `decoders`, they read and decode in its place. The calling
+    thread puts the blocks together, in order.
     """
 
     def __init__(
@@ -158,15 +159,18 @@ class ShardMiner:
         stages: Stages,
         known: Known | None = None,
         predictor: Predictor | None = None,
+        decoders: Decoders | None = None,
     ) -> None:
         self.job, self.taps, self.source, self.entries = job, tuple(taps), source, entries
         self.executor, self.progress = executor, progress
         self.most = job.batch_size  # photographs at once; fewer after memory has run out
         self.stages, self.known, self.predictor = stages, known, predictor
-        self.ahead = workers + -(-_AHEAD // job.batch_size)
+        self.decoders = decoders
         # OpenVINO computes in threads of its own: one of ours decodes while the others wait for them. With torch, which
-        # computes in ours, one more would save no time and take 150 MB.
+        # computes in ours, one more would save no time and take 150 MB. Beside decoders, some wait for the GPU.
         threads = workers if job.executor == executors.DEFAULT else workers + 1
+        threads = decoders.lent if decoders else threads
+        self.ahead = threads + -(-_AHEAD // job.batch_size)
         self.pool = ThreadPoolExecutor(threads, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
         one_size = job.preprocessing.view != "whole"
@@ -233,7 +237,13 @@ class ShardMiner:
     def _block(self, ids: range) -> Block:
         """Runs in a thread of the pool."""
         self.stages.waited()
-        photographs = [self._read(image) for image in ids]
+        with self._read(ids) as photographs:
+            block = self._computed(photographs)
+        self.stages.done()
+        return block
+
+    def _computed(self, photographs: Sequence[Photograph]) -> Block:
+        """What the network makes of photographs."""
         readable = [photograph for photograph in photographs if photograph.pixels is not None]
         with self.stages.timed("forward"):
             batches = [list(batch) for _, batch in groupby(readable, _input_size)]
@@ -246,24 +256,23 @@ class ShardMiner:
         if known:
             with self.stages.timed("read"):
                 reduced = joined([*reduced, self._looked_up(known)])
-        block = Block([self._record(photograph, predicted) for photograph in photographs], reduced)
-        self.stages.done()
-        return block
+        return Block([self._record(photograph, predicted) for photograph in photographs], reduced)
 
-    def _read(self, image: int) -> Photograph:
-        entry = self.entries[image]
-        digest = ""
-        known = self.known.places.get(entry.path) if self.known else None
-        if known:
-            return Photograph(image, entry, known.digest, None, known.reason, known)
-        try:
-            with self.stages.timed("read"):
-                data = self.source.read(entry.path)
-                digest = digests.of_bytes(data)
-            with self.stages.timed("decode"):
-                return Photograph(image, entry, digest, prepare(data, self.job.preprocessing), None)
-        except PhotographError as error:
-            return Photograph(image, entry, digest, None, str(error))
+    @contextmanager
+    def _read(self, ids: range) -> Iterator[list[Photograph]]:
+        """Photographs, whose pixels may be used until the block ends."""
+        places = self.known.places if self.known else {}
+        known = {image: place for image in ids if (place := places.get(self.entries[image].path))}
+        todo = {image: self.entries[image] for image in ids if image not in known}
+        paths = [entry.path for entry in todo.values()]
+        with loaded(self.decoders, self.source, paths, self.job.preprocessing, self.stages) as read:
+            found = {
+                image: Photograph(image, entry, one.digest, one.pixels, one.reason)
+                for (image, entry), one in zip(todo.items(), read, strict=True)
+            }
+            for image, place in known.items():
+                found[image] = Photograph(image, self.entries[image], place.digest, None, place.reason, place)
+            yield [found[image] for image in ids]
 
     def _looked_up(self, photographs: Sequence[Photograph]) -> tuple[Int64, dict[str, Reduced]]:
         assert self.known is not None
@@ -292,7 +301,7 @@ class ShardMiner:
         while start < len(batch):
             part = batch[start : start + self.most]
             images = np.array([photograph.image for photograph in part], np.int64)
-            pixels = torch.stack([photograph.pixels.tensor for photograph in part if photograph.pixels])
+            pixels = stacked([photograph.pixels.tensor for photograph in part if photograph.pixels])
             bounds = with_output({name: layer.bound for name, layer in self.layers.items()}, self.predictor)
             try:
                 reduced = self.executor.run(pixels, images, bounds)

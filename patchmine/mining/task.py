@@ -6,17 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import PickleError
 from typing import Any
 
 from patchmine import executors, models, readouts
 from patchmine.errors import SourceError
 from patchmine.executors import Executor, Setting
+from patchmine.executors._gpu import IN_FLIGHT, GpuExecutor
 from patchmine.mining.miner import ShardContent, ShardMiner, reachable
 from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
 from patchmine.networks.directions import of_index
 from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, survey
+from patchmine.photographs.decoders import Decoders, suit
 from patchmine.sources import Entry, Source
 from patchmine.store.job import Job
 from patchmine.store.shardfile import ShardFile, shard_numbers, shard_path, write_shard
@@ -24,6 +27,7 @@ from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
 
+_WORTH_IT = 2000  # photographs that threads decode while processes for it start
 _WRITING = 2  # shards in memory: one is written while the next is mined
 
 
@@ -36,15 +40,33 @@ class Tools:
     executor: Executor
     predictor: Predictor | None
     """Classifies the photographs if the source has no classes. The executor taps its output too."""
+    decoders: Decoders | None = None
 
 
-def tools(job: Job, network: Network, taps: tuple[Tap, ...], entries: Sequence[Entry], workers: int) -> Tools:
-    """Build the executor and the predictor of a job. Raises RequestError if the job cannot be computed here."""
+def tools(
+    job: Job, network: Network, taps: tuple[Tap, ...], source: Source, entries: Sequence[Entry], workers: int
+) -> Tools:
+    """Build what computes a job. Raises RequestError if the job cannot be computed here."""
+    decoders = _decoders(job, source, workers)
     predicting = predictor(network, entries)
     tapped = taps if predicting is None else (*taps, predicting.tap)
     setting = Setting(device=job.device, precision=job.precision, batch_size=job.batch_size, threads=job.threads)
     lanes = max(workers // job.threads, 1)
-    return Tools(network, taps, executors.build(job.executor, network, tapped, setting, lanes), predicting)
+    executor = executors.build(job.executor, network, tapped, setting, lanes)
+    if decoders is not None and isinstance(executor, GpuExecutor):
+        executor.reads(decoders.memory)
+    return Tools(network, taps, executor, predicting, decoders)
+
+
+def _decoders(job: Job, source: Source, workers: int) -> Decoders | None:
+    """Processes that decode beside a GPU, for a job that is longer than their start."""
+    beside_gpu = job.device != "cpu" and workers > 1
+    if job.photographs < _WORTH_IT or not beside_gpu or not suit(source, job.preprocessing):
+        return None
+    try:
+        return Decoders(source, job.preprocessing, workers, job.batch_size, workers + IN_FLIGHT)
+    except (OSError, TypeError, AttributeError, PickleError):
+        return None  # too few descriptors, say, or a source of the user's own that cannot be pickled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +118,7 @@ class Task:
             stages=self.stages,
             known=self.known,
             predictor=computing.predictor,
+            decoders=computing.decoders,
         )
         try:
             for file in self.finished:
@@ -150,4 +173,4 @@ class Task:
         network = models.load_for_job(self.job, self.model or self.job.model, self.weights)
         network = of_index(network, self.job.directions, self.folder.parent)
         taps = survey(network.module, network.blank(), self.job.layers)
-        return tools(self.job, network, taps, self.entries, self.workers)
+        return tools(self.job, network, taps, self.source, self.entries, self.workers)

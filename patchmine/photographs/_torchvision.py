@@ -17,7 +17,7 @@ _RGB = 3  # torchvision.io.ImageReadMode.RGB
 
 def decode_jpeg(data: bytes) -> Tensor:
     """Decode to RGB as stored, whatever EXIF says: uint8 (3, height, width). Raises RuntimeError."""
-    return _decoder()(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    return load_decoder()(torch.frombuffer(bytearray(data), dtype=torch.uint8))
 
 
 @cache
@@ -32,8 +32,8 @@ def torchvision_version() -> str:
 
 
 @cache
-def _decoder() -> Callable[[Tensor], Tensor]:
-    """The operator of torchvision's library; the public function, from all of torchvision, where that is not found."""
+def load_decoder() -> Callable[[Tensor], Tensor]:
+    """Load the operator of torchvision's library; where there is none, all of torchvision with its public function."""
     for library in sorted((*_folder().glob("image*.so"), *_folder().glob("image*.pyd"))):
         try:
             torch.ops.load_library(library)

@@ -7,7 +7,7 @@ one gray level changes many activations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -118,6 +118,19 @@ def _fit(picture: Tensor, placement: Placement, preprocessing: Preprocessing) ->
     if not cut.numel():
         raise PhotographError("no pixel of it falls inside the network's input")
     return cut.contiguous()
+
+
+def stacked(pictures: Sequence[Tensor]) -> Tensor:
+    """Pixels of one size, uint8 (3, height, width) each, as (pictures, 3, height, width).
+
+    It shares their memory where they lie beside each other, as those of `decoders.Decoders` do.
+    """
+    first, size = pictures[0], pictures[0].numel()
+    beside = all(one.data_ptr() == first.data_ptr() + number * size for number, one in enumerate(pictures))
+    one_memory = all(one.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for one in pictures)
+    if beside and one_memory:
+        return first.as_strided((len(pictures), *first.shape), (size, *first.stride()))
+    return torch.stack(list(pictures))
 
 
 def normalized(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -27,18 +27,19 @@ class Stages:
         try:
             yield
         finally:
-            self._add(stage, perf_counter() - start)
+            self.add(stage, perf_counter() - start)
 
     def waited(self) -> None:
         """Mark the start of a task: the time since this thread's last task counts as `wait`."""
         last = getattr(self._thread, "done", None)
         if last is not None:
-            self._add("wait", perf_counter() - last)
+            self.add("wait", perf_counter() - last)
 
     def done(self) -> None:
         """Mark the end of a task of this thread."""
         self._thread.done = perf_counter()
 
-    def _add(self, stage: str, seconds: float) -> None:
+    def add(self, stage: str, seconds: float) -> None:
+        """Add what another process has measured."""
         with self._lock:
             self.seconds[stage] += seconds

@@ -4,11 +4,12 @@
 
 For each network and precision, interleaved, medians of the rounds, images/s:
 
-- *decode*: reading, digest, decoding and resizing alone, with a thread on each core;
+- *decode*: reading, digest, decoding and resizing alone, with a process on each core; *in threads*: with a thread;
 - *forward*: the bare forward pass up to the last tapped layer, on pixels that lie on the GPU, for the best of the batch
   sizes that calibration tries;
 - *run*: the executor as mining calls it, with pixels from memory, reductions, and vectors back; no decoding;
-- *steady* and *whole*: `patchmine.build_index`, the mining alone and all of it.
+- *steady* and *whole*: `patchmine.build_index`, the mining alone and all of it; *in threads*: without processes that
+  decode.
 
 Decoding and the forward pass have processors of their own, so the limit is the slower of the two.
 """
@@ -18,10 +19,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -29,14 +33,16 @@ from patchmine import build_index, executors, models
 from patchmine.defaults import PRECISIONS, Run, Wanted
 from patchmine.executors import Setting
 from patchmine.executors._gpu import GpuExecutor, queuing
+from patchmine.mining import task
 from patchmine.mining.calibration import candidates, rate
 from patchmine.networks.layers import choose
 from patchmine.networks.network import Network
 from patchmine.networks.taps import survey
 from patchmine.photographs.decode import normalized, prepare
+from patchmine.photographs.decoders import Decoders, loaded
 from patchmine.sources import Entry, Source, open_source
 from patchmine.store.reading import read_manifest
-from patchmine.system import digests
+from patchmine.system.timing import Stages
 from scripts.bench.measuring import TRIAL_S, Figures, command_line, repeated, seconds_of
 
 DEVICE = "cuda"
@@ -68,17 +74,22 @@ class Bench:
     entries: Sequence[Entry]
     run: Run
 
-    def decode(self, network: Network) -> float:
+    def decode(self, network: Network, processes: bool) -> float:
         """Photographs a second."""
+        workers, size = self.run.workers, 128
+        paths = [entry.path for entry in islice(cycle(self.entries), 2 * workers * size)]
+        parts = [paths[start : start + size] for start in range(0, len(paths), size)]
+        decoders = Decoders(self.source, network.preprocessing, workers, size, workers) if processes else None
+        if decoders:
+            decoders.wait()
 
-        def one(path: str) -> None:
-            data = self.source.read(path)
-            digests.of_bytes(data)
-            prepare(data, network.preprocessing)
+        def one(part: list[str]) -> None:
+            with loaded(decoders, self.source, part, network.preprocessing, Stages()):
+                pass
 
-        paths = [entry.path for entry in self.entries]
-        with ThreadPoolExecutor(self.run.workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return len(paths) / seconds_of(lambda: list(pool.map(one, paths)))
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(one, parts))
+            return len(paths) / seconds_of(lambda: list(pool.map(one, parts)))
 
     def passes(self, model: str, network: Network, precision: str) -> tuple[dict[int, float], dict[int, float]]:
         """Photographs a second by batch size: of the bare forward pass, and of the executor as mining calls it."""
@@ -98,34 +109,31 @@ class Bench:
             ran[size] = rate(executor, choice, taps, sample, workers)
         return forward, ran
 
-    def index(self, model: str, precision: str, batch_size: int) -> dict[str, Any]:
+    def index(self, model: str, precision: str, batch_size: int, processes: bool = True) -> dict[str, Any]:
         """The seconds of each stage of a whole run."""
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "photographs"
             repeated(self.folder, self.entries, self.images, folder)
             directory = folder.with_suffix(".patchmine")
             wanted = Wanted(model=model, device=DEVICE, precision=precision, batch_size=batch_size)
-            build_index(folder, directory, wanted, self.run)
+            with nullcontext() if processes else patch.object(task, "suit", lambda *_: False):
+                build_index(folder, directory, wanted, self.run)
             stages: dict[str, Any] = read_manifest(directory)["stages"]
         return stages
 
-    def measure(self, model: str, network: Network, precision: str, decoded: float) -> dict[str, float]:
+    def measure(self, model: str, network: Network, precision: str, decoded: dict[str, float]) -> dict[str, float]:
         """The figures of one network at one precision."""
         forward, ran = self.passes(model, network, precision)
         best = max(ran, key=lambda size: ran[size])
-        stages = self.index(model, precision, best)
-        parts = {**stages["of_mining"], "rank": stages["others"]["rank"], "write": stages["others"]["write"]}
-        shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
-        print(f"{model} {precision}, batches of {best}; seconds: {shown}")
-        steady = self.images / stages["mining"]
-        return {
-            "decode": decoded,
-            "forward": max(forward.values()),
-            "run": ran[best],
-            "steady": steady,
-            "whole": self.images / stages["total"],
-            "steady/limit": steady / min(decoded, max(forward.values())),
-        }
+        found = {**decoded, "forward": max(forward.values()), "run": ran[best]}
+        for how, processes in (("", True), (" in threads", False)):
+            stages = self.index(model, precision, best, processes)
+            parts = {**stages["of_mining"], "rank": stages["others"]["rank"], "write": stages["others"]["write"]}
+            shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
+            print(f"{model} {precision}{how}, batches of {best}; seconds: {shown}")
+            found[f"steady{how}"] = self.images / stages["mining"]
+            found[f"whole{how}"] = self.images / stages["total"]
+        return {**found, "steady/limit": found["steady"] / min(decoded["decode"], found["forward"])}
 
 
 def main() -> None:
@@ -142,7 +150,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for model in options.models:
             network = models.load(model)
-            decoded = bench.decode(network)
+            decoded = {"decode": bench.decode(network, True), "decode in threads": bench.decode(network, False)}
             for precision in options.precisions:
                 figures = bench.measure(model, network, precision, decoded)
                 for name, figure in figures.items():
