@@ -10,8 +10,11 @@ from patchmine import build_index, executors, open_index
 from patchmine.defaults import PRECISIONS, Run
 from patchmine.executors import Setting
 from patchmine.executors._reduce import Reducing, reduce
+from patchmine.mining import task
 from patchmine.networks.taps import at_call, tapped
 from patchmine.photographs.decode import normalized
+from patchmine.photographs.decoders import Decoders
+from tests.support.activations import datasets
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -73,6 +76,25 @@ def test_an_index_does_not_depend_on_threads_or_interruptions(precision, tmp_pat
     for layer in open_index(tmp_path / "a.patchmine").layers:
         for mine, other in zip(first.table(layer), second.table(layer), strict=True):
             assert np.array_equal(mine, other)
+
+
+def test_an_index_is_the_same_where_processes_decode(tmp_path, monkeypatch):
+    options = {"device": "cuda", "shard_size": 64, "batch_size": 16, "keep": 10}
+    build_index("shapes:200", tmp_path / "threads.patchmine", run=Run(workers=4), **options)
+    asked = []
+
+    def started(*words):
+        found = Decoders(*words)
+        found.wait()
+        ask = found._crew.ask
+        found._crew.ask = lambda question: asked.append(ask(question)) or asked[-1]
+        return found
+
+    monkeypatch.setattr(task, "Decoders", started)
+    monkeypatch.setattr(task, "_WORTH_IT", 1)
+    build_index("shapes:200", tmp_path / "processes.patchmine", run=Run(workers=4), **options)
+    assert len(asked) > 10 and None not in asked
+    assert datasets(tmp_path / "threads.patchmine") == datasets(tmp_path / "processes.patchmine")
 
 
 def test_memory_that_runs_out_halves_the_batch(tmp_path):

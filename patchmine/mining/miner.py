@@ -169,8 +169,9 @@ class ShardMiner:
         # OpenVINO computes in threads of its own: one of ours decodes while the others wait for them. With torch, which
         # computes in ours, one more would save no time and take 150 MB. Beside decoders, some wait for the GPU.
         threads = workers if job.executor == executors.DEFAULT else workers + 1
-        threads = decoders.lent if decoders else threads
         self.ahead = threads + -(-_AHEAD // job.batch_size)
+        if decoders is not None:
+            threads, self.ahead = decoders.lent, 2 * decoders.lent  # some of many blocks take much longer than others
         self.pool = ThreadPoolExecutor(threads, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
         one_size = job.preprocessing.view != "whole"

@@ -28,7 +28,7 @@ from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
 
 _WORTH_IT = 2000  # photographs that threads decode while processes for it start
-_WRITING = 2  # shards in memory: one is written while the next is mined
+_WRITING = 2  # shards in memory for each thread that writes: one is written while the next is mined
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def _decoders(job: Job, source: Source, workers: int) -> Decoders | None:
     beside_gpu = job.device != "cpu" and workers > 1
     if job.photographs < _WORTH_IT or not beside_gpu or not suit(source, job.preprocessing):
         return None
+    block = min(job.batch_size, job.shard_size)
     try:
-        return Decoders(source, job.preprocessing, workers, job.batch_size, workers + IN_FLIGHT)
+        return Decoders(source, job.preprocessing, workers, block, workers + IN_FLIGHT)
     except (OSError, TypeError, AttributeError, PickleError):
         return None  # too few descriptors, say, or a source of the user's own that cannot be pickled
 
@@ -125,9 +126,10 @@ class Task:
                 images = file.source_ids(self.job.shard_size)
                 for number, tap in enumerate(computing.taps):
                     miner.remember(tap.layer, file.table(str(number))[0], images)
-            with ThreadPoolExecutor(1, "write") as writer:
-                for number in in_order(writer, self._write, miner.mine(self.job.shards[n] for n in todo), _WRITING):
-                    yield number
+            writers = 2 if computing.decoders else 1  # beside a GPU a shard takes less time than its file
+            with ThreadPoolExecutor(writers, "write") as pool:
+                contents = miner.mine(self.job.shards[number] for number in todo)
+                yield from in_order(pool, self._write, contents, _WRITING * writers)
         finally:
             miner.close()
 

@@ -128,7 +128,7 @@ class Bench:
         found = {**decoded, "forward": max(forward.values()), "run": ran[best]}
         for how, processes in (("", True), (" in threads", False)):
             stages = self.index(model, precision, best, processes)
-            parts = {**stages["of_mining"], "rank": stages["others"]["rank"], "write": stages["others"]["write"]}
+            parts = {**stages["of_mining"], **stages["others"]}
             shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
             print(f"{model} {precision}{how}, batches of {best}; seconds: {shown}")
             found[f"steady{how}"] = self.images / stages["mining"]
