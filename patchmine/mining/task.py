@@ -28,7 +28,7 @@ from patchmine.system.progress import Progress
 from patchmine.system.timing import Stages
 
 _WORTH_IT = 2000  # photographs that threads decode while processes for it start
-_WRITING = 2  # shards in memory for each thread that writes: one is written while the next is mined
+_WRITING = 2  # shards in memory: one is written while the next is mined
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class Task:
                 images = file.source_ids(self.job.shard_size)
                 for number, tap in enumerate(computing.taps):
                     miner.remember(tap.layer, file.table(str(number))[0], images)
-            writers = 2 if computing.decoders else 1  # beside a GPU a shard takes less time than its file
-            with ThreadPoolExecutor(writers, "write") as pool:
+            # One thread writes, in order: what a shard leaves out because of shards before it must be on disk before it.
+            with ThreadPoolExecutor(1, "write") as writer:
                 contents = miner.mine(self.job.shards[number] for number in todo)
-                yield from in_order(pool, self._write, contents, _WRITING * writers)
+                yield from in_order(writer, self._write, contents, _WRITING)
         finally:
             miner.close()
 
