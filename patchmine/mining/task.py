@@ -126,7 +126,7 @@ class Task:
                 images = file.source_ids(self.job.shard_size)
                 for number, tap in enumerate(computing.taps):
                     miner.remember(tap.layer, file.table(str(number))[0], images)
-            # One thread writes, in order: what a shard leaves out because of shards before it must be on disk before it.
+            # One thread writes, in order: shards leave out what those before them beat, which must be on disk first.
             with ThreadPoolExecutor(1, "write") as writer:
                 contents = miner.mine(self.job.shards[number] for number in todo)
                 yield from in_order(writer, self._write, contents, _WRITING)
