@@ -10,11 +10,8 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from PIL import Image
-
 from patchmine.buckets.copies import bring
 from patchmine.errors import PhotographError
-from patchmine.photographs.upright import own_pillow, upright
 from patchmine.system.atomic import write_atomically
 from patchmine.system.regular_files import LIMIT
 from patchmine.system.untrusted_json import Misfit, read_bounded
@@ -63,19 +60,23 @@ def join(directory: Path, others: Iterable[Path]) -> None:
                 write_atomically(there, [data])
 
 
-@own_pillow()
 def _jpeg(photograph: bytes, seen: Box) -> bytes:
-    picture = upright(photograph)
-    if max(picture.size) > _LONGEST:
-        raise PhotographError(f"{picture.width}x{picture.height} pixels are too many for a JPEG")
-    across, down = -(-seen.width // MARGIN), -(-seen.height // MARGIN)
-    wider = Box(seen.left - across, seen.top - down, seen.right + across, seen.bottom + down)
-    kept = wider.intersect(Box(0, 0, *picture.size))
-    canvas = Image.new("RGB", picture.size, "#808080")
-    canvas.paste(picture.crop(kept.as_tuple()), (kept.left, kept.top))
-    data = io.BytesIO()
-    canvas.save(data, "JPEG", quality=QUALITY, subsampling=0)
-    return data.getvalue()
+    from PIL import Image  # not at the top: every command reads this module, and few need Pillow
+
+    from patchmine.photographs.upright import own_pillow, upright
+
+    with own_pillow():
+        picture = upright(photograph)
+        if max(picture.size) > _LONGEST:
+            raise PhotographError(f"{picture.width}x{picture.height} pixels are too many for a JPEG")
+        across, down = -(-seen.width // MARGIN), -(-seen.height // MARGIN)
+        wider = Box(seen.left - across, seen.top - down, seen.right + across, seen.bottom + down)
+        kept = wider.intersect(Box(0, 0, *picture.size))
+        canvas = Image.new("RGB", picture.size, "#808080")
+        canvas.paste(picture.crop(kept.as_tuple()), (kept.left, kept.top))
+        data = io.BytesIO()
+        canvas.save(data, "JPEG", quality=QUALITY, subsampling=0)
+        return data.getvalue()
 
 
 def _file(directory: Path, digest: str) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from patchmine.defaults import DIFFUSE, TIGHT_K, TIGHT_SHARE
 from patchmine.errors import UnreadableError
@@ -134,7 +135,7 @@ def _area(index: Photographs, seat: Seat, crop: TightCrop) -> float:
 
 
 def _median(numbers: Sequence[float]) -> float | None:
-    return round(median(numbers), 6) if numbers else None
+    return round(float(np.median(numbers)), 6) if numbers else None
 
 
 def _share_diffuse(areas: Sequence[float]) -> float | None:
