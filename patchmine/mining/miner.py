@@ -163,7 +163,7 @@ class ShardMiner:
         self.executor, self.progress = executor, progress
         self.most = job.batch_size  # photographs at once; fewer after memory has run out
         self.stages, self.known, self.predictor = stages, known, predictor
-        self.ahead = workers + -(-_AHEAD // job.batch_size)
+        self.ahead = blocks_ahead(job, workers)
         # OpenVINO computes in threads of its own: one of ours decodes while the others wait for them. With torch, which
         # computes in ours, one more would save no time and take 150 MB.
         threads = workers if job.executor == executors.DEFAULT else workers + 1
@@ -308,6 +308,11 @@ class ShardMiner:
                 continue
             yield images, reduced
             start += len(part)
+
+
+def blocks_ahead(job: Job, workers: int) -> int:
+    """The most blocks that are in work or wait to be put together."""
+    return workers + -(-_AHEAD // job.batch_size)
 
 
 def reachable(source: Source, entries: Sequence[Entry]) -> bool:
