@@ -76,22 +76,22 @@ def test_shards_that_wait_together_pass_through_one_pipeline(tmp_path, beacon):
     assert (tmp_path / "000007.shard").read_bytes() == b"H"
 
 
-@pytest.mark.parametrize(("shard_size", "batch_size"), [(8, 64), (8, 32), (8, 16), (40, 32)])
+@pytest.mark.parametrize(("shard_size", "batch_size"), [(4, 64), (4, 32), (4, 16), (10, 8)])
 def test_a_process_asks_for_as_many_shards_ahead_as_its_task_says(monkeypatch, tmp_path, shard_size, batch_size):
     """The driver sends that many: with fewer, the pipeline would run empty again and again, and forget its rankings."""
     most = []
 
     def mine(task, todo, progress):
         asked = []
-        for yielded, number in enumerate(task.work((asked.append(number) or number for number in todo), progress)):
-            most.append(len(asked) - yielded)
-            yield number
-        assert max(most) == task.in_hand
+        work = task.work((asked.append(number) or number for number in todo), progress)
+        most.append((max(len(asked) - yielded for yielded, _ in enumerate(work)), task.in_hand))
+        raise StoreError("enough")  # nothing need be published
 
     monkeypatch.setattr(local, "mine", mine)
     wanted = Wanted(model="shapes", shard_size=shard_size, batch_size=batch_size, executor="torch", keep=4)
-    patchmine.build_index("shapes:120", tmp_path / "x.patchmine", wanted, run=Run(workers=1))
-    assert most
+    with pytest.raises(StoreError, match="enough"):
+        patchmine.build_index(f"shapes:{8 * shard_size}", tmp_path / "x.patchmine", wanted, run=Run(workers=1))
+    assert most[0][0] == most[0][1]
 
 
 def test_an_actor_gets_what_it_has_in_hand_and_one_to_spare(tmp_path):
