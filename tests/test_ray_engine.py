@@ -1,11 +1,14 @@
 """`--engine ray` without a cluster: what it refuses, and the process that computes. tests/slow has real clusters."""
 
+import os
 import socket
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,6 +74,45 @@ def test_shards_that_wait_together_pass_through_one_pipeline(tmp_path, beacon):
     assert {path for answer in answers.values() for path, _ in answer.skipped} == {f"{n}.jpg" for n in range(8)}
     assert all(answer.data is None for answer in answers.values())
     assert (tmp_path / "000007.shard").read_bytes() == b"H"
+
+
+@pytest.mark.parametrize(("shard_size", "batch_size"), [(4, 64), (4, 32), (4, 16), (10, 8)])
+def test_a_process_asks_for_as_many_shards_ahead_as_its_task_says(monkeypatch, tmp_path, shard_size, batch_size):
+    """The driver sends that many: with fewer, the pipeline would run empty again and again, and forget its rankings."""
+    most = []
+
+    def mine(task, todo, progress):
+        asked = []
+        work = task.work((asked.append(number) or number for number in todo), progress)
+        most.append((max(len(asked) - yielded for yielded, _ in enumerate(work)), task.in_hand))
+        raise StoreError("enough")  # nothing need be published
+
+    monkeypatch.setattr(local, "mine", mine)
+    wanted = Wanted(model="shapes", shard_size=shard_size, batch_size=batch_size, executor="torch", keep=4)
+    with pytest.raises(StoreError, match="enough"):
+        patchmine.build_index(f"shapes:{8 * shard_size}", tmp_path / "x.patchmine", wanted, run=Run(workers=1))
+    assert most[0][0] == most[0][1]
+
+
+def test_an_actor_gets_what_it_has_in_hand_and_one_to_spare(tmp_path):
+    crew_module = pytest.importorskip("patchmine.engines._ray_crew")
+    crew = object.__new__(crew_module.Crew)
+    actors = [SimpleNamespace(accepted=accepted, shards={}) for accepted in (True, False, True)]
+    crew._workers, crew._queue, crew._task = actors, deque(range(20)), SimpleNamespace(in_hand=4)
+    crew._send = lambda worker, number: worker.shards.update({object(): number})
+    crew._assign()
+    assert [list(actor.shards.values()) for actor in actors] == [[0, 2, 4, 6, 8], [], [1, 3, 5, 7, 9]]
+
+
+def test_a_cluster_that_starts_here_inherits_what_actors_elsewhere_are_given(monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "3")
+    before = dict(os.environ)
+    assert _ray_connection.missing_environment() == {"MALLOC_ARENA_MAX": "2"}
+    with _ray_connection._inherited(_ray_connection._OF_A_CLUSTER_HERE):
+        inside = dict(os.environ)
+    assert inside["MALLOC_ARENA_MAX"] == "2"
+    assert inside["RAY_worker_niceness"] == "3"
+    assert dict(os.environ) == before
 
 
 def test_a_node_without_the_folder_returns_the_file_and_keeps_none(tmp_path):

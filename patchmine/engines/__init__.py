@@ -62,6 +62,10 @@ class Task(Protocol):
     def on_disk(self) -> set[int]:
         """The numbers of the shards whose files are there."""
 
+    @property
+    def in_hand(self) -> int:
+        """The most shards that `work` has asked for and not yielded yet."""
+
     def photographs(self, number: int) -> int:
         """The number of photographs of a shard."""
 

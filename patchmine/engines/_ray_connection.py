@@ -6,24 +6,28 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from patchmine.errors import RequestError
+from patchmine.system import allocator
 
 CONNECT_S = 5.0
 
-_AS_A_GUEST = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # reports to nobody
-    # Of a cluster that starts here. By default workers wait for every other process of the machine.
-    "RAY_worker_niceness": "0",
+_OF_A_CLUSTER_HERE = {
+    "RAY_worker_niceness": "0",  # by default workers wait for every other process of the machine
     "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",  # a process for each core, before it is known how many actors there are
+    **allocator.ENVIRONMENT,
 }
 _lock = threading.RLock()
 _ours = False
 """Whether this module made the connection, and not the caller's own program."""
+
+_started_here = False
+"""Whether it is a connection to a cluster that this module started."""
 
 
 def address_of(given: str | None) -> str | None:
@@ -36,9 +40,8 @@ def connect(address: str | None, then: Callable[[], None] = lambda: None) -> Non
 
     Raises RequestError.
     """
-    global _ours
-    for name, value in _AS_A_GUEST.items():
-        os.environ.setdefault(name, value)
+    global _ours, _started_here
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # reports to nobody
     import ray
 
     with _lock:
@@ -47,24 +50,41 @@ def connect(address: str | None, then: Callable[[], None] = lambda: None) -> Non
         _refuse_silent(address)
         local: dict[str, Any] = {} if address else {"include_dashboard": False}
         try:
-            with _own_signals():
+            with _own_signals(), _inherited({} if address else _OF_A_CLUSTER_HERE):
                 ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **local)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
             raise RequestError(_no_cluster(address, reason) + (_token() if address else "")) from None
-        _ours = True
+        _ours, _started_here = True, not address
         then()
 
 
 def disconnect() -> None:
     """End the connection, if `connect` made it, and the cluster with it if it was a new one. It takes a second."""
-    global _ours
+    global _ours, _started_here
     import ray
 
     with _lock:
         if _ours:
             ray.shutdown()
-        _ours = False
+        _ours = _started_here = False
+
+
+def missing_environment() -> dict[str, str]:
+    """What the environment of an actor lacks: of a cluster that started here it is inherited, which is faster."""
+    return {} if _started_here else allocator.ENVIRONMENT
+
+
+@contextmanager
+def _inherited(variables: Mapping[str, str]) -> Iterator[None]:
+    """Add environment variables that are not set, for the processes that start during the block."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchmine.engines import Task
+from patchmine.engines._ray_connection import missing_environment
 from patchmine.engines._ray_miner import Computed, Miner, versions
 from patchmine.errors import PatchmineError, RequestError, StoreError
 from patchmine.system.atomic import write_atomically
@@ -37,8 +38,11 @@ SLOW_S, SLOW_RATIO = 30.0, 3.0
 LOOK_S, WAIT_S, SAY_S = 5.0, 1.0, 60.0
 """Seconds between two looks for nodes, of one wait for results, and between two notes that resources are missing."""
 
-AHEAD = 64
-"""Photographs that an actor reads ahead of the shard it computes; see the miner."""
+SPARE = 1
+"""Shards that wait at an actor beyond those it works on, so that it need not wait for the driver."""
+
+CALLS = 128
+"""Calls of an actor that may be in progress at a time, each in a thread that waits for a shard. More wait in Ray."""
 
 HEAVY = ("torch", "openvino")
 """Modules that an actor imports before it knows its task: they take longest."""
@@ -97,7 +101,6 @@ class Crew:
         everywhere.
         """
         self._queue, self._left = deque(todo), set(todo)
-        self._most = 2 + AHEAD // max(1, self._task.photographs(todo[0]))
         while self._left:
             self._hire()
             self._assign()
@@ -160,7 +163,7 @@ class Crew:
         return Worker(actor, node, name, order, actor.refusal.remote(*order))
 
     def _assign(self) -> None:
-        for depth in range(self._most):  # every actor its first shard before any gets a second
+        for depth in range(self._task.in_hand + SPARE):  # every actor its first shard before any gets a second
             for worker in self._workers:
                 if worker.accepted and len(worker.shards) <= depth and self._queue:
                     self._send(worker, self._queue.popleft())
@@ -285,7 +288,8 @@ def start(node: str, cores: int, gpus: int) -> Any:
         num_gpus=gpus,
         max_restarts=RESTARTS,
         max_task_retries=RESTARTS,
-        max_concurrency=2 + AHEAD + 1,
+        max_concurrency=CALLS,
+        runtime_env={"env_vars": missing_environment()},
         scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
     )
     return options.remote()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from patchmine import executors, sparse
 from patchmine.errors import PhotographError, RequestError, SourceError
 from patchmine.executors import Executor, Reduced, out_of_memory
+from patchmine.executors._gpu import IN_FLIGHT
 from patchmine.mining.predictions import OUTPUT, Predictor, with_output
 from patchmine.mining.reuse import Known, Place, joined
 from patchmine.networks.taps import Tap
@@ -165,13 +166,11 @@ class ShardMiner:
         self.executor, self.progress = executor, progress
         self.most = job.batch_size  # photographs at once; fewer after memory has run out
         self.stages, self.known, self.predictor = stages, known, predictor
-        self.decoders = decoders
+        self.decoders, self.ahead = decoders, blocks_ahead(job, workers)
         # OpenVINO computes in threads of its own: one of ours decodes while the others wait for them. With torch, which
         # computes in ours, one more would save no time and take 150 MB. Beside decoders, some wait for the GPU.
         threads = workers if job.executor == executors.DEFAULT else workers + 1
-        self.ahead = threads + -(-_AHEAD // job.batch_size)
-        if decoders is not None:
-            threads, self.ahead = decoders.lent, 2 * decoders.lent  # some of many blocks take much longer than others
+        threads = decoders.lent if decoders else threads
         self.pool = ThreadPoolExecutor(threads, "mine", initializer=torch.set_num_threads, initargs=(job.threads,))
         photographs = min(job.shard_size, job.photographs)
         one_size = job.preprocessing.view != "whole"
@@ -318,6 +317,13 @@ class ShardMiner:
                 continue
             yield images, reduced
             start += len(part)
+
+
+def blocks_ahead(job: Job, workers: int) -> int:
+    """The most blocks that are in work or wait to be put together."""
+    if job.device != "cpu":
+        return 2 * (workers + IN_FLIGHT)  # of many blocks at once, some take much longer than others
+    return workers + -(-_AHEAD // job.batch_size)
 
 
 def reachable(source: Source, entries: Sequence[Entry]) -> bool:

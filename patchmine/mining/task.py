@@ -13,7 +13,7 @@ from patchmine import executors, models, readouts
 from patchmine.errors import SourceError
 from patchmine.executors import Executor, Setting
 from patchmine.executors._gpu import IN_FLIGHT, GpuExecutor
-from patchmine.mining.miner import ShardContent, ShardMiner, reachable
+from patchmine.mining.miner import ShardContent, ShardMiner, blocks_ahead, reachable
 from patchmine.mining.predictions import Predictor, predictor
 from patchmine.mining.reuse import Known
 from patchmine.networks.directions import of_index
@@ -159,6 +159,16 @@ class Task:
     def on_disk(self) -> set[int]:
         """The numbers of the shards whose files are there; a file appears whole or not at all."""
         return shard_numbers(self.folder)
+
+    @property
+    def in_hand(self) -> int:
+        """The most shards that `work` has asked for and not yielded yet.
+
+        They are the shard of the oldest block in work, the shards of the blocks after it, and those being written.
+        """
+        blocks_of_a_shard = -(-min(self.job.shard_size, self.job.photographs) // self.job.batch_size)
+        after = blocks_ahead(self.job, self.workers) - 1
+        return 1 + -(-after // blocks_of_a_shard) + _WRITING - 1
 
     def photographs(self, number: int) -> int:
         """The number of photographs of a shard."""

@@ -11,6 +11,9 @@ _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
 
 _ARENAS = 2
+ENVIRONMENT = {"MALLOC_ARENA_MAX": str(_ARENAS)}
+"""What `keep_flat` does, for the environment of a process that has threads before any code of ours runs in it."""
+
 _NEVER = 2**31 - 1
 
 

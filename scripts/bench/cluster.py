@@ -4,9 +4,10 @@
 
 All engines get the same cores: the local one as threads of one process, claims as one process with the same threads,
 Ray as a cluster of one node on this machine. Times are those of the whole call. As root, the CPU seconds of all
-processes are counted too, in a control group: they depend little on what else the machine does. Memory is the peak of
-the process that was started, with small pictures and a small network, so that many photographs take no hours; `--small`
-measures times with that network.
+processes are counted too, in a control group, and by kind of process: they depend little on what else the machine does.
+On a busy machine do not compare times: Ray's processes lead sessions of their own, to which Linux gives more of the
+cores than to one process. Memory is the peak of the process that was started, with small pictures and a small network,
+so that many photographs take no hours; `--small` measures times with that network.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import argparse
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -41,11 +45,15 @@ def build():
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call: seconds, CPU seconds of all processes (NaN without root), peak MiB of the one that was started."""
+    """Of one call: seconds, CPU seconds of all processes (NaN without root), peak MiB of the one that was started.
+
+    `kinds` are the CPU seconds of processes by the name of their kind, as they were seen last.
+    """
 
     seconds: float
     cpu: float
     peak: float
+    kinds: dict[str, float]
 
 
 class Group:
@@ -59,6 +67,20 @@ class Group:
             self._folder.mkdir(exist_ok=True)
         except OSError:
             self._folder = None
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._over = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
+
+    def _look(self) -> None:
+        """Note what each process has used so far, ten times a second."""
+        while self._folder is not None and not self._over.wait(0.1):
+            for process in (self._folder / "cgroup.procs").read_text().split():
+                with suppress(OSError):
+                    words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
+                    used = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+                    if kind := kind_of(words):
+                        self._seen[process] = kind, sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
 
     def joining(self, command: list[str]) -> list[str]:
         """The command, which joins the group first."""
@@ -76,8 +98,26 @@ class Group:
             seconds = int(usage.read_text()) / 1e9
         else:
             seconds = int((self._folder / "cpu.stat").read_text().split()[1]) / 1e6
+        self._over.set()
+        self._watch.join()
         self._folder.rmdir()
         return seconds
+
+    def kinds(self) -> dict[str, float]:
+        """The CPU seconds of processes by kind."""
+        found: dict[str, float] = defaultdict(float)
+        for kind, seconds in self._seen.values():
+            found[kind] += seconds
+        return found
+
+
+def kind_of(words: list[str]) -> str:
+    """What a process is, by its command line: `index`, `ray::_Actor`, `raylet`, `log_monitor.py` and the like."""
+    if words[0].startswith("ray::"):
+        return words[0].partition(".")[0].strip()
+    if "patchmine" in words:
+        return "index"
+    return next((Path(word).name for word in words if "/ray/" in word), "")
 
 
 def index(listing: Path, out: Path, engine: str, *more: str) -> Cost:
@@ -92,7 +132,7 @@ def index(listing: Path, out: Path, engine: str, *more: str) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, errors
     seconds = time.perf_counter() - start
-    return Cost(seconds, group.spent(), usage.ru_maxrss / 1024)
+    return Cost(seconds, group.spent(), usage.ru_maxrss / 1024, group.kinds())
 
 
 def repeated(paths: list[Path], count: int, file: Path) -> Path:
@@ -112,6 +152,11 @@ def overhead(photographs: Path, images: int, repeat: int, engines: list[str], pl
             f"{engine} {costs[engine][-1].seconds:.1f} s ({costs[engine][-1].cpu:.1f} CPU)" for engine in costs
         )
         print(f"{images} photographs, turn {turn + 1}, load {os.getloadavg()[0]:.1f}: {shown}", flush=True)
+    for engine, found in costs.items():
+        names = {kind for cost in found for kind in cost.kinds}
+        medians = {kind: median(cost.kinds.get(kind, 0.0) for cost in found) for kind in names}
+        shown = ", ".join(f"{kind} {medians[kind]:.1f}" for kind in sorted(names, key=medians.__getitem__)[::-1])
+        print(f"{engine}, CPU s: {shown}", flush=True)
     for engine in engines[1:]:
         for what in ("seconds", "cpu"):
             pairs = zip(costs[engine], costs[engines[0]], strict=True)

@@ -2,8 +2,9 @@
 
     python -m scripts.bench.merge [--shards 1250,2500,5000,10000] [--units 64] [--photographs 128] [--no-table]
 
-Each count is published in a process of its own, which says its peak memory. The shards are one layer of random values,
-with vectors for those that led when their shard was mined, as the miner keeps them.
+Each count is published in a process of its own, which says its peak memory, and its CPU seconds, which depend less on
+what else the machine does. The shards are one layer of random values, with vectors for those that led when their shard
+was mined, as the miner keeps them.
 """
 
 from __future__ import annotations
@@ -55,17 +56,18 @@ def make(folder: Path, shards: int, units: int, photographs: int) -> None:
 def publish(folder: Path, shards: int, units: int, table: bool) -> None:
     """Publish the first shards of the folder; prints seconds, and peak memory beyond that of the imports, in MiB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     files = [ShardFile.open(shard_path(folder, number)) for number in range(shards)]
     checked = time.perf_counter()
     plan = LayerPlan("layer", units, GRID, FieldsBySize(()), True)
     target = folder / f"activations-{shards}.h5"
     counts = write_activations(target, "synthetic", files, [plan], KEEP, table, 2)
-    done = time.perf_counter()
+    done, cpu = time.perf_counter(), time.process_time() - cpu
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(
         f"{shards} shards, {counts['images']} photographs: checked in {checked - start:.1f} s, published in "
-        f"{done - checked:.1f} s, {1000 * (done - start) / shards:.2f} ms a shard; {peak:.0f} MiB, "
+        f"{done - checked:.1f} s, {1000 * (done - start) / shards:.2f} ms a shard; {cpu:.1f} CPU s, "
+        f"{1000 * cpu / shards:.2f} ms a shard; {peak:.0f} MiB, "
         f"{peak * (1 << 20) / counts['images']:.0f} bytes a photograph",
         flush=True,
     )

@@ -21,6 +21,7 @@ class LargeShards:
     address: str
     workers: int = 1
     device: str = "cpu"
+    in_hand: int = 1
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in {**state, "folder": Path("/nowhere/shards")}.items():
