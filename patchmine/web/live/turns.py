@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
@@ -58,7 +58,8 @@ class Turns:
         leaving = asyncio.ensure_future(_left(request))
         self._leaving.add(leaving)
         try:
-            await asyncio.wait([answer, leaving], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [answer, leaving]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if answer.done() and not answer.cancelled():
                 return answer.result()
             if answer.cancelled() or leaving.cancelled():
