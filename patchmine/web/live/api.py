@@ -128,33 +128,48 @@ class Api:
     async def similar(self, request: Request) -> Response:
         """The document of `similar --json`: of a unit, of a photograph of the index, or of the body of a POST."""
         words = Words(request)
-        index = await self._index(request)
         unit, box, layer, k = words.text("unit"), words.box(), words.text("layer"), words.k
+        sent = await self._sent(request)
+        index = await self._index(request)
         if request.method == "GET" and unit is not None:
             found = await self._pages.take(request, lambda _: index.similar(unit, box=box, layer=layer, k=k).as_dict())
             return document(found)
         return await self._asked(
-            request, index, lambda name, data: asking.similar(index, name, data, box, layer, k), "unit=U or image_id=N"
+            request,
+            index,
+            sent,
+            lambda name, data: asking.similar(index, name, data, box, layer, k),
+            "unit=U or image_id=N",
         )
 
     async def fires(self, request: Request) -> Response:
         """The document of `fires --json`: of a photograph of the index, or of the body of a POST."""
         words = Words(request)
-        index = await self._index(request)
         layer, k = words.text("layer"), words.k
+        sent = await self._sent(request)
+        index = await self._index(request)
         return await self._asked(
-            request, index, lambda name, data: asking.fires(index, name, data, layer, k), "image_id=N"
+            request, index, sent, lambda name, data: asking.fires(index, name, data, layer, k), "image_id=N"
         )
 
+    async def _sent(self, request: Request) -> bytes | None:
+        """The photograph that a request brings, read before its first turn, which drops what comes of it."""
+        return await self._asks.photograph(request) if request.method == "POST" else None
+
     async def _asked(
-        self, request: Request, index: Index, work: Callable[[str, bytes], dict[str, Any]], wanted: str
+        self,
+        request: Request,
+        index: Index,
+        sent: bytes | None,
+        work: Callable[[str, bytes], dict[str, Any]],
+        wanted: str,
     ) -> Response:
         words = Words(request)
         layer = words.text("layer")
         if layer is not None:
             index.check_layer(layer)
-        if request.method == "POST":
-            name, data = DROPPED, await self._asks.photograph(request)
+        if sent is not None:
+            name, data = DROPPED, sent
         elif words.text("image_id") is None:
             raise RequestError(f"give {wanted}, or send a photograph by POST")
         else:

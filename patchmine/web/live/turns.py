@@ -35,6 +35,8 @@ class Turns:
     async def take(self, request: Request, work: Callable[[Check], T]) -> T:
         """The result of the work, in its turn. The work gets a function that raises GoneError once nobody waits.
 
+        The body of the request, if any matters, has been read: what comes of it now is dropped.
+
         Raises GoneError for a browser that goes away, EndingError if the server ends first, and what the work raises.
         """
         left = Event()
