@@ -31,10 +31,13 @@ def main() -> None:
 
 def _leave(code: object) -> None:
     """End the process here, after what Python does first at its end: freeing torch would take it half a second more."""
-    if "torch" not in sys.modules or not isinstance(code, int | None):
+    from patchmine.cli.stopping import waits_for_threads
+
+    if ("torch" not in sys.modules and waits_for_threads) or not isinstance(code, int | None):
         return
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
-    atexit._run_exitfuncs()
+    if waits_for_threads:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+        atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import fsspec
 import pytest
 
 import patchmine
-from patchmine.buckets import copies, objects
+from patchmine.buckets import copies, objects, room
 from patchmine.defaults import Run, Wanted
-from patchmine.errors import StoreError
+from patchmine.errors import RequestError, StoreError
 from patchmine.sources import open_source
 from tests.support.activations import datasets
 from tests.support.commands import failed
@@ -45,6 +46,7 @@ class Counted:
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
     monkeypatch.setattr(objects, "WAIT_S", 0.001)
+    monkeypatch.setattr(objects, "_answered", {"memory"})
     monkeypatch.setattr(copies, "_opened", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = Counted(fsspec.filesystem("memory"))
@@ -293,7 +295,7 @@ def test_what_is_wrong_is_one_line(cli, bucket, words, line):
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError("QuotaExceeded"), r"cannot be written after 7 tries \(QuotaExceeded\).*finished work is kept"),
+        (OSError("QuotaExceeded"), r"cannot be written after 10 tries \(QuotaExceeded\).*finished work is kept"),
         (FileNotFoundError("NoSuchBucket"), "no such bucket; create it first"),
         (type("NoCredentialsError", (Exception,), {})(), "needs credentials"),
     ],
@@ -348,3 +350,43 @@ def test_without_a_cache_folder_one_line_says_what_to_set(published, monkeypatch
 def test_a_path_that_has_lost_a_slash_is_the_url(published):
     assert patchmine.open_index(Path(URL)).name == URL
     assert patchmine.open_index(f"{URL}/").name == URL
+
+
+def test_copies_beyond_the_bound_make_room_unless_they_are_used_or_hold_more_than_the_bucket(
+    bucket, local, monkeypatch, tmp_path
+):
+    def opened(name):
+        for file in ("activations.h5", "patches.faiss", "manifest.json"):
+            bucket.pipe(f"/bucket/{name}/{file}", (local / file).read_bytes())
+        return patchmine.open_index(f"memory://bucket/{name}").directory
+
+    def later(*copies_):
+        """End this process, which used these copies one after another."""
+        for number, directory in enumerate(copies_):
+            os.utime(directory.with_name("used.lock"), (number, number))
+        for mark in room._marks.values():
+            os.close(mark)
+        room._marks.clear()
+        copies._opened.clear()
+
+    def kept(*copies_):
+        return [(directory / "manifest.json").exists() for directory in copies_]
+
+    monkeypatch.setattr(room, "_marks", {})
+    size = sum((local / file).stat().st_size for file in ("activations.h5", "manifest.json"))
+    monkeypatch.setenv("PATCHMINE_CACHE_GB", str(2.5 * size / 1e9))
+    first, second, third = map(opened, ("1.patchmine", "2.patchmine", "3.patchmine"))
+    assert kept(first, second, third) == [True, True, True]  # all in use
+    (second / "findings").mkdir(exist_ok=True)
+    (second / "findings/mine.json").write_text("{}")
+    later(first, second, third)
+    fourth = opened("4.patchmine")
+    assert kept(first, second, third, fourth) == [False, True, False, True]
+    assert opened("1.patchmine") == first  # fetched again
+    assert kept(first) == [True]
+
+
+def test_a_bound_that_is_no_size_is_refused(bucket, monkeypatch):
+    monkeypatch.setenv("PATCHMINE_CACHE_GB", "much")
+    with pytest.raises(RequestError, match="PATCHMINE_CACHE_GB must be a number of gigabytes, such as 20, not 'much'"):
+        patchmine.open_index(URL)

@@ -20,6 +20,7 @@ WANTED = Wanted(model="shapes", shard_size=12, keep=10)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(objects, "WAIT_S", 0.001)
+    monkeypatch.setattr(objects, "_answered", {"memory"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     _fetching.ahead.cache_clear()
 
@@ -122,7 +123,7 @@ def test_a_connection_that_breaks_is_made_again_and_changes_nothing(bucket, expe
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (ConnectionResetError("reset by peer"), r"cannot be reached after 7 tries \(reset by peer\)"),
+        (ConnectionResetError("reset by peer"), r"cannot be reached after 10 tries \(reset by peer\)"),
         (PermissionError("Forbidden"), r"cannot be read with these credentials \(Forbidden\)"),
         (type("NoCredentialsError", (Exception,), {})(), "needs credentials"),
     ],
@@ -132,6 +133,26 @@ def test_a_bucket_out_of_reach_ends_the_run_and_skips_no_photograph(bucket, tmp_
     with pytest.raises(SourceError, match=line) as found:
         patchmine.build_index("memory://bucket/photographs", tmp_path / "b.patchmine", WANTED)
     assert not isinstance(found.value, PhotographError)
+
+
+def test_a_store_that_never_answered_is_given_up_soon_and_says_what_to_check(bucket, monkeypatch):
+    failing = Failing(bucket, 1, ConnectionRefusedError("refused"))
+    monkeypatch.setattr(objects, "_answered", set())
+    monkeypatch.setattr(objects, "_store", lambda _: failing)
+    with pytest.raises(
+        SourceError, match=r"list.csv' does not answer \(refused\): check the network$"
+    ):
+        objects.read("memory://bucket/list.csv")
+    assert failing.asked == objects.FIRST_TRIES
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(SourceError, match="a server runs at AWS_ENDPOINT_URL, which is 'http://127.0.0.1:9'"):
+        objects.read("s3://bucket/list.csv")
+    failing.every, failing.asked = objects.TRIES, 0  # it answers, and is trusted from then on
+    objects.read("memory://bucket/list.csv")
+    failing.every, failing.asked = 1, 0
+    with pytest.raises(SourceError, match=f"cannot be reached after {objects.TRIES} tries"):
+        objects.read("memory://bucket/list.csv")
+    assert failing.asked == objects.TRIES
 
 
 @pytest.mark.parametrize(
@@ -188,9 +209,9 @@ def test_photographs_that_an_index_shows_are_copied_and_the_copies_are_checked(b
     assert index.photograph(3) == shown
 
 
-def test_the_oldest_copies_make_room(bucket, tmp_path, monkeypatch):
+def test_the_least_recently_used_copies_make_room(bucket, tmp_path, monkeypatch):
     source = open_source("memory://bucket/photographs")
-    monkeypatch.setattr(_copies, "MOST_BYTES", 60_000)
+    monkeypatch.setenv("PATCHMINE_CACHE_GB", str(60_000 * _copies.SHARE / 1e9))
     from patchmine.system import digests
 
     for entry in source.entries():

@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from patchmine import cli as cli_module
 from patchmine.cli import app
+from patchmine.cli.words import called
 from tests.support.commands import failed
 
 COMMANDS = sorted(get_command(app).commands)
@@ -157,9 +158,30 @@ def test_bad_input_gets_one_line_that_says_what_to_type(cli, shapes_index_dir, w
     assert answer in failed(cli(*words))
 
 
-def test_wrong_usage_exits_with_2(cli):
-    assert cli("top").returncode == 2
-    assert cli("index", "--no-such-option").returncode == 2
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["tops"], "no command 'tops'; did you mean top?"),
+        (["--bug"], "no option '--bug'; did you mean --debug?"),
+        (["top"], "top needs --unit, as in: patchmine top --unit"),
+        (["index"], "index needs SOURCE, as in: patchmine index "),
+        (["top", "--cropp", "rf"], "top has no option '--cropp'; did you mean --crop"),
+        (["index", "--zzzzzz"], "index has no option '--zzzzzz', as in: patchmine index "),
+        (["top", "--unit"], "--unit needs a value, as in: patchmine top "),
+        (["top", "--unit", FIRST, "--json=3"], "--json takes no value, as in: patchmine top "),
+        (["top", "--unit", FIRST, "-k", "many"], "-k must be a whole number, not 'many', as in: patchmine top "),
+        (["top", "--unit", FIRST, "--share", "half"], "--share must be a number, not 'half', as in: patchmine top "),
+        (["info", "one", "two"], "info has no place for 'one two', as in: patchmine info "),
+    ],
+)
+def test_wrong_usage_is_one_line_too_and_exits_with_2(cli, words, answer):
+    assert f"patchmine: {answer}" in failed(cli(*words), 2)
+
+
+@pytest.mark.parametrize("command", list(map(called, cli_module.COMMANDS)))
+def test_every_command_refuses_an_unknown_option_in_one_line(cli, command):
+    line = failed(cli(command, "--zzzzzz"), 2)
+    assert line.startswith(f"patchmine: {command} has no option '--zzzzzz', as in: patchmine {command} ")
 
 
 @pytest.mark.parametrize(

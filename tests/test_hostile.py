@@ -292,7 +292,8 @@ def test_a_photograph_is_shown_only_if_it_is_the_one_that_was_indexed(cli, index
     shown.symlink_to(tmp_path / "elsewhere")
     assert patch.crop().size == (patch.box.width, patch.box.height)
     # One that leads to another picture is not, though it is one.
-    Image.new("RGB", Image.open(tmp_path / "elsewhere").size).save(tmp_path / "secret.png")
+    with Image.open(tmp_path / "elsewhere") as picture:
+        Image.new("RGB", picture.size).save(tmp_path / "secret.png")
     shown.unlink()
     shown.symlink_to(tmp_path / "secret.png")
     with pytest.raises(PhotographError, match="has changed since it was indexed"):

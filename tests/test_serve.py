@@ -11,10 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -29,12 +31,12 @@ from patchmine.photographs.placement import Preprocessing, View
 from patchmine.units import Box, Unit
 from tests.conftest import jpeg
 from tests.support import tampering
-from tests.support.asgi import ask
+from tests.support.asgi import ask, sent
 from tests.support.commands import failed
 
 pytest.importorskip("starlette", reason="needs the extra 'web'")
 
-from patchmine.web.live.app import application
+from patchmine.web.live.app import Application
 from patchmine.web.live.asking import Asking
 from patchmine.web.live.current import Current
 from patchmine.web.live.guard import HEADERS
@@ -44,7 +46,7 @@ UNIT = "colour:0"
 
 @pytest.fixture(scope="module")
 def app(shapes_index_dir):
-    return application(Current(shapes_index_dir))
+    return Application(Current(shapes_index_dir))
 
 
 @pytest.fixture
@@ -72,8 +74,8 @@ class Tags(HTMLParser):
 
 
 class Waiting:
-    async def is_disconnected(self):
-        return False
+    async def receive(self):
+        await asyncio.Event().wait()
 
 
 def photograph(size=(64, 64)):
@@ -203,7 +205,7 @@ def test_other_sites_are_kept_out(app, method, headers, status):
 
 
 def test_beyond_loopback_nothing_is_answered_without_the_token(shapes_index_dir):
-    app = application(Current(shapes_index_dir), "0.0.0.0", "secret")
+    app = Application(Current(shapes_index_dir), "0.0.0.0", "secret")
     for path in ("/", "/api/units", "/static/app.js", "/?token=wrong"):
         assert ask(app, path).status == 401
     assert ask(app, "/", headers={"host": "192.168.0.7:8000", "authorization": "Bearer secret"}).status == 200
@@ -247,7 +249,7 @@ def test_text_from_an_index_is_only_ever_text(own):
     index.names.given[Unit("colour", 0)] = name
     current = Current(own)
     current.index().names.given[Unit("colour", 0)] = name
-    app = application(current)
+    app = Application(current)
     for path in ("/", "/layers/colour", f"/units/{UNIT}", "/nearest/colour:1"):
         text = ask(app, path).text
         assert "<img src=x" not in text
@@ -266,7 +268,7 @@ def test_class_and_file_names_are_only_ever_text(tmp_path):
             (folder / f"{number}{folder.name}.jpg").write_bytes(photograph())
     directory = tmp_path / "hostile.patchmine"
     patchmine.build_index(tmp_path / "photographs", directory, Wanted(model="shapes"))
-    app = application(Current(directory))
+    app = Application(Current(directory))
     layers = list(patchmine.open_index(directory).layers)
     for path in ("/", *(f"/layers/{layer}" for layer in layers), *(f"/units/{layer}:0" for layer in layers)):
         found = Tags(ask(app, path).text)
@@ -280,7 +282,7 @@ def test_class_and_file_names_are_only_ever_text(tmp_path):
 def test_what_a_comparison_and_a_study_found_is_on_the_page(own):
     index = patchmine.open_index(own)
     unit = index.unit(UNIT)
-    app = application(Current(own), compute=True)
+    app = Application(Current(own), compute=True)
     assert 'class="why"' not in ask(app, f"/units/{UNIT}").text
     comparison = unit.compare()
     findings.write(index, unit.unit, findings.WHY, findings.Finding(["It is the <canvas>."], [("corners", "no: even")]))
@@ -302,8 +304,8 @@ def test_units_are_sorted_as_on_the_command_line(app, cli, shapes_index_dir):
 
 def test_a_question_whose_browser_went_away_loses_its_turn(shapes_index):
     class Gone:
-        async def is_disconnected(self):
-            return True
+        async def receive(self):
+            return {"type": "http.disconnect"}
 
     asks, asked = Asking(), []
     shapes_index.network()
@@ -320,7 +322,7 @@ def test_a_question_whose_browser_went_away_loses_its_turn(shapes_index):
 
 
 def test_an_index_that_changes_or_vanishes_is_noticed(own, cli):
-    app = application(Current(own))
+    app = Application(Current(own))
     before = ask(app, f"/units/{UNIT}")
     cli("name", UNIT, "my_own_name", "-i", own)
     after = ask(app, f"/units/{UNIT}")
@@ -338,7 +340,7 @@ def test_an_index_that_changes_or_vanishes_is_noticed(own, cli):
 def test_missing_photographs_are_said(tmp_path, photographs, cli):
     moved = shutil.copytree(photographs, tmp_path / "mine")
     patchmine.build_index(moved, tmp_path / "mine.patchmine", model="shapes")
-    app = application(Current(tmp_path / "mine.patchmine"))
+    app = Application(Current(tmp_path / "mine.patchmine"))
     for file in moved.rglob("*.jpg"):
         file.unlink()
     assert ask(app, "/strips/colour/0.jpg").status == 200
@@ -348,11 +350,11 @@ def test_missing_photographs_are_said(tmp_path, photographs, cli):
     assert answer.status == 404
     assert answer.headers["content-type"].startswith("image/svg+xml")
     shutil.rmtree(moved)
-    assert "--source FOLDER" in ask(application(Current(tmp_path / "mine.patchmine")), "/").text
+    assert "--source FOLDER" in ask(Application(Current(tmp_path / "mine.patchmine")), "/").text
 
 
 def test_work_is_done_shown_and_stopped(own):
-    app = application(Current(own), compute=True)
+    app = Application(Current(own), compute=True)
     job = ask(app, f"/api/jobs?kind=tight&unit={UNIT}", "POST").json
     assert ask(app, f"/api/jobs?kind=tight&unit={UNIT}", "POST").json["job"] == job["job"]
     slow = ask(app, "/api/jobs?kind=synthetic&unit=colour:1", "POST").json
@@ -399,6 +401,72 @@ def test_the_command_prints_its_address_and_ends_cleanly(shapes_index_dir, tmp_p
     assert "Traceback" not in err
 
 
+# A command whose photographs take a minute to decode, as large ones do on a busy machine.
+SLOWLY = """
+import time
+from patchmine.web import pictures
+pictures.piece = lambda *_, **__: time.sleep(60)
+from patchmine.__main__ import main
+main()
+"""
+
+
+def test_a_signal_ends_the_command_whatever_is_asked_of_it(shapes_index_dir):
+    command = [sys.executable, "-c", SLOWLY, "serve", "-i", str(shapes_index_dir), "--port", "0"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    address = urlsplit(running.stdout.readline().strip())
+
+    def asked(path):
+        client = socket.create_connection((address.hostname, address.port))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n".encode())
+        return client
+
+    waits = asked("/crops/colour/0/face/3/0/0/96")
+    for left in [asked(f"/strips/{layer}/0.jpg") for layer in ("colour", "template") for _ in range(6)]:
+        left.close()
+    with urllib.request.urlopen(address.geturl()) as page:
+        assert page.status == 200
+    running.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, err = running.communicate(timeout=300)
+    assert time.monotonic() - began < 20
+    assert (running.returncode, err.count("\n")) == (0, 1), err
+    with waits, waits.makefile("rb") as answer:
+        assert answer.readline().split()[1] == b"503"
+
+
+def test_a_picture_is_drawn_only_while_somebody_waits_for_it(shapes_index_dir, monkeypatch):
+    drawn, free = [], threading.Event()
+
+    def piece_of(data, *words, **more):
+        drawn.append(data)
+        free.wait(60)
+        return piece(data, *words, **more)
+
+    monkeypatch.setattr("patchmine.web.pictures.piece", piece_of)
+    served, cores = Application(Current(shapes_index_dir)), os.cpu_count()
+
+    async def all_():
+        def asked(number):
+            path = f"/crops/colour/0/face/{number}/0/0/96"
+            return asyncio.create_task(sent(served, path, receive=gone[number].get))
+
+        gone = [asyncio.Queue() for _ in range(cores + 8)]
+        tasks = [asked(number) for number in range(cores + 8)]
+        while len(drawn) < cores:
+            await asyncio.sleep(0.01)
+        for queue in gone[cores : cores + 4]:  # these leave before their turn
+            queue.put_nowait({"type": "http.disconnect"})
+        await asyncio.wait(tasks[cores : cores + 4])
+        served.close()  # the others lose it here
+        refused = [task.result().status for task in (await asyncio.wait(tasks[cores + 4 :]))[0]]
+        free.set()
+        return [(await task).status for task in tasks[:cores]], refused
+
+    assert asyncio.run(all_()) == ([200] * cores, [503] * 4)
+    assert len(drawn) == cores
+
+
 def test_a_port_in_use_names_the_next_one(cli, shapes_index_dir):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -418,7 +486,7 @@ def test_a_hostile_index_is_shown_or_refused_in_words(shapes_index_dir, tmp_path
         shutil.copytree(shapes_index_dir, directory)
         mutation(directory)
         try:
-            app = application(Current(directory))
+            app = Application(Current(directory))
         except PatchmineError:
             continue
         for path in ("/", "/layers/colour", f"/units/{UNIT}", "/search.js", "/strips/colour/0.jpg", "/api/units"):

@@ -359,10 +359,10 @@ def asked(cli, directory, tmp_path, photographs, monkeypatch, words, unit):
 @pytest.mark.parametrize(("unit", "word"), [("blocks.2:3", "token"), ("blocks.2@cls:3", "class token")])
 def test_pages_call_a_token_a_token(directory, unit, word):
     pytest.importorskip("starlette", reason="needs the extra 'web'")
-    from patchmine.web.live.app import application
+    from patchmine.web.live.app import Application
     from patchmine.web.live.current import Current
 
-    app = application(Current(directory))
+    app = Application(Current(directory))
     page = ask(app, f"/units/{unit}?crop=rf")
     assert page.status == 200
     assert f">{word}<" in page.text

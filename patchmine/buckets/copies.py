@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import TypeVar
 
-from patchmine.buckets import objects
+from patchmine.buckets import objects, room
 from patchmine.buckets.objects import Place
 from patchmine.errors import PatchmineError, PhotographError, SourceError, StoreError
 from patchmine.system import digests
@@ -30,7 +30,9 @@ PART = 8 << 20
 """Bytes of one request for a part of a large file."""
 
 T = TypeVar("T")
+Version = tuple[str, int, int]  # in the bucket; size and time of the file here
 
+_STATE = "versions.jsonl"
 _NOT_DELIVERED = (".tmp", ".lock", ".log")
 
 _opened: dict[Path, Copy] = {}
@@ -43,16 +45,19 @@ class Copy:
     `first` are the names in the folder that are fetched when it is opened; the others are fetched when `bring` asks for
     them. What is below the names `apart` is neither fetched nor delivered unless asked for by its path. `last` is the
     file that proves the others, and is delivered after them.
+
+    Raises RequestError if the environment's bound for all copies is no size.
     """
 
     def __init__(self, url: str, first: Collection[str], apart: Collection[str], last: str) -> None:
         self.url, self.directory = url, folder_of(url)
         self._first, self._apart, self._last = first, apart, last
-        self._state = self.directory.with_name("versions.jsonl")
+        self._state = self.directory.with_name(_STATE)
         self._left: set[str] = set()  # by earlier commands, which could not deliver it
-        self._known: dict[str, tuple[str, int, int]] = {}  # version in the bucket; size and time of the file here
+        self._known: dict[str, Version] = {}
         self.listing: dict[str, Place] = {}
         """What the bucket held when it was last asked, by path."""
+        room.most_bytes()
         _opened.setdefault(self.directory, self)
 
     def ask(self) -> dict[str, Place]:
@@ -148,16 +153,7 @@ class Copy:
 
     def changed(self) -> Iterator[str]:
         """The files that were written here since they were fetched or delivered."""
-        for folder, folders, names in os.walk(self.directory):
-            within = Path(folder).relative_to(self.directory)
-            folders[:] = [name for name in folders if not name.startswith(".") and name not in self._apart]
-            for name in names:
-                path = (within / name).as_posix()
-                with suppress(FileNotFoundError):
-                    status = (self.directory / path).stat()
-                    same = self._known.get(path, ("", 0, 0))[1:] == (status.st_size, status.st_mtime_ns)
-                    if not (same or name.startswith(".") or name.endswith(_NOT_DELIVERED)):
-                        yield path
+        return _changed(self.directory, self._known, self._apart)
 
     def _ours(self) -> list[str]:
         return [path for path in self.listing if _top(path) not in self._apart]
@@ -167,7 +163,10 @@ class Copy:
 
     def _fetch(self, paths: Iterable[str]) -> None:
         """Fetch these files unless they are here, and remember their versions."""
-        _at_once(self._fetch_known, [path for path in paths if self._is_wanted(path)])
+        wanted = [path for path in paths if self._is_wanted(path)]
+        _at_once(self._fetch_known, wanted)
+        if wanted:
+            room.make_room(self.directory.parents[1], _holds_more_than_its_bucket)
 
     def _fetch_known(self, path: str) -> None:
         if self._fetch_one(path):
@@ -200,11 +199,7 @@ class Copy:
         return json.dumps([path, *self._known[path]]) + "\n"
 
     def _read_state(self) -> None:
-        with suppress(FileNotFoundError):
-            for line in self._state.read_text().splitlines():
-                with suppress(ValueError, TypeError):  # a line that was cut short
-                    path, version, size, time = json.loads(line)
-                    self._known[path] = version, size, time
+        self._known.update(_versions(self._state))
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -227,6 +222,7 @@ class Copy:
     @contextmanager
     def _speaking(self) -> Iterator[None]:
         try:
+            room.use(self.directory.parent)
             yield
         except SourceError as error:
             raise StoreError(str(error)) from None
@@ -327,6 +323,34 @@ def _at_once(work: Callable[[T], object], items: Sequence[T]) -> None:
         list(pool.map(work, items))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _changed(directory: Path, known: Mapping[str, Version], apart: Collection[str]) -> Iterator[str]:
+    """The files of a copy that are not as they were fetched or delivered, without those below the names `apart`."""
+    for folder, folders, names in os.walk(directory):
+        within = Path(folder).relative_to(directory)
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in apart]
+        for name in names:
+            path = (within / name).as_posix()
+            with suppress(FileNotFoundError):
+                status = (directory / path).stat()
+                same = known.get(path, ("", 0, 0))[1:] == (status.st_size, status.st_mtime_ns)
+                if not (same or name.startswith(".") or name.endswith(_NOT_DELIVERED)):
+                    yield path
+
+
+def _versions(state: Path) -> Iterator[tuple[str, Version]]:
+    with suppress(FileNotFoundError):
+        for line in state.read_text().splitlines():
+            with suppress(ValueError, TypeError):  # a line that was cut short
+                path, version, size, time = json.loads(line)
+                yield path, (version, size, time)
+
+
+def _holds_more_than_its_bucket(folder: Path) -> bool:
+    """Whether a copy holds what was computed here and never delivered, such as shards of relevance."""
+    known = dict(_versions(folder / _STATE))
+    return any(path for inner in folder.iterdir() if inner.is_dir() for path in _changed(inner, known, ()))
 
 
 def _top(path: str) -> str:

@@ -6,6 +6,7 @@ protocols reach further, such as into archives inside of archives or over ssh.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -20,14 +21,23 @@ from patchmine.errors import PhotographError, SourceError
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "memory": "fsspec"}
 """What a URL may begin with, and the package that opens it."""
 
-TRIES, WAIT_S = 7, 0.1
+TRIES, WAIT_S = 10, 0.1
 """How often a request is tried, and seconds before the second try; each next wait is twice as long."""
+
+FIRST_TRIES, FIRST_S = 3, 10.0
+"""How often the first request to a store is tried, and for how many seconds: its address may be wrong."""
+
+CONNECT_S = 3
+"""Seconds that a connection to an S3 endpoint may take. An address that nobody has answers nothing at all."""
 
 _URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://.+", re.DOTALL)
 _AS_PATH = re.compile(rf"({'|'.join(SCHEMES)}):/+([^/].*)", re.DOTALL)
 _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "created")
 _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _FINAL = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "GatedRepoError")
+
+_answered: set[str] = set()
+"""The schemes whose store has answered this process."""
 
 T = TypeVar("T")
 
@@ -134,7 +144,11 @@ def _store(scheme: str) -> Any:
     try:
         import fsspec
 
-        return fsspec.filesystem(scheme)
+        # The tries are ours: botocore's own would come on top of each, for a minute at an endpoint that is dead.
+        once = {"config_kwargs": {"connect_timeout": CONNECT_S, "retries": {"total_max_attempts": 1}}}
+        store = fsspec.filesystem(scheme, **(once if scheme == "s3" else {}))
+        store.retries = 1  # those of s3fs are its class's again once the store has answered
+        return store
     except ImportError:
         raise SourceError(
             f"{scheme}:// needs {SCHEMES[scheme]}, which is not installed: pip install 'patchmine[remote]'"
@@ -156,24 +170,51 @@ def _place(about: dict[str, Any]) -> Place:
 
 def _tried(attempt: Callable[[], T], url: str, done: str = "read") -> T:
     """The result of a request, tried again while the store or the way to it fails; `done` is what it is to do."""
-    for number in range(TRIES):
+    scheme, began = url.partition("://")[0], time.monotonic()
+    for number in range(1, TRIES + 1):
         try:
-            return attempt()
+            found = attempt()
         except _GONE:
+            _greeted(scheme)
             raise PhotographError("no longer in the bucket") from None
         except Exception as error:  # noqa: BLE001 - each store raises errors of its own libraries
             final = isinstance(error, PermissionError) or type(error).__name__ in _FINAL
-            if final or number + 1 == TRIES:
+            if not final and scheme not in _answered:
+                if number == FIRST_TRIES or time.monotonic() - began > FIRST_S:
+                    raise SourceError(_silent(url, error)) from None
+            elif final or number == TRIES:
                 raise SourceError(_unreachable(url, error, final, done)) from None
-            time.sleep(WAIT_S * 2**number)
+            time.sleep(WAIT_S * 2 ** (number - 1))
+        else:
+            _greeted(scheme)
+            return found
     raise AssertionError
 
 
+def _greeted(scheme: str) -> None:
+    if scheme not in _answered:
+        _answered.add(scheme)
+        vars(_store(scheme)).pop("retries", None)
+
+
+def _silent(url: str, error: Exception) -> str:
+    """What to say of a store that has not answered once."""
+    said = f"{url!r} does not answer ({_reason(error)}): check the network"
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if url.startswith("s3:") and endpoint:
+        return f"{said}, and that a server runs at AWS_ENDPOINT_URL, which is {endpoint!r}"
+    return f"{said}, and the endpoint and region of the store" if url.startswith("s3:") else said
+
+
 def _unreachable(url: str, error: Exception, final: bool, done: str) -> str:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = _reason(error)
     if "Credentials" in type(error).__name__:
         return f"{url!r} needs credentials: set those of its own tools, such as AWS_ACCESS_KEY_ID, or AWS_PROFILE"
     if final:
         return f"{url!r} cannot be {done} with these credentials ({reason}): use others, or ask for access"
     what = "reached" if done == "read" else done
     return f"{url!r} cannot be {what} after {TRIES} tries ({reason}); repeat the command later: finished work is kept"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,15 @@ from patchmine.buckets.copies import deliver_all, named
 from patchmine.cli.output import reserved
 from patchmine.cli.stopping import Terminated
 from patchmine.defaults import check
-from patchmine.errors import PatchmineError
+from patchmine.errors import PatchmineError, nearest
 
 if TYPE_CHECKING:
     from patchmine.owncode.faults import Fault
 
 show_traceback = False
+
+_EXAMPLE = re.compile(r"Examples?: `(patchmine [^`]+)`")
+UsageError: Any = typer.BadParameter.__bases__[0]  # Typer's own or click's, as the version of Typer has it
 
 
 def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,6 +59,46 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(1) from None
 
     return run
+
+
+@contextmanager
+def usage_told() -> Iterator[None]:
+    """Print an unknown command, a wrong option or a missing argument as one line that says what to type, and exit 2."""
+    try:
+        yield
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        say(_usage(error))
+        raise typer.Exit(2) from None
+
+
+def _usage(error: Any) -> str:
+    """What to say of wrong usage: the user's own word, then the nearest known one or an example of the command."""
+    context, kind, message = error.ctx, type(error).__name__, error.message.rstrip(".")
+    command = context.info_name if context is not None and context.parent is not None else "patchmine"
+    example = None if context is None else _EXAMPLE.search(context.command.help or "")
+    advice = f"as in: {example[1]}" if example else "see patchmine --help"
+    parameter = getattr(error, "param", None)
+    wanted = "" if parameter is None else max(parameter.opts, key=len)
+    if parameter is not None and not wanted.startswith("-"):
+        wanted = parameter.metavar or wanted.upper()
+    if kind == "NoSuchOption":
+        known = {word for other in context.command.get_params(context) for word in other.opts if word[:2] == "--"}
+        close = nearest(error.option_name, known)
+        subject = "" if command == "patchmine" else f"{command} has "
+        return f"{subject}no option {error.option_name!r}{close if 'did you mean' in close else f', {advice}'}"
+    if kind == "MissingParameter":
+        said = f"{command} needs {wanted}"
+    elif kind == "BadOptionUsage":
+        said = f"{error.option_name} {'needs a value' if 'requires' in message else 'takes no value'}"
+    elif kind == "BadParameter":
+        said = f"{wanted} {message}"
+    elif "unexpected extra" in message:
+        said = f"{command} has no place for {message.rpartition('(')[2].removesuffix(')')!r}"
+    else:
+        return message
+    return f"{said}, {advice}"
 
 
 def _line(error: BaseException, fault: Fault | None) -> str | None:

@@ -11,6 +11,10 @@ from types import FrameType
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
+waits_for_threads = True
+"""Whether the process ends only when its threads have ended."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as from a batch system whose time is up."""
 

@@ -14,8 +14,13 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from patchmine.cli import errors
+from patchmine.errors import nearest
+
 # Checks beyond the type that an option can ask Typer for.
 _CHECKS = ("parser", "click_type", "min", "max", "exists", "writable", "resolve_path", "path_type", "formats")
+
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 class Command(TyperCommand):
@@ -23,6 +28,13 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _hastened(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except errors.UsageError as error:
+            error.ctx = ctx  # click does not always say of which command
+            raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from patchmine.cli.options import with_kinds
@@ -35,8 +47,23 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
+    """All commands. Wrong usage of one is said in the line of every other error."""
+
     def get_params(self, ctx: Any) -> list[Any]:
         return _hastened(super().get_params(ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], self.commands)}")
+        return super().resolve_command(ctx, args)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with errors.usage_told():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with errors.usage_told():
+            return super().invoke(ctx)
 
 
 def called(command: Callable[..., Any]) -> str:
@@ -56,7 +83,14 @@ class _Plain:
         if value is None:
             return self.empty
         found = _plain(value, self.kind)
-        return self.typer_own().coerce(value, **context) if found is None else found
+        if found is not None:
+            return found
+        try:
+            return self.typer_own().coerce(value, **context)
+        except errors.UsageError as error:
+            if self.kind in _NUMBERS:
+                error.message = f"must be {_NUMBERS[self.kind]}, not {value!r}"
+            raise
 
 
 def _hastened(parameters: Sequence[Any]) -> list[Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
+from patchmine.buckets import room
 from patchmine.sources import Source
 from patchmine.system import digests
 from patchmine.system.atomic import write_atomically
 from patchmine.system.caches import user_cache
 
-MOST_BYTES = 1 << 30
-"""Copies of this size in all are kept; when there are more, the oldest make room."""
+SHARE = 20
+"""Copies of photographs may take one part in this many of the size that those of indexes may take. When there are more,
+the least recently used make room."""
 
 
 def read(source: Source, path: str, digest: str) -> bytes:
@@ -20,6 +23,8 @@ def read(source: Source, path: str, digest: str) -> bytes:
     with suppress(OSError):
         data = copy.read_bytes()
         if digests.of_bytes(data) == digest:
+            with suppress(OSError):
+                os.utime(copy)
             return data
     data = source.read(path)
     if digests.of_bytes(data) == digest:
@@ -31,8 +36,8 @@ def read(source: Source, path: str, digest: str) -> bytes:
 
 
 def _make_room(copies: Path, folder: Path) -> None:
-    """Remove the oldest copies of the folder beyond its share. Copies are spread evenly, by their digest."""
-    share = MOST_BYTES // max(1, sum(1 for _ in copies.iterdir()))
+    """Remove the least recently used copies of a folder beyond its share. Copies are spread evenly, by their digest."""
+    share = room.most_bytes() // SHARE // max(1, sum(1 for _ in copies.iterdir()))
     files = sorted(((file.stat(), file) for file in folder.iterdir()), key=lambda one: -one[0].st_mtime)
     size = 0
     for status, file in files:

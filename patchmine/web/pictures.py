@@ -44,25 +44,28 @@ FACE = "face"
 _QUALITY = 86
 _CORES = os.cpu_count() or 1
 
+Check = Callable[[], None]
+
 
 @dataclass(frozen=True)
 class Picture:
     """A picture that may still have to be drawn. `tag` is equal for equal pictures, and is known without drawing them.
 
-    `draw` raises SourceError where the photograph is gone or has changed.
+    `draw` raises SourceError where the photograph is gone or has changed, and what the check raises that it gets: it
+    calls that before it decodes a photograph, so that a picture that nobody waits for any more is not drawn.
     """
 
     tag: str
-    draw: Callable[[], Image.Image]
+    draw: Callable[[Check], Image.Image]
     format: str = "JPEG"
 
     @property
     def media(self) -> str:
         return f"image/{self.format.lower()}"
 
-    def encoded(self) -> bytes:
+    def encoded(self, check: Check = lambda: None) -> bytes:
         buffer = BytesIO()
-        self.draw().save(buffer, self.format, quality=_QUALITY, method=2)
+        self.draw(check).save(buffer, self.format, quality=_QUALITY, method=2)
         return buffer.getvalue()
 
 
@@ -73,13 +76,13 @@ class Kept:
         self._most, self._size, self._lock = most, 0, Lock()
         self._data: OrderedDict[str, bytes] = OrderedDict()
 
-    def get(self, picture: Picture) -> bytes:
-        """The encoded picture: kept, or drawn now. Raises SourceError as `Picture.draw` does."""
+    def get(self, picture: Picture, check: Check) -> bytes:
+        """The encoded picture: kept, or drawn now. Raises as `Picture.draw`."""
         with self._lock:
             if picture.tag in self._data:
                 self._data.move_to_end(picture.tag)
                 return self._data[picture.tag]
-        data = picture.encoded()
+        data = picture.encoded(check)
         with self._lock:
             if picture.tag not in self._data and len(data) <= self._most:
                 self._data[picture.tag] = data
@@ -111,8 +114,8 @@ def crop(index: Index, patch: Patch, cropping: Cropping, px: int) -> Picture:
     view = patch.view(cropping)
     size = (px, max(1, round(px * view.window.height / view.window.width)))
 
-    def draw() -> Image.Image:
-        drawn = _drawn(patch, view, size)
+    def draw(check: Check) -> Image.Image:
+        drawn = _drawn(patch, view, size, check)
         assert patch.placement is not None
         _, target = placed(view, patch.placement, size)
         if (target.width, target.height) != size:
@@ -130,13 +133,15 @@ def face(index: Index, patch: Patch, cropping: Cropping, px: int) -> Picture:
     view = patch.view(cropping)
     square = squared(view.shown if view.shown.area else view.window, patch.field.input)
     view, size = View(square, square), (px, px)
-    return Picture(_tag(index.digest(patch.image_id), view, size), lambda: _drawn(patch, view, size))
+    return Picture(_tag(index.digest(patch.image_id), view, size), lambda check: _drawn(patch, view, size, check))
 
 
-def _drawn(patch: Patch, view: View, size: tuple[int, int]) -> Image.Image:
+def _drawn(patch: Patch, view: View, size: tuple[int, int], check: Check) -> Image.Image:
+    check()
     data = patch.picture()
     assert patch.placement is not None
     with _drawing:
+        check()
         return piece(data, patch.placement, view, screen=size).drawn(size)
 
 
@@ -151,11 +156,11 @@ def strips(index: Index, layer: str, block: int) -> Picture:
         raise UnitError(f"layer {layer} has {index.layers[layer]} units, so block {block} does not exist")
     rows = [_row(index, Unit(layer, channel)) for channel in channels]
 
-    def draw() -> Image.Image:
+    def draw(check: Check) -> Image.Image:
         sheet = Image.new("RGB", (STRIP * STRIP_PX, BLOCK * STRIP_PX), "#888")
         cells = [(x, y, one) for y, row in enumerate(rows) for x, one in enumerate(row)]
         with ThreadPoolExecutor(_CORES) as pool:
-            for (x, y, _), drawn in zip(cells, pool.map(lambda cell: _or_hatched(cell[2]), cells), strict=True):
+            for (x, y, _), drawn in zip(cells, pool.map(lambda cell: _or_hatched(cell[2], check), cells), strict=True):
                 sheet.paste(drawn, (x * STRIP_PX, y * STRIP_PX))
         return sheet
 
@@ -167,9 +172,9 @@ def _row(index: Index, unit: Unit) -> list[Picture]:
     return [face(index, patch, patches.cropping, STRIP_PX) for patch in patches]
 
 
-def _or_hatched(one: Picture) -> Image.Image:
+def _or_hatched(one: Picture, check: Check) -> Image.Image:
     try:
-        return one.draw()
+        return one.draw(check)
     except SourceError:
         return padding((STRIP_PX, STRIP_PX))
 
@@ -178,10 +183,11 @@ def photograph(index: Index, image: int, longest_px: int = WIDE) -> Picture:
     """A whole photograph, upright, whose longer side has at most `longest_px` pixels."""
     record = index.store.image(image)
 
-    def draw() -> Image.Image:
+    def draw(check: Check) -> Image.Image:
         data = index.photograph(image)
         longest, shortest = max(record.size), min(record.size)
         with _drawing:
+            check()
             picture = upright(data, -(-shortest * longest_px // longest) if longest > longest_px else None)
             picture.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
         return picture

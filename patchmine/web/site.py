@@ -177,7 +177,7 @@ def unit_file(unit: Unit) -> str:
 def _synthetic(index: Index, unit: Unit) -> Picture:
     found = facts.synthetic(index, unit)
     assert found is not None
-    return Picture("", lambda: Image.fromarray(found.picture), "PNG")
+    return Picture("", lambda _: Image.fromarray(found.picture), "PNG")
 
 
 class _Writing:
@@ -302,7 +302,7 @@ def _encoded(make: Callable[[], Picture]) -> tuple[bytes, bool]:
         return picture.encoded(), True
     except SourceError:
         empty = padding((CROP_PX, CROP_PX))
-        return Picture("", lambda: empty, picture.format).encoded(), False
+        return Picture("", lambda _: empty, picture.format).encoded(), False
 
 
 def _correlated(index: Index, units: Sequence[Unit]) -> Mapping[Unit, list[tuple[Unit, float]]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from patchmine import defaults
-from patchmine.cli import options
+from patchmine.cli import options, stopping
 
 
 def serve(
@@ -56,4 +56,4 @@ def serve(
 
             webbrowser.open(address)
 
-    run(current, host, port, compute, answers)
+    stopping.waits_for_threads = run(current, host, port, compute, answers)

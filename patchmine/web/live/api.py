@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +18,7 @@ from patchmine.web.live import asking
 from patchmine.web.live.asking import DROPPED, Asking
 from patchmine.web.live.current import Current
 from patchmine.web.live.jobs import Jobs
+from patchmine.web.live.turns import Turns
 
 MOST_K = 1000
 
@@ -87,8 +87,8 @@ def image_of(index: Index, number: int) -> int:
 class Api:
     """The answers to /api."""
 
-    def __init__(self, current: Current, asks: Asking, jobs: Jobs | None) -> None:
-        self._current, self._asks, self._jobs = current, asks, jobs
+    def __init__(self, current: Current, pages: Turns, asks: Asking, jobs: Jobs | None) -> None:
+        self._current, self._pages, self._asks, self._jobs = current, pages, asks, jobs
 
     def units(self, request: Request) -> Response:
         """The document of `units --json`."""
@@ -128,43 +128,59 @@ class Api:
     async def similar(self, request: Request) -> Response:
         """The document of `similar --json`: of a unit, of a photograph of the index, or of the body of a POST."""
         words = Words(request)
-        index = await run_in_threadpool(self._current.index)
         unit, box, layer, k = words.text("unit"), words.box(), words.text("layer"), words.k
+        sent = await self._sent(request)
+        index = await self._index(request)
         if request.method == "GET" and unit is not None:
-            return document(await run_in_threadpool(lambda: index.similar(unit, box=box, layer=layer, k=k).as_dict()))
+            found = await self._pages.take(request, lambda _: index.similar(unit, box=box, layer=layer, k=k).as_dict())
+            return document(found)
         return await self._asked(
-            request, index, lambda name, data: asking.similar(index, name, data, box, layer, k), "unit=U or image_id=N"
+            request,
+            index,
+            sent,
+            lambda name, data: asking.similar(index, name, data, box, layer, k),
+            "unit=U or image_id=N",
         )
 
     async def fires(self, request: Request) -> Response:
         """The document of `fires --json`: of a photograph of the index, or of the body of a POST."""
         words = Words(request)
-        index = await run_in_threadpool(self._current.index)
         layer, k = words.text("layer"), words.k
+        sent = await self._sent(request)
+        index = await self._index(request)
         return await self._asked(
-            request, index, lambda name, data: asking.fires(index, name, data, layer, k), "image_id=N"
+            request, index, sent, lambda name, data: asking.fires(index, name, data, layer, k), "image_id=N"
         )
 
+    async def _sent(self, request: Request) -> bytes | None:
+        """The photograph that a request brings, read before its first turn, which drops what comes of it."""
+        return await self._asks.photograph(request) if request.method == "POST" else None
+
     async def _asked(
-        self, request: Request, index: Index, work: Callable[[str, bytes], dict[str, Any]], wanted: str
+        self,
+        request: Request,
+        index: Index,
+        sent: bytes | None,
+        work: Callable[[str, bytes], dict[str, Any]],
+        wanted: str,
     ) -> Response:
         words = Words(request)
         layer = words.text("layer")
         if layer is not None:
             index.check_layer(layer)
-        if request.method == "POST":
-            name, data = DROPPED, await self._asks.photograph(request)
+        if sent is not None:
+            name, data = DROPPED, sent
         elif words.text("image_id") is None:
             raise RequestError(f"give {wanted}, or send a photograph by POST")
         else:
             image = image_of(index, words.whole("image_id", 0, 10**9 - 1))
-            name, data = index.path(image), await run_in_threadpool(index.photograph, image)
+            name, data = index.path(image), await self._pages.take(request, lambda _: index.photograph(image))
         return document(await self._asks.ask(request, index, lambda: work(name, data)))
 
     async def map(self, request: Request) -> Response:
         """A unit's activations on one photograph of the index."""
         words = Words(request)
-        index = await run_in_threadpool(self._current.index)
+        index = await self._index(request)
         unit = index.unit(request.path_params["unit"]).unit
         if words.text("image_id") is None:
             raise RequestError("give image_id=N")
@@ -188,6 +204,9 @@ class Api:
         if request.method == "DELETE":
             job.stop.set()
         return document(job.as_dict())
+
+    async def _index(self, request: Request) -> Index:
+        return await self._pages.take(request, lambda _: self._current.index())
 
     def _allowed(self) -> Jobs:
         if self._jobs is None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import os
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 from patchmine.errors import PatchmineError, RequestError, SourceError, StoreError, UnitError
 from patchmine.system import digests
@@ -27,11 +26,13 @@ from patchmine.web.live.current import Current, VanishedError
 from patchmine.web.live.guard import Guard
 from patchmine.web.live.jobs import Jobs
 from patchmine.web.live.openapi import description
+from patchmine.web.live.turns import Check, EndingError, Turns
 
 MEDIA = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 STATUS: tuple[tuple[type[PatchmineError], int], ...] = (
     (VanishedError, 503),
+    (EndingError, 503),
     (BusyError, 429),
     (TooLargeError, 413),
     (ForbiddenError, 403),
@@ -43,62 +44,96 @@ STATUS: tuple[tuple[type[PatchmineError], int], ...] = (
 )
 
 
-def application(current: Current, host: str = "127.0.0.1", token: str | None = None, compute: bool = False) -> ASGIApp:
-    """The application behind its guard. `compute` lets pages start work that writes into the index."""
-    site = _Site(current, compute)
-    routes = [
-        Route("/", site.network),
-        Route("/layers/{layer:path}", site.layer),
-        Route("/units/{unit:path}", site.unit),
-        Route("/nearest/{unit:path}", site.nearest),
-        Route("/search.js", site.search),
-        Route("/static/{name}", site.static),
-        Route("/strips/{layer:path}/{block:int}.jpg", site.strips),
-        Route("/crops/{layer:path}/{channel:int}/{crop}/{image:int}/{y:int}/{x:int}/{px:int}", site.crop),
-        Route("/photographs/{image:int}.jpg", site.photograph),
-        Route("/synthetic/{unit:path}.png", site.synthetic),
-        Route("/openapi.json", lambda _: document(description(compute))),
-        Route("/api/units", site.api.units),
-        Route("/api/units/{unit:path}/top", site.api.top),
-        Route("/api/units/{unit:path}/map", site.api.map),
-        Route("/api/similar", site.api.similar, methods=["GET", "POST"]),
-        Route("/api/fires", site.api.fires, methods=["GET", "POST"]),
-        Route("/api/jobs", site.api.jobs, methods=["GET", "POST"]),
-        Route("/api/jobs/{number:int}", site.api.job, methods=["GET", "DELETE"]),
-    ]
-    handlers: Any = {PatchmineError: site.refused, HTTPException: site.refused_by_route}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=site.lifespan), host, token)
+class Application:
+    """The application behind its guard. `compute` lets pages start work that writes into the index.
 
+    Pages and pictures have threads of their own, so that a page never waits behind the pictures of another one.
+    """
 
-class _Site:
-    def __init__(self, current: Current, compute: bool) -> None:
+    def __init__(
+        self, current: Current, host: str = "127.0.0.1", token: str | None = None, compute: bool = False
+    ) -> None:
         self._current, self._compute = current, compute
+        cores = os.cpu_count() or 1
+        self._pages, self._pictures = Turns(cores + 2, "pages"), Turns(cores, "pictures")
         self._asks = Asking()
+        self._turns = (self._pages, self._pictures, self._asks.turns)
         self._jobs = Jobs(self._asks.loading) if compute else None
         self._kept = pictures.Kept()
-        self.api = Api(current, self._asks, self._jobs)
+        handlers: Any = {PatchmineError: self._refused, HTTPException: self._refused_by_route}
+        self._guarded = Guard(Starlette(routes=self._routes(), exception_handlers=handlers), host, token)
 
-    @asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        yield
-        self._asks.close()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guarded(scope, receive, send)
+
+    def close(self) -> None:
+        """Begin nothing more. Answers that are under way are finished; jobs stop at their next step."""
+        for turns in self._turns:
+            turns.close()
         if self._jobs is not None:
             self._jobs.close()
 
-    def network(self, request: Request) -> Response:
+    def give_up(self) -> None:
+        """Tell all who still wait that the server ends."""
+        for turns in self._turns:
+            turns.give_up()
+
+    def ended(self) -> bool:
+        """Wait for what a stopped job keeps. Returns whether all other threads have ended too."""
+        if self._jobs is not None:
+            self._jobs.join()
+        return not any(turns.busy for turns in self._turns)
+
+    def _routes(self) -> list[Route]:
+        api = Api(self._current, self._pages, self._asks, self._jobs)
+
+        def page(path: str, handler: Callable[[Request], Response], methods: Sequence[str] = ("GET",)) -> Route:
+            async def answer(request: Request) -> Response:
+                return await self._pages.take(request, lambda _: handler(request))
+
+            return Route(path, answer, methods=list(methods))
+
+        def picture(path: str, handler: Callable[[Request, Check], Response]) -> Route:
+            async def answer(request: Request) -> Response:
+                return await self._pictures.take(request, lambda check: handler(request, check))
+
+            return Route(path, answer)
+
+        return [
+            page("/", self._network),
+            page("/layers/{layer:path}", self._layer),
+            page("/units/{unit:path}", self._unit),
+            page("/nearest/{unit:path}", self._nearest),
+            page("/search.js", self._search),
+            page("/static/{name}", self._static),
+            picture("/strips/{layer:path}/{block:int}.jpg", self._strips),
+            picture("/crops/{layer:path}/{channel:int}/{crop}/{image:int}/{y:int}/{x:int}/{px:int}", self._crop),
+            picture("/photographs/{image:int}.jpg", self._photograph),
+            page("/synthetic/{unit:path}.png", self._synthetic),
+            page("/openapi.json", lambda _: document(description(self._compute))),
+            page("/api/units", api.units),
+            page("/api/units/{unit:path}/top", api.top),
+            Route("/api/units/{unit:path}/map", api.map),
+            Route("/api/similar", api.similar, methods=["GET", "POST"]),
+            Route("/api/fires", api.fires, methods=["GET", "POST"]),
+            page("/api/jobs", api.jobs, ["GET", "POST"]),
+            page("/api/jobs/{number:int}", api.job, ["GET", "DELETE"]),
+        ]
+
+    def _network(self, request: Request) -> Response:
         return self._page(request, "network", facts.network(self._current.index()))
 
-    def layer(self, request: Request) -> Response:
+    def _layer(self, request: Request) -> Response:
         return self._page(request, "layer", facts.layer(self._current.index(), request.path_params["layer"]))
 
-    def unit(self, request: Request) -> Response:
+    def _unit(self, request: Request) -> Response:
         index = self._current.index()
         words = request.query_params
         pick, crop = words.get("pick", "top"), words.get("crop", "auto")
         unit = index.unit(request.path_params["unit"]).unit
         return self._page(request, "unit", facts.unit(index, unit, facts.SHOWN, pick, crop))
 
-    def nearest(self, request: Request) -> Response:
+    def _nearest(self, request: Request) -> Response:
         index = self._current.index()
         found = facts.nearest(index, index.unit(request.path_params["unit"]).unit)
         return self._page(request, "nearest", {"nearest": found}, kept=True)
@@ -108,14 +143,14 @@ class _Site:
         html = pages.page(name, links, content, live=True, compute=self._compute).encode()
         return self._sent(request, digests.of_bytes(html), "text/html", lambda: html, kept)
 
-    def search(self, request: Request) -> Response:
+    def _search(self, request: Request) -> Response:
         index = self._current.index()
         layers = list(index.layers)
         links = pages.Served(self._current.version)
         data = pages.search_script(links, layers, facts.search_list(index, layers))
         return self._sent(request, digests.of_bytes(data), MEDIA["js"], lambda: data)
 
-    def static(self, request: Request) -> Response:
+    def _static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in pages.static():
             raise HTTPException(404, f"no file {name!r}")
@@ -123,11 +158,11 @@ class _Site:
         media = MEDIA[name.rpartition(".")[2]]
         return self._sent(request, digests.of_bytes(data), media, lambda: data, False)
 
-    def strips(self, request: Request) -> Response:
+    def _strips(self, request: Request, check: Check) -> Response:
         found = pictures.strips(self._current.index(), request.path_params["layer"], request.path_params["block"])
-        return self._picture(request, found)
+        return self._picture(request, found, check)
 
-    def crop(self, request: Request) -> Response:
+    def _crop(self, request: Request, check: Check) -> Response:
         index, at = self._current.index(), request.path_params
         if at["px"] not in pictures.SIZES:
             raise RequestError(f"a crop has a width of {', '.join(map(str, pictures.SIZES))} pixels, not {at['px']}")
@@ -135,13 +170,14 @@ class _Site:
         place = Position(at["y"], at["x"])
         patch, cropping = pictures.patch_at(index, unit, image_of(index, at["image"]), place, at["crop"])
         draw = pictures.face if at["crop"] == pictures.FACE else pictures.crop
-        return self._picture(request, draw(index, patch, cropping, at["px"]))
+        return self._picture(request, draw(index, patch, cropping, at["px"]), check)
 
-    def photograph(self, request: Request) -> Response:
+    def _photograph(self, request: Request, check: Check) -> Response:
         index = self._current.index()
-        return self._picture(request, pictures.photograph(index, image_of(index, request.path_params["image"])))
+        found = pictures.photograph(index, image_of(index, request.path_params["image"]))
+        return self._picture(request, found, check)
 
-    def synthetic(self, request: Request) -> Response:
+    def _synthetic(self, request: Request) -> Response:
         index = self._current.index()
         unit = index.unit(request.path_params["unit"]).unit
         found = facts.synthetic(index, unit)
@@ -154,9 +190,9 @@ class _Site:
         Image.fromarray(picture).save(buffer, "PNG")
         return self._sent(request, digests.of_bytes(buffer.getvalue()), "image/png", buffer.getvalue)
 
-    def _picture(self, request: Request, picture: pictures.Picture) -> Response:
+    def _picture(self, request: Request, picture: pictures.Picture, check: Check) -> Response:
         try:
-            return self._sent(request, picture.tag, picture.media, lambda: self._kept.get(picture))
+            return self._sent(request, picture.tag, picture.media, lambda: self._kept.get(picture, check))
         except SourceError as error:
             return Response(pictures.gone(str(error)), 404, {"cache-control": "no-store"}, "image/svg+xml")
 
@@ -176,13 +212,13 @@ class _Site:
             return Response(None, 304, headers)
         return Response(data(), 200, headers, media)
 
-    async def refused(self, request: Request, error: Exception) -> Response:
+    async def _refused(self, request: Request, error: Exception) -> Response:
         status = next(status for kind, status in STATUS if isinstance(error, kind))
         if request.method == "POST" and isinstance(error, SourceError):
             status = 422  # what was sent is not a photograph
         return await self._refusal(request, status, str(error))
 
-    async def refused_by_route(self, request: Request, error: Exception) -> Response:
+    async def _refused_by_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         said = error.detail if error.status_code != 404 else f"no page {request.url.path!r}"
         return await self._refusal(request, error.status_code, said, error.headers)
@@ -196,10 +232,10 @@ class _Site:
         else:
             words = {"title": "Not found" if status == 404 else "This page cannot be shown", "message": message}
             links = pages.Served(self._current.version)
-            html = await run_in_threadpool(lambda: pages.page("error", links, {**words, "warning": None}))
+            html = pages.page("error", links, {**words, "warning": None})
             found = HTMLResponse(html, status, {"cache-control": "no-store"})
         found.headers.update(headers)
         return found
 
 
-__all__ = ["application"]
+__all__ = ["Application"]

@@ -5,19 +5,18 @@ torch is imported with the first question.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from patchmine.errors import RequestError
 from patchmine.index import Index
 from patchmine.photographs.upright import opened
 from patchmine.units import Box, Unit
+from patchmine.web.live.turns import GoneError, Turns
 
 MOST_BYTES = 32 << 20
 """The largest photograph that is taken, in bytes."""
@@ -30,8 +29,6 @@ WAITING = 8
 
 DROPPED = "photograph"
 """What answers call a dropped photograph, whose name is not known."""
-
-_LOOK_S = 0.25  # seconds between looks at whether the browser still waits
 
 T = TypeVar("T")
 
@@ -48,13 +45,14 @@ class Asking:
     """One thread that asks the network, and the few questions that wait for it."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, "asking")
+        self.turns = Turns(1, "asking")
         self._waiting = 0
         self._maps: OrderedDict[tuple[str, str, Unit], dict[str, Any]] = OrderedDict()
         self.loading = Lock()  # the network is loaded once, whoever needs it first
 
     async def photograph(self, request: Request) -> bytes:
-        """The photograph that a request sends. Raises TooLargeError, PhotographError, and BusyError before reading."""
+        """The photograph that a request sends. Raises TooLargeError, PhotographError, GoneError, and BusyError before
+        reading."""
         self._check()
         self._waiting += 1
         try:
@@ -63,6 +61,8 @@ class Asking:
                 data += chunk
                 if len(data) > MOST_BYTES:
                     raise TooLargeError(f"the photograph has more than {MOST_BYTES >> 20} MiB: send a smaller one")
+        except ClientDisconnect:
+            raise GoneError("the browser went away while it sent a photograph") from None
         finally:
             self._waiting -= 1
         header = opened(bytes(data))
@@ -75,7 +75,7 @@ class Asking:
     async def ask(self, request: Request, index: Index, work: Callable[[], T]) -> T:
         """The result of work with the network, in its turn. A question whose browser goes away loses its turn.
 
-        Raises BusyError, RequestError for a browser that is gone, and what the work raises.
+        Raises BusyError, and as `Turns.take`.
         """
         self._check()
 
@@ -86,12 +86,7 @@ class Asking:
 
         self._waiting += 1
         try:
-            answer = asyncio.get_running_loop().run_in_executor(self._pool, done)
-            while not (await asyncio.wait([answer], timeout=_LOOK_S))[0]:
-                if await request.is_disconnected():
-                    answer.cancel()
-                    raise RequestError("the browser no longer waits")
-            return answer.result()
+            return await self.turns.take(request, lambda _: done())
         finally:
             self._waiting -= 1
 
@@ -119,9 +114,6 @@ class Asking:
             while len(self._maps) > 256:
                 self._maps.popitem(last=False)
         return self._maps[key]
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def fires(index: Index, name: str, data: bytes, layer: str | None, k: int) -> dict[str, Any]:

@@ -112,6 +112,10 @@ class Jobs:
             job.stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def join(self) -> None:
+        """Wait until the work has stopped and what it found is kept."""
+        self._pool.shutdown()
+
     def _work(self, job: Job, index: Index) -> None:
         if job.stop.is_set():
             job.state = "stopped"
@@ -120,6 +124,7 @@ class Jobs:
         try:
             with self._loading:
                 index.network()
+            job.advance(0)
             _WORK[job.kind](index, job)
             job.state = "done"
         except Stopped:

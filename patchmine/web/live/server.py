@@ -15,15 +15,18 @@ import uvicorn
 
 from patchmine.defaults import PORT
 from patchmine.errors import RequestError
-from patchmine.web.live.app import application
+from patchmine.web.live.app import Application
 from patchmine.web.live.current import Current
 from patchmine.web.live.guard import is_loopback
 
-_GRACE_S = 3  # for answers that are under way when a signal comes
+_GRACE_S = 3  # from a signal to the end, if answers are under way
+_WRITING_S = 0.3  # of them, for the last words to those whose answers are not ready
 
 
-def serve(current: Current, host: str, port: int, compute: bool, answers: Callable[[str], None]) -> None:
+def serve(current: Current, host: str, port: int, compute: bool, answers: Callable[[str], None]) -> bool:
     """Serve the index until SIGINT or SIGTERM. `answers` gets the address once the server answers there.
+
+    Returns whether all threads have ended. If not, one draws a picture that nobody waits for.
 
     Beyond loopback the address holds a token, without which nothing is answered. Raises RequestError for a host or port
     that cannot be taken.
@@ -38,15 +41,17 @@ def serve(current: Current, host: str, port: int, compute: bool, answers: Callab
         token = None if is_loopback(host) else token_urlsafe(24)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{bound}/" + (f"?token={token}" if token else "")
+        app = Application(current, host, token, compute)
         config = uvicorn.Config(
-            application(current, host, token, compute),
+            app,
             log_level="error",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_GRACE_S,
             ws="none",
+            lifespan="off",
         )
-        asyncio.run(_Server(config, lambda: answers(address)).serve([listening]))
+        asyncio.run(_Server(config, app, lambda: answers(address)).serve([listening]))
+        return app.ended()
     finally:
         listening.close()
 
@@ -89,15 +94,29 @@ def _free(family: socket.AddressFamily, address: tuple[Any, ...]) -> int:
 
 
 class _Server(uvicorn.Server):
-    """A server that tells when it answers, and that a signal ends without an error."""
+    """A server that tells when it answers, and that a signal ends soon and without an error."""
 
-    def __init__(self, config: uvicorn.Config, answers: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, answers: Callable[[], None]) -> None:
         super().__init__(config)
-        self._answers = answers
+        self._app, self._answers = app, answers
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._answers()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which cancels answers in the end and reports each as an error. Here they are told."""
+        self._app.close()
+        ending = asyncio.ensure_future(self._end())
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    async def _end(self) -> None:
+        await asyncio.sleep(_GRACE_S - 3 * _WRITING_S)
+        self._app.give_up()
+        await asyncio.sleep(_WRITING_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()  # of one that neither sends its request nor takes its answer
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
