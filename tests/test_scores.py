@@ -189,14 +189,15 @@ def test_the_command_adds_scores_sorts_by_them_and_keeps_them(cli, shapes_index_
     shutil.copytree(shapes_index_dir, tmp_path / "shapes.patchmine")
     plain = json.loads(cli("units", "--layer", "thing", "--json").stdout)
     document = json.loads(cli("units", "--layer", "thing", "--sort", "mono", "--json").stdout)
-    assert document["scores"] == {"embedding": "thing", "top": 25, "lacking": {}}
+    lacking = {"mis": "it needs 200 photographs, and 48 have a vector in thing"}
+    assert document["scores"] == {"embedding": "thing", "top": 25, "lacking": lacking}
     assert [list(unit["scores"]) for unit in document["units"]] == [NAMES] * 24
     monos = [unit["scores"]["mono"] for unit in document["units"] if unit["scores"]["mono"] is not None]
     assert monos == sorted(monos, reverse=True) and len(monos) > 20
     bare = [{key: value for key, value in unit.items() if key != "scores"} for unit in document["units"]]
     assert sorted(bare, key=lambda unit: unit["channel"]) == plain["units"]
     kept = json.loads((tmp_path / "shapes.patchmine/scores.json").read_bytes())
-    assert list(kept["layers"]) == ["thing"] and set(kept["layers"]["thing"]) == set(NAMES) - {"label_fit"}
+    assert list(kept["layers"]) == ["thing"] and set(kept["layers"]["thing"]) == set(NAMES) - {"label_fit", "mis"}
     monkeypatch.setattr(_whole.kinds, "get", refuse)
     again = cli("units", "--layer", "thing", "--scores", "--csv").stdout.splitlines()
     assert again[0].endswith(",".join(f"scores_{name}" for name in NAMES)) and len(again) == 25
@@ -214,10 +215,9 @@ def test_scores_need_no_torch(shapes_index_dir, tmp_path):
 
 def refuse(name, _option):
     """Instead of `Kinds.get`: no kept score may be computed again."""
-    assert name == "label-fit", name
     from patchmine.scores import label_fit
 
-    return label_fit
+    return {"label-fit": label_fit, "mis": mis}[name]
 
 
 def test_scores_of_another_job_or_a_damaged_file_are_computed_anew(shapes_index_dir, tmp_path):

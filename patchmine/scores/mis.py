@@ -35,8 +35,8 @@ LEAST = ceil(2 * GROUP / EXTREME)
 
 
 def of_layer(evidence: Evidence) -> Float64:
-    embedding = evidence.embedding
-    values = evidence.values[embedding.images]
+    values, embedding = evidence.values, evidence.embedding
+    values = values[embedding.images]
     if len(values) < LEAST:
         raise Lacking(f"it needs {LEAST} photographs, and {len(values)} have a vector in {embedding.layer}")
     found = np.full(evidence.units, np.nan)
