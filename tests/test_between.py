@@ -10,7 +10,8 @@ import pytest
 import patchmine
 from patchmine.between.correlation import correlations
 from patchmine.between.overlap import PERSISTENCE, overlap
-from patchmine.between.shared import sides
+from patchmine.between.shared import best, sides
+from patchmine.sheets.layouts.between import between_page
 from tests.conftest import SHAPES
 from tests.support import colors
 from tests.support.commands import failed
@@ -176,6 +177,37 @@ def test_a_sheet_shows_one_unit_over_checkpoints(cli, trained, tmp_path):
     assert "a sheet shows one unit: give --unit U" in failed(cli("between", before, after, "-o", "rows.pdf"))
     assert "--csv prints one table" in failed(cli("between", before, after, after, "--csv"))
     assert "the index has no layer 'unit'" in failed(cli("between", before, after, "--layer", "unit"))
+
+
+def test_rows_show_shared_photographs_alone(trained, tmp_path):
+    """Against counting by hand: the second index has a part of the photographs, and others that the first lacks."""
+    first = patchmine.open_index(trained / "before.patchmine")
+    kept = patchmine.open_index(trained / "after.patchmine")
+    model = f"{colors.__file__}:after"
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for image in range(0, 48, 2):
+        (folder / f"{image:02d}.png").write_bytes(kept.photograph(image))
+    other = SHAPES + "@1"
+    patchmine.build_index(other, tmp_path / "other", model=model, layers=["units"], keep=12)
+    for image in range(20):
+        (folder / f"x{image:02d}.png").write_bytes(patchmine.open_index(tmp_path / "other").photograph(image))
+    patchmine.build_index(folder, tmp_path / "part.patchmine", model=model, layers=["units"], keep=12)
+    second = patchmine.open_index(tmp_path / "part.patchmine")
+    shared = {first.digest(image) for image in range(0, 48, 2)}
+    for index in (first, second):
+        unit = index.unit("units:1").unit
+        values = index.store.column("units", 1)[0].tolist()
+        mine = [
+            image
+            for image in sorted(range(len(values)), key=lambda image: -values[image])
+            if index.digest(image) in shared
+        ]
+        found = best(index, unit, 9, shared)
+        assert [patch.image_id for patch in found] == mine[:9]
+        assert [patch.rank for patch in found] == list(range(1, 10))
+    page = between_page([first.between(second, unit=first.unit("units:1").unit)])
+    assert sum("among the 24 photographs that both" in text.text for text in page.texts) == 1
 
 
 def test_a_damaged_second_index_is_refused_by_its_name(cli, shapes_index_dir, tmp_path):

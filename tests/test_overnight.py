@@ -53,6 +53,10 @@ def test_lines_of_progress_come_every_half_minute_and_show_slow_rates(monkeypatc
     for clock[0], count in ((10.0, 2), (40.0, 8), (50.0, 900)):
         shown.advance(count)
     assert lines == ["927 tight crops", "1 shard", "10/927 tight crops, 0.25/s, 1:01:08 left, shard 0 of 1"]
+    lines.clear()
+    for total, what in ((1, "layers for scores"), (1, "patches of crops_3"), (2, "layers for scores"), (0, "crops")):
+        shown.begin(total, 0, what)
+    assert lines == ["1 layer for scores", "1 patch of crops_3", "2 layers for scores", "0 crops"]
     assert [pace(rate) for rate in (0.012, 3.25, 93.4)] == ["0.012/s", "3.2/s", "93/s"]
 
 

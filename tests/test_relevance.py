@@ -26,7 +26,7 @@ from patchmine.relevance.classes import outputs
 from patchmine.relevance.propagation import Propagator, conserves
 from patchmine.relevance.rules import Rules
 from patchmine.relevance.table import Relevances
-from patchmine.sheets.layouts._overlays import heat_of
+from patchmine.sheets.layouts._overlays import enlarged, heat_of
 from patchmine.sheets.layouts.context import context_page
 from patchmine.sheets.layouts.grid import grid_page
 from patchmine.sheets.layouts.orders import orders_page
@@ -387,6 +387,24 @@ def test_attribution_lies_over_the_crop_alone(shapes_index):
     assert any("what raises the activation" in text.text for text in drawn.texts)
 
 
+def test_a_small_crop_is_drawn_again_enlarged_in_the_corner_that_is_farthest_from_it(shapes_index):
+    shapes_index.use("shapes")
+    unit = shapes_index.unit("colour:0")
+    patches = unit.top(3, crop="rf")
+    page = context_page([(unit, patches)], projector=shapes_index.projector("gradxinput"))
+    assert len(page.pictures) == 6
+    for patch, tile, inset in zip(patches, page.pictures[::2], page.pictures[1::2], strict=True):
+        near, crop = enlarged(patch.context()), patch.context().lit
+        assert near.lit == crop and near.window.contains(crop) and near.window.width == 2 * crop.width
+        assert inset.frame is not None and inset.width == pytest.approx(0.45 * tile.width)
+        for low, high, far in (
+            (crop.left, crop.right, inset.x > tile.x),
+            (crop.top, crop.bottom, inset.y > tile.y),
+        ):
+            assert far == (low + high < 224)
+    assert any("In a corner: a small crop again, enlarged." in text.text for text in page.texts)
+
+
 def test_heat_is_strongest_where_the_attribution_is():
     values = np.zeros((3, 40, 40), np.float32)
     values[1, 20, 12], values[0, 5, 5], values[2, 30, 30] = 2, 9, -3
@@ -461,6 +479,21 @@ def test_an_index_without_relevance_says_what_adds_it(cli, shapes_index_dir, wor
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("function", ["plain", "maps"])
+def test_an_index_of_an_own_network_says_whether_relevance_can_be_added(cli, plain, function):
+    model = plain.replace("plain", function)
+    assert cli("index", "shapes:12", "-o", "i", "--model", model, "--layers", "3").returncode == 0
+    top = ("top", "-i", "i", "--unit", "3:1", "--by", "relevance")
+    assert "needs a network that returns one number for each class; if yours does, add it" in cli(*top).stderr
+    line = cli(*top, "--model", model).stderr
+    if function == "plain":
+        assert "i has no relevance; add it, without computing the activations again: patchmine index" in line
+    else:
+        assert "i has no relevance, and none can be computed" in line
+        assert "maps returns shape (1, 7, 16, 16), but relevance needs one number for each class" in line
+        assert "patchmine index" not in line
 
 
 def test_facets_are_of_activations(cli, finished):

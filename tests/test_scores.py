@@ -12,9 +12,8 @@ import pytest
 import patchmine
 from patchmine.cli.commands.units import SCORES
 from patchmine.kept import scores as keeping
-from patchmine.scores import _whole, kinds
+from patchmine.scores import _whole, kinds, mis
 from patchmine.scores._evidence import Embedding, Evidence, Lacking
-from patchmine.scores.mis import ALPHA
 from tests.support import colors
 from tests.support.commands import failed
 
@@ -84,15 +83,41 @@ def test_the_share_of_the_top_is_that_of_the_sorted_positive_part(drawn):
 
 def test_mis_asks_a_judge_of_similarity():
     """Two sides that are two points: every task has the same margin, so the score is one sigmoid."""
-    strong = np.arange(60) >= 30
+    count = np.arange(mis.LEAST)
+    strong = count >= len(count) // 2
     vectors = np.where(strong[:, None], [1.0, 0], [0.6, 0.8])
-    values = np.stack([strong + np.arange(60) / 1000, ~strong + np.arange(60) / 1000, np.zeros(60)], 1)
+    values = np.stack([strong + count / 1000, ~strong + count / 1000, np.zeros(len(count))], 1)
     found = score("mis", Drawn(values, vectors))
-    margin = np.sum((vectors[59] - vectors[0]) ** 2)
-    assert found[:2] == pytest.approx(1 / (1 + np.exp(-ALPHA * margin)), abs=1e-6)
+    margin = np.sum((vectors[-1] - vectors[0]) ** 2)
+    assert found[:2] == pytest.approx(1 / (1 + np.exp(-mis.ALPHA * margin)), abs=1e-6)
     assert np.isnan(found[2])
-    with pytest.raises(Lacking, match="two tasks need 40 photographs, and 39 have a vector"):
-        score("mis", Drawn(values[:39], vectors[:39]))
+    with pytest.raises(Lacking, match="it needs 200 photographs, and 199 have a vector"):
+        score("mis", Drawn(values[1:], vectors[1:]))
+
+
+def test_each_photograph_of_an_end_is_a_query_once_beside_nine_of_its_group():
+    """Against the tasks one by one, from groups that hold one of each tenth of the ranks."""
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((400, 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    values = rng.standard_normal((400, 1))
+    ranked = np.argsort(-values[:, 0])
+    dealing = np.random.default_rng(0)  # of unit 0
+    ends = []
+    for end in (ranked[:40], ranked[::-1][:40]):
+        dealt = [list(dealing.permutation(end[4 * tenth : 4 * tenth + 4])) for tenth in range(10)]
+        ends.append([[tenth[group] for tenth in dealt] for group in range(4)])
+    assert sorted(photograph for group in ends[0] for photograph in group) == sorted(ranked[:40])
+    right = []
+    for strong, weak in zip(*ends, strict=True):
+        for query in range(10):
+            others = [np.delete(group, query) for group in (strong, weak)]
+            likeness = [
+                [np.mean(vectors[other] @ vectors[group[query]]) for other in others] for group in (strong, weak)
+            ]
+            (strong_d, weak_d) = (to_strong - to_weak for to_strong, to_weak in likeness)
+            right.append(1 / (1 + np.exp(-16 * (strong_d - weak_d))))
+    assert score("mis", Drawn(values, vectors))[0] == pytest.approx(np.mean(right), abs=1e-6)
 
 
 def test_one_minded_units_score_higher_than_those_of_several_minds(minds):
@@ -101,9 +126,9 @@ def test_one_minded_units_score_higher_than_those_of_several_minds(minds):
     assert abs(mono[3]) < 0.02
     share = score("share-of-top", minds)
     assert share[0] > share[1] > share[2]
-    mis = score("mis", minds)
-    assert mis[0] > 0.99 and mis[0] > mis[1] > mis[3]
-    assert mis[3] == pytest.approx(0.5, abs=0.2)
+    told = score("mis", minds)
+    assert min(told[:3]) > 0.95  # a judge that sees references of all kinds recognizes a query of each
+    assert told[3] == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +189,15 @@ def test_the_command_adds_scores_sorts_by_them_and_keeps_them(cli, shapes_index_
     shutil.copytree(shapes_index_dir, tmp_path / "shapes.patchmine")
     plain = json.loads(cli("units", "--layer", "thing", "--json").stdout)
     document = json.loads(cli("units", "--layer", "thing", "--sort", "mono", "--json").stdout)
-    assert document["scores"] == {"embedding": "thing", "top": 25, "lacking": {}}
+    lacking = {"mis": "it needs 200 photographs, and 48 have a vector in thing"}
+    assert document["scores"] == {"embedding": "thing", "top": 25, "lacking": lacking}
     assert [list(unit["scores"]) for unit in document["units"]] == [NAMES] * 24
     monos = [unit["scores"]["mono"] for unit in document["units"] if unit["scores"]["mono"] is not None]
     assert monos == sorted(monos, reverse=True) and len(monos) > 20
     bare = [{key: value for key, value in unit.items() if key != "scores"} for unit in document["units"]]
     assert sorted(bare, key=lambda unit: unit["channel"]) == plain["units"]
     kept = json.loads((tmp_path / "shapes.patchmine/scores.json").read_bytes())
-    assert list(kept["layers"]) == ["thing"] and set(kept["layers"]["thing"]) == set(NAMES) - {"label_fit"}
+    assert list(kept["layers"]) == ["thing"] and set(kept["layers"]["thing"]) == set(NAMES) - {"label_fit", "mis"}
     monkeypatch.setattr(_whole.kinds, "get", refuse)
     again = cli("units", "--layer", "thing", "--scores", "--csv").stdout.splitlines()
     assert again[0].endswith(",".join(f"scores_{name}" for name in NAMES)) and len(again) == 25
@@ -189,10 +215,9 @@ def test_scores_need_no_torch(shapes_index_dir, tmp_path):
 
 def refuse(name, _option):
     """Instead of `Kinds.get`: no kept score may be computed again."""
-    assert name == "label-fit", name
     from patchmine.scores import label_fit
 
-    return label_fit
+    return {"label-fit": label_fit, "mis": mis}[name]
 
 
 def test_scores_of_another_job_or_a_damaged_file_are_computed_anew(shapes_index_dir, tmp_path):

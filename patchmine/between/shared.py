@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine.errors import RequestError
+from patchmine.fields.cropping import Cropping
 from patchmine.ranking import NO_IMAGE, Float32, Int64, TopK, sort_keys
+from patchmine.reading.answers import Patches
+from patchmine.reading.cropped import cropped, seat_of
 from patchmine.reading.opened import OpenIndex
+from patchmine.units import Unit
 
 LEAST = 0.5
 """The share of the smaller index's photographs that the other must have, or the two are not compared."""
@@ -71,6 +76,28 @@ def sides(first: OpenIndex[Any], second: OpenIndex[Any]) -> tuple[Side, Side]:
         )
     both: NDArray[np.int64] = np.array(pairs, np.int64).reshape(-1, 2)
     return Side(first, both[:, 0]), Side(second, both[:, 1])
+
+
+def best(
+    index: OpenIndex[Any], unit: Unit, k: int, photographs: Container[str], cropping: Cropping | None = None
+) -> Patches:
+    """The k best patches of a unit among the photographs with these digests, numbered from 1; fewer where fewer are
+    known."""
+    deepest = len(index) if index.store.has_table else min(len(index), index.store.keep)
+    depth = min(k, deepest)
+    while True:
+        ranked = [patch for patch in index.unit(unit).top(depth) if index.digest(patch.image_id) in photographs]
+        if len(ranked) >= k or depth == deepest:
+            break
+        depth = min(2 * depth, deepest)
+    cropping = cropping or Cropping()
+    settled = index.settled(unit, cropping)
+    patches = [
+        index.patch(unit, rank, patch.value, patch.image_id, seat_of(patch).place, settled)
+        for rank, patch in enumerate(ranked[:k], 1)
+    ]
+    patches, settled = cropped(index, patches, cropping, settled)
+    return Patches(patches, index, unit=unit, cropping=settled)
 
 
 def _is_range(images: Int64) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from patchmine.system.log import Lines
-from patchmine.system.progress import Progress, Skipped, pace
+from patchmine.system.progress import Progress, Skipped, of_count, pace
 
 
 @contextmanager
@@ -62,7 +62,7 @@ class Bar:
 
     def begin(self, total: int, done: int, what: str = "photographs") -> None:
         self.rich.start()
-        self.task = self.rich.add_task(what, total=total, more="")
+        self.task = self.rich.add_task(of_count(total, what), total=total, more="")
         self.rich.reset(self.task, total=total, completed=done)
 
     def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:

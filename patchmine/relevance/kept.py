@@ -6,18 +6,21 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import defaults
-from patchmine.errors import StoreError, UnreadableError
+from patchmine.errors import ModelError, PatchmineError, StoreError, UnreadableError
 from patchmine.ranking import Float32
 from patchmine.relevance import table
 from patchmine.relevance.table import Relevances
 from patchmine.store.reading import Store
 from patchmine.units import Unit
+
+if TYPE_CHECKING:
+    from patchmine.networks.network import Network
 
 
 class Keeping(Protocol):
@@ -31,6 +34,8 @@ class Keeping(Protocol):
     def store(self) -> Store: ...
     @property
     def layers(self) -> dict[str, int]: ...
+
+    def network(self) -> Network: ...
 
 
 def relevance(index: Keeping) -> list[dict[str, Any]]:
@@ -82,13 +87,32 @@ def mending(index: Keeping) -> str:
 
 
 def kept(index: Keeping) -> Relevances:
-    """Raises StoreError, with the command that adds it, where the index keeps no relevance."""
+    """Raises StoreError, with the command that adds it or why none can be, where the index keeps no relevance."""
     found = _read(index)
     if found is None:
-        raise StoreError(
-            f"{index.name} has no relevance; add it, without computing the activations again: {mending(index)}"
-        )
+        raise StoreError(f"{index.name} has no relevance{_what_then(index)}")
     return found
+
+
+def _what_then(index: Keeping) -> str:
+    """How to add relevance, or why the network has none, as the end of a sentence."""
+    add = f"add it, without computing the activations again: {mending(index)}"
+    if index.store.manifest["job"].get("code") is None:
+        return f"; {add}"
+    try:
+        network = index.network()
+    except PatchmineError:  # the user has not named the file here, so that it must not run
+        return f". It needs a network that returns one number for each class; if yours does, {add}"
+    import torch
+
+    from patchmine.relevance.propagation import classes_of
+
+    try:
+        with torch.inference_mode():
+            classes_of(network, network.module(network.blank()))
+    except ModelError as error:
+        return f", and none can be computed: {error}"
+    return f"; {add}"
 
 
 def column(index: Keeping, unit: Unit, by: str, score: str) -> tuple[Float32, NDArray[np.integer]] | None:

@@ -85,7 +85,7 @@ class Propagator:
         kept: dict[str, Tensor] = {}
         with self._replica() as module:
             with _tapped(module, self.taps, _leaf(kept)), self._mode():
-                found = self._vector(module(batch))
+                found = classes_of(self.network, module(batch))
             chosen = found.detach().argmax(1) if outputs is None else torch.from_numpy(outputs).to(self.device)
             start = found.gather(1, chosen[:, None])[:, 0]
             reached = [tap for tap in self.taps if tap.layer not in self.unreached]
@@ -110,16 +110,10 @@ class Propagator:
         finally:
             self._replicas.put(module)
 
-    def _vector(self, output: object) -> Tensor:
-        if not isinstance(output, Tensor) or output.ndim != 2:
-            found = f"a {type(output).__name__}" if not isinstance(output, Tensor) else f"shape {tuple(output.shape)}"
-            raise ModelError(f"{self.network.name} returns {found}, but relevance needs one number for each class")
-        return output
-
     def _check(self, noise: Tensor) -> int:
         """The number of outputs, once it is sure that the rules change nothing in the forward pass."""
         with self._replica() as module, torch.no_grad():
-            expected = self._vector(module(noise.clone()))
+            expected = classes_of(self.network, module(noise.clone()))
         with self._replica() as module, self._mode():
             found = module(noise.clone().requires_grad_())
         if not found.requires_grad:
@@ -145,6 +139,14 @@ class Propagator:
         with self._replica() as module, _tapped(module, [tap], lambda _, output: output.detach()), self._mode():
             output: Tensor = module(noise.clone().requires_grad_())
         return output.requires_grad
+
+
+def classes_of(network: Network, output: object) -> Tensor:
+    """The output of the network, (images, classes). Raises ModelError if it is none."""
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        found = f"a {type(output).__name__}" if not isinstance(output, Tensor) else f"shape {tuple(output.shape)}"
+        raise ModelError(f"{network.name} returns {found}, but relevance needs one number for each class")
+    return output
 
 
 def conserves(module: nn.Module, blank: Tensor) -> bool:

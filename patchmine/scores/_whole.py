@@ -56,16 +56,17 @@ def scores_of(index: OpenIndex[Any], layers: Sequence[str], progress: Progress |
             known = kept.get(layer, {}).get(name)
             if known is None:
                 score = kinds.get(kind, "the score")
-                if score.KEPT and not fresh:
-                    shown.begin(len(layers), number, "layers for scores")
-                    fresh = True
                 try:
                     known = score.of_layer(evidence)
-                    if score.KEPT:
-                        kept.setdefault(layer, {})[name] = known
                 except Lacking as reason:
                     lacking[name] = str(reason)
                     known = np.full(evidence.units, np.nan)
+                else:
+                    if score.KEPT:
+                        kept.setdefault(layer, {})[name] = known
+                        if not fresh:
+                            shown.begin(len(layers), number, "layers for scores")
+                            fresh = True
             found[layer][name] = known
         if fresh:
             shown.advance(1)

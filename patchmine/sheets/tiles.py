@@ -22,13 +22,16 @@ from patchmine.reading.opened import OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.reading.tokens import TokenFacts
 from patchmine.sheets.captions import add_caption, add_frame, caption_height, names_of
-from patchmine.sheets.page import DPI, Page, Picture
+from patchmine.sheets.page import DPI, Page, Picture, Rectangle
 from patchmine.units import Position
 
 TIGHT_LEGEND = (
     "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back that much of the "
     "activation. Faded: its surroundings."
 )
+
+INSET, INSET_LINE = 0.45, 1.5
+"""The side of an enlarged part in a corner of a tile, as a share of the tile's shorter one, and its line in points."""
 
 
 def hatched(units: Iterable[OpenUnit]) -> str:
@@ -45,13 +48,14 @@ def lay(
     *,
     context: bool = False,
     bare: bool = False,
-    over: Callable[[Patch, Piece], Piece] | None = None,
+    over: Callable[[Patch, Piece], tuple[Piece, Piece | None]] | None = None,
 ) -> float:
     """Add the tiles of patches with their captions, row by row, in so many columns; returns where they end.
 
     `place` is x, y and the width of all columns. Reads the photographs, in parallel. With `context` a tile shows the
-    whole input; `bare` ones have neither caption nor frame. `over` draws something over each piece. A photograph that
-    cannot be shown gets a tile with the reason, and a line in `page.missing`.
+    whole input; `bare` ones have neither caption nor frame. `over` draws something over each piece, and may give a
+    second one for a corner. A photograph that cannot be shown gets a tile with the reason, and a line in
+    `page.missing`.
     """
     x, y, across = place
     style = page.style
@@ -59,18 +63,32 @@ def lay(
     height = width * (context_ratio(patches) if context else ratio(patches, patches.cropping))
     step = height + (0.0 if bare else caption_height(patches, style, width)) + style.gap
     shown = pictures(patches, patches.cropping, (width, height), page.missing, context)
-    if over is not None:
-        shown = [
-            replace(picture, image=over(patch, picture.image)) if isinstance(picture.image, Piece) else picture
-            for patch, picture in zip(patches, shown, strict=True)
-        ]
+    insets: dict[int, Piece] = {}
+    for number, (patch, picture) in enumerate(zip(patches, shown, strict=True)):
+        if over is not None and isinstance(picture.image, Piece):
+            drawn, inset = over(patch, picture.image)
+            shown[number] = replace(picture, image=drawn)
+            if inset is not None:
+                insets[number] = inset
     for number, (patch, name, picture) in enumerate(zip(patches, names_of(patches), shown, strict=True)):
         picture = picture.at(x + number % columns * (width + style.gap), y + number // columns * step)
         page.pictures.append(picture)
+        if number in insets:
+            page.pictures.append(_in_corner(insets[number], picture))
         if not bare:
             add_frame(page, patch, picture)
             add_caption(page, patch, name, picture)
     return y + ceil(len(patches) / columns) * step - style.gap * bool(patches)
+
+
+def _in_corner(inset: Piece, picture: Picture) -> Picture:
+    """The inset in the corner of the tile that is farthest from what the tile shows lit."""
+    assert isinstance(picture.image, Piece)
+    left, top, right, bottom = picture.image.lit or (0.0, 0.0, 1.0, 1.0)
+    side = INSET * min(picture.width, picture.height)
+    x = picture.x + (picture.width - side if left + right < 1 else 0.0)
+    y = picture.y + (picture.height - side if top + bottom < 1 else 0.0)
+    return Picture(inset, x, y, side, side, Rectangle(x, y, side, side, "#ffffff", INSET_LINE))
 
 
 def pictures(

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 
-from patchmine.system.progress import Progress, Skipped, pace
+from patchmine.system.progress import Progress, Skipped, of_count, pace
 
 LINE_EVERY_S = 30
 """Minimum seconds between two progress lines."""
@@ -29,9 +29,9 @@ class Lines:
         self.shards = ""
 
     def begin(self, total: int, done: int, what: str = "photographs") -> None:
-        self.total, self.done, self.before, self.what = total, done, done, what
+        self.total, self.done, self.before, self.what = total, done, done, of_count(total, what)
         self.start = self.said = monotonic()
-        self.note(f"{total} {what}" + (f", {done} already done" if done else ""))
+        self.note(f"{total} {self.what}" + (f", {done} already done" if done else ""))
 
     def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:
         self.done += count

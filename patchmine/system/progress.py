@@ -22,6 +22,16 @@ class Progress(Protocol):
     def note(self, text: str) -> None: ...
 
 
+_THINGS = ("attribution", "crop", "file", "image", "layer", "photograph", "projection", "step", "unit")
+_ONE = {"patches": "patch"} | {f"{thing}s": thing for thing in _THINGS}
+"""The things that progress counts, and one of them."""
+
+
+def of_count(count: int, what: str) -> str:
+    """The name of the things counted, for one of them: `layer for scores` in the place of `layers for scores`."""
+    return " ".join(_ONE.get(word, word) for word in what.split(" ")) if count == 1 else what
+
+
 def pace(rate: float) -> str:
     """A rate as text: `93/s`, and with two digits below ten, `0.37/s`."""
     return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"

@@ -26,32 +26,60 @@ SIGNED = ("gradxinput", "ig", "occlusion")
 SMOOTH = 2
 """Standard deviation of the smoothing, in input pixels: single pixels cannot be seen."""
 
+SMALL = 0.2
+"""A crop is small if its longer side is less than this share of the input's shorter one."""
+
 STRONGEST = 0.85
 """The opacity of the strongest attribution."""
 
 
-def overlay_text(method: str) -> str:
-    """The legend of overlays by this method."""
+def overlay_text(method: str, insets: bool = False) -> str:
+    """The legend of overlays by this method, of which some show a small crop a second time."""
     what = "what raises the activation, by " if method in SIGNED else ""
     return (
         f"Over each crop, which is gray there, from none over red to yellow: {what}{WORDS[method]}. It is smoothed "
         f"over {SMOOTH} pixels; each has its own scale, up to the {CLEAR:.1%} quantile of its values."
+        f"{' In a corner: a small crop again, enlarged.' if insets else ''}"
     )
 
 
-def overlays(projector: Projector) -> Callable[[Patch, Piece], Piece]:
-    """A function that draws the attribution of a patch over the piece of its `context`."""
+def overlays(projector: Projector) -> Callable[[Patch, Piece], tuple[Piece, Piece | None]]:
+    """A function that draws the attribution of a patch over the piece of its `context`, and for a small crop a second
+    time over the crop enlarged."""
 
-    def over(patch: Patch, piece: Piece) -> Piece:
+    def over(patch: Patch, piece: Piece) -> tuple[Piece, Piece | None]:
         view = patch.context()
         region = view.lit or view.window
         try:
-            values = projector(patch, region)
+            heat = heat_of(projector(patch, region), region, projector.method)
+            near = enlarged(view)
+            closer = None if near is None else overlaid(patch.piece(near), heat, region, near)
         except PhotographError:
-            return piece
-        return overlaid(piece, heat_of(values, region, projector.method), region, view)
+            return piece, None
+        return overlaid(piece, heat, region, view), closer
 
     return over
+
+
+def enlarged(view: View) -> View | None:
+    """The surroundings of a crop that is too small to see in a view of the whole input; None for a larger crop.
+
+    They are a square twice as long as the crop, inside the window.
+    """
+    region, window = view.lit or view.window, view.window
+    longer, shorter = max(region.width, region.height), min(window.width, window.height)
+    if longer >= SMALL * shorter:
+        return None
+    side = min(2 * longer, shorter)
+    left, top = (
+        min(max((low + high - side) // 2, first), last - side)
+        for low, high, first, last in (
+            (region.left, region.right, window.left, window.right),
+            (region.top, region.bottom, window.top, window.bottom),
+        )
+    )
+    part = Box(left, top, left + side, top + side)
+    return View(part, part, lit=region)
 
 
 def heat_of(values: NDArray[np.float32], region: Box, method: str) -> Image.Image:

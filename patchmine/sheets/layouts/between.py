@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchmine.between.comparison import Between, Fate
-from patchmine.reading.answers import Patches
+from patchmine.between.shared import best
+from patchmine.fields.cropping import Cropping
+from patchmine.reading.answers import counted
 from patchmine.reading.opened import OpenIndex
 from patchmine.sheets import tiles
 from patchmine.sheets.captions import COLORS, FRAME, add_legend
@@ -29,48 +32,56 @@ def between_page(found: Sequence[Between], crop: str = "auto", share: float | No
     """
     (fate,) = found[0].fates
     first = found[0].first
-    before = first.unit(fate.unit).top(found[0].k)
-    best = {first.digest(patch.image_id) for patch in before}
+    shared = set.intersection(*({record.digest for record in index.store.records()} for index in _indexes(found)))
+    framed = {first.digest(patch.image_id) for patch in best(first, fate.unit, found[0].k, shared)}
+    shown = Shown(Cropping(crop, share), shared, framed)
     page = Page(style.width, 0, style=style)
     add_title(page, f"{fate.name} ({fate.unit}) in {len(found) + 1} indexes")
     facts = (
-        f"The patches that drive the unit hardest, among the photographs of {Origin.of(first).source}. Overlap: "
+        f"The patches that drive the unit hardest, among the {counted(len(shared), 'photograph', 'photographs')} that "
+        f"{'both' if len(found) == 1 else 'all'} indexes have, of {Origin.of(first).source}. Overlap: "
         f"rank-biased, of the best {found[0].k} photographs. r: correlation over {found[0].shared} photographs. "
         f"{tiles.hatched([first.unit(fate.unit)])}"
     )
     y = page.write(facts, style.margin, style.margin + style.title + style.leading, style.inner)
-    y = _row(page, (first, fate.unit), "", y, (crop, share), set())
+    y = _row(page, (first, fate.unit), "", y, replace(shown, framed=set()))
     for each in found:
         (fate,) = each.fates
         if fate.unit.channel in range(each.second.layers.get(fate.unit.layer, 0)):
-            y = _row(page, (each.second, fate.unit), _beside(fate), y, (crop, share), best)
+            y = _row(page, (each.second, fate.unit), _beside(fate), y, shown)
         partner = fate.partner
         if partner is not None and partner.unit != fate.unit:
             beside = f"{_numbers(partner.overlap, partner.correlation)}: the unit there that correlates with it most"
-            y = _row(page, (each.second, partner.unit), beside, y, (crop, share), best)
+            y = _row(page, (each.second, partner.unit), beside, y, shown)
     page.height = add_legend(page, y) + style.margin
     return page
 
 
-def _row(
-    page: Page,
-    which: tuple[OpenIndex[Any], Unit],
-    beside: str,
-    y: float,
-    cropping: tuple[str, float | None],
-    best: set[str],
-) -> float:
-    """Add one row under a heading; frame the photographs whose digests are in `best`. Returns where it ends."""
+@dataclass(frozen=True)
+class Shown:
+    """How the rows show patches: their cropping, and the digests of the photographs to show and of those to frame."""
+
+    cropping: Cropping
+    photographs: set[str]
+    framed: set[str]
+
+
+def _indexes(found: Sequence[Between]) -> list[OpenIndex[Any]]:
+    return [found[0].first, *(each.second for each in found)]
+
+
+def _row(page: Page, which: tuple[OpenIndex[Any], Unit], beside: str, y: float, shown: Shown) -> float:
+    """Add one row under a heading. Returns where it ends."""
     index, unit = which
     style = page.style
     y += style.heading + 6
-    patches: Patches = index.unit(unit).top(COLUMNS, crop=cropping[0], share=cropping[1])
+    patches = best(index, unit, COLUMNS, shown.photographs, shown.cropping)
     name = f"{index.directory.name} · {index.names.name(unit)}"
     add_heading(page, (style.margin, y, style.inner), name, f"{unit}{' · ' if beside else ''}{beside}")
     drawn = len(page.pictures)
     y = tiles.lay(page, patches, (style.margin, y + 5, style.inner), style.columns or COLUMNS)
     for patch, picture in zip(patches, page.pictures[drawn:], strict=True):
-        if index.digest(patch.image_id) in best:
+        if index.digest(patch.image_id) in shown.framed:
             page.frames[_STILL] = COLORS[0]
             box = (picture.x, picture.y, picture.width, picture.height)
             page.rectangles.append(Rectangle(*box, COLORS[0], FRAME))

@@ -11,7 +11,7 @@ from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
 from patchmine.sheets.captions import add_legend
-from patchmine.sheets.layouts._overlays import overlay_text, overlays
+from patchmine.sheets.layouts._overlays import enlarged, overlay_text, overlays
 from patchmine.sheets.layouts.strips import add_unit, page_of_units
 from patchmine.sheets.origin import Origin
 from patchmine.sheets.page import Page, Rectangle, Text
@@ -51,7 +51,8 @@ def context_page(
     )
     over = None
     if projector is not None:
-        facts = f"{facts} {overlay_text(projector.method)}"
+        insets = any(enlarged(patch.context()) for _, patches in rows for patch in patches)
+        facts = f"{facts} {overlay_text(projector.method, insets)}"
         over = overlays(projector)
         projector.progress.begin(sum(len(patches) for _, patches in rows), 0, "attributions")
     page, y = page_of_units(units, facts, style)

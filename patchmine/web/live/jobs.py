@@ -15,7 +15,7 @@ from patchmine.errors import PatchmineError, RequestError, nearest
 from patchmine.index import Index
 from patchmine.reading.cropped import seat_of
 from patchmine.system.printable import printable
-from patchmine.system.progress import Skipped
+from patchmine.system.progress import Skipped, of_count
 from patchmine.units import Unit
 from patchmine.web.facts import SHOWN
 from patchmine.web.live.asking import BusyError
@@ -38,7 +38,7 @@ class Job:
         self.stop = Event()
 
     def begin(self, total: int, done: int, what: str = "photographs") -> None:
-        self.total, self.done, self.what = total, done, what
+        self.total, self.done, self.what = total, done, of_count(total, what)
 
     def advance(self, count: int, skipped: Sequence[Skipped] = ()) -> None:
         self.done += count
