@@ -139,9 +139,7 @@ def test_a_store_that_never_answered_is_given_up_soon_and_says_what_to_check(buc
     failing = Failing(bucket, 1, ConnectionRefusedError("refused"))
     monkeypatch.setattr(objects, "_answered", set())
     monkeypatch.setattr(objects, "_store", lambda _: failing)
-    with pytest.raises(
-        SourceError, match=r"list.csv' does not answer \(refused\): check the network$"
-    ):
+    with pytest.raises(SourceError, match=r"list.csv' does not answer \(refused\): check the network$"):
         objects.read("memory://bucket/list.csv")
     assert failing.asked == objects.FIRST_TRIES
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

@@ -93,6 +93,14 @@ def test_an_executor_device_or_precision_that_is_not_there_says_what_is(network,
 
 
 @pytest.mark.skipif("openvino" not in INSTALLED, reason="OpenVINO is not installed")
+def test_openvino_reports_to_nobody():
+    executors.kind("openvino").precisions()
+    from openvino.tools.ovc import convert_impl, telemetry_utils
+
+    assert {part.tm.__name__.rpartition(".")[2] for part in (convert_impl, telemetry_utils)} == {"telemetry_stub"}
+
+
+@pytest.mark.skipif("openvino" not in INSTALLED, reason="OpenVINO is not installed")
 def test_openvino_refuses_what_it_cannot_do(network, taps):
     with pytest.raises(RequestError, match="computes on the CPU"):
         executors.build("openvino", network, taps, replace(SETTING, device="cuda"), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +24,9 @@ from patchmine.networks.network import Network
 from patchmine.networks.taps import Tap, at_call, tapped
 from patchmine.photographs.decode import normalized
 from patchmine.ranking import Float32, Int64
+
+# OpenVINO tells its maker of every import and conversion, from a process of its own. Without this package it does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 HELP = "openvino: OpenVINO on the CPU, with the extra patchmine[openvino]"
 RANK = 0
@@ -67,7 +70,6 @@ def precisions() -> list[str]:
 
 
 def build(network: Network, taps: tuple[Tap, ...], setting: Setting, lanes: int) -> Executor:
-    os.environ.setdefault("OPENVINO_TELEMETRY", "0")
     import openvino
 
     if setting.device != "cpu":
