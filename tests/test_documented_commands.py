@@ -29,7 +29,11 @@ def parse(words: list[str]) -> None:
             pass
 
 
-@pytest.mark.parametrize("page", PAGES)
+RIGHT = [page for page in PAGES if page.values[0].name != "errors.md"]
+"""Pages whose commands are right; test_docs runs those of the other, for what they are told."""
+
+
+@pytest.mark.parametrize("page", RIGHT)
 def test_every_command_line_parses(page):
     for words in command_lines(page.read_text("utf-8")):
         taken(words)
