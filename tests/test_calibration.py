@@ -110,19 +110,19 @@ def test_a_job_that_goes_on_keeps_its_settings(tmp_path, cache, monkeypatch):
 
 
 def test_only_a_long_job_is_calibrated(tmp_path, cache, monkeypatch):
-    tried = []
+    tried, few = [], "shapes:12"
 
     def note(_network, _taps, choices, *_):
         tried.append(choices)
         return choices[-1]
 
     monkeypatch.setattr("patchmine.mining.build.fastest", note)
-    short = patchmine.build_index(SHAPES, tmp_path / "a.patchmine", WANTED)
+    short = patchmine.build_index(few, tmp_path / "a.patchmine", WANTED)
     assert not tried
     assert short.manifest["job"]["executor"] == "torch"
-    monkeypatch.setattr("patchmine.mining.build.WORTH_IT", 40)
-    patchmine.build_index(SHAPES, tmp_path / "b.patchmine", WANTED)
+    monkeypatch.setattr("patchmine.mining.build.WORTH_IT", 10)
+    patchmine.build_index(few, tmp_path / "b.patchmine", WANTED)
     assert len(tried) == 1
     assert read_manifest(tmp_path / "b.patchmine")["job"]["batch_size"] == tried[0][-1].batch_size
-    patchmine.build_index(SHAPES, tmp_path / "c.patchmine", WANTED, Run(calibrate=False))
+    patchmine.build_index(few, tmp_path / "c.patchmine", WANTED, Run(calibrate=False))
     assert len(tried) == 1

@@ -40,7 +40,7 @@ def preprocessing():
     return models.load("shapes").preprocessing
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def decoders(source, preprocessing):
     found = Decoders(source, preprocessing, processes=2, block=8, lent=3)
     found.wait()
@@ -76,20 +76,6 @@ def test_they_load_what_this_process_would(decoders, source, preprocessing):
         apart = [read[-4], read[-1]]
         assert torch.equal(stacked(apart), torch.stack(apart))
     assert set(stages.seconds) == {"read", "decode"}
-
-
-def test_a_process_that_is_killed_loses_nothing(decoders, source, preprocessing):
-    expected = [load(source, path, preprocessing, Stages().timed) for path in paths(source)]
-    for pid in children(decoders):
-        os.kill(pid, signal.SIGKILL)
-    for _ in range(3):  # one dies in the question, the next is dead, then there is none
-        with loaded(decoders, source, paths(source), preprocessing, Stages()) as found:
-            assert [one.digest for one in found] == [one.digest for one in expected]
-            assert all(
-                torch.equal(one.pixels.tensor, other.pixels.tensor)
-                for one, other in zip(found, expected, strict=True)
-                if other.pixels
-            )
 
 
 def test_they_end_with_their_owner(source, preprocessing):
@@ -149,3 +135,18 @@ def test_they_are_started_where_they_help(source, preprocessing):
     assert suit(source, preprocessing)
     assert not suit(source, replace(preprocessing, view="whole"))
     assert not suit(type("Ahead", (), {"expect": None, "read": None})(), preprocessing)  # one that fetches ahead
+
+
+def test_a_process_that_is_killed_loses_nothing(decoders, source, preprocessing):
+    """The last test here: it leaves no process."""
+    expected = [load(source, path, preprocessing, Stages().timed) for path in paths(source)]
+    for pid in children(decoders):
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(3):  # one dies in the question, the next is dead, then there is none
+        with loaded(decoders, source, paths(source), preprocessing, Stages()) as found:
+            assert [one.digest for one in found] == [one.digest for one in expected]
+            assert all(
+                torch.equal(one.pixels.tensor, other.pixels.tensor)
+                for one, other in zip(found, expected, strict=True)
+                if other.pixels
+            )

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -243,3 +244,23 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch):
     monkeypatch.setattr(Path, "home", home)
     with pytest.raises(OSError, match="Not a directory"):
         caches.user_cache().mkdir(parents=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="a system without SIGPIPE")
+def test_a_reader_that_goes_away_ends_a_command_and_a_broken_socket_does_not():
+    lines = (
+        "import socket, sys; from patchmine.cli import output; output.end_with_readers()",
+        "one, other = socket.socketpair(); other.close()",
+        "try: one.send(b'.')\nexcept BrokenPipeError: print('alive', flush=True)",
+        "sys.stdin.readline()",
+        "print('x' * 100_000)",
+        "print('not reached', file=sys.stderr)",
+    )
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", "\n".join(lines)], text=True, **piped) as process:
+        assert process.stdout.readline() == "alive\n"
+        process.stdout.close()
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == -signal.SIGPIPE

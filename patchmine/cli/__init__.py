@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
 from pathlib import Path
 
 import typer
 
-from patchmine.cli import errors, words
+from patchmine.cli import errors, output, words
 from patchmine.cli.commands import (
     between,
     compare,
@@ -100,8 +99,7 @@ def main() -> None:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by the caller: the next file opened would take its place
             setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `patchmine top | head` ends quietly
+    output.end_with_readers()
     # Threads that spin at a barrier while another process needs the core cost up to nine tenths of the speed. torch's
     # OpenMP reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

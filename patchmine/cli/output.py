@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
+import signal
+import stat
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
@@ -13,6 +18,30 @@ from patchmine.reading.tables import text_table
 from patchmine.system.printable import printable
 
 _stdout: TextIO | None = None
+
+
+class _Piped(io.FileIO):
+    """A pipe whose reader ends the command when it goes away, as `head` does. Broken sockets must not."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                signal.raise_signal(signal.SIGPIPE)
+            return len(data)
+
+
+def end_with_readers() -> None:
+    """End the process quietly when the reader of its output or of its errors goes away."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if hasattr(signal, "SIGPIPE") and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+            raw = _Piped(stream.fileno(), "w", closefd=False)
+            by_line = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+            piped = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, **by_line)
+            setattr(sys, name, piped)
 
 
 @contextmanager

@@ -32,10 +32,6 @@ def serve(current: Current, host: str, port: int, compute: bool, answers: Callab
     that cannot be taken.
     """
     listening = listen(host, port)
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(
-            signal.SIGPIPE, signal.SIG_IGN
-        )  # a browser that goes away must not end the command, as `head` may
     try:
         bound = listening.getsockname()[1]
         token = None if is_loopback(host) else token_urlsafe(24)
