@@ -94,7 +94,7 @@ def test_a_bucket_gives_the_bytes_of_the_folder_while_its_connections_are_cut(
             {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"},
             "needs credentials",
         ),
-        ("s3://photographs/folder", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "cannot be reached"),
+        ("s3://photographs/folder", {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "does not answer"),
     ],
 )
 def test_what_is_wrong_with_a_bucket_is_one_line(
