@@ -37,7 +37,11 @@ def end_with_readers() -> None:
     """End the process quietly when the reader of its output or of its errors goes away."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if hasattr(signal, "SIGPIPE") and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+        try:
+            pipe = hasattr(signal, "SIGPIPE") and stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+        except OSError:  # a stream of a program that calls this one, in memory
+            continue
+        if pipe:
             raw = _Piped(stream.fileno(), "w", closefd=False)
             by_line = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
             piped = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, **by_line)
