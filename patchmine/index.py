@@ -285,7 +285,8 @@ class Index(OpenIndex[IndexedUnit]):
         """Add the relevance of every unit in every photograph, which `top(by="relevance")` ranks, unless it is there.
 
         `class_of` is the class that it begins at: the `predicted` one, or the photograph's `label`. `rule` is `plus`,
-        `gradient` or `auto`, as for `patchmine index`. An interrupted call keeps its finished shards.
+        `gradient` or `auto`, as for `patchmine index`. Relevance to another class, or by another rule, is replaced. An
+        interrupted call keeps its finished shards.
 
         Raises RequestError for an unknown word, a class that the network lacks, and a network of which no layer
         conserves relevance; StoreError if the index cannot be written; and what `relevance.building.built` raises.
@@ -304,7 +305,8 @@ class Index(OpenIndex[IndexedUnit]):
                     raise space.unwritable(error) from error
         if all(figures.refused for figures in found.layers):
             figures = "; ".join(f"{one.layer}: {one.text}" for one in found.layers)
-            raise RequestError(f"no layer of {self.name} conserves relevance ({figures[:300]}): index other layers")
+            remedy = "index other layers" if found.origin.rule == "plus" else "use --rule plus"
+            raise RequestError(f"no layer of {self.name} conserves relevance ({figures[:300]}): {remedy}")
         return found
 
     def embed(

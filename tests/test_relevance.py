@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,12 @@ def blind():
     net, preprocessing = plain()
     net[7] = nn.Linear(7, 5)
     net[7].weight.data.zero_()
+    return net, preprocessing
+
+def biased():
+    net, preprocessing = plain()
+    net[3] = nn.Conv2d(6, 7, 3, padding=1)
+    net[3].bias.data.fill_(3)
     return net, preprocessing
 
 def ending():
@@ -346,6 +353,26 @@ def test_an_interrupted_pass_resumes_to_the_same_bytes(small, tmp_path, monkeypa
     assert not index.relevance(rule="gradient").found
 
 
+def test_relevance_that_no_layer_conserves_does_not_replace_a_useful_one(cli, plain, tmp_path):
+    words = ("index", "shapes:12", "-o", "i", "--model", plain.replace("plain", "biased"), "--layers", "0")
+    assert cli(*words, "--relevance").returncode == 0
+    before = (tmp_path / "i/relevance.h5").read_bytes()
+    done = cli(*words, "--relevance", "--rule", "gradient")
+    assert done.returncode == 1
+    assert "no layer of i conserves relevance (0: median" in done.stderr
+    assert done.stderr.strip().endswith("use --rule plus")
+    assert (tmp_path / "i/relevance.h5").read_bytes() == before
+    assert not (tmp_path / "i/relevance").exists()
+
+
+def test_the_command_that_adds_relevance_runs_as_it_is_printed(cli, shapes_index_dir, tmp_path):
+    shutil.copytree(shapes_index_dir, tmp_path / "s")
+    top = ("top", "-i", "s", "--unit", "thing:5", "--by", "relevance")
+    command = cli(*top).stderr.partition("again: patchmine ")[2].partition(", with the ")[0]
+    assert cli(*shlex.split(command)).returncode == 0
+    assert cli(*top).returncode == 0
+
+
 def test_sheets_show_both_orders_and_how_much_they_share(finished, tmp_path, cli):
     unit = patchmine.open_index(finished).unit("thing:5")
     activation, relevance = unit.top(9), unit.top(9, by="relevance")
@@ -470,7 +497,7 @@ def test_ranking_by_relevance_needs_no_torch(finished):
             "has no relevance; add it, without computing the activations",
         ),
         (("top", "--unit", "thing:5", "--by", "weight"), "unknown --by 'weight'; known: activation, relevance"),
-        (("top", "--unit", "thing:5", "--score", "max"), "--score max is of relevance: add --by relevance"),
+        (("top", "--unit", "thing:5", "--score", "max"), "--score max ranks by relevance: add --by relevance"),
         (("top", "--unit", "thing:5", "--by", "relevance", "--score", "mean"), "unknown --score 'mean'"),
     ],
 )

@@ -148,8 +148,9 @@ class Workspace:
         if difference:
             name, old, new = difference
             grown = there.first_difference(job, WHICH) is None
+            verb = "are" if name.endswith("s") else "is"
             raise StoreError(
-                f"{str(self.directory)!r} holds another job: its {name} is {_brief(old)}, not {_brief(new)}; "
+                f"{str(self.directory)!r} holds another job: its {name} {verb} {_brief(old)}, not {_brief(new)}; "
                 + ("update it with --extend, " if grown else "")
                 + "choose another folder with -o DIR, or start over with --fresh"
             )

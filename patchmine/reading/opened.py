@@ -344,7 +344,7 @@ class OpenUnit:
             raise RequestError(f"-k must be at least 1, not {k}")
         cropping = Cropping(crop, share)
         meant = self.index.settled(self.unit, cropping)
-        plain = (pick, of_class, not_class, diverse, by) == ("top", None, None, False, "activation")
+        plain = (pick, of_class, not_class, diverse, by, score) == ("top", None, None, False, "activation", "sum")
         found = self.index.store.best(self.unit.layer, self.unit.channel, k) if plain else None
         if found is None:
             from patchmine.reading.picks import Wish, picked  # not for every cold query

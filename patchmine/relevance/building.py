@@ -78,7 +78,8 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
     """Compute the relevance of every unit in every photograph of the index, unless it is there.
 
     `rule` is `plus` or `gradient`, or `auto`: `gradient` in a network that conserves by itself, else `plus`. Finished
-    shards of the same relevance are kept; those of another are removed.
+    shards of the same relevance are kept; those of another are removed. Other relevance of the index is replaced, but
+    not by relevance that no layer conserves.
 
     Raises RequestError for labels that the network lacks, ModelError for a network that has no relevance, StoreError
     if its layers differ from those in the index, SourceError if the photographs have disappeared, and OSError.
@@ -119,7 +120,7 @@ def built(index: Photographs, class_of: str, rule: str, run: Run, progress: Prog
     propagator = Propagator(network, taps, rule, device, run.workers)
     if class_of == "label":
         check_count(network, propagator.outputs)
-    making = _Pass(index, origin, propagator, begin, run, progress, None if kept is None else Known([kept]))
+    making = _Pass(index, origin, propagator, begin, run, progress, kept)
     try:
         return Built(origin, making.carried_out())
     finally:
@@ -144,7 +145,7 @@ class _Pass:
         begin: NDArray[np.int64] | None,
         run: Run,
         progress: Progress,
-        known: Known | None,
+        kept: table.Relevances | None,
     ) -> None:
         self.index, self.origin, self.propagator, self.begin = index, origin, propagator, begin
         self.run, self.progress = run, progress
@@ -158,6 +159,8 @@ class _Pass:
         ]
         self.most = origin.batch
         self.digests = [record.digest.encode() for record in index.store.records()]
+        self.useful = kept is not None and any(layer.refused is None for layer in kept.layers)
+        known = None if kept is None else Known([kept])
         self.known = known if known is not None and self._fits(known) else None
         self.reused = np.zeros(self.images, bool) if self.known is None else self._reused(self.known)
 
@@ -306,20 +309,26 @@ class _Pass:
         return position_dtype(tap.layout.grid[0] * tap.layout.grid[1] if one_size else CELLS)
 
     def _published(self) -> tuple[Conservation, ...]:
-        """Write relevance.h5 from the shards, a shard of a layer in memory at a time."""
+        """Write relevance.h5 from the shards, a shard of a layer in memory at a time.
+
+        Relevance of which no layer can be used does not replace a useful one.
+        """
         files = [ShardFile.open(shard_path(self.folder, shard.number)) for shard in self.shards]
         layers = []
         for number, tap in enumerate(self.propagator.taps):
             conserved, placed = (_joined(files, f"{number}/{name}", np.float32) for name in ("conserved", "placed"))
             figures = Conservation.of(tap.layer, conserved, placed, tap.layer in self.propagator.bypassed)
             layers.append(Layer(figures, tap.layout.channels, self._cells(tap), _Tables(files, number)))
+        found = tuple(layer.conservation for layer in layers)
+        if self.useful and all(figures.refused is not None for figures in found):
+            return found
         columns = {
             "output": _joined(files, "output", np.int64).astype(np.int32),
             "start": _joined(files, "start", np.float32),
             "digest": np.array(self.digests, "S32"),
         }
         table.write(self.index.directory, self.origin, layers, columns, self.images)
-        return tuple(layer.conservation for layer in layers)
+        return found
 
 
 @dataclass(frozen=True)

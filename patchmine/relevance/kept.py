@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchmine import defaults
-from patchmine.errors import ModelError, PatchmineError, StoreError, UnreadableError
+from patchmine.errors import ModelError, PatchmineError, RequestError, StoreError, UnreadableError
 from patchmine.ranking import Float32
 from patchmine.relevance import table
 from patchmine.relevance.table import Relevances
@@ -21,6 +21,10 @@ from patchmine.units import Unit
 
 if TYPE_CHECKING:
     from patchmine.networks.network import Network
+
+
+_UNKNOWN = "--layers, --directions, --weights, --labels and --limit"
+"""Options that an index does not remember as they were given."""
 
 
 class Keeping(Protocol):
@@ -79,11 +83,16 @@ def _mended(index: Keeping) -> Iterator[None]:
 
 def mending(index: Keeping) -> str:
     """The command that adds relevance."""
-    job = index.store.manifest["job"]
+    job, usual = index.store.manifest["job"], defaults.Wanted()
     words = ["patchmine", "index", job["source"], "-o", str(index.directory)]
-    if job["model"] != defaults.MODEL:
-        words += ["--model", job["model"]]
-    return f"{shlex.join(words)} --relevance, with the other options that built it"
+    for name in ("model", "keep", "shard_size", "precision", "field"):
+        if job[name] != getattr(usual, name):
+            words += [f"--{name.replace('_', '-')}", str(job[name])]
+    if job["preprocessing"].get("view", usual.view) != usual.view:
+        words += ["--view", job["preprocessing"]["view"]]
+    if not job["table"]:
+        words.append("--no-table")
+    return f"{shlex.join(words)} --relevance, with the {_UNKNOWN} that built it"
 
 
 def kept(index: Keeping) -> Relevances:
@@ -118,10 +127,13 @@ def _what_then(index: Keeping) -> str:
 def column(index: Keeping, unit: Unit, by: str, score: str) -> tuple[Float32, NDArray[np.integer]] | None:
     """The score of a unit's relevance in every photograph, with the place of its maximum; None `by` activation.
 
-    Raises RequestError for an unknown word, StoreError where the index keeps no relevance of this layer.
+    Raises RequestError for an unknown word, or a score of relevance `by` activation, StoreError where the index keeps
+    no relevance of this layer.
     """
     defaults.check({"by": by, "score": score})
     if by == "activation":
+        if score != defaults.SCORES[0]:
+            raise RequestError(f"--score {score} ranks by relevance: add --by relevance")
         return None
     found = kept(index)
     figures = next((figures for figures in found.layers if figures.layer == unit.layer), None)

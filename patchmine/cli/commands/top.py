@@ -78,8 +78,6 @@ def top(
     form = Form(json, csv, out)
     if project is not None and out is None:
         raise RequestError(f"--project {project} needs a sheet to draw on: add -o SHEET.png")
-    if score is not None and by != "relevance":
-        raise RequestError(f"--score {score} is of relevance: add --by relevance")
     at = opened(index, source, model, weights)
     found = at.unit(unit, layer)
     patches = found.top(
