@@ -143,7 +143,7 @@ def test_info_says_how_many_units_are_named_and_what_would_name_more(cli, classe
     assert index.manifest["labels"]["rule"] == "top-25"
     line = next(line for line in cli("info", "-i", classes_dir).stdout.splitlines() if line.startswith("names "))
     share = 100 * of_layer["named"] / len(labels)
-    assert f"{share:.0f} % of {LABELED}; {names['tried']} labels tried (7 photographs each needed); more" in line
+    assert f"{share:.0f}% of {LABELED}; {names['tried']} labels tried (7 photographs each needed); more" in line
     (named.parent / "one.csv").write_text("\n".join(f"{record.path},one" for record in index.store.records()))
     told = cli("name", "-i", named, "--auto", "--labels", "one.csv").stdout
     assert "0 labels tried" in told

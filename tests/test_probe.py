@@ -185,8 +185,14 @@ def test_a_photograph_that_has_gone_is_left_out(cli, photographs, tmp_path):
     assert "have moved, add --source FOLDER" in failed(cli("probe", "--unit", "contrast:6"))
 
 
-def test_one_patch_is_not_patches(cli, shapes_index_dir):
-    assert ", 1 patch: " in cli("probe", "-i", shapes_index_dir, "--unit", "shape:1", "-k", 1).stdout
+def test_one_patch_is_not_patches_and_has_no_interval(cli, shapes_index_dir):
+    probe = ("probe", "-i", shapes_index_dir, "--unit", "shape:1", "-k", 1)
+    head, _, first, *_ = cli(*probe, "-o", "one.png").stdout.splitlines()
+    assert ", 1 patch: " in head and head.endswith("(one patch has no interval)")
+    assert first.split()[2:4] == ["-", "-"]
+    found = json.loads(cli(*probe, "--json").stdout)
+    assert not found["sure"]
+    assert {(one["low"], one["high"]) for one in found["conditions"]} == {(None, None)}
 
 
 def test_what_cannot_be_probed_is_refused_in_one_line(cli, shapes_index_dir):

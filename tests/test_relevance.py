@@ -27,6 +27,7 @@ from patchmine.relevance.classes import outputs
 from patchmine.relevance.propagation import Propagator, conserves
 from patchmine.relevance.rules import Rules
 from patchmine.relevance.table import Relevances
+from patchmine.sheets.captions import COLORS
 from patchmine.sheets.layouts._overlays import enlarged, heat_of
 from patchmine.sheets.layouts.context import context_page
 from patchmine.sheets.layouts.grid import grid_page
@@ -383,13 +384,29 @@ def test_sheets_show_both_orders_and_how_much_they_share(finished, tmp_path, cli
     texts = [text.text for text in page.texts]
     assert f"by relevance · {shared} of {len(positive)} photographs in common" in texts
     assert len(page.pictures) == 9 + len(positive)
-    plain, ranked = ([text.text for text in grid_page(unit, patches).texts] for patches in (activation, relevance))
-    assert any("by relevance (sum)" in text for text in ranked)
-    assert not any("relevance" in text for text in plain)
+    assert page.frames == {"in both orders": COLORS[0]}
+    assert len([rectangle for rectangle in page.rectangles if rectangle.width > 20]) == 2 * shared
+    pages = [grid_page(unit, patches) for patches in (activation, relevance)]
+    plain, ranked = (" ".join(text.text for text in page.texts) for page in pages)
+    assert "by relevance (sum) to the predicted class" in ranked
+    assert "relevance" not in plain
     sheet = ("sheet", "-i", finished, "--unit", "thing:5", "--layout", "orders", "--provenance", "-o", "o.png")
     assert cli(*sheet).returncode == 0
     assert "top by relevance" in (tmp_path / "o.csv").read_text()
     assert "by the sum of its relevance" in (tmp_path / "o.txt").read_text()
+
+
+def test_both_orders_stay_level_where_one_of_them_has_tight_crops(finished, tmp_path):
+    index = copied(finished, tmp_path / "s")
+    unit = index.unit("thing:5")
+    index.tight([unit], 2)
+    activation, relevance = unit.top(6, crop="auto"), unit.top(6, crop="auto", by="relevance")
+    assert activation[0].proof_text and not all(patch.tightened for patch in activation)
+    page = orders_page([(unit, activation, relevance.chosen([3, 4, 5]))], "the predicted class")
+    left, right = page.pictures[:6], page.pictures[6:]
+    assert {tile.y for tile in right} <= {tile.y for tile in left}
+    texts = " ".join(text.text for text in page.texts)
+    assert "Clear: " in texts and "Hatched: " in texts
 
 
 def test_attribution_lies_over_the_crop_alone(shapes_index):

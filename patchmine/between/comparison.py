@@ -109,7 +109,10 @@ class Between(Answer):
         "partner_overlap": float,
         "others": str,
     }
-    header: ClassVar[Sequence[str]] = ("unit", "name", "overlap", "r", "partner", "r", "overlap", "fate", "others")
+    header: ClassVar[Sequence[str]] = (
+        *("unit", "name", "overlap", "r"),
+        *("partner", "partner's r", "partner's overlap", "fate", "others"),
+    )
 
     first: OpenIndex[Any]
     second: OpenIndex[Any]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from patchmine.errors import RequestError
 from patchmine.fields.cropping import Cropping
 from patchmine.ranking import NO_IMAGE, Float32, Int64, TopK, sort_keys
-from patchmine.reading.answers import Patches
+from patchmine.reading.answers import Patches, counted
 from patchmine.reading.cropped import cropped, seat_of
 from patchmine.reading.opened import OpenIndex
 from patchmine.units import Unit
@@ -71,8 +71,8 @@ def sides(first: OpenIndex[Any], second: OpenIndex[Any]) -> tuple[Side, Side]:
     smaller = min(len(first), len(second))
     if len(pairs) < LEAST * smaller:
         raise RequestError(
-            f"{first.name} and {second.name} share {len(pairs)} photographs, fewer than {LEAST:.0%} of the {smaller} "
-            "of the smaller one: index the same photographs with both networks"
+            f"{first.name} and {second.name} share {counted(len(pairs), 'photograph', 'photographs')}, fewer than "
+            f"{LEAST:.0%} of the {smaller} of the smaller one: index the same photographs with both networks"
         )
     both: NDArray[np.int64] = np.array(pairs, np.int64).reshape(-1, 2)
     return Side(first, both[:, 0]), Side(second, both[:, 1])

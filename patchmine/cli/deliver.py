@@ -104,7 +104,7 @@ def _report(lacking: str | None, missing: Sequence[str], of: int | None = None) 
         say(lacking)
     if missing:
         count = f"{len(missing)} of {of}" if of else f"{len(missing)}"
-        say(f"{count} photographs could not be shown; {missing[0]}")
+        say(f"{count} photograph{'' if (of or len(missing)) == 1 else 's'} could not be shown; {missing[0]}")
 
 
 def print_labels(labels: UnitLabels, units: Iterable[OpenUnit]) -> None:

@@ -9,6 +9,7 @@ from patchmine.buckets.copies import size_of
 from patchmine.cli.output import print_line, print_table
 from patchmine.labels.class_hints import census
 from patchmine.networks.calls import described, of_dict
+from patchmine.reading.answers import counted
 from patchmine.system.progress import pace
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def print_report(report: Report) -> None:
     if report.mined:
         rate = pace(report.images_per_second).removesuffix("/s")
         print_line(
-            f"{report.mined} photographs in {report.seconds:.1f} s, {rate} images/s"
+            f"{counted(report.mined, 'photograph', 'photographs')} in {report.seconds:.1f} s, {rate} images/s"
             + (" (resumed)" if report.resumed else "")
             + f"; the slowest part: {slowest(manifest['stages'])}"
         )
@@ -34,7 +35,8 @@ def print_report(report: Report) -> None:
     first = manifest["layers"][-1]["layer"]
     size, where = size_of(report.directory), "on disk" if report.name == str(report.directory) else "in the bucket"
     found = census(report.entries)
-    print_line(f"{report.name}: {manifest['images']} photographs {found}, {size / 1e6:.0f} MB {where}")
+    photographs = counted(manifest["images"], "photograph", "photographs")
+    print_line(f"{report.name}: {photographs} {found}, {size / 1e6:.0f} MB {where}")
     print_line(f"next: patchmine top -i {report.name} --unit {first}:0")
 
 
@@ -130,7 +132,7 @@ def print_layers(manifest: Mapping[str, Any]) -> None:
     skipped = manifest["skipped_files"]
     if skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in manifest["skipped"].items())
-        print_line(f"{len(skipped)} photographs were skipped: {reasons}")
+        print_line(f"{counted(len(skipped), 'photograph was', 'photographs were')} skipped: {reasons}")
         for entry in skipped[:MOST_NAMED]:
             print_line(f"  {entry['image']}: {entry['reason']}")
         if len(skipped) > MOST_NAMED:

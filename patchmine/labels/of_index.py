@@ -58,7 +58,7 @@ def naming(about: Mapping[str, Any], channels: Mapping[str, int]) -> dict[str, A
 
 
 def naming_text(about: Mapping[str, Any], channels: Mapping[str, int]) -> str | None:
-    """`naming` in a line: `7 % of bn2.drop; 104 labels tried (8 photographs each needed); ...`; None without labels."""
+    """`naming` in a line: `7% of bn2.drop; 104 labels tried (8 photographs each needed); ...`; None without labels."""
     facts = naming(about, channels)
     if facts is None:
         old = "by the rule of an older patchmine; label anew by today's with: patchmine name --auto"
@@ -70,7 +70,7 @@ def naming_text(about: Mapping[str, Any], channels: Mapping[str, int]) -> str | 
 
 def _percent(part: int, whole: int) -> str:
     share = 100 * part / whole
-    return "<1 %" if 0 < share < 0.5 else f"{share:.0f} %"
+    return "<1%" if 0 < share < 0.5 else f"{share:.0f}%"
 
 
 @dataclass(frozen=True)

@@ -245,7 +245,7 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
     """Compute the missing shards and publish. The workspace must be taken. Raises OSError."""
     task, job = plan.task, plan.task.job
     if job.precision != "fp32":
-        kept = "96 %" if job.precision == "bf16" else "99 %"
+        kept = "96%" if job.precision == "bf16" else "99%"
         progress.note(f"{job.precision} changes results: {kept} of the top 25 stayed the same (see the docs)")
     limit = None
     if run.profile and task.here is not None:
@@ -275,7 +275,8 @@ def _complete(plan: Plan, space: Workspace, run: Run, progress: Progress, began:
             manifest = _published(plan, space, run, progress, timing, found.passed)
         space.end()
     readouts.forget(space.directory, [digest for _, digest in job.directions])
-    progress.note(f"finished: {manifest['images']} photographs, {len(manifest['skipped_files'])} skipped")
+    count = manifest["images"]
+    progress.note(f"finished: {count} photograph{'s' * (count != 1)}, {len(manifest['skipped_files'])} skipped")
     return Report(space.directory, manifest, bool(done), perf_counter() - began, mined, found)
 
 

@@ -80,13 +80,13 @@ class Probe(Answer):
 
     def rows(self) -> list[dict[str, Any]]:
         return [
-            {"name": one.name, **{key: round(getattr(one, key), 6) for key in ("retained", "low", "high")}}
+            {"name": one.name, "retained": round(one.retained, 6), "low": _rounded(one.low), "high": _rounded(one.high)}
             for one in self.conditions
         ]
 
     def shown(self) -> list[tuple[object, ...]]:
         return [
-            (one.name, f"{one.retained:.0%}", f"{one.low:.0%}", f"{one.high:.0%}", condition.words)
+            (one.name, f"{one.retained:.0%}", _percent(one.low), _percent(one.high), condition.words)
             for one, condition in zip(self.conditions, CONDITIONS, strict=True)
         ]
 
@@ -199,6 +199,14 @@ class _Laboratory:
     def _pixels(self, image: int) -> Tensor:
         """float32 (3, height, width) from 0 to 255."""
         return prepare(self._index.photograph(image), self._index.preprocessing).tensor.to(torch.float32)
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 6)
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.0%}"
 
 
 __all__ = ["Condition", "Probe", "probe"]

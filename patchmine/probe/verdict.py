@@ -37,13 +37,13 @@ class Retained:
     """The share of the activation that remains under a condition, with its interval over patches.
 
     0 is what unrelated photographs give at the same places, 1 the photograph as it is. It is below 0 where the changed
-    patch drives the unit less than an unrelated photograph does.
+    patch drives the unit less than an unrelated photograph does. One patch has no interval.
     """
 
     name: str
     retained: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @property
     def suffices(self) -> bool:
@@ -52,7 +52,7 @@ class Retained:
     @property
     def sure(self) -> bool:
         """Whether the interval allows no other answer."""
-        return self.low >= SUFFICES or self.high < SUFFICES
+        return self.low is not None and self.high is not None and (self.low >= SUFFICES or self.high < SUFFICES)
 
     def __str__(self) -> str:
         return f"{self.retained:.0%}"
@@ -62,19 +62,22 @@ def retained(unit: Unit, name: str, changed: Float64, plain: Float64, unrelated:
     """The share of `plain` above `unrelated` that `changed` brings back; all are activations of patches, (patches,).
 
     A negative activation counts as 0: the unit does not fire. The share is the ratio of sums over patches, its interval
-    the INTERVAL of DRAWS bootstrap samples of patches. Raises UnitError if the unit fires on its patches no more than
-    on unrelated photographs.
+    the INTERVAL of DRAWS bootstrap samples of patches; one patch has none. Raises UnitError if the unit fires on its
+    patches no more than on unrelated photographs.
     """
-    rows = np.random.default_rng(0).integers(0, len(plain), (DRAWS, len(plain)))
     fired = [np.maximum(values, 0) for values in (changed, plain, unrelated)]
     sums = [values.sum() for values in fired]
     if not sums[1] > sums[2]:
         raise UnitError(f"{unit} fires on its patches no more than on other photographs: choose another unit")
+    share = float((sums[0] - sums[2]) / (sums[1] - sums[2]))
+    if len(plain) == 1:
+        return Retained(name, share, None, None)
+    rows = np.random.default_rng(0).integers(0, len(plain), (DRAWS, len(plain)))
     drawn = [values[rows].sum(1) for values in fired]
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = (drawn[0] - drawn[2]) / (drawn[1] - drawn[2])
     low, high = np.quantile(shares[np.isfinite(shares)], ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2))
-    return Retained(name, float((sums[0] - sums[2]) / (sums[1] - sums[2])), float(low), float(high))
+    return Retained(name, share, float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -102,5 +105,8 @@ class Verdict:
         return self.color.sure and self.shape.sure
 
     def __str__(self) -> str:
-        unsure = "" if self.sure else " (the intervals allow another verdict)"
+        one = self.color.low is None
+        unsure = (
+            "" if self.sure else f" ({'one patch has no interval' if one else 'the intervals allow another verdict'})"
+        )
         return f"color alone: {self.color}; shape alone: {self.shape}: {KINDS[self.kind]}{unsure}"

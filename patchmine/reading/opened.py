@@ -111,7 +111,10 @@ class OpenIndex(Generic[U]):
         try:
             return open_source(spec)
         except SourceError as error:
-            raise SourceError(f"{error}; if the photographs have moved, add --source FOLDER") from None
+            if self._source is not None:
+                raise
+            gone = str(error).partition("; did you mean")[0].partition("; known")[0]
+            raise SourceError(f"{gone}; if the photographs have moved, add --source FOLDER") from None
 
     def unit(self, unit: str | Unit, layer: str | None = None) -> U:
         """The unit of that name: `blocks.6:33`, `blocks.6_33`, `fish_33`, or a given name. Raises UnitError."""

@@ -142,6 +142,11 @@ class Patch:
 
         return cut(self.picture(), self.box)
 
+    @property
+    def tightened(self) -> bool:
+        """Whether it shows its tight crop."""
+        return self.cropped and self.tight is not None
+
     def view(self, cropping: Cropping) -> View:
         """What a tile of the patch shows, in input pixels. The cropping must be settled."""
         assert self.field is not None and self.placement is not None, "a patch that belongs to no index has no view"
@@ -227,5 +232,5 @@ class Patch:
 
 
 def _percent(share: float) -> str:
-    """A share in percent, with a digit after the point below 1 %."""
-    return f"{share * 100:.0f} %" if share >= 0.01 else f"{share * 100:.1f} %"
+    """A share in percent, with a digit after the point below 1%."""
+    return f"{share * 100:.0f}%" if share >= 0.01 else f"{share * 100:.1f}%"

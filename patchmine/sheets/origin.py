@@ -9,6 +9,7 @@ from typing import Any
 
 from patchmine.drawing.lettering import fitted
 from patchmine.labels.of_index import said
+from patchmine.reading.answers import counted
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.sheets.page import QUIET, Page, Text
 
@@ -25,6 +26,11 @@ class Origin:
     def of(cls, index: OpenIndex[Any]) -> Origin:
         job = index.manifest["job"]
         return cls(job["model"], PurePath(job["source"]).name, len(index))
+
+    @property
+    def data(self) -> str:
+        """`800 photographs in imagenet-sample`."""
+        return f"{counted(self.photographs, 'photograph', 'photographs')} in {self.source}"
 
 
 def name_text(unit: OpenUnit) -> str | None:

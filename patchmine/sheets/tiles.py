@@ -26,7 +26,7 @@ from patchmine.sheets.page import DPI, Page, Picture, Rectangle
 from patchmine.units import Position
 
 TIGHT_LEGEND = (
-    "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back that much of the "
+    "Clear: the smallest box found that alone, on gray and on the blurred photograph, brings back most of the "
     "activation. Faded: its surroundings."
 )
 
@@ -48,20 +48,23 @@ def lay(
     *,
     context: bool = False,
     bare: bool = False,
+    level: Patches | None = None,
     over: Callable[[Patch, Piece], tuple[Piece, Piece | None]] | None = None,
 ) -> float:
     """Add the tiles of patches with their captions, row by row, in so many columns; returns where they end.
 
     `place` is x, y and the width of all columns. Reads the photographs, in parallel. With `context` a tile shows the
-    whole input; `bare` ones have neither caption nor frame. `over` draws something over each piece, and may give a
-    second one for a corner. A photograph that cannot be shown gets a tile with the reason, and a line in
-    `page.missing`.
+    whole input; `bare` ones have neither caption nor frame. The rows are level with those of `level`, beside them.
+    `over` draws something over each piece, and may give a second one for a corner. A photograph that cannot be shown
+    gets a tile with the reason, and a line in `page.missing`.
     """
     x, y, across = place
     style = page.style
     width = (across - (columns - 1) * style.gap) / columns
     height = width * (context_ratio(patches) if context else ratio(patches, patches.cropping))
-    step = height + (0.0 if bare else caption_height(patches, style, width)) + style.gap
+    rows = patches if level is None else [*patches, *level]
+    highest = height if level is None else max(height, width * ratio(level, level.cropping))
+    step = highest + (0.0 if bare else caption_height(rows, style, width)) + style.gap
     shown = pictures(patches, patches.cropping, (width, height), page.missing, context)
     insets: dict[int, Piece] = {}
     for number, (patch, picture) in enumerate(zip(patches, shown, strict=True)):

@@ -265,7 +265,8 @@ def beside(path: Path, suffixes: tuple[str, ...] = ()) -> str:
         places = [place for place in path.parent.iterdir() if not place.name.startswith(".")]
         if suffixes:
             return nearest(path.name, (place.name for place in places if place.name.lower().endswith(suffixes)))
-        return nearest(path.name, (place.name for place in places if place.is_dir()))
+        folders = (place for place in places if place.is_dir() and place.suffix != ".patchmine")
+        return nearest(path.name, (place.name for place in folders))
     except OSError:
         return ""
 

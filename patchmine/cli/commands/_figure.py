@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from patchmine import defaults
 from patchmine.cli.errors import say
 from patchmine.errors import RequestError
+from patchmine.reading.answers import counted
 from patchmine.sheets.captions import Template
 from patchmine.sheets.page import narrow, stacked
 from patchmine.sheets.provenance import Record, deliver_beside, latex
@@ -97,7 +98,8 @@ class Figure:
             if not self._record.patches and self.layout != "layer":
                 raise RequestError(f"nothing to draw: {self.units[0].unit} has no patch with a finite activation")
             if strict and page.missing:
-                raise RequestError(f"{len(page.missing)} photographs cannot be shown; {page.missing[0]}")
+                count = counted(len(page.missing), "photograph", "photographs")
+                raise RequestError(f"{count} cannot be shown; {page.missing[0]}")
             if self.style.exact:
                 self._check_widths(page)
             yield page

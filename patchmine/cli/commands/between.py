@@ -48,7 +48,7 @@ def between(
 
     For each unit of A: how far its best photographs are those of the unit of the same name in B (rank-biased overlap),
     how far both correlate over all photographs, which unit of B correlates with it most, and what became of it: kept,
-    moved, split, merged, changed or died.
+    moved, split, merged, changed, lost or died.
 
     Example: `patchmine between before.patchmine after.patchmine --layer blocks.6`
     """
@@ -80,11 +80,12 @@ def between(
 def _compared(first: Index, second: Index, **asked: object) -> Between:
     """The comparison; tells if the indexes do not have the same photographs."""
     from patchmine.cli.errors import say
+    from patchmine.reading.answers import counted
 
     found: Between = first.between(second, **asked)  # type: ignore[arg-type]
     if not len(first) == len(second) == found.shared:
         say(
-            f"{first.name} has {len(first)} photographs and {second.name} {len(second)}: "
+            f"{first.name} has {counted(len(first), 'photograph', 'photographs')} and {second.name} {len(second)}: "
             f"compared on the {found.shared} that both have"
         )
     return found
@@ -99,8 +100,10 @@ def _page(found: list[Between], crop: str, share: float | None) -> Page:
 def _print(found: Between, whole: bool) -> None:
     from patchmine.between.comparison import CHANCE
     from patchmine.cli.output import print_line, print_table
+    from patchmine.reading.answers import counted
 
-    print_line(f"{found.first.name} in {found.second.name}, on {found.shared} photographs, top {found.k}")
+    on = counted(found.shared, "photograph", "photographs")
+    print_line(f"{found.first.name} in {found.second.name}, on {on}, top {min(found.k, found.shared)}")
     if whole:
         header, rows = found.summary()
         print_table(rows, header)

@@ -39,8 +39,9 @@ def embedded(index: Index, k: int, workers: int) -> str:
     """Embed with progress; returns what the index holds then, in words."""
     from patchmine.cli import progress
     from patchmine.cli.stopping import stoppable
+    from patchmine.reading.answers import counted
 
     with stoppable(), progress.shown() as display:
         held, size = index.embed(k, workers=workers, progress=display)
         index.deliver()
-    return f"{index.name} holds pictures of {held} photographs, {size / 1e6:.0f} MB"
+    return f"{index.name} holds pictures of {counted(held, 'photograph', 'photographs')}, {size / 1e6:.0f} MB"

@@ -15,6 +15,7 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     from patchmine.index import open_index
     from patchmine.labels.class_hints import census
     from patchmine.labels.of_index import naming, naming_text, said
+    from patchmine.reading.answers import counted
     from patchmine.relevance.kept import described, relevance
     from patchmine.sources import Entry
 
@@ -26,7 +27,8 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
     manifest, job = opened.manifest, opened.manifest["job"]
     entries = [Entry(record.path, record.class_name) for record in opened.store.records()]
     print_line(
-        f"{opened.name}: {manifest['images']} photographs {census(entries)}, {sum(opened.layers.values())} units"
+        f"{opened.name}: {counted(manifest['images'], 'photograph', 'photographs')} {census(entries)}, "
+        f"{counted(sum(opened.layers.values()), 'unit', 'units')}"
     )
     print_line(f"source     {job['source']}")
     print_line(f"model      {job['model']} ({job['executor']}, {job['device']}, {job['precision']})")
@@ -34,7 +36,7 @@ def info(index: options.IndexDir = None, json: options.Json = False) -> None:
         f"kept       top {job['keep']} of each unit" + (" and all activations" if job["table"] else "; no table")
     )
     about = opened.labels.about
-    share = f" ({about['units']} units have one)" if "units" in about else ""
+    share = f" ({counted(about['units'], 'unit has', 'units have')} one)" if "units" in about else ""
     print_line(f"labels     {said(about)}{share}")
     named = naming_text(about, opened.layers)
     if named is not None:

@@ -34,7 +34,7 @@ def probe(
 ) -> None:
     """Find out whether color or shape drives a unit: show it its best patches changed.
 
-    Each patch is made gray, turned to the opposite hues, reduced to one flat color, blurred, high-passed, scrambled,
+    Each patch is made gray, turned to other hues, reduced to one flat color, blurred, high-passed, scrambled,
     mirrored, turned, scaled, and pasted into another photograph. The command prints how much of the activation remains,
     with intervals over patches, and a verdict. The sheet shows what the network saw.
 

@@ -37,7 +37,7 @@ def overlay_text(method: str, insets: bool = False) -> str:
     """The legend of overlays by this method, of which some show a small crop a second time."""
     what = "what raises the activation, by " if method in SIGNED else ""
     return (
-        f"Over each crop, which is gray there, from none over red to yellow: {what}{WORDS[method]}. It is smoothed "
+        f"Over each crop, which is gray there, from none through red to yellow: {what}{WORDS[method]}. It is smoothed "
         f"over {SMOOTH} pixels; each has its own scale, up to the {CLEAR:.1%} quantile of its values."
         f"{' In a corner: a small crop again, enlarged.' if insets else ''}"
     )

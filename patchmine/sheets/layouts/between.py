@@ -21,8 +21,6 @@ from patchmine.units import Unit
 COLUMNS = 9
 """Tiles in a row: the best patches of the unit in one index."""
 
-_STILL = "among the best in the first index too"
-
 
 def between_page(found: Sequence[Between], crop: str = "auto", share: float | None = None, style: Style = PAGE) -> Page:
     """A row for the unit in the first index, then one for each other index, and one for its partner where that is
@@ -34,13 +32,16 @@ def between_page(found: Sequence[Between], crop: str = "auto", share: float | No
     first = found[0].first
     shared = set.intersection(*({record.digest for record in index.store.records()} for index in _indexes(found)))
     framed = {first.digest(patch.image_id) for patch in best(first, fate.unit, found[0].k, shared)}
-    shown = Shown(Cropping(crop, share), shared, framed)
+    deepest = min(found[0].k, len(shared))
+    meaning = f"among the best {deepest} in the first index too"
+    shown = Shown(Cropping(crop, share), shared, framed, meaning)
     page = Page(style.width, 0, style=style)
     add_title(page, f"{fate.name} ({fate.unit}) in {len(found) + 1} indexes")
     facts = (
         f"The patches that drive the unit hardest, among the {counted(len(shared), 'photograph', 'photographs')} that "
         f"{'both' if len(found) == 1 else 'all'} indexes have, of {Origin.of(first).source}. Overlap: "
-        f"rank-biased, of the best {found[0].k} photographs. r: correlation over {found[0].shared} photographs. "
+        f"rank-biased, of the best {counted(deepest, 'photograph', 'photographs')}. r: correlation over all "
+        "photographs that the index of the row shares with the first. "
         f"{tiles.hatched([first.unit(fate.unit)])}"
     )
     y = page.write(facts, style.margin, style.margin + style.title + style.leading, style.inner)
@@ -59,11 +60,13 @@ def between_page(found: Sequence[Between], crop: str = "auto", share: float | No
 
 @dataclass(frozen=True)
 class Shown:
-    """How the rows show patches: their cropping, and the digests of the photographs to show and of those to frame."""
+    """How the rows show patches: their cropping, and the digests of the photographs to show and of those to frame,
+    and what a frame means."""
 
     cropping: Cropping
     photographs: set[str]
     framed: set[str]
+    meaning: str
 
 
 def _indexes(found: Sequence[Between]) -> list[OpenIndex[Any]]:
@@ -82,7 +85,7 @@ def _row(page: Page, which: tuple[OpenIndex[Any], Unit], beside: str, y: float, 
     y = tiles.lay(page, patches, (style.margin, y + 5, style.inner), style.columns or COLUMNS)
     for patch, picture in zip(patches, page.pictures[drawn:], strict=True):
         if index.digest(patch.image_id) in shown.framed:
-            page.frames[_STILL] = COLORS[0]
+            page.frames[shown.meaning] = COLORS[0]
             box = (picture.x, picture.y, picture.width, picture.height)
             page.rectangles.append(Rectangle(*box, COLORS[0], FRAME))
     return y

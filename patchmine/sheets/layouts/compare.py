@@ -96,7 +96,7 @@ def _head(page: Page, found: Comparison) -> float:
     scale = " · patches enlarged to one size" if found.cropping.crop == "tight" else " · both at the same scale"
     facts = (
         f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, found.cropping)} · "
-        f"{origin.photographs} photographs in {origin.source} · synthetic: {OBJECTIVES[recipe.objective]}, "
+        f"{origin.data} · synthetic: {OBJECTIVES[recipe.objective]}, "
         f"{METHODS[recipe.method]}, {recipe.steps} steps{scale}"
     )
     y = style.margin + style.title + style.leading

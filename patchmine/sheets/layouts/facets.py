@@ -71,7 +71,7 @@ def facets_page(unit: OpenUnit, found: Facets, k: int, style: Style = PAGE) -> P
     """A page with the map and rows of k patches. Reads the photographs, in parallel."""
     origin = Origin.of(unit.index)
     facts = (
-        f"The {len(found.patches)} patches of {origin.photographs} photographs in {origin.source} that drive the unit "
+        f"The {len(found.patches)} patches of {origin.data} that drive the unit "
         "hardest, on a map of their activation vectors: the first two principal components of their directions. Facets "
         "are groups of similar directions (k-medoids by cosine)."
     )

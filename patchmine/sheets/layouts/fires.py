@@ -48,7 +48,7 @@ def _facts(found: Fires[Any]) -> list[str]:
     names = names_text(found.index, [fired.unit for fired in found.units])
     return [
         f"The {len(found.units)} of {found.of} units of {origin.model} that this photograph drives hardest, compared "
-        f"with {origin.photographs} photographs in {origin.source}.",
+        f"with {origin.data}.",
         "Each row begins with the unit's place in this photograph. Then come the patches of those photographs that "
         "drive the unit hardest, at the same scale.",
         "Percentile: share of those photographs that drive the unit less. σ: distance from their mean in standard "

@@ -7,6 +7,7 @@ from math import ceil, sqrt
 
 from patchmine.reading.answers import Patches
 from patchmine.reading.opened import OpenUnit
+from patchmine.relevance.kept import kept
 from patchmine.sheets import tiles
 from patchmine.sheets.captions import add_legend
 from patchmine.sheets.origin import Origin, name_text
@@ -55,8 +56,12 @@ def _facts(unit: OpenUnit, patches: Patches) -> str:
     origin = Origin.of(unit.index)
     return (
         f"unit {unit.unit} of {origin.model} · {tiles.field_text(unit, patches.cropping)} · "
-        f"{patches.pick} {len(patches)} of {origin.photographs} photographs in {origin.source}"
-        + (f", by relevance ({patches.score})" if patches.by == "relevance" else "")
+        f"{patches.pick} {len(patches)} of {origin.data}"
+        + (
+            f", by relevance ({patches.score}) to {kept(unit.index).origin.decision}"
+            if patches.by == "relevance"
+            else ""
+        )
     )
 
 
@@ -71,8 +76,9 @@ def _warnings(unit: OpenUnit, patches: Patches) -> list[str]:
     doubts = tiles.doubts(unit)
     if doubts is not None:
         texts.append(f"{doubts[0].upper()}{doubts[1:]}.")
-    if patches.cropping.crop == "tight":
+    whole = [patch for patch in patches if not patch.tightened]
+    if len(whole) < len(patches):
         texts.append(tiles.TIGHT_LEGEND)
-    elif patches.cropping.crop != "image" and any(patch.visible < 1 for patch in patches):
+    if patches.cropping.crop != "image" and any(patch.visible < 1 for patch in whole):
         texts.append(tiles.hatched([unit]))
     return texts

@@ -6,21 +6,23 @@ propagation": what excites a unit is not always what the network uses it for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import ceil, sqrt
 
 from patchmine.drawing.lettering import fitted
-from patchmine.reading.answers import Patches
+from patchmine.reading.answers import Patches, counted
 from patchmine.reading.opened import OpenUnit
 from patchmine.sheets import tiles
-from patchmine.sheets.captions import add_legend
-from patchmine.sheets.layouts.strips import add_unit, page_of_units
+from patchmine.sheets.captions import COLORS, FRAME, add_legend
+from patchmine.sheets.layouts.strips import add_unit, legend, page_of_units
 from patchmine.sheets.origin import Origin
-from patchmine.sheets.page import Page, Text
+from patchmine.sheets.page import Page, Picture, Rectangle, Text
 from patchmine.sheets.style import PAGE, Style
 
 AIR = 16.0
 """Points between the two blocks."""
+
+_SHARED = "in both orders"
 
 Row = tuple[OpenUnit, Patches, Patches]
 """A unit with its patches by activation and by relevance."""
@@ -31,9 +33,9 @@ def orders_columns(k: int, style: Style) -> int:
     return style.columns or max(1, ceil(sqrt(k)))
 
 
-def in_common(one: Patches, other: Patches) -> int:
-    """The number of photographs that both have."""
-    return len({patch.image_id for patch in one} & {patch.image_id for patch in other})
+def in_common(one: Patches, other: Patches) -> set[int]:
+    """The photographs that both have."""
+    return {patch.image_id for patch in one} & {patch.image_id for patch in other}
 
 
 def orders_page(rows: Sequence[Row], decision: str, style: Style = PAGE) -> Page:
@@ -43,9 +45,9 @@ def orders_page(rows: Sequence[Row], decision: str, style: Style = PAGE) -> Page
     units = [unit for unit, _, _ in rows]
     origin = Origin.of(units[0].index)
     facts = (
-        f"Of {origin.photographs} photographs in {origin.source}: left, those that drive each unit hardest; right, "
+        f"Of {origin.data}: left, those that drive each unit hardest; right, "
         f"those where its relevance to the output for {decision} is highest, as far as it is positive. "
-        f"{tiles.hatched(units)}"
+        f"{legend([(unit, patches) for unit, *both in rows for patches in both])}"
     )
     page, y = page_of_units(units, facts, style)
     for number, (unit, activation, relevance) in enumerate(rows):
@@ -61,12 +63,24 @@ def _both(page: Page, activation: Patches, relevance: Patches, y: float) -> floa
     columns = orders_columns(max(len(activation), len(relevance)), style)
     block = (style.inner - AIR) / 2
     y += style.small
-    shared = f"{in_common(activation, relevance)} of {len(relevance)} photographs in common"
+    shared = in_common(activation, relevance)
+    of = f"{len(shared)} of {counted(len(relevance), 'photograph', 'photographs')} in common"
     ends = []
-    for text, patches, x in (
-        ("by activation", activation, style.margin),
-        (f"by relevance · {shared}", relevance, style.margin + block + AIR),
+    for text, patches, other, x in (
+        ("by activation", activation, relevance, style.margin),
+        (f"by relevance · {of}", relevance, activation, style.margin + block + AIR),
     ):
         page.texts.append(Text(fitted(text, block, style.small, bold=True), x, y, style.small, bold=True))
-        ends.append(tiles.lay(page, patches, (x, y + 0.5 * style.small, block), columns))
+        drawn = len(page.pictures)
+        ends.append(tiles.lay(page, patches, (x, y + 0.5 * style.small, block), columns, level=other))
+        if style.frame is None:
+            _frame(page, shared, patches, page.pictures[drawn:])
     return max(ends)
+
+
+def _frame(page: Page, shared: Container[int], patches: Patches, pictures: Sequence[Picture]) -> None:
+    """Frame the tiles of photographs that both orders have."""
+    for patch, picture in zip(patches, pictures, strict=True):
+        if patch.image_id in shared:
+            page.frames[_SHARED] = COLORS[0]
+            page.rectangles.append(Rectangle(picture.x, picture.y, picture.width, picture.height, COLORS[0], FRAME))

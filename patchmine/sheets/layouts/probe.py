@@ -8,7 +8,7 @@ from patchmine.drawing.lettering import fitted
 from patchmine.fields.cropping import squared
 from patchmine.probe.conditions import CONDITIONS
 from patchmine.probe.probing import PICTURED, Changed, Probe
-from patchmine.probe.verdict import INTERVAL, KINDS
+from patchmine.probe.verdict import INTERVAL, KINDS, Retained
 from patchmine.sheets.captions import COLORS, number_text
 from patchmine.sheets.origin import Origin
 from patchmine.sheets.page import INK, QUIET, Page, Picture, Rectangle, Text, add_title
@@ -26,12 +26,13 @@ def probe_page(found: Probe, style: Style = PAGE) -> Page:
     page = Page(style.width, 0, style=style)
     add_title(page, f"{found.unit.name}: {KINDS[found.verdict.kind].partition(',')[0]}")
     origin = Origin.of(found.unit.index)
-    verdict = str(found.verdict)
+    verdict, count = str(found.verdict), len(found.changed)
+    patches = "best patch" if count == 1 else f"{count} best patches"
+    seen = "shown" if count <= PICTURED else f"the first {PICTURED} of which are shown"
     facts = (
-        f"{verdict[0].upper()}{verdict[1:]}. {found.unit.unit} of {origin.model}; its "
-        f"{len(found.changed)} best patches of {origin.photographs} photographs in {origin.source}, the first of which "
-        "are shown as the network saw them. "
-        "Bars: the share of the activation that remains, where 0 is an unrelated photograph and 1 (the line) the "
+        f"{verdict[0].upper()}{verdict[1:]}. {found.unit.unit} of {origin.model}; its {patches} of {origin.data}, "
+        f"{seen} as the network saw {'it' if count == 1 else 'them'}. "
+        "Bars: the share of the activation that remains, where 0% is an unrelated photograph and 100% (the line) the "
         f"photograph as it is; thin lines: {INTERVAL:.0%} intervals over patches. Below each tile: the activation."
     )
     y = page.write(facts, style.margin, style.margin + style.title + style.leading, style.inner)
@@ -45,23 +46,29 @@ def probe_page(found: Probe, style: Style = PAGE) -> Page:
         page.texts.append(Text(f"{one.name} {one}", style.margin, middle, style.small, bold=True))
         words = fitted(condition.words, _LEFT - 6, style.tiny)
         page.texts.append(Text(words, style.margin, middle + style.tiny_leading, style.tiny, color=QUIET))
-        _bar(page, (one.retained, one.low, one.high), middle + 1.6 * style.tiny_leading)
+        _bar(page, one, middle + 1.6 * style.tiny_leading)
         _tiles(page, shown, 2 + number, y, side)
         y += side + style.leading + 3
     page.height = y - 3 + style.margin
     return page
 
 
-def _bar(page: Page, numbers: tuple[float, float, float], y: float) -> None:
+def _bar(page: Page, one: Retained, y: float) -> None:
     """Add a bar from 0 to the share retained, its interval as a thin line, and a tick at 1, below `y`."""
     left, width = page.style.margin, _BAR / _MOST
-    share, low, high = (width * min(max(number, 0.0), _MOST) for number in numbers)
     page.rectangles += [
         Rectangle(left, y, _BAR, _HEIGHT, "#eeeeee"),
-        Rectangle(left, y, max(share, 0.5), _HEIGHT, COLORS[0]),
-        Rectangle(left + low, y + _HEIGHT / 2 - 0.35, max(high - low, 0.7), 0.7, INK),
+        Rectangle(left, y, max(_along(one.retained), 0.5), _HEIGHT, COLORS[0]),
         Rectangle(left + width, y - 1, 0.7, _HEIGHT + 2, INK),
     ]
+    if one.low is not None and one.high is not None:
+        low, high = _along(one.low), _along(one.high)
+        page.rectangles.append(Rectangle(left + low, y + _HEIGHT / 2 - 0.35, max(high - low, 0.7), 0.7, INK))
+
+
+def _along(share: float) -> float:
+    """How far along the bar a share is, in points."""
+    return _BAR / _MOST * min(max(share, 0.0), _MOST)
 
 
 def _tiles(page: Page, shown: list[Changed], number: int, y: float, side: float) -> None:

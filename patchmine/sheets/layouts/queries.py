@@ -68,7 +68,7 @@ def queries_page(trials: Sequence[tuple[OpenUnit, Trial]], style: Style = PAGE) 
     units = [unit for unit, _ in trials]
     origin = Origin.of(units[0].index)
     facts = (
-        f"Of {origin.photographs} photographs in {origin.source}: references that drive each unit least (left) and "
+        f"Of {origin.data}: references that drive each unit least (left) and "
         "hardest (right), and two queries, one of each kind. Which is which?"
     )
     page, y = page_of_units(units, facts, style)

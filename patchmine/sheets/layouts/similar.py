@@ -78,7 +78,7 @@ def _facts(found: Similar[Any]) -> list[str]:
     name = name_text(index.unit(found.asked.unit)) if found.sight is None else None
     texts = [
         *([name] if name else ()),
-        f"The indexed patches of {origin.photographs} photographs in {origin.source} that are nearest to {asked}, by "
+        f"The indexed patches of {origin.data} that are nearest to {asked}, by "
         f"the cosine similarity of all {index.layers[found.layer]} channels of {found.layer} of {origin.model}.",
     ]
     if found.units:

@@ -19,9 +19,10 @@ MOST = 12
 """Tiles in a row, unless the style says otherwise; more would be too narrow for their captions."""
 
 
-def _legend(rows: Sequence[tuple[OpenUnit, Patches]]) -> str:
-    tight = [patches.cropping.crop == "tight" for _, patches in rows]
-    hatched = [] if all(tight) else [tiles.hatched(unit for unit, _ in rows)]
+def legend(rows: Sequence[tuple[OpenUnit, Patches]]) -> str:
+    """What is faded and what is hatched on the tiles of these units."""
+    tight = [patch.tightened for _, patches in rows for patch in patches]
+    hatched = [] if tight and all(tight) else [tiles.hatched(unit for unit, _ in rows)]
     return " ".join(([tiles.TIGHT_LEGEND] if any(tight) else []) + hatched)
 
 
@@ -70,10 +71,7 @@ def strips_page(rows: Sequence[tuple[OpenUnit, Patches]], k: int, style: Style =
     images = [_synthetic(unit) for unit in units]
     beside = any(image is not None for image in images)
     columns = strips_columns(k, style)
-    facts = (
-        f"The patches of {origin.photographs} photographs in {origin.source} that drive each unit hardest. "
-        f"{_legend(rows)}"
-    )
+    facts = f"The patches of {origin.data} that drive each unit hardest. {legend(rows)}"
     page, y = page_of_units(units, f"{facts} At the left: a synthetic image." if beside else facts, style)
     width = style.tile(columns + beside)
     left = style.margin + beside * (width + style.gap)
