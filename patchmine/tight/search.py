@@ -46,7 +46,7 @@ COARSE, FINE = 26, 16
 NEAR = 3
 """The fine boxes have each side at most this many steps away from the best box's."""
 
-_GAIN = 1.4e-2  # a box with a smaller expected gain is not worth a measurement
+_GAIN = 1.1e-2  # a box with a smaller expected gain is not worth a measurement
 _MODEL = 5e-3  # variance of what a linear model cannot know
 
 Share = float | Float64
