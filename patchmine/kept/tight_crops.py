@@ -26,7 +26,7 @@ from patchmine.units import Box, Unit
 
 FOLDER = "tight"
 
-RULE = 4
+RULE = 5
 """The version of the definition and of the search; another one's crops are computed again."""
 
 _LONGEST = 80  # the most characters of a layer's name in that of its folder

@@ -29,10 +29,10 @@ CARRY, DOUBT, AMPLE = 0.84, 0.1, 0.2
 """On noise, a box must retain CARRY of the share, and up to DOUBT more the smaller it is, from a share of AMPLE of the
 domain down; else the search finds tiny boxes that fit two backgrounds and little else."""
 
-SPARE, EXCESS, WEIGHT = 0.3, 0.15, 4.0
-"""If more than SPARE is left without a box, it was not the only evidence. The excess, up to EXCESS, counts against it,
-times WEIGHT, beside the logarithm of its area. Beyond that more area rarely helps: the unit sees its motif elsewhere
-too."""
+SPARE, LESS, EXCESS, WEIGHT = 0.3, 0.1, 0.45, 4.0
+"""If more than SPARE is left without a box, it was not the only evidence; of a small box up to LESS less, as it must
+prove more, from a share of AMPLE down. The surplus counts against it, times WEIGHT, beside the logarithm of its area.
+From EXCESS on more area rarely helps: the unit sees its motif elsewhere too."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
@@ -46,7 +46,7 @@ COARSE, FINE = 26, 16
 NEAR = 3
 """The fine boxes have each side at most this many steps away from the best box's."""
 
-_GAIN = 1.4e-2  # a box with a smaller expected gain is not worth a measurement
+_GAIN = 1.1e-2  # a box with a smaller expected gain is not worth a measurement
 _MODEL = 5e-3  # variance of what a linear model cannot know
 
 Share = float | Float64
@@ -264,7 +264,8 @@ def _grown(box: Box, domain: Box) -> Box:
 
 def _cost(area: Share, without: Share) -> Share:
     """What the search makes small: a box's share of the domain, times a fine if too much is left without it."""
-    return area * np.exp(WEIGHT * np.clip(without - SPARE, 0.0, EXCESS))
+    spare = SPARE - LESS * np.maximum(1 - area / AMPLE, 0.0)
+    return area * np.exp(WEIGHT * np.maximum(np.minimum(without, EXCESS) - spare, 0.0))
 
 
 def _bounded(share: float) -> float:

@@ -33,6 +33,8 @@ NOISE = 2e-3
 WIDTH = 3.0
 """Standard deviation of the bump around the center, in divisions."""
 
+_ROOM = 32  # measurements for which there is room at once
+
 Float64 = NDArray[np.float64]
 Spans = NDArray[np.int64]
 """Intervals of pixels along one axis of the domain, int64 (spans, 2)."""
@@ -49,21 +51,22 @@ class Surrogate:
         self._down = _Axis(size[0], center[0])
         self._across = _Axis(size[1], center[1])
         self._boxes: NDArray[np.int64] = np.zeros((0, 4), np.int64)  # left, top, right, bottom
-        self._residuals = np.zeros(0)  # what was measured less what was expected beforehand
-        self._spans: tuple[Spans, Spans] | None = None
         self._root = np.zeros((0, 0))  # Cholesky factor of the covariance of the measurements
+        self._news = np.zeros(0)  # its inverse times what was measured less what was expected beforehand
+        self._spans: tuple[Spans, Spans] | None = None
 
     def watch(self, across: Spans, down: Spans) -> None:
         self._spans = across, down
         self.mean: Float64 = np.outer(self._across.expected(across), self._down.expected(down))
         self.variance: Float64 = VARIANCE * np.outer(self._across.variances(across), self._down.variances(down))
-        self._rows: Float64 = np.zeros((0, self.mean.size))
-        if len(self._boxes):
+        count = len(self._boxes)
+        self._rows: Float64 = np.empty((count + _ROOM, self.mean.size))
+        if count:
             shared = self._across.among(self._boxes[:, [0, 2]], across)[:, :, None]
             shared = shared * self._down.among(self._boxes[:, [1, 3]], down)[:, None, :]
-            self._rows = np.asarray(np.linalg.solve(self._root, VARIANCE * shared.reshape(len(self._boxes), -1)))
-            self.mean += (np.linalg.solve(self._root, self._residuals) @ self._rows).reshape(self.mean.shape)
-            lost = np.einsum("ij,ij->j", self._rows, self._rows).reshape(self.mean.shape)
+            rows = self._rows[:count] = np.linalg.solve(self._root, VARIANCE * shared.reshape(count, -1))
+            self.mean += (self._news @ rows).reshape(self.mean.shape)
+            lost = np.einsum("ij,ij->j", rows, rows).reshape(self.mean.shape)
             self.variance = np.maximum(self.variance - lost, 1e-9)
 
     def add(self, box: Sequence[int], retained: float) -> None:
@@ -84,14 +87,16 @@ class Surrogate:
         root[:count, :count], root[count, :count], root[count, count] = self._root, part, pivot
         self._root = root
         self._boxes = np.concatenate([self._boxes, box[None]])
-        self._residuals = np.append(self._residuals, residual)
+        news = (residual - float(part @ self._news)) / pivot
+        self._news = np.append(self._news, news)
 
         if self._spans is None:
             return
         watched = np.outer(self._across.shared(across, self._spans[0]), self._down.shared(down, self._spans[1]))
-        row = (VARIANCE * watched.ravel() - part @ self._rows) / pivot
-        self._rows = np.concatenate([self._rows, row[None]])
-        news = np.linalg.solve(self._root, self._residuals)[-1]
+        row = (VARIANCE * watched.ravel() - part @ self._rows[:count]) / pivot
+        if count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.empty((_ROOM, row.size))])
+        self._rows[count] = row
         self.mean += (news * row).reshape(self.mean.shape)
         self.variance = np.maximum(self.variance - (row * row).reshape(self.mean.shape), 1e-9)
 
