@@ -1,6 +1,5 @@
 """The command line as scripts see it: documents, exit codes, one-line errors, and what is not imported."""
 
-import copy
 import csv
 import io
 import json
@@ -15,7 +14,6 @@ from typer.main import get_command
 
 from patchmine import cli as cli_module
 from patchmine.cli import app
-from patchmine.cli.words import called
 from tests.support.commands import failed
 
 COMMANDS = sorted(get_command(app).commands)
@@ -178,7 +176,7 @@ def test_wrong_usage_is_one_line_too_and_exits_with_2(cli, words, answer):
     assert f"patchmine: {answer}" in failed(cli(*words), 2)
 
 
-@pytest.mark.parametrize("command", list(map(called, cli_module.COMMANDS)))
+@pytest.mark.parametrize("command", cli_module.COMMANDS)
 def test_every_command_refuses_an_unknown_option_in_one_line(cli, command):
     line = failed(cli(command, "--zzzzzz"), 2)
     assert line.startswith(f"patchmine: {command} has no option '--zzzzzz', as in: patchmine {command} ")
@@ -309,7 +307,6 @@ def test_verify_says_what_crops_retain(cli, shapes_index_dir):
 )
 def test_only_the_command_that_is_named_is_read(words, known, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli_module, "app", copy.copy(app))
     monkeypatch.setattr(type(app), "__call__", lambda self, *_: seen.append(sorted(get_command(self).commands)))
     monkeypatch.setattr("sys.argv", ["patchmine", *words])
     monkeypatch.setattr("signal.signal", lambda *_: None)
