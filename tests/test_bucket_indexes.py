@@ -191,7 +191,7 @@ def test_an_index_that_has_changed_is_fetched_anew(published, tmp_path):
 
 
 def test_large_files_are_fetched_in_parts_of_one_version(published, local, monkeypatch):
-    monkeypatch.setattr(copies, "PART", 10_000)
+    monkeypatch.setattr(copy, "PART", 10_000)
     changes = iter([True])
     real = published.cat_file
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from inspect import get_annotations
 from keyword import iskeyword
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def application(*names: str, listed: bool = False) -> typer.Typer:
     for name in names:
         module = import_module(f"patchmine.cli.commands.{COMMANDS[name]}")
         command = getattr(module, f"{name}_" if iskeyword(name) else name)
+        command.__annotations__ = get_annotations(command, eval_str=True)  # once: Typer reads them several times
         app.command(name, cls=words.Command)(_described(command) if listed else errors.guarded(command))
     return app
 
