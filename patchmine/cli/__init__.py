@@ -65,9 +65,13 @@ def application(*names: str, listed: bool = False) -> typer.Typer:
     for name in names:
         module = import_module(f"patchmine.cli.commands.{COMMANDS[name]}")
         command = getattr(module, f"{name}_" if iskeyword(name) else name)
-        command.__annotations__ = get_annotations(command, eval_str=True)  # once: Typer reads them several times
-        app.command(name, cls=words.Command)(_described(command) if listed else errors.guarded(command))
+        app.command(name, cls=words.Command)(_described(command) if listed else _whole(command))
     return app
+
+
+def _whole(command: Callable[..., None]) -> Callable[..., None]:
+    command.__annotations__ = get_annotations(command, eval_str=True)  # once: Typer reads them several times
+    return errors.guarded(command)
 
 
 def _described(command: Callable[..., None]) -> Callable[[], None]:
@@ -114,4 +118,4 @@ def main() -> None:
         arguments += ["info"]  # the callback ends the program before the command runs
     named = next((word for word in arguments if not word.startswith("-")), "")
     names = [named] if named in COMMANDS else COMMANDS
-    application(*names, listed=arguments in ([], ["--help"]))(arguments)
+    application(*names, listed=arguments == ["--help"])(arguments)

@@ -180,6 +180,8 @@ class Store:
     def fetch(self, images: Iterable[int]) -> None:
         """Read the records of photographs at once: reaching a column costs far more than reading numbers from it."""
         rows = sorted({*images} - self._records.keys())
+        if not rows:
+            return
         for image in (row for row in rows if not 0 <= row < self.images):
             raise refusal(self._file, "images", f"photograph {image} is out of range: the index has {self.images}")
         columns = {name: dict(zip(rows, data[rows], strict=True)) for name, data in self._numbers.items()}
