@@ -15,9 +15,7 @@ from patchmine.buckets.copies import deliver, naming
 from patchmine.errors import RequestError, StoreError
 from patchmine.fields.cropping import Cropping
 from patchmine.kept.in_bucket import here
-from patchmine.kept.tight_crops import Seat, TightCrop
 from patchmine.reading.answers import Patches, Units
-from patchmine.reading.cropped import find, seat_of
 from patchmine.reading.opened import OpenIndex, OpenUnit
 from patchmine.reading.patch import Patch
 from patchmine.system.progress import Silent
@@ -25,6 +23,7 @@ from patchmine.units import Box, Unit
 
 if TYPE_CHECKING:
     from patchmine.between.comparison import Between
+    from patchmine.kept.tight_crops import Seat, TightCrop
     from patchmine.probe.probing import Probe
     from patchmine.questions.fires import Fires
     from patchmine.questions.project import Projector
@@ -263,6 +262,7 @@ class Index(OpenIndex[IndexedUnit]):
         named = self.units(layer) if units is None else [self.unit(unit, layer) for unit in units]
         run = defaults.Run() if workers is None else defaults.Run(workers=workers)
         with self.watching() as progress:
+            from patchmine.reading.cropped import seat_of
             from patchmine.tight.tightening import tightened
 
             seats = {unit.unit: [seat_of(patch) for patch in unit.top(k, pick)] for unit in named}
@@ -271,6 +271,8 @@ class Index(OpenIndex[IndexedUnit]):
 
     def tight(self, units: Sequence[OpenUnit], k: int, share: float | None = None) -> None:
         """Find the tight crops of the k best patches of these units at once: much faster than unit by unit."""
+        from patchmine.reading.cropped import find, seat_of
+
         find(self, [seat_of(patch) for unit in units for patch in unit.top(k)], Cropping("tight", share).retained)
 
     def relevance(

@@ -7,7 +7,7 @@ settle every tie.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +53,7 @@ def _empty_key() -> np.uint64:
 _EMPTY_KEY = _empty_key()
 
 
-@dataclass(frozen=True)
-class TopK:
+class TopK(NamedTuple):
     """The best `k` candidates of each unit, best first.
 
     `keys`, uint64 (units, k), encode value and image; `positions`, int64 (units, k), are y * grid width + x.
@@ -138,8 +137,7 @@ class TopK:
         return self.keys != _EMPTY_KEY
 
 
-@dataclass(frozen=True)
-class Leaders:
+class Leaders(NamedTuple):
     """The best `k` candidates of each unit so far, unsorted and without positions: the bound for new candidates.
 
     `keys`, uint64 (units, k), are as in `TopK`, in any order.

@@ -6,11 +6,10 @@ the network sees; a box in *source pixels* lies in the original photograph, with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """One channel of one layer. `str(unit)` is the canonical `LAYER:CHANNEL`."""
 
     layer: str
@@ -20,16 +19,14 @@ class Unit:
         return f"{self.layer}:{self.channel}"
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """One cell of a layer's grid."""
 
     y: int
     x: int
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """A half-open rectangle of whole pixels. The name of the variable says in which pixel space."""
 
     left: int
@@ -66,4 +63,4 @@ class Box:
         return self.left, self.top, self.right, self.bottom
 
     def as_dict(self) -> dict[str, int]:
-        return {"left": self.left, "top": self.top, "right": self.right, "bottom": self.bottom}
+        return self._asdict()

@@ -10,7 +10,7 @@ import fsspec
 import pytest
 
 import patchmine
-from patchmine.buckets import copies, objects, room
+from patchmine.buckets import copies, copy, objects, room
 from patchmine.defaults import Run, Wanted
 from patchmine.errors import RequestError, StoreError
 from patchmine.sources import open_source
@@ -47,7 +47,7 @@ class Counted:
 def bucket(monkeypatch, tmp_path):
     monkeypatch.setattr(objects, "WAIT_S", 0.001)
     monkeypatch.setattr(objects, "_answered", {"memory"})
-    monkeypatch.setattr(copies, "_opened", {})
+    monkeypatch.setattr(copies, "opened", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = Counted(fsspec.filesystem("memory"))
     monkeypatch.setattr(objects, "_store", lambda _: store)
@@ -62,7 +62,7 @@ def another_machine(monkeypatch, tmp_path):
 
     def arrive():
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
-        copies._opened.clear()
+        copies.opened.clear()
 
     return arrive
 
@@ -191,7 +191,7 @@ def test_an_index_that_has_changed_is_fetched_anew(published, tmp_path):
 
 
 def test_large_files_are_fetched_in_parts_of_one_version(published, local, monkeypatch):
-    monkeypatch.setattr(copies, "PART", 10_000)
+    monkeypatch.setattr(copy, "PART", 10_000)
     changes = iter([True])
     real = published.cat_file
 
@@ -205,7 +205,7 @@ def test_large_files_are_fetched_in_parts_of_one_version(published, local, monke
     index = patchmine.open_index(URL)
     assert (index.directory / "activations.h5").read_bytes() == (local / "activations.h5").read_bytes()
     assert not list(index.directory.glob(".*"))
-    assert len(published.cat_file(f"{FOLDER}/activations.h5")) > copies.PART
+    assert len(published.cat_file(f"{FOLDER}/activations.h5")) > copy.PART
 
 
 def test_commands_answer_as_they_do_for_a_folder(cli, published, local):
@@ -342,7 +342,7 @@ def test_names_that_lead_out_of_the_copy_are_not_fetched(published, tmp_path):
 
 def test_without_a_cache_folder_one_line_says_what_to_set(published, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    copies._opened.clear()
+    copies.opened.clear()
     with pytest.raises(StoreError, match=f"the copy of '{URL}' in .* set XDG_CACHE_HOME to another folder"):
         patchmine.open_index(URL)
 
@@ -367,7 +367,7 @@ def test_copies_beyond_the_bound_make_room_unless_they_are_used_or_hold_more_tha
         for mark in room._marks.values():
             os.close(mark)
         room._marks.clear()
-        copies._opened.clear()
+        copies.opened.clear()
 
     def kept(*copies_):
         return [(directory / "manifest.json").exists() for directory in copies_]

@@ -1,7 +1,7 @@
 """The command line as scripts see it: documents, exit codes, one-line errors, and what is not imported."""
 
-import copy
 import csv
+import gc
 import io
 import json
 import re
@@ -12,10 +12,11 @@ import time
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from patchmine import cli as cli_module
 from patchmine.cli import app
-from patchmine.cli.words import called
+from patchmine.cli.running import carry_out
 from tests.support.commands import failed
 
 COMMANDS = sorted(get_command(app).commands)
@@ -178,7 +179,7 @@ def test_wrong_usage_is_one_line_too_and_exits_with_2(cli, words, answer):
     assert f"patchmine: {answer}" in failed(cli(*words), 2)
 
 
-@pytest.mark.parametrize("command", list(map(called, cli_module.COMMANDS)))
+@pytest.mark.parametrize("command", cli_module.COMMANDS)
 def test_every_command_refuses_an_unknown_option_in_one_line(cli, command):
     line = failed(cli(command, "--zzzzzz"), 2)
     assert line.startswith(f"patchmine: {command} has no option '--zzzzzz', as in: patchmine {command} ")
@@ -258,6 +259,13 @@ except SystemExit:
 heavy = [name for name in {heavy!r} if name in sys.modules]
 print(heavy, file=sys.stderr)
 """
+UNUSED = [
+    "patchmine.cli.commands.index",
+    "patchmine.sources",
+    "patchmine.buckets.copy",
+    "patchmine.kept.findings",
+    "hashlib",
+]
 HEAVY = ["torch", "torchvision", "timm", "faiss", "matplotlib", "rich.progress", "pydantic"]
 
 
@@ -309,10 +317,48 @@ def test_verify_says_what_crops_retain(cli, shapes_index_dir):
 )
 def test_only_the_command_that_is_named_is_read(words, known, monkeypatch):
     seen = []
-    monkeypatch.setattr(cli_module, "app", copy.copy(app))
     monkeypatch.setattr(type(app), "__call__", lambda self, *_: seen.append(sorted(get_command(self).commands)))
     monkeypatch.setattr("sys.argv", ["patchmine", *words])
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")  # main would set it for good
     cli_module.main()
     assert seen == [known]
+
+
+def test_a_query_imports_no_other_command_and_nothing_that_its_answer_does_not_need(shapes_index_dir):
+    program = f"""
+import sys
+sys.argv = ["patchmine", "top", "-i", {str(shapes_index_dir)!r}, "--unit", {FIRST!r}, "--json"]
+from patchmine.cli import main
+try:
+    main()
+finally:
+    print([name for name in {UNUSED!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert json.loads(done.stdout)["unit"]["layer"] == "colour"
+    assert done.stderr.strip() == "[]"
+
+
+def test_the_list_of_commands_is_that_of_the_commands_with_their_options():
+    def printed(program):
+        return CliRunner().invoke(program, ["--help"]).stdout
+
+    assert printed(cli_module.application(*cli_module.COMMANDS, listed=True)) == printed(app)
+
+
+def test_python_looks_for_garbage_as_usual_once_libraries_are_imported(tmp_path):
+    before, seen = gc.get_threshold(), []
+
+    def work(_):
+        seen.append(gc.get_threshold()[0])
+        raise KeyboardInterrupt
+
+    gc.set_threshold(100_000)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(work, tmp_path / "none.patchmine", json=False)
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+    assert seen == [700]

@@ -7,7 +7,6 @@ protocols reach further, such as into archives inside of archives or over ssh.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,10 +15,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from patchmine.buckets.urls import SCHEMES
 from patchmine.errors import PhotographError, SourceError
-
-SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub", "memory": "fsspec"}
-"""What a URL may begin with, and the package that opens it."""
 
 TRIES, WAIT_S = 10, 0.1
 """How often a request is tried, and seconds before the second try; each next wait is twice as long."""
@@ -30,8 +27,6 @@ FIRST_TRIES, FIRST_S = 3, 10.0
 CONNECT_S = 3
 """Seconds that a connection to an S3 endpoint may take. An address that nobody has answers nothing at all."""
 
-_URL = re.compile(rf"(?:{'|'.join(SCHEMES)})://.+", re.DOTALL)
-_AS_PATH = re.compile(rf"({'|'.join(SCHEMES)}):/+([^/].*)", re.DOTALL)
 _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "created")
 _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _FINAL = ("NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "GatedRepoError")
@@ -47,20 +42,6 @@ class Place(NamedTuple):
 
     size: int
     version: str
-
-
-def is_url(spec: str) -> bool:
-    """Whether the spec is the URL of a bucket."""
-    return _URL.fullmatch(spec) is not None
-
-
-def url_of(path: str | Path) -> str | None:
-    """The URL that the path of an index means, without a slash at its end; None for a path of this machine.
-
-    `Path` leaves one slash of the two.
-    """
-    found = _AS_PATH.fullmatch(str(path))
-    return found and f"{found[1]}://{found[2].rstrip('/')}"
 
 
 def find(url: str) -> dict[str, Place]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +17,14 @@ if TYPE_CHECKING:
     from patchmine.sheets.page import Page
 
 
-@dataclass(frozen=True)
 class Form:
     """The output that the user chose: JSON or CSV instead of text, and a sheet in the file `out`.
 
     Raises RequestError, before any work, if both formats are chosen or the sheet cannot be written.
     """
 
-    json: bool = False
-    csv: bool = False
-    out: Path | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(self, json: bool = False, csv: bool = False, out: Path | None = None) -> None:
+        self.json, self.csv, self.out = json, csv, out
         if self.json and self.csv:
             raise RequestError("--json and --csv exclude each other: give only one of them")
         if self.out is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 show_traceback = False
 
-_EXAMPLE = re.compile(r"Examples?: `(patchmine [^`]+)`")
+_EXAMPLE = r"Examples?: `(patchmine [^`]+)`"
 UsageError: Any = typer.BadParameter.__bases__[0]  # Typer's own or click's, as the version of Typer has it
 
 
@@ -77,7 +77,7 @@ def _usage(error: Any) -> str:
     """What to say of wrong usage: the user's own word, then the nearest known one or an example of the command."""
     context, kind, message = error.ctx, type(error).__name__, error.message.rstrip(".")
     command = context.info_name if context is not None and context.parent is not None else "patchmine"
-    example = None if context is None else _EXAMPLE.search(context.command.help or "")
+    example = None if context is None else re.search(_EXAMPLE, context.command.help or "")
     advice = f"as in: {example[1]}" if example else "see patchmine --help"
     parameter = getattr(error, "param", None)
     wanted = "" if parameter is None else max(parameter.opts, key=len)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -14,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
-from patchmine.reading.tables import text_table
 from patchmine.system.printable import printable
 
 _stdout: TextIO | None = None
@@ -72,6 +70,8 @@ def print_line(text: str, at_once: bool = False) -> None:
 
 
 def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
+    import csv
+
     writer = csv.DictWriter(_tolerate(), header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -79,6 +79,8 @@ def print_csv(rows: Iterable[Mapping[str, Any]], header: Sequence[str]) -> None:
 
 def print_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
     """Print aligned columns; numbers are right-aligned."""
+    from patchmine.reading.tables import text_table
+
     print("\n".join(text_table(rows, header)), file=_tolerate())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from patchmine.system.progress import Progress
 
 _BEGAN = perf_counter()  # commands import this module before torch
+
+_OFTEN = 700  # CPython's own threshold
 
 
 def opened(
@@ -44,8 +47,15 @@ def _watching() -> Iterator[Progress]:
     from patchmine.system import allocator
 
     allocator.keep_flat()  # before torch starts its threads
+    _collect_again()
     with stoppable(), progress.shown() as display:
         yield display
+
+
+def _collect_again() -> None:
+    """Look for garbage often again, but not among what was imported. `__main__` makes it seldom for the imports."""
+    gc.freeze()
+    gc.set_threshold(_OFTEN, *gc.get_threshold()[1:])
 
 
 def carry_out(
@@ -66,6 +76,7 @@ def carry_out(
     with starting():
         import patchmine.mining.build  # noqa: F401
     imported = perf_counter() - _BEGAN
+    _collect_again()
     try:
         with stoppable():
             from patchmine.cli import progress

@@ -8,9 +8,8 @@ the others to Typer, which converts or refuses them as usual. It does nothing to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -66,13 +65,7 @@ class Group(TyperGroup):
             return super().invoke(ctx)
 
 
-def called(command: Callable[..., Any]) -> str:
-    """The name of a command: that of its function, without the underscore of one that Python reserves."""
-    return command.__name__.rstrip("_")
-
-
-@dataclass(frozen=True)
-class _Plain:
+class _Plain(NamedTuple):
     """Replaces Typer's converter of one option, and calls it only for words that are not plain."""
 
     typer_own: Callable[[], Any]

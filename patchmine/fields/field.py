@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, floor
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ SURROUNDINGS = 3
 """Tokens around a token, on each side, that its picture shows: its own square alone shows nothing that can be named."""
 
 
-@dataclass(frozen=True)
-class FieldGroup:
+class FieldGroup(NamedTuple):
     """The receptive fields shared by a run of channels [start, stop).
 
     `rows` is int32 (grid height, 2), `cols` int32 (grid width, 2): for each grid row (column) the half-open interval of
@@ -221,8 +220,7 @@ class ReceptiveField:
         )
 
 
-@dataclass(frozen=True)
-class FieldsBySize:
+class FieldsBySize(NamedTuple):
     """The receptive fields of one layer for every input size that occurs among the photographs.
 
     A row's field depends only on the height of the input, and a column's only on its width. So `entries` need to cover

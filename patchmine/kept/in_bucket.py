@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from patchmine.buckets.copies import Copy
-from patchmine.buckets.objects import url_of
-from patchmine.kept import findings, scores, tight_crops
-from patchmine.store import reading as store
+from patchmine.buckets.urls import url_of
 
-FIRST = {
-    store.MANIFEST,
-    store.ACTIVATIONS,
-    store.NAMES,
-    scores.FILE,
-    tight_crops.FOLDER,
-    findings.FOLDER,
-}
-"""What is fetched when the index is opened."""
-
-SHARDS = {store.SHARDS, store.RELEVANCE_SHARDS}
-"""Folders of unfinished work. `patchmine index` alone delivers shards."""
+if TYPE_CHECKING:
+    from patchmine.buckets.copy import Copy
 
 
 def copy_of(path: str | Path) -> Copy | None:
     """The copy of the index at this path, if that is the URL of a bucket. Asks and writes nothing yet."""
     url = url_of(path)
-    return None if url is None else Copy(url, FIRST, SHARDS, store.MANIFEST)
+    if url is None:
+        return None
+    from patchmine.buckets.copy import Copy  # few indexes lie in a bucket
+    from patchmine.kept import findings, scores, tight_crops
+    from patchmine.store import reading as store
+
+    needed = {store.MANIFEST, store.ACTIVATIONS, store.NAMES, scores.FILE, tight_crops.FOLDER, findings.FOLDER}
+    unfinished = {store.SHARDS, store.RELEVANCE_SHARDS}  # `patchmine index` alone delivers shards
+    return Copy(url, needed, unfinished, store.MANIFEST)
 
 
 def here(path: str | Path, everything: bool = False) -> Path:

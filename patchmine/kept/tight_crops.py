@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -35,8 +34,7 @@ _MOST = 1 << 31
 _FAR = 1e6  # the largest share that is believed
 
 
-@dataclass(frozen=True)
-class TightCrop:
+class TightCrop(NamedTuple):
     """A tight crop: its box in input pixels, the share `retained` by it alone, and that left `without` it.
 
     `asked` is the number of measurements of the search.
@@ -48,8 +46,7 @@ class TightCrop:
     asked: int
 
 
-@dataclass(frozen=True, order=True)
-class Seat:
+class Seat(NamedTuple):
     """One patch: its unit, the photograph's number in the index, and the place y * grid width + x."""
 
     unit: Unit

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +72,7 @@ def _percent(part: int, whole: int) -> str:
     return "<1%" if 0 < share < 0.5 else f"{share:.0f}%"
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The labels of a whole index: `words` by key, in the order of the rows that the columns of `layers` name, and the
     facts `about` them."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmine import readouts
-from patchmine.buckets.copies import Copy
+from patchmine.buckets.copy import Copy
 from patchmine.errors import PatchmineError, StoreError
 from patchmine.kept import scores, tight_crops
 from patchmine.kept.in_bucket import copy_of

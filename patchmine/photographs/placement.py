@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from patchmine.errors import RequestError
 from patchmine.system import digests
@@ -96,8 +96,7 @@ def _three(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """How one photograph maps to the input. All pairs are (width, height).
 
     Input pixel x shows resized pixel x + left; input pixels outside the resized image are padding.
@@ -149,8 +148,7 @@ class Placement:
         return max(low, 0), min(high, self.source[axis])
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """The content of one tile of a sheet, in input pixels.
 
     `window` is the tile's frame. `shown` is the part of the picture that is drawn; the rest of the frame is padding

@@ -50,7 +50,7 @@ def label_anew(index: OpenIndex[Any], file: Path | None = None) -> dict[str, Any
         classes = [entry.class_name for entry in entries]
     found = of_index.of_store(index.store, classes)
     about = found.about if file is None else {**found.about, "file": file.name}
-    index.names_file.with_labels(index.store, replace(found, about=about)).write(index.directory)
+    index.names_file.with_labels(index.store, found._replace(about=about)).write(index.directory)
     return about
 
 

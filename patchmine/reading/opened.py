@@ -29,13 +29,9 @@ from patchmine.reading.answers import Patches, TightPatches, Units
 from patchmine.reading.asked import AskedNetwork, Loading, Watching
 from patchmine.reading.cropped import crop_of, cropped, tightness
 from patchmine.reading.patch import Patch
-from patchmine.reading.tokens import TokenFacts
-from patchmine.sources import Source, open_source
-from patchmine.sources import read as read_photograph
 from patchmine.store.job import Job
 from patchmine.store.reading import Store
 from patchmine.system import digests
-from patchmine.system.progress import Progress
 from patchmine.units import Unit
 
 if TYPE_CHECKING:
@@ -43,6 +39,8 @@ if TYPE_CHECKING:
     from patchmine.networks.network import Network
     from patchmine.reading.picks import Alike
     from patchmine.reading.statistics import Statistics
+    from patchmine.sources import Source
+    from patchmine.system.progress import Progress
 
 U = TypeVar("U", bound="OpenUnit", covariant=True)
 
@@ -107,6 +105,8 @@ class OpenIndex(Generic[U]):
     @cached_property
     def source(self) -> Source:
         """The source of the photographs. Raises SourceError, which says what to type, if it has disappeared."""
+        from patchmine.sources import open_source
+
         spec = str(self._source) if self._source is not None else self.manifest["job"]["source"]
         try:
             return open_source(spec)
@@ -227,8 +227,10 @@ class OpenIndex(Generic[U]):
 
         Raises PhotographError if the photograph is gone or has changed, SourceError if the source has disappeared.
         """
+        from patchmine.sources import read
+
         record = self.store.image(image)
-        data = read_photograph(self.source, record.path, record.digest)
+        data = read(self.source, record.path, record.digest)
         if digests.of_bytes(data) != record.digest:
             raise PhotographError("has changed since it was indexed: bring it back, or index again with --fresh")
         return data
@@ -357,6 +359,7 @@ class OpenUnit:
             scores = column(self.index, self.unit, by, score)
             found = picked(self.index.store, self.unit, wish, self.index.alike, scores)
         values, images, places = found
+        self.index.store.fetch(images.tolist())
         patches = [
             self.index.patch(self.unit, rank, value, image, place, meant)
             for rank, (value, image, place) in enumerate(
@@ -373,6 +376,8 @@ class OpenUnit:
 
     def summary(self) -> dict[str, Any]:
         """The unit as `units --json` lists it."""
+        from patchmine.reading.tokens import TokenFacts
+
         numbers = self.statistics
         tokens = TokenFacts.of(self.index.store, self.index.field(self.unit.layer), self.unit)
         return {

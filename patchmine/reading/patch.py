@@ -12,13 +12,13 @@ from patchmine.defaults import DIFFUSE, SHARE
 from patchmine.errors import UnitError
 from patchmine.fields.cropping import Cropping, squared
 from patchmine.fields.field import ReceptiveField
-from patchmine.kept.tight_crops import TightCrop
 from patchmine.photographs.placement import Placement, View
 from patchmine.units import Box, Position, Unit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from patchmine.kept.tight_crops import TightCrop
     from patchmine.photographs.crops import Piece
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from patchmine.buckets import objects
+from patchmine.buckets.urls import is_url
 from patchmine.errors import SourceError
 from patchmine.system import digests, regular_files
 from patchmine.system.atomic import write_atomically
@@ -41,7 +42,7 @@ class File:
 @contextmanager
 def opened(name: str) -> Iterator[File]:
     """Open a file. Raises OSError for a path, SourceError for a URL."""
-    if not objects.is_url(name):
+    if not is_url(name):
         with regular_files.opened(name) as descriptor:
             status = os.fstat(descriptor)
             yield File(status.st_size, str(status.st_mtime_ns), partial(regular_files.read_at, descriptor))
@@ -61,13 +62,13 @@ def there(names: Iterable[str]) -> set[str]:
 
 
 def is_there(name: str) -> bool:
-    return _place(name) is not None if objects.is_url(name) else regular_files.is_there(name)
+    return _place(name) is not None if is_url(name) else regular_files.is_there(name)
 
 
 def warmed(work: Callable[[str], Any], names: Iterable[str]) -> None:
     """Do the work on all files in buckets, many at a time; it remembers its results by itself."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(work, [name for name in names if objects.is_url(name)]))
+        list(pool.map(work, [name for name in names if is_url(name)]))
 
 
 @lru_cache(100_000)
@@ -109,8 +110,8 @@ def remembered(name: str, file: File, make: Callable[[], list[list[Any]]]) -> li
 
 def joined(folder: str, path: str) -> str:
     """The name of a file by its path relative to a folder, or by its own URL or absolute path."""
-    if objects.is_url(path):
+    if is_url(path):
         return path
-    if objects.is_url(folder):
+    if is_url(folder):
         return f"{folder.rstrip('/')}/{path}"
     return str(Path(folder) / path)

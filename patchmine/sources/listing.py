@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from patchmine.buckets.objects import is_url
+from patchmine.buckets.urls import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, _tables, absolute, class_in_name, not_found
 from patchmine.sources._fetching import Part, ahead

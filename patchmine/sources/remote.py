@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from patchmine.buckets import objects
+from patchmine.buckets.urls import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, Passed, class_in_path, is_hidden, suffixes
 from patchmine.sources._fetching import Part, ahead
@@ -56,7 +57,7 @@ class Remote:
 
 
 def claim(spec: str) -> Remote | None:
-    if not objects.is_url(spec) or spec.lower().endswith((".tar", ".txt", ".csv", ".tsv", ".jsonl")):
+    if not is_url(spec) or spec.lower().endswith((".tar", ".txt", ".csv", ".tsv", ".jsonl")):
         return None
     if spec.lower().endswith(".zip"):
         raise SourceError(f"{spec!r} is a zip in a bucket, which cannot be read in place: unpack it, or make it a .tar")

@@ -18,7 +18,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from patchmine.buckets.objects import is_url
+from patchmine.buckets.urls import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import (
     HEIF,

@@ -11,7 +11,7 @@ from pathlib import Path
 from stat import S_ISLNK
 from typing import TYPE_CHECKING, NamedTuple
 
-from patchmine.buckets.objects import is_url
+from patchmine.buckets.urls import is_url
 from patchmine.errors import PhotographError, SourceError
 from patchmine.sources import Entry, Listed, Passed, absolute, class_in_path, not_found, packed_path, suffixes
 from patchmine.system.regular_files import LIMIT, TOO_LARGE, is_folder, is_there, opened, read_at

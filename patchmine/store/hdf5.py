@@ -9,12 +9,10 @@ memory than the file has bytes. Only parsing the descriptions of the datasets is
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -26,7 +24,6 @@ from h5py import h5d, h5l, h5o, h5t
 from numpy.typing import NDArray
 
 from patchmine.errors import StoreError, UnreadableError
-from patchmine.sparse import UNITS
 from patchmine.store.hdf5_claims import TEXT_AT, claimed_length
 from patchmine.system import digests
 from patchmine.system.regular_files import withheld
@@ -114,13 +111,11 @@ class SparseTable:
         return found
 
 
-@dataclass(frozen=True)
 class SparsePart:
     """Values or positions of a sparse table."""
 
-    table: SparseTable
-    name: str
-    dtype: np.dtype[Any]
+    def __init__(self, table: SparseTable, name: str, dtype: np.dtype[Any]) -> None:
+        self.table, self.name, self.dtype = table, name, dtype
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -138,6 +133,8 @@ class SparsePart:
 
 def _parts(units: slice, count: int) -> Iterator[slice]:
     """Units in blocks, so that few are in memory with all their rows."""
+    from patchmine.sparse import UNITS
+
     first, stop, _ = units.indices(count)
     for start in range(first, max(stop, first + 1), UNITS):
         yield slice(start, min(start + UNITS, stop))
@@ -305,7 +302,7 @@ def dataset_digests(file: Path) -> dict[str, str]:
     datasets = Datasets(file)
     try:
         for name, data in datasets.every():
-            digest = hashlib.blake2b(f"{data.dtype.str}{data.shape}".encode(), digest_size=digests.DIGEST_BYTES)
+            digest = digests.begun(f"{data.dtype.str}{data.shape}".encode())
             for block in _blocks(data):
                 digest.update(block)
             found[name] = digest.hexdigest()

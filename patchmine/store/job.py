@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from patchmine.photographs.placement import Preprocessing
 from patchmine.system import digests
@@ -115,14 +114,13 @@ def _given(name: str, default: Any, data: dict[str, Any]) -> bool:
 
 def listing_digest(photographs: Iterable[tuple[str, str | None]]) -> str:
     """The digest over the paths and classes of all photographs, in order."""
-    digest = hashlib.blake2b(digest_size=digests.DIGEST_BYTES)
+    digest = digests.begun()
     for path, class_name in photographs:
         digest.update(f"{path}\0{class_name}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(NamedTuple):
     """A contiguous range [start, stop) of the source's photographs: the unit of work, of commit, and of resume."""
 
     number: int

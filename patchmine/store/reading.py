@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +23,13 @@ from patchmine.system.untrusted_json import TEXT, Misfit, parse
 from patchmine.units import Position
 
 FORMAT = 1
-MANIFEST, ACTIVATIONS, PATCHES, NAMES, SHARDS, JOB, SYNTHETIC, RELEVANCE_SHARDS = (
-    "manifest.json",
-    "activations.h5",
-    "patches.faiss",
-    "names.json",
-    "shards",
-    "job.json",
-    "synthetic",
-    "relevance",
-)
+MANIFEST, ACTIVATIONS, PATCHES, NAMES = "manifest.json", "activations.h5", "patches.faiss", "names.json"
+JOB, SHARDS, SYNTHETIC, RELEVANCE_SHARDS = "job.json", "shards", "synthetic", "relevance"
 
 _DIGEST = re.compile(rb"[0-9a-f]{32}")
 
 
-@dataclass(frozen=True)
-class ImageRecord:
+class ImageRecord(NamedTuple):
     """One photograph of the index. `size` is (width, height) after EXIF orientation."""
 
     image: int
@@ -171,7 +162,7 @@ class Store:
 
     def class_codes(self) -> NDArray[np.int32]:
         """The row of `class_names` for each photograph, int32 (images,); -1 for a photograph without a class."""
-        codes: NDArray[np.int32] = self._columns["class"][:]
+        codes: NDArray[np.int32] = self._numbers["class"][:]
         if len(codes) and not -1 <= codes.min() <= codes.max() < len(self.class_names):
             raise refusal(
                 self._file,
@@ -183,22 +174,28 @@ class Store:
     def image(self, image: int) -> ImageRecord:
         """The record of one photograph, cached because the same photographs win for many units."""
         if image not in self._records:
-            self._records[image] = self._read_image(image)
+            self.fetch([image])
         return self._records[image]
+
+    def fetch(self, images: Iterable[int]) -> None:
+        """Read the records of photographs at once: reaching a column costs far more than reading numbers from it."""
+        rows = sorted({*images} - self._records.keys())
+        if not rows:
+            return
+        for image in (row for row in rows if not 0 <= row < self.images):
+            raise refusal(self._file, "images", f"photograph {image} is out of range: the index has {self.images}")
+        columns = {name: dict(zip(rows, data[rows], strict=True)) for name, data in self._numbers.items()}
+        for image in rows:
+            self._records[image] = self._record(columns, self._paths.text(image), image)
 
     def records(self) -> list[ImageRecord]:
         """The records of all photographs, in the order of their ids."""
-        columns = {name: data.texts() if name == "path" else data[:] for name, data in self._columns.items()}
-        return [self._record(columns, columns["path"][image], image) for image in range(self.images)]
+        columns = {name: data[:] for name, data in self._numbers.items()}
+        return [self._record(columns, path, image) for image, path in enumerate(self._paths.texts())]
 
     def images_of(self, digest: str) -> Int64:
         """The ids of the photographs with this digest: none, one, or several copies."""
-        return np.flatnonzero(self._columns["digest"][:] == digest.encode()).astype(np.int64)
-
-    def _read_image(self, image: int) -> ImageRecord:
-        if not 0 <= image < self.images:
-            raise refusal(self._file, "images", f"photograph {image} is out of range: the index has {self.images}")
-        return self._record(self._columns, self._columns["path"].text(image), image)
+        return np.flatnonzero(self._numbers["digest"][:] == digest.encode()).astype(np.int64)
 
     def _record(self, columns: Mapping[str, Any], path: bytes, image: int) -> ImageRecord:
         code, width, height = (int(columns[name][image]) for name in ("class", "width", "height"))
@@ -221,13 +218,17 @@ class Store:
         )
 
     @cached_property
-    def _columns(self) -> dict[str, Data]:
-        """The columns of the records, opened once: opening a column costs far more than reading a number from it."""
-        kinds = {"path": "text", "digest": "S32", "width": "u4", "height": "u4", "class": "i4"}
+    def _paths(self) -> Data:
+        return self._datasets.data("images", "path", dtypes=["text"], shape=(self.images,), longest=TEXT)
+
+    @cached_property
+    def _numbers(self) -> dict[str, Data]:
+        """The columns of the records but for the paths."""
+        kinds = {"digest": "S32", "width": "u4", "height": "u4", "class": "i4"}
         if self._datasets.has("images", "prediction"):
             kinds["prediction"] = "i4"
         return {
-            name: self._datasets.data("images", name, dtypes=[kind], shape=(self.images,), longest=TEXT)
+            name: self._datasets.data("images", name, dtypes=[kind], shape=(self.images,))
             for name, kind in kinds.items()
         }
 

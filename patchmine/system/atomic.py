@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from stat import S_IMODE, S_ISREG
 
 from patchmine.errors import RequestError
@@ -188,7 +187,7 @@ def _replace(there: Path, made: Path) -> None:
 def _beside(target: Path) -> Path:
     """A temporary name in the target's folder: short enough for every file system, and random, so that others cannot
     lay a link there."""
-    return target.with_name(f".{target.name[:40]}.{token_hex(4)}.tmp")
+    return target.with_name(f".{target.name[:40]}.{os.urandom(4).hex()}.tmp")
 
 
 @contextmanager

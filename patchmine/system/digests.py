@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hashlib import blake2b
 
 DIGEST_BYTES = 16
 _BLOCK = 1 << 20
 
 
+def begun(data: bytes = b"") -> blake2b:
+    """A 16-byte blake2b digest of the data so far."""
+    import hashlib  # loads OpenSSL, and few queries compute a digest
+
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES)
+
+
 def of_bytes(data: bytes) -> str:
     """The 16-byte blake2b digest of the data, as 32 hexadecimal digits."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+    return begun(data).hexdigest()
 
 
 def of_file(path: Path) -> str:
     """`of_bytes` of a file's content, read block by block. Raises OSError."""
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    digest = begun()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)

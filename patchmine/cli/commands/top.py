@@ -73,7 +73,6 @@ def top(
     from patchmine.cli.output import print_line
     from patchmine.cli.running import opened
     from patchmine.errors import RequestError
-    from patchmine.reading.statistics import left_out
 
     form = Form(json, csv, out)
     if project is not None and out is None:
@@ -97,6 +96,8 @@ def top(
     )
 
     def also() -> None:
+        from patchmine.reading.statistics import left_out
+
         not_finite = left_out(at.store, at.name, found.unit)
         if not_finite is not None:
             print_line(not_finite)
