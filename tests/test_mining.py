@@ -157,7 +157,7 @@ def test_a_finished_index_is_left_alone(shapes_index_dir):
         ({"keep": 11}, "keep is 10, not 11"),
         ({"layers": ("*",)}, "layers"),
         ({"batch_size": 3}, "batch_size"),
-        ({"limit": 40}, "photographs is 48, not 40"),
+        ({"limit": 40}, "photographs are 48, not 40"),
     ],
 )
 def test_another_job_is_refused_naming_the_first_field(shapes_index_dir, tmp_path, dies_after, change, field):

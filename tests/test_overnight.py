@@ -219,7 +219,7 @@ def test_extending_computes_only_what_is_new_and_gives_what_a_new_index_gives(gr
     out = tmp_path / "g.patchmine"
     for path, data in aside.items():
         path.write_bytes(data)
-    with pytest.raises(StoreError, match="photographs is 12, not 24; update it with --extend"):
+    with pytest.raises(StoreError, match="photographs are 12, not 24; update it with --extend"):
         patchmine.build_index(folder, out, WANTED)
     computed = counted(monkeypatch)
     report = patchmine.build_index(folder, out, WANTED, EXTEND)

@@ -107,13 +107,12 @@ class OpenIndex(Generic[U]):
         """The source of the photographs. Raises SourceError, which says what to type, if it has disappeared."""
         from patchmine.sources import open_source
 
-        spec = str(self._source) if self._source is not None else self.manifest["job"]["source"]
+        if self._source is not None:
+            return open_source(str(self._source))
         try:
-            return open_source(spec)
+            return open_source(self.manifest["job"]["source"])
         except SourceError as error:
-            if self._source is not None:
-                raise
-            gone = str(error).partition("; did you mean")[0].partition("; known")[0]
+            gone, _, _ = str(error).partition("; ")  # without a guess at what lies beside it
             raise SourceError(f"{gone}; if the photographs have moved, add --source FOLDER") from None
 
     def unit(self, unit: str | Unit, layer: str | None = None) -> U:
