@@ -30,7 +30,7 @@ _DARK = 1e-12  # the same as SPREAD where all inputs are 0
 _WIDE = 64
 """From as many inputs on, |x| |w| + x w takes the place of the positive contributions: one product less."""
 
-_CANCELED = 1e-4
+_CANCELED = 1e-3
 """Where less than this share of |x| |w| is left of that sum, float32 no longer tells it from rounding; the positive
 contributions at such a position are computed as such."""
 
