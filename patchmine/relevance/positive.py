@@ -11,8 +11,7 @@ but the sum of the positive contributions is (|x| |w| + x w) / 2, of which the n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -20,17 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
+from patchmine.relevance.products import LEAST, Convolution, Geometry, Matrix
+
 SPREAD = 1e-6
 """Of the image's largest input, added to each input, and of each weight, so that a window without a contribution has
 shares."""
 
-_LEAST = 1e-30  # keeps 0 / 0 from being NaN
 _DARK = 1e-12  # the same as SPREAD where all inputs are 0
 
-_WIDE = 32
+_WIDE = 64
 """From as many inputs on, |x| |w| + x w takes the place of the positive contributions: one product less."""
 
-_CANCELED = 1e-4
+_CANCELED = 1e-3
 """Where less than this share of |x| |w| is left of that sum, float32 no longer tells it from rounding; the positive
 contributions at such a position are computed as such."""
 
@@ -43,36 +43,62 @@ class Parts:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight, self._bare = weight, weight.detach()
+        self.weight, self.bare = weight, weight.detach()
+        self._products: dict[Hashable, Matrix | Convolution] = {}
+        self._narrow: tuple[int, int, Parts] | None = None
 
-    @cached_property
+    @property
     def positive(self) -> Tensor:
-        return self._bare.clamp(min=0) + self._bare.abs() * SPREAD
+        return self.bare.clamp(min=0) + self.bare.abs() * SPREAD
 
-    @cached_property
+    @property
     def negative(self) -> Tensor:
-        return self._bare.clamp(max=0) - self._bare.abs() * SPREAD
+        return self.bare.clamp(max=0) - self.bare.abs() * SPREAD
 
-    @cached_property
+    @property
     def joined(self) -> Tensor:
         """Both, side by side along the inputs: one product then serves inputs of both signs."""
         return torch.cat([self.positive, self.negative], 1)
 
-    @cached_property
+    @property
     def magnitude(self) -> Tensor:
         """The positive part less the negative one."""
         return self.positive - self.negative
 
-    @cached_property
+    @property
     def returning(self) -> Tensor:
         """The weight and its magnitude, side by side along the inputs."""
-        return torch.cat([self._bare, self.magnitude], 1)
+        return torch.cat([self.bare, self.magnitude], 1)
+
+    def matrix(self, name: str, back: bool = False, packed: bool = True) -> Matrix:
+        """A part as a product of rows, or the way back through it."""
+        found = self._products.get((name, back, packed))
+        if found is None:
+            part = getattr(self, name).flatten(1)
+            found = self._products[name, back, packed] = Matrix(part.t() if back else part, packed)
+        assert isinstance(found, Matrix)
+        return found
+
+    def convolution(self, name: str, geometry: Geometry) -> Convolution:
+        """A part as a convolution."""
+        found = self._products.get((name, geometry))
+        if found is None:
+            found = self._products[name, geometry] = Convolution(getattr(self, name), geometry)
+        assert isinstance(found, Convolution)
+        return found
+
+    def of_outputs(self, start: int, stop: int) -> Parts:
+        """Those of some outputs alone. The last are remembered."""
+        narrow = self._narrow
+        if narrow is None or narrow[:2] != (start, stop):
+            narrow = self._narrow = (start, stop, Parts(self.bare[start:stop]))
+        return narrow[2]
 
 
 class Plus(Function):
     """z+ for any `linear` function of input and weight; `whole` computes the network's own output.
 
-    `dim` is the dimension of the input's channels if every output sees all of them, else None.
+    With a `geometry`, the function is a convolution of two dimensions.
     """
 
     @staticmethod
@@ -82,40 +108,65 @@ class Plus(Function):
         linear: Callable[[Tensor, Tensor], Tensor],
         parts: Parts,
         whole: Callable[[Tensor], Tensor],
-        dim: int | None,
+        geometry: Geometry | None,
     ) -> Any:
-        ctx.linear, ctx.parts, ctx.dim = linear, parts, dim
+        ctx.linear, ctx.parts, ctx.geometry = linear, parts, geometry
         ctx.save_for_backward(x)
         return whole(x)
 
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         (x,) = ctx.saved_tensors
-        parts: Parts = ctx.parts
         spread, signed = _spread(x)
         if not signed:
-            return _shared(ctx.linear, [(x + spread, parts.positive)], relevance[0])[0], None, None, None, None
-        halves = [x.clamp(min=0).add_(spread), x.clamp(max=0).sub_(spread)]
-        if ctx.dim is None:
-            one, other = _shared(ctx.linear, [(halves[0], parts.positive), (halves[1], parts.negative)], relevance[0])
+            inputs = [(x + spread, "positive")]
         else:
-            both = _shared(ctx.linear, [(torch.cat(halves, ctx.dim), parts.joined)], relevance[0])[0]
-            one, other = both.chunk(2, ctx.dim)
-        return one + other, None, None, None, None
+            inputs = [(x.clamp(min=0).add_(spread), "positive"), (x.clamp(max=0).sub_(spread), "negative")]
+            if ctx.geometry is not None and ctx.geometry.groups == 1:
+                inputs = [(torch.cat([half for half, _ in inputs], 1), "joined")]
+        products = [_through(ctx.linear, ctx.parts, name, half, ctx.geometry) for half, name in inputs]
+        share = products[0][0]
+        for other, _ in products[1:]:
+            share.add_(other)
+        torch.div(relevance[0], share, out=share)
+        found = [back(share).mul_(half) for (_, back), (half, _) in zip(products, inputs, strict=True)]
+        if signed and len(found) == 1:
+            found = list(found[0].chunk(2, 1))
+        return found[0] if len(found) == 1 else found[0] + found[1], None, None, None, None
 
 
-def _shared(
-    linear: Callable[[Tensor, Tensor], Tensor], pairs: list[tuple[Tensor, Tensor]], relevance: Tensor
-) -> list[Tensor]:
-    """The relevance of inputs, each with the weight that makes all its contributions positive."""
+def _through(
+    linear: Callable[[Tensor, Tensor], Tensor], parts: Parts, name: str, inputs: Tensor, geometry: Geometry | None
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The output of a part of the weight, and the way back through it."""
+    if geometry is not None:
+        convolution = parts.convolution(name, geometry)
+        return convolution.positive(inputs), lambda given: convolution.back(given, inputs)
+    weight: Tensor = getattr(parts, name)
     with torch.enable_grad():
-        leaves = [part.requires_grad_() for part, _ in pairs]
-        products = [linear(leaf, weight) for leaf, (_, weight) in zip(leaves, pairs, strict=True)]
-        total = products[0] if len(products) == 1 else products[0] + products[1]
-    share = total.detach().add_(_LEAST)
-    slopes = torch.autograd.grad(total, leaves, torch.div(relevance, share, out=share))
-    with torch.no_grad():
-        return [slope.mul_(leaf) for slope, leaf in zip(slopes, leaves, strict=True)]
+        leaf = inputs.detach().requires_grad_()
+        found = linear(leaf, weight)
+    return found.detach() + LEAST, lambda given: torch.autograd.grad(found, leaf, given)[0]
+
+
+class Vector(Function):
+    """LRP-0 of a linear layer on vectors (images, inputs)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
+        found = F.linear(x, weight, bias)
+        ctx.save_for_backward(x, weight, found)
+        return found.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Any) -> Any:
+        x, weight, found = ctx.saved_tensors
+        return (divided(relevance[0], found) @ weight).mul_(x), None, None
+
+
+def divided(relevance: Tensor, by: Tensor) -> Tensor:
+    """relevance / by, and 0 where `by` is 0."""
+    return torch.where(by == 0, 0, relevance / by)
 
 
 class Pointwise(Function):
@@ -129,7 +180,7 @@ class Pointwise(Function):
         ctx.parts, ctx.dim = parts, dim
         ctx.spread, ctx.signed = _spread(x)
         wide = ctx.signed and x.shape[dim] >= _WIDE
-        found = _product(_rows(x, dim), parts.weight.detach(), None if wide else bias)
+        found = parts.matrix("bare")(_rows(x, dim), None if wide else bias)
         found = found.view(*x.movedim(dim, -1).shape[:-1], -1).movedim(-1, dim)
         ctx.save_for_backward(x, *([found] if wide else []))
         return found if bias is None or not wide else found + bias.view(-1, *[1] * ((x.ndim - 1 - dim) % x.ndim))
@@ -139,76 +190,80 @@ class Pointwise(Function):
         x, *output = ctx.saved_tensors
         parts, dim = ctx.parts, ctx.dim
         given, inputs, *rest = (_rows(part, dim) for part in (relevance[0], x, *output))
-        spread = ctx.spread.expand(*x.movedim(dim, -1).shape[:-1], 1).reshape(-1, 1)
+        spread = ctx.spread.view(-1, 1)
+        if len(x) > 1:
+            spread = spread.repeat_interleave(len(inputs) // len(x), 0)
         few = None
-        if dim == -1:  # a head that reads the class token alone sends nothing to the others
-            few = given.any(1).nonzero()[:, 0]
-            few = few if 2 * len(few) < len(given) else None
-        if few is not None:
-            given, inputs, spread, *rest = (part[few] for part in (given, inputs, spread, *rest))
+        if dim == -1:
+            few, part = _asked(given)
+            if few is not None:
+                spread = spread[few] if len(x) > 1 else spread
+                given, inputs, *rest = (one[few] for one in (given, inputs, *rest))
+            if part is not None:
+                parts = parts.of_outputs(part.start, part.stop)
+                given, *rest = (one[:, part] for one in (given, *rest))
         if rest:
             found = _of_wide(inputs, spread, parts, given, rest[0])
         elif ctx.signed:
             found = _of_both_signs(inputs, spread, parts, given)
         else:
-            found = _of_one_sign(inputs + spread, parts.positive, given)
+            found = _of_one_sign(inputs + spread, parts, "positive", given)
         if few is not None:
             found = found.new_zeros(x.numel() // x.shape[dim], x.shape[dim]).index_copy_(0, few, found)
         return found.view(x.movedim(dim, -1).shape).movedim(-1, dim), None, None, None
 
 
-def _of_one_sign(inputs: Tensor, weight: Tensor, relevance: Tensor) -> Tensor:
-    """The relevance of inputs (rows, inputs) all of whose contributions are positive."""
-    share = _product(inputs, weight, weight.new_full(weight.shape[:1], _LEAST))
-    return _product(torch.div(relevance, share, out=share), _transposed(weight)).mul_(inputs)
+def _asked(given: Tensor) -> tuple[Tensor | None, slice | None]:
+    """The rows and the columns outside which no relevance (rows, outputs) is given, if they are less than half.
+
+    A head that reads the class token alone asks only its row; of queries, keys and values only the values are asked.
+    One column, and one row, tell whether it is worth to look at all.
+    """
+    few = part = None
+    if 2 * int(given[:, 0].count_nonzero()) < len(given):
+        few = given.any(1).nonzero()[:, 0]
+        few = few if 2 * len(few) < len(given) else None
+        given = given if few is None else given[few]
+    if len(given) and 2 * int(given[0].count_nonzero()) < given.shape[1]:
+        columns = given.any(0).nonzero()[:, 0]
+        if len(columns):
+            part = slice(int(columns[0]), int(columns[-1]) + 1)
+            part = part if 2 * (part.stop - part.start) < given.shape[1] else None
+    return few, part
 
 
-def _of_both_signs(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor) -> Tensor:
+def _of_one_sign(inputs: Tensor, parts: Parts, name: str, relevance: Tensor, packed: bool = True) -> Tensor:
+    """The relevance of inputs (rows, inputs) all of whose contributions to that part are positive."""
+    share = parts.matrix(name, packed=packed).positive(inputs)
+    return parts.matrix(name, back=True, packed=packed)(torch.div(relevance, share, out=share)).mul_(inputs)
+
+
+def _of_both_signs(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, packed: bool = True) -> Tensor:
     """The relevance of inputs (rows, inputs) of both signs."""
     halves = [x.clamp(min=0).add_(spread), x.clamp(max=0).sub_(spread)]
-    positive, negative = _of_one_sign(torch.cat(halves, 1), parts.joined, relevance).chunk(2, 1)
+    positive, negative = _of_one_sign(torch.cat(halves, 1), parts, "joined", relevance, packed).chunk(2, 1)
     return positive + negative
 
 
 def _of_wide(x: Tensor, spread: Tensor, parts: Parts, relevance: Tensor, output: Tensor) -> Tensor:
     """The same, with the network's output (rows, outputs) without its bias."""
     magnitude = x.abs().add_(2 * spread)
-    whole = _product(magnitude, parts.magnitude)
+    whole = parts.matrix("magnitude").positive(magnitude)
     share = output + whole
-    canceled = (share < whole.mul_(_CANCELED)).any(1).nonzero()[:, 0]
-    both = _product(torch.div(relevance, share.clamp_(min=_LEAST), out=share), _transposed(parts.returning))
+    kept = torch.sub(share, whole, alpha=_CANCELED, out=whole)
+    canceled = None if float(kept.amin()) >= 0 else (kept < 0).any(1).nonzero()[:, 0]
+    both = parts.matrix("returning", back=True)(torch.div(relevance, share, out=share))
     signed, unsigned = both.chunk(2, 1)
     found = (x * signed).addcmul_(magnitude, unsigned)
-    if len(canceled):
-        found[canceled] = _of_both_signs(x[canceled], spread[canceled], parts, relevance[canceled])
+    if canceled is not None:
+        few = spread if spread.numel() == 1 else spread[canceled]
+        found[canceled] = _of_both_signs(x[canceled], few, parts, relevance[canceled], packed=False)
     return found
-
-
-def _transposed(weight: Tensor) -> Tensor:
-    return weight.flatten(1).t()
 
 
 def _rows(x: Tensor, dim: int) -> Tensor:
     """A row for each position: (positions, channels)."""
     return x.movedim(dim, -1).reshape(-1, x.shape[dim])
-
-
-def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The linear layer of rows (n, inputs): (n, outputs), contiguous.
-
-    As a convolution of one pixel by oneDNN, which is a tenth faster on a CPU than torch's choices for either.
-    """
-    weight = weight.flatten(1)
-    if (
-        rows.device.type != "cpu"
-        or rows.dtype != torch.float32
-        or not rows.numel()
-        or not torch.backends.mkldnn.enabled
-    ):
-        return F.linear(rows, weight, bias)
-    picture = rows.contiguous().view(1, 1, *rows.shape).permute(0, 3, 1, 2)
-    found = torch.mkldnn_convolution(picture, weight[:, :, None, None], bias, (0, 0), (1, 1), (1, 1), 1)
-    return found.permute(0, 2, 3, 1).reshape(len(rows), -1)
 
 
 def _spread(x: Tensor) -> tuple[Tensor, bool]:
@@ -217,6 +272,6 @@ def _spread(x: Tensor) -> tuple[Tensor, bool]:
     if not flat.numel():
         return x.new_zeros(()), False
     # Image by image: along a dimension, torch's is eight times as slow on a CPU.
-    least, most = (torch.stack(bounds) for bounds in zip(*(torch.aminmax(image) for image in flat), strict=True))
-    spread = torch.maximum(most, -least).mul_(SPREAD).add_(_DARK)
-    return spread.view(-1, *[1] * (x.ndim - 1)), bool((least < 0).any())
+    bounds = [(least.item(), most.item()) for least, most in map(torch.aminmax, flat)]
+    spread = x.new_tensor([max(most, -least) * SPREAD + _DARK for least, most in bounds])
+    return spread.view(-1, *[1] * (x.ndim - 1)), any(least < 0 for least, _ in bounds)

@@ -22,7 +22,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +30,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from patchmine.errors import ModelError
-from patchmine.relevance.positive import Parts, Plus, Pointwise
+from patchmine.relevance.positive import Parts, Plus, Pointwise, Vector, divided
+from patchmine.relevance.products import Geometry
 
 _LEAST = 1e-30  # keeps 0 / 0 from being NaN
 
@@ -107,7 +107,7 @@ class _Sum(Function):
     def backward(ctx: Any, *relevance: Any) -> Any:
         a, b = ctx.saved_tensors
         share = a.abs()
-        share = share.div(share + b.abs() + _LEAST).mul(relevance[0])
+        share = share.div(b.abs().add(share).add_(_LEAST)).mul_(relevance[0])
         return share.sum_to_size(a.shape), (relevance[0] - share).sum_to_size(b.shape), None
 
 
@@ -125,7 +125,7 @@ class _Zero(Function):
         with torch.enable_grad():
             leaves = [operand.detach().requires_grad_() for operand in ctx.saved_tensors]
             found = ctx.call(*leaves)
-        share = _divided(relevance[0], found.detach()) / len(leaves)
+        share = divided(relevance[0], found.detach()) / len(leaves)
         slopes = torch.autograd.grad(found, leaves, share)
         return None, *(slope * leaf.detach() for slope, leaf in zip(slopes, leaves, strict=True))
 
@@ -146,7 +146,7 @@ class _Attended(Function):
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         query, key, value, found = ctx.saved_tensors
-        share = _divided(relevance[0], found)
+        share = divided(relevance[0], found)
         given = torch.empty_like(value)
         for image in range(len(value)):
             scores = (query[image] * ctx.scale) @ key[image].transpose(-2, -1)
@@ -154,14 +154,13 @@ class _Attended(Function):
         return None, None, None, given.mul_(value), None
 
 
-def _divided(relevance: Tensor, by: Tensor) -> Tensor:
-    """relevance / by, and 0 where `by` is 0."""
-    return torch.where(by == 0, 0, relevance / by)
-
-
 def _carrying(words: Any) -> bool:
     """Whether relevance will come back to one of the words, or to a tensor in a list of them."""
-    return any(isinstance(word, Tensor) and word.requires_grad for word in tree_flatten(words)[0])
+    if isinstance(words, Tensor):
+        return words.requires_grad
+    if isinstance(words, dict):
+        return any(map(_carrying, words.values()))
+    return isinstance(words, (tuple, list)) and any(map(_carrying, words))
 
 
 def _shared(func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
@@ -181,9 +180,13 @@ def _shared(func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
 
 def _plus(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
     x, weight, bias, rest, options = _operands(args, named)
-    if (func is F.linear and x.ndim == 2 and rules.vectors) or not x.requires_grad:
+    vector = func is F.linear and x.ndim == 2 and rules.vectors
+    if vector and x.requires_grad and not weight.requires_grad and (bias is None or not bias.requires_grad):
+        return Vector.apply(x, weight, bias)
+    if vector or not x.requires_grad:
         return _shared(func, args, named)
-    if func is F.linear or _one_pixel(func, weight, rest, options):
+    geometry = None if func is F.linear else _geometry(func, x, rest, options)
+    if func is F.linear or (geometry == Geometry() and weight[0, 0].numel() == 1):
         return Pointwise.apply(x, rules.parts(weight), bias, -1 if func is F.linear else 1)
 
     def linear(inputs: Tensor, weights: Tensor) -> Tensor:
@@ -194,18 +197,22 @@ def _plus(rules: Rules, func: Any, args: tuple[Any, ...], named: Mapping[str, An
         found: Tensor = func(inputs, weight, bias, *rest, **options)
         return found
 
-    whole_sum = func in _FORWARD and weight.shape[1] == x.shape[1]
-    return Plus.apply(x, linear, rules.parts(weight), whole, 1 if whole_sum else None)
+    return Plus.apply(x, linear, rules.parts(weight), whole, geometry)
 
 
-def _one_pixel(func: Any, weight: Tensor, rest: Sequence[Any], options: Mapping[str, Any]) -> bool:
-    """Whether a convolution is a linear layer at every position."""
-    if func not in _FORWARD or weight[0, 0].numel() != 1:
-        return False
-    given = dict(zip(("stride", "padding", "dilation", "groups"), rest, strict=False))
-    words = {"stride": 1, "padding": 0, "groups": 1, **given, **options}
-    steps, edges, groups = ({*np.ravel(words[name]).tolist()} for name in ("stride", "padding", "groups"))
-    return steps == {1} and edges == {0} and groups == {1}
+def _geometry(func: Any, x: Tensor, rest: Sequence[Any], options: Mapping[str, Any]) -> Geometry | None:
+    """That of a convolution of two dimensions; None of another, and of one whose padding is a word."""
+    given = dict(zip(("stride", "padding", "dilation", "groups"), rest, strict=False), **options)
+    if func is not torch.conv2d or x.ndim != 4 or isinstance(given.get("padding"), str):
+        return None
+    pairs = {name: _pair(word) for name, word in given.items() if name != "groups"}
+    return Geometry(**pairs, groups=given.get("groups", 1))
+
+
+def _pair(word: Any) -> tuple[int, int]:
+    """A setting of both directions."""
+    both = (word,) if isinstance(word, int) else tuple(word)
+    return both[0], both[-1]
 
 
 def _operands(args: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Any, Any]:
@@ -310,9 +317,8 @@ _GATES = (
     *(torch.sigmoid, Tensor.sigmoid, Tensor.sigmoid_, torch.sigmoid_, F.sigmoid, F.hardsigmoid),
     *(F.softmax, torch.softmax, Tensor.softmax),
 )
-_FORWARD = (torch.conv1d, torch.conv2d, torch.conv3d)
 _CONVOLUTIONS = (
-    *(*_FORWARD, F.linear),
+    *(torch.conv1d, torch.conv2d, torch.conv3d, F.linear),
     *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
 )
 _OUT_OF_PLACE: dict[Any, Call] = {
