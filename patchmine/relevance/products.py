@@ -7,6 +7,7 @@ rearrange the weight at every call.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -104,4 +105,12 @@ class _Kernel:
 
 
 def _packs(weight: Tensor) -> bool:
-    return weight.device.type == "cpu" and weight.dtype == torch.float32 and bool(torch.backends.mkldnn.enabled)
+    plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return plain and bool(torch.backends.mkldnn.enabled) and _able()
+
+
+@cache
+def _able() -> bool:
+    """Whether this torch has what its own compiler packs weights with; it is not promised to later ones."""
+    names = ("_reorder_linear_weight", "_linear_pointwise", "_reorder_convolution_weight", "_convolution_pointwise")
+    return all(hasattr(torch.ops.mkldnn, name) for name in names)
