@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from patchmine.relevance.positive import SPREAD
 from patchmine.relevance.products import LEAST, Convolution, Geometry, Matrix
 from patchmine.relevance.rules import Rules
 
@@ -63,3 +64,15 @@ def test_outputs_that_are_not_asked_change_nothing(asked):
         shares /= shares.sum(-1, keepdim=True)
         expected = (shares * given.double()[..., None]).sum(-2)
         torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_attention_that_cancels_is_not_divided_by_rounding():
+    """Two tokens look at both equally; in the first channel their values cancel but for what rounding leaves."""
+    query = key = torch.zeros(1, 1, 2, 2)
+    value = torch.tensor([[[[1.0, 1.0], [-1.0 + 1e-7, 1.0]]]], requires_grad=True)
+    with Rules():
+        found = F.scaled_dot_product_attention(query, key, value)
+    given = torch.tensor([SPREAD, 1.0]).expand_as(found)  # as z+ gives an input of nearly 0
+    (relevance,) = torch.autograd.grad(found, value, given)
+    assert relevance[..., 0].abs().max() <= 1
+    torch.testing.assert_close(relevance[..., 1], torch.ones(1, 1, 2), rtol=1e-5, atol=0)

@@ -39,7 +39,7 @@ from patchmine.system import allocator, digests
 from patchmine.system.parallel import in_order
 from patchmine.system.progress import Progress, Skipped
 
-VERSION = 3
+VERSION = 4
 """The version of the rules; relevance by another one is computed again."""
 
 BATCH = {"cpu": 8, "cuda": 64}

@@ -30,7 +30,7 @@ _DARK = 1e-12  # the same as SPREAD where all inputs are 0
 _WIDE = 64
 """From as many inputs on, |x| |w| + x w takes the place of the positive contributions: one product less."""
 
-_CANCELED = 1e-3
+_CANCELED = 1e-4
 """Where less than this share of |x| |w| is left of that sum, float32 no longer tells it from rounding; the positive
 contributions at such a position are computed as such."""
 
@@ -162,6 +162,15 @@ class Vector(Function):
     def backward(ctx: Any, *relevance: Any) -> Any:
         x, weight, found = ctx.saved_tensors
         return (divided(relevance[0], found) @ weight).mul_(x), None, None
+
+
+def stabilized(by: Tensor) -> Tensor:
+    """A divisor (images, ...) moved away from 0 by SPREAD of the image's largest.
+
+    z+ gives an input of nearly 0 the relevance of SPREAD. Divided by that input, it would be what rounding makes of it.
+    """
+    most = by.abs().flatten(1).amax(1).view(-1, *[1] * (by.ndim - 1))
+    return by + torch.copysign(most * SPREAD, by)
 
 
 def divided(relevance: Tensor, by: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from patchmine.errors import ModelError
-from patchmine.relevance.positive import Parts, Plus, Pointwise, Vector, divided
+from patchmine.relevance.positive import Parts, Plus, Pointwise, Vector, divided, stabilized
 from patchmine.relevance.products import Geometry
 
 _LEAST = 1e-30  # keeps 0 / 0 from being NaN
@@ -131,7 +131,7 @@ class _Zero(Function):
 
 
 class _Attended(Function):
-    """LRP-0 of attention without a mask, for the values (images, heads, tokens, channels).
+    """LRP-0 of attention without a mask, for the values (images, heads, tokens, channels), its output `stabilized`.
 
     The weights are computed again, an image at a time: those of a whole batch would fill the memory.
     """
@@ -146,7 +146,7 @@ class _Attended(Function):
     @staticmethod
     def backward(ctx: Any, *relevance: Any) -> Any:
         query, key, value, found = ctx.saved_tensors
-        share = divided(relevance[0], found)
+        share = divided(relevance[0], stabilized(found))
         given = torch.empty_like(value)
         for image in range(len(value)):
             scores = (query[image] * ctx.scale) @ key[image].transpose(-2, -1)
