@@ -29,10 +29,10 @@ CARRY, DOUBT, AMPLE = 0.84, 0.1, 0.2
 """On noise, a box must retain CARRY of the share, and up to DOUBT more the smaller it is, from a share of AMPLE of the
 domain down; else the search finds tiny boxes that fit two backgrounds and little else."""
 
-SPARE, LESS, EXCESS, WEIGHT = 0.3, 0.1, 0.45, 4.0
+SPARE, LESS, SMALL, EXCESS, WEIGHT = 0.3, 0.15, 0.15, 0.45, 4.0
 """If more than SPARE is left without a box, it was not the only evidence; of a small box up to LESS less, as it must
-prove more, from a share of AMPLE down. The surplus counts against it, times WEIGHT, beside the logarithm of its area.
-From EXCESS on more area rarely helps: the unit sees its motif elsewhere too."""
+prove more, from a share of SMALL of the domain down. The surplus counts against it, times WEIGHT, beside the logarithm
+of its area. From EXCESS on more area rarely helps: the unit sees its motif elsewhere too."""
 
 MARGIN = 1e-3
 """A box must retain this much more than asked, so that no rounding elsewhere takes it below."""
@@ -40,7 +40,7 @@ MARGIN = 1e-3
 SURE = 0.05
 """A rough measurement that misses by more than this rules a box out."""
 
-COARSE, FINE = 26, 16
+COARSE, FINE = 32, 20
 """Maximum numbers of boxes tried on the coarse grid, and near the best of them."""
 
 NEAR = 3
@@ -264,7 +264,7 @@ def _grown(box: Box, domain: Box) -> Box:
 
 def _cost(area: Share, without: Share) -> Share:
     """What the search makes small: a box's share of the domain, times a fine if too much is left without it."""
-    spare = SPARE - LESS * np.maximum(1 - area / AMPLE, 0.0)
+    spare = SPARE - LESS * np.maximum(1 - area / SMALL, 0.0)
     return area * np.exp(WEIGHT * np.maximum(np.minimum(without, EXCESS) - spare, 0.0))
 
 

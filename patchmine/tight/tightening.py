@@ -241,7 +241,7 @@ def _prober(index: Photographs, layer: str, size: tuple[int, int], run: Run) -> 
         with suppress(RequestError):  # it turns out not to take this network
             exact, rough = executors.build(name, network, taps, setting, lanes), None
             if name != executors.DEFAULT and name in able:  # the default takes bfloat16 also where that is slow
-                rough = executors.build(name, network, taps, replace(setting, precision="bf16"), lanes)
+                rough = partial(executors.build, name, network, taps, replace(setting, precision="bf16"), lanes)
             return Prober(exact, rough, batch_size, size), lanes + 1  # one prepares its batch while the others compute
     raise RequestError(f"no executor takes {network.name} on {device}")
 
@@ -268,4 +268,4 @@ def _begun(
         center=field.center(channel, position),
         spread=float(index.stats(layer)["std"][channel]),
     )
-    return probing(seat, subject, prober.rough is not None)
+    return probing(seat, subject, prober.has_rough)
