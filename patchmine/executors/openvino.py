@@ -177,13 +177,8 @@ class OpenVinoExecutor:
             }
 
     def values(self, inputs: Tensor, channels: Int64, places: Int64) -> Float32:
-        last = len(self.taps) - 1
         with self._outputs(inputs) as outputs:
-            if self.taps[last].layout.readout is None:  # NumPy reads a few cells in a tenth of torch's time
-                maps = outputs[last]
-                found: Float32 = maps.reshape(*maps.shape[:2], -1)[np.arange(len(channels)), channels, places]
-                return found
-            return cells(self.taps[last], torch.from_numpy(outputs[last]), channels, places)
+            return cells(self.taps[-1], torch.from_numpy(outputs[-1]), channels, places)
 
     @contextmanager
     def _outputs(self, batch: Tensor) -> Iterator[list[NDArray[np.float32]]]:

@@ -31,9 +31,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from patchmine.errors import ModelError
 from patchmine.relevance.positive import Parts, Plus, Pointwise, Vector, divided, stabilized
-from patchmine.relevance.products import Geometry
-
-_LEAST = 1e-30  # keeps 0 / 0 from being NaN
+from patchmine.relevance.products import LEAST, Geometry
 
 Call = Callable[..., Tensor]
 
@@ -107,7 +105,7 @@ class _Sum(Function):
     def backward(ctx: Any, *relevance: Any) -> Any:
         a, b = ctx.saved_tensors
         share = a.abs()
-        share = share.div(b.abs().add(share).add_(_LEAST)).mul_(relevance[0])
+        share = share.div(b.abs().add(share).add_(LEAST)).mul_(relevance[0])
         return share.sum_to_size(a.shape), (relevance[0] - share).sum_to_size(b.shape), None
 
 
